@@ -1,0 +1,57 @@
+"""A recipe says what is made; a site says where and how the work runs.
+
+They are different types, and only a recipe can reach an artifact's fingerprint.
+"""
+
+import difflib
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+
+class Recipe(BaseModel):
+    """Base of every recipe and every part: frozen, no unknown keys, every field has a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    version: ClassVar[int] = 1
+    """Raised by hand when the meaning changes, so that old artifacts are built anew."""
+    not_identity: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something lies, not what it is; never part of a fingerprint."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        return refuse_unknown_keys(cls, value)
+
+
+class Site(BaseModel):
+    """Where and how the work runs. Never part of an artifact's identity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        return refuse_unknown_keys(cls, value)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0, description="CPU threads; 0 = all cores")
+    compile: Literal["auto", "on", "off"] = "auto"
+    micro_batch: int = Field(default=0, ge=0, description="rows per micro-batch; 0 = chosen")
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
+    tensorboard: bool = Field(default=False, description="also write TensorBoard files")
+
+
+def refuse_unknown_keys(kind: type[BaseModel], value: Any) -> Any:
+    """Pass `value` on, or say which key is unknown and which known one is nearest."""
+    if not isinstance(value, dict):
+        return value
+    known = list(kind.model_fields)
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Did you mean `{near[0]}`?" if near else f"Known keys: {', '.join(known) or 'none'}"
+            raise PydanticCustomError("unknown_key", "unknown key. {hint}", {"key": str(key), "hint": hint})
+    return value

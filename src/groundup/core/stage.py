@@ -1,0 +1,225 @@
+"""Stages and the builder: make a thing once, know where it came from.
+
+in:  a stage function, its recipe, and the artifacts it reads
+out: an artifact whose folder is named by the fingerprint of exactly those
+
+A stage is a function `(recipe, site, out, *artifacts) -> metrics`. The builder skips what is ready and runs
+the rest. `groundup plan` and `groundup status` run the same pipeline with a builder that builds nothing.
+"""
+
+import inspect
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from groundup.core.environment import environment
+from groundup.core.fingerprint import digest, spelling
+from groundup.core.metrics import MetricsLog
+from groundup.core.progress import Reporter, Tracker
+from groundup.core.recipe import Recipe, Site
+from groundup.core.store import MANIFEST, Artifact, Store, damage, read_manifest
+
+Metrics = dict[str, Any]
+F = TypeVar("F", bound=Callable[..., Metrics])
+
+__all__ = ["Artifact", "Builder", "Metrics", "StageReport", "Work", "stage"]
+
+
+def stage(
+    version: int,
+    outside: Callable[[Any], Any] | None = None,
+    name: Callable[[Any], str] | None = None,
+) -> Callable[[F], F]:
+    """Mark a function as a stage.
+
+    version: raised by hand when the function's meaning changes.
+    outside: recipe -> digest (plain JSON) of what the stage reads from outside the store.
+    name: recipe -> the stage's name, where it isn't the function's.
+    """
+
+    def mark(function: F) -> F:
+        function.stage_version = version  # type: ignore[attr-defined]
+        function.stage_outside = outside  # type: ignore[attr-defined]
+        function.stage_name = name or (lambda recipe: function.__name__)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+class Work:
+    """What a stage writes into. Kept after a crash, so a stage looks in it for what to resume from."""
+
+    def __init__(self, path: Path, reporter: Reporter, tensorboard: bool = False) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.temporary = path / "resume"
+        self.temporary.mkdir(exist_ok=True)
+        self._reporter = reporter
+        self._tensorboard = tensorboard
+        self._log: MetricsLog | None = None
+
+    def file(self, name: str) -> Path:
+        """Where to write the file `name`; its folder exists."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches."""
+        self._reporter.say(f"  {text}")
+
+    def track(
+        self, label: str, total: float | None, unit: str = "it", start: float = 0
+    ) -> AbstractContextManager[Tracker]:
+        """Progress of one piece of work: `with out.track("encode", n, "documents") as tracker: ...`."""
+        return self._reporter.track(label, total, unit, start)
+
+    def log(self, **values: Any) -> None:
+        """Append a line to `metrics.jsonl`."""
+        self._metrics().log(**values)
+
+    def rewind_log(self, step: int) -> None:
+        """Drop lines after `step`, which a resumed stage will write again."""
+        self._metrics().rewind(step)
+
+    def close(self) -> None:
+        """Flush what is open and delete the resume state."""
+        if self._log is not None:
+            self._log.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def _metrics(self) -> MetricsLog:
+        if self._log is None:
+            self._log = MetricsLog(self.path / "metrics.jsonl", self._tensorboard)
+        return self._log
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a builder found: `state` is ready, built, or to build; `why` says what differs."""
+
+    label: str
+    artifact: Artifact
+    state: Literal["ready", "built", "to build"]
+    why: str = ""
+
+
+@dataclass
+class Builder:
+    """Runs a pipeline function. With `build=False` it touches nothing and only reports."""
+
+    store: Store
+    site: Site
+    reporter: Reporter = field(default_factory=Reporter)
+    build: bool = True
+    previous: dict[str, Artifact] = field(default_factory=dict)
+    """The artifacts of the last complete run, to say what differs from them."""
+    total: int = 0
+    """How many stages there will be, for the count in front of each line; 0 = unknown."""
+    reports: list[StageReport] = field(default_factory=list)
+
+    def __call__(self, function: Callable[..., Metrics], recipe: Recipe, *inputs: Artifact,
+                 label: str = "", **named: Artifact) -> Artifact:  # fmt: skip
+        bound = _bind(function, inputs, named)
+        outside = function.stage_outside(recipe) if function.stage_outside else None  # type: ignore[attr-defined]
+        name = function.stage_name(recipe)  # type: ignore[attr-defined]
+        label = label or name
+        prints = {key: value.fingerprint for key, value in bound.items()}
+        said = spelling(name, function.stage_version, recipe, prints, outside)  # type: ignore[attr-defined]
+        artifact = self.store.artifact(name, digest(said))
+        problem = damage(artifact.path) if artifact.path.exists() else "not built"
+        if problem is None:
+            return self._report(label, artifact, "ready")
+        why = _difference(said, outside, recipe, self.previous.get(label))
+        if not self.build:
+            return self._report(label, artifact, "to build", why)
+        with self.store.lock(artifact):
+            if artifact.path.exists():
+                self.reporter.say(f"{artifact.path.name} is damaged ({problem}): building it again")
+                self.store.discard(artifact)
+            self.reporter.say(f"{self._count()} {label}")
+            manifest = {"stage": name, "fingerprint": artifact.fingerprint,
+                        "version": said["version"], "recipe": _full(recipe), "inputs": prints,
+                        "outside": digest(outside), "site": self.site.model_dump()}  # fmt: skip
+            self._run(function, recipe, bound, artifact, manifest)
+        return self._report(label, artifact, "built", why)
+
+    def _run(self, function: Callable[..., Metrics], recipe: Recipe, inputs: dict[str, Artifact],
+             artifact: Artifact, manifest: dict[str, Any]) -> None:  # fmt: skip
+        part = artifact.path.with_name(artifact.path.name + ".part")
+        (part / MANIFEST).unlink(missing_ok=True)
+        out = Work(part, self.reporter, self.site.tensorboard)
+        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+        metrics = function(recipe, self.site, out, **inputs)
+        out.close()
+        manifest |= {
+            "metrics": metrics,
+            "environment": environment(),
+            "started": started,
+            "seconds": round(time.monotonic() - clock, 3),
+        }
+        self.store.publish(part, artifact, manifest)
+
+    def _report(
+        self, label: str, artifact: Artifact, state: Literal["ready", "built", "to build"], why: str = ""
+    ) -> Artifact:
+        if state == "ready" and self.build:
+            self.reporter.say(f"{self._count()} {label}: fresh")
+        self.reports.append(StageReport(label, artifact, state, why))
+        return artifact
+
+    def _count(self) -> str:
+        number = len(self.reports) + 1
+        return f"[{number}/{self.total}]" if self.total else f"[{number}]"
+
+
+def _bind(
+    function: Callable[..., Metrics], inputs: tuple[Artifact, ...], named: dict[str, Artifact]
+) -> dict[str, Artifact]:
+    """Every input under its parameter's name."""
+    bound = inspect.signature(function).bind(None, None, None, *inputs, **named).arguments
+    flat: dict[str, Artifact] = {}
+    for key, value in list(bound.items())[3:]:
+        flat |= value if isinstance(value, dict) else {key: value}
+    return {key: value for key, value in flat.items() if value is not None}
+
+
+def _full(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json")
+
+
+def _difference(said: dict[str, Any], outside: Any, recipe: Recipe, previous: Artifact | None) -> str:
+    """In one line: which fields differ from the artifact of the last complete run."""
+    manifest = read_manifest(previous.path) if previous else None
+    if manifest is None:
+        return "never built"
+    found = []
+    if manifest["version"] != said["version"]:
+        found.append(f"version {manifest['version']} -> {said['version']}")
+    old, new = dict(flatten(manifest["recipe"])), dict(flatten(_full(recipe)))
+    found += [
+        f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "(absent)") != new.get(key, "(absent)")
+    ]
+    changed = [key for key, value in said["inputs"].items() if manifest["inputs"].get(key) != value]
+    found += [f"input {key} changes" for key in changed]
+    if manifest.get("outside") != digest(outside):
+        found.append("the source files changed")
+    return "; ".join(found) or "missing or damaged"
+
+
+def flatten(value: Any, at: str = "") -> list[tuple[str, Any]]:
+    """A nested value as dotted keys, e.g. `optimizer.lr`; lists by index."""
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        return [(at, value)]
+    return [pair for key, inner in items for pair in flatten(inner, f"{at}.{key}" if at else str(key))]

@@ -1,0 +1,212 @@
+"""Stages, builder and store: build once, know why, survive damage and company."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.core.errors import StoreError
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Recipe, Site
+from groundup.core.stage import Artifact, Builder, Metrics, Work, stage
+from groundup.core.store import Store, damage
+
+CALLS: list[str] = []
+
+
+class Make(Recipe):
+    """Writes a number."""
+
+    number: int = 1
+
+
+class Add(Recipe):
+    """Adds to what it reads."""
+
+    extra: int = 0
+
+
+@stage(version=1)
+def make(recipe: Make, site: Site, out: Work) -> Metrics:
+    CALLS.append("make")
+    out.file("number.txt").write_text(str(recipe.number))
+    out.log(step=1, value=recipe.number)
+    return {"number": recipe.number}
+
+
+@stage(version=1)
+def add(recipe: Add, site: Site, out: Work, source: Artifact) -> Metrics:
+    CALLS.append("add")
+    total = int((source.path / "number.txt").read_text()) + recipe.extra
+    out.file("number.txt").write_text(str(total))
+    return {"number": total}
+
+
+def builder(store: Store, **kwargs) -> Builder:
+    return Builder(store, kwargs.pop("site", Site()), Reporter(quiet=True), **kwargs)
+
+
+def river(build: Builder, number: int = 1, extra: int = 0) -> dict[str, Artifact]:
+    made = build(make, Make(number=number))
+    return {"make": made, "add": build(add, Add(extra=extra), made)}
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    CALLS.clear()
+
+
+def test_a_second_run_builds_nothing(store: Store) -> None:
+    river(builder(store))
+    river(builder(store))
+    assert CALLS == ["make", "add"]
+
+
+def test_only_downstream_of_a_change_is_rebuilt(store: Store) -> None:
+    river(builder(store))
+    CALLS.clear()
+    river(builder(store), extra=5)
+    assert CALLS == ["add"]
+    CALLS.clear()
+    river(builder(store), number=2)
+    assert CALLS == ["make", "add"]
+
+
+def test_the_site_changes_nothing(store: Store) -> None:
+    first = river(builder(store))
+    second = river(builder(store, site=Site(threads=1, device="cpu", checkpoint_seconds=1)))
+    assert first == second
+    assert CALLS == ["make", "add"]
+
+
+def test_the_manifest_has_the_designs_form_and_verifies(store: Store) -> None:
+    made = river(builder(store))["make"]
+    said = made.manifest()
+    assert {"stage", "fingerprint", "version", "recipe", "inputs", "site", "metrics", "files", "environment",
+            "started", "seconds"} <= said.keys()  # fmt: skip
+    assert said["recipe"] == {"number": 1} and said["metrics"] == {"number": 1}
+    assert set(said["files"]) == {"number.txt", "metrics.jsonl"}
+    assert made.path.name == f"make-{said['fingerprint'][:12]}"
+    assert damage(made.path) is None
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest"])
+def test_a_damaged_artifact_is_found_and_built_again(store: Store, harm: str) -> None:
+    path = river(builder(store))["make"].path
+    number = path / "number.txt"
+    if harm == "flip":
+        number.write_text("7")
+    elif harm == "truncate":
+        number.write_text("")
+    elif harm == "delete":
+        number.unlink()
+    else:
+        (path / "manifest.json").write_text("{")
+    assert damage(path) is not None
+    CALLS.clear()
+    river(builder(store))
+    assert CALLS == ["make"]
+    assert number.read_text() == "1"
+
+
+def test_a_plan_touches_nothing_and_says_what_differs(store: Store) -> None:
+    made = river(builder(store))
+    store.record_run("r", made, {})
+    before = sorted(store.root.rglob("*"))
+    CALLS.clear()
+    plan = builder(store, build=False, previous=store.run("r"))
+    river(plan, extra=3)
+    assert [(report.label, report.state) for report in plan.reports] == [("make", "ready"), ("add", "to build")]
+    assert plan.reports[1].why == "extra: 0 -> 3"
+    assert CALLS == [] and sorted(store.root.rglob("*")) == before
+
+
+def test_a_stage_that_failed_leaves_no_artifact_and_its_work_is_kept(store: Store) -> None:
+    @stage(version=1)
+    def broken(recipe: Make, site: Site, out: Work) -> Metrics:
+        if (out.temporary / "half").exists():
+            return {"resumed": True}
+        (out.temporary / "half").write_text("x")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        builder(store)(broken, Make())
+    assert [path.suffix for path in store.artifacts.iterdir()] == [".part"]
+    made = builder(store)(broken, Make())
+    assert made.metrics() == {"resumed": True}
+    assert not (made.path / "resume").exists()
+
+
+def test_a_run_is_recorded_with_links(store: Store) -> None:
+    made = river(builder(store))
+    store.record_run("r", made, {"final": "add"})
+    said = json.loads((store.runs / "r.json").read_text())
+    assert said["stages"] == {label: item.path.name for label, item in made.items()}
+    assert (store.runs / "r" / "02-add" / "number.txt").read_text() == "1"
+    assert store.run("r") == made
+    with pytest.raises(StoreError, match="no complete run `other`.*Known runs: r"):
+        store.run("other")
+
+
+def test_a_second_builder_is_refused_with_the_holders_pid(store: Store) -> None:
+    artifact = store.artifact("make", "0" * 64)
+    other = Store(store.root)
+    with (
+        store.lock(artifact),
+        pytest.raises(StoreError, match=f"being built by process {os.getpid()}"),
+        other.lock(artifact),
+    ):
+        pass
+
+
+def test_the_lock_of_a_killed_builder_is_taken_over(store: Store) -> None:
+    script = textwrap.dedent(f"""
+        import time
+        from pathlib import Path
+        from groundup.core.store import Store
+        store = Store(Path({str(store.root)!r}))
+        with store.lock(store.artifact("make", "0" * 64)):
+            print("held", flush=True)
+            time.sleep(60)
+    """)
+    holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    artifact = store.artifact("make", "0" * 64)
+    with pytest.raises(StoreError, match=str(holder.pid)), store.lock(artifact):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    holder.stdout.close()
+    with store.lock(artifact):
+        pass
+
+
+def test_progress_without_a_terminal_is_plain_lines(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("groundup.core.progress.PLAIN_SECONDS", 0.0)
+    reporter = Reporter()
+    with reporter.track("encode", 4, "documents") as tracker:
+        tracker.note("all well")
+        tracker.advance(2)
+        time.sleep(0.001)
+        tracker.advance(2)
+    text = capsys.readouterr().err
+    assert "encode: 2/4 documents" in text and "left" in text and "all well" in text
+    assert "\x1b" not in text
+
+
+def test_a_log_survives_a_torn_line_and_rewinds(work: Work) -> None:
+    for step in range(1, 5):
+        work.log(step=step, loss=float(step), bad=float("nan"))
+    path = work.path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 5, "lo')
+    work.rewind_log(3)
+    lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[0]["bad"] == "nan"
