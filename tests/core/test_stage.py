@@ -122,7 +122,10 @@ def test_a_plan_touches_nothing_and_says_what_differs(store: Store) -> None:
     CALLS.clear()
     plan = builder(store, build=False, previous=store.run("r"))
     river(plan, extra=3)
-    assert [(report.label, report.state) for report in plan.reports] == [("make", "ready"), ("add", "to build")]
+    assert [(report.label, report.state) for report in plan.reports] == [
+        ("make", "ready"),
+        ("add", "to build"),
+    ]
     assert plan.reports[1].why == "extra: 0 -> 3"
     assert CALLS == [] and sorted(store.root.rglob("*")) == before
 

@@ -1,0 +1,46 @@
+"""Bytes to text."""
+
+import pytest
+
+from groundup.text.decode import Undecodable, decode, without_surrogates
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "reason"),
+    [
+        (b"plain", "plain", ""),
+        ("Grüße €".encode(), "Grüße €", ""),
+        ("Grüße".encode("utf-8-sig"), "Grüße", ""),
+        ("Grüße".encode("utf-16"), "Grüße", "decoded_as_utf_16"),
+        ("Grüße".encode("utf-16-be"), None, "binary"),
+        (b"\xfe\xff" + "Grüße".encode("utf-16-be"), "Grüße", "decoded_as_utf_16"),
+        ("Grüße".encode("utf-32"), "Grüße", "decoded_as_utf_32"),
+        (
+            "so – “schön” für 5 € in Köln".encode("cp1252"),
+            "so – “schön” für 5 € in Köln",
+            "decoded_as_cp1252",
+        ),
+        (b"a caf\xe9 and a caf\xe9", "a café and a café", "decoded_as_cp1252"),
+        ("Привет, мир".encode("cp1251"), None, "unknown_encoding"),
+        ("日本語のテキスト".encode("shift-jis"), None, "unknown_encoding"),
+        (b"MZ\x00\x01", None, "binary"),
+        (b"one\r\ntwo\rthree\n", "one\ntwo\nthree\n", ""),
+    ],
+)
+def test_bytes_become_text_or_a_reason(data: bytes, text: str | None, reason: str) -> None:
+    if text is None:
+        with pytest.raises(Undecodable) as caught:
+            decode(data)
+        assert caught.value.reason == reason
+    else:
+        decoded = decode(data)
+        assert (decoded.text, decoded.reason) == (text, reason)
+
+
+def test_stray_bytes_in_utf8_are_replaced_and_counted() -> None:
+    decoded = decode("äöü ß � ".encode() + b"\xff and \xfe")
+    assert (decoded.text, decoded.reason, decoded.value) == ("äöü ß � � and �", "invalid_utf8_replaced", 2)
+
+
+def test_lone_surrogates_are_replaced() -> None:
+    assert without_surrogates("a\ud800b\udfff") == ("a�b�", 2)

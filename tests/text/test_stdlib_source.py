@@ -1,0 +1,31 @@
+"""The standard library as a corpus."""
+
+import sysconfig
+from pathlib import Path
+
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Site
+from groundup.core.stage import Work
+from groundup.text.acquire import Acquire, acquire, outside
+from groundup.text.documents import read_documents, read_ledger
+
+
+def test_the_library_is_there_and_its_test_suites_are_not(tmp_path: Path) -> None:
+    metrics = acquire(Acquire(), Site(), Work(tmp_path, Reporter(quiet=True)))
+    documents = {document.path: document for document in read_documents(tmp_path)}
+    assert len(documents) == metrics["documents"] > 400
+    library = Path(sysconfig.get_path("stdlib"))
+    assert documents["textwrap.py"].text == (library / "textwrap.py").read_text(encoding="utf-8")
+    assert "json/decoder.py" in documents and documents["textwrap.py"].licence == "PSF-2.0"
+    folders = {part for path in documents for part in path.split("/")[:-1]}
+    assert folders.isdisjoint({"test", "tests", "idle_test", "site-packages", "__pycache__"})
+    assert "pydoc_data/topics.py" not in documents
+    topic = documents["pydoc_data/topics/assert"].text
+    assert "assert_stmt" in topic and "\n" in topic
+    assert {entry.reason for entry in read_ledger(tmp_path)} <= {"empty", "decoded_as_cp1252"}
+    assert len({document.id for document in documents.values()}) == len(documents)
+
+
+def test_the_digest_names_the_interpreter_and_repeats() -> None:
+    one, two = outside(Acquire()), outside(Acquire())
+    assert one == two and one[0]["python"].startswith("3.")
