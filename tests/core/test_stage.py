@@ -153,7 +153,7 @@ def test_a_run_is_recorded_with_links(store: Store) -> None:
     assert said["stages"] == {label: item.path.name for label, item in made.items()}
     assert (store.runs / "r" / "02-add" / "number.txt").read_text() == "1"
     assert store.run("r") == made
-    with pytest.raises(StoreError, match="no complete run `other`.*Known runs: r"):
+    with pytest.raises(StoreError, match=r"no complete run `other`.*Known runs: r"):
         store.run("other")
 
 
