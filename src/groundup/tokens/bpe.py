@@ -1,0 +1,133 @@
+"""Byte-level byte-pair encoding: learning merges from text, and applying them fast.
+
+in:  texts
+out: a `tokenizer.json` table in the format of the tokenizers library; arrays of ids
+
+Sennrich et al. 2016 (arXiv:1508.07909) over bytes (Radford et al. 2019), with Llama 3's expression for where merges
+must stop, which transformers, vLLM and llama.cpp know. Training is the tokenizers library's. Encoding is gigatoken's,
+some ten times faster, after it has given the same ids as tokenizers on `PROBES`; where it hasn't, tokenizers encodes.
+"""
+
+import importlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PROBES = (
+    "",
+    "def f(x):\n    return x  # it's 12345 \t\r\n\r\n",
+    "'S'll It'S we'Ve ſ'ſ",
+    "<|end_of_text|><|assistant|> <|begin_of_text|>",
+    "\x00\x7f\u0085\u2028\u00a0 \ufeff\ufffd",
+    "Zürich\u0301 ǅ 漢字かな 𝟘𝟙𝟚𝟛 ١٢٣ 👨\u200d👩\u200d👧",
+    " " * 70 + "\n" * 9 + "\t \t x",
+)
+"""What the fast encoder must agree on with the reference before it is used."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ids of several texts, end to end, and how many belong to each."""
+
+    ids: np.ndarray
+    counts: np.ndarray
+
+    def lists(self) -> list[list[int]]:
+        """One list of ids per text."""
+        return [part.tolist() for part in np.split(self.ids, np.cumsum(self.counts)[:-1])]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Something that encodes, and the name of the library that does it."""
+
+    name: str
+    encode: Callable[[Sequence[str]], Batch]
+
+
+def train(texts: Iterator[str], vocab_size: int) -> dict[str, Any]:
+    """Learn merges until the vocabulary has `vocab_size` entries, the 256 bytes among them.
+
+    A corpus with too few pairs gives a smaller vocabulary. The same texts in the same order give the same table.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    table: dict[str, Any] = json.loads(tokenizer.to_str())
+    return table
+
+
+def encoder(table: dict[str, Any]) -> Encoder:
+    """The fastest encoder that agrees with the tokenizers library. It knows no special tokens at all."""
+    plain = {**table, "added_tokens": [], "post_processor": None}
+    reference = _reference(plain)
+    fast = _fast(plain)
+    if fast is not None and fast.encode(PROBES).lists() == reference.encode(PROBES).lists():
+        return fast
+    return reference
+
+
+def _reference(table: dict[str, Any]) -> Encoder:
+    tokenizer = Tokenizer.from_str(json.dumps(table))
+
+    def encode(texts: Sequence[str]) -> Batch:
+        found = tokenizer.encode_batch_fast([_spellable(text) for text in texts], add_special_tokens=False)
+        counts = np.array([len(item.ids) for item in found], dtype=np.int64)
+        flat = [np.array(item.ids, dtype=np.uint32) for item in found]
+        return Batch(np.concatenate(flat) if flat else np.zeros(0, np.uint32), counts)
+
+    return Encoder("tokenizers", encode)
+
+
+def _fast(table: dict[str, Any]) -> Encoder | None:
+    try:
+        gigatoken = importlib.import_module("gigatoken")
+        awkward = importlib.import_module("awkward")
+    except ImportError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        path.write_text(json.dumps(table), encoding="utf-8")
+        tokenizer = gigatoken.Tokenizer(str(path))
+
+    def encode(texts: Sequence[str]) -> Batch:
+        if not texts:
+            return Batch(np.zeros(0, np.uint32), np.zeros(0, np.int64))
+        found = tokenizer.encode_batch([_spellable(text) for text in texts])
+        return Batch(np.asarray(awkward.flatten(found)), np.asarray(awkward.num(found)))
+
+    return Encoder("gigatoken", encode)
+
+
+def _spellable(text: str) -> str:
+    """Half of a surrogate pair has no bytes; it becomes a question mark."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def byte_table() -> dict[str, int]:
+    """The byte that each character of a vocabulary entry stands for (GPT-2's printable spelling of bytes)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    spelled = {chr(byte): byte for byte in printable}
+    return spelled | {chr(256 + number): byte for number, byte in enumerate(others)}

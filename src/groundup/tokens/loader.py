@@ -1,0 +1,27 @@
+"""Which rows a training step reads: a pure function of (seed, step), so that resuming needs no state.
+
+in:  number of rows, rows per batch, step, seed
+out: row numbers; within an epoch (one pass) no row comes twice
+"""
+
+from functools import lru_cache
+
+import numpy as np
+
+from groundup.core.rng import seed_of
+
+
+def row_indices(n_rows: int, batch_rows: int, step: int, seed: int) -> np.ndarray:
+    """The rows of step `step` (from 0): the next `batch_rows` of an endless sequence of shuffled epochs."""
+    places = np.arange(step * batch_rows, (step + 1) * batch_rows)
+    epochs, within = np.divmod(places, n_rows)
+    found = np.empty(batch_rows, dtype=np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        found[here] = _order(n_rows, int(epoch), seed)[within[here]]
+    return found
+
+
+@lru_cache(maxsize=4)
+def _order(n_rows: int, epoch: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed_of(seed, "rows", epoch)).permutation(n_rows)

@@ -1,0 +1,175 @@
+"""Stage: documents -> rows of token ids, train and validation.
+
+in:  documents, tokenizer
+out: train.npy, validation.npy [rows, seq_len + 1]; *_spans.parquet: which document stands where
+
+A document is <|begin_of_text|>, its ids, <|end_of_text|>. Every token is placed exactly once. A row's first token has
+nothing before it and is never a target: one target in seq_len is given up where a document goes on in the next row.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from groundup.core.errors import DataError
+from groundup.core.recipe import Recipe, Site
+from groundup.core.rng import share_of
+from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.text.documents import iter_tables, strings
+from groundup.tokens.packing import pack
+from groundup.tokens.shards import RowWriter, id_dtype
+from groundup.tokens.tokenizer import Tokenizer
+
+SPLITS = ("train", "validation")
+WINDOW_TOKENS = 16_000_000
+"""Tokens packed at a time: rows mix documents of one window, and memory stays bounded."""
+_SPAN_FIELDS: dict[str, pa.DataType] = {
+    "row": pa.int64(),
+    "offset": pa.int32(),
+    "length": pa.int32(),
+    "document": pa.string(),
+    "start": pa.int64(),
+}
+SPAN_SCHEMA = pa.schema([pa.field(name, kind) for name, kind in _SPAN_FIELDS.items()])
+
+
+class Tokenize(Recipe):
+    """Rows of one length from documents of any."""
+
+    seq_len: int = Field(default=512, ge=8, le=2**20, description="tokens a model sees at once")
+    validation_share: float = Field(default=0.02, gt=0, lt=1, description="documents kept for validation")
+
+
+@stage(version=1)
+def tokenize(recipe: Tokenize, site: Site, out: Work, documents: Artifact, tokenizer: Artifact) -> Metrics:
+    """Encode, split by document hash, pack."""
+    words = Tokenizer.load(tokenizer.path)
+    validation = _validation_ids(documents.path, recipe.validation_share)
+    total = documents.metrics().get("documents_kept")
+    with ExitStack() as stack:
+        splits = {name: stack.enter_context(_Split(out, name, recipe.seq_len + 1, words)) for name in SPLITS}
+        tracker = stack.enter_context(out.track("tokenize", total, "documents"))
+        for table in iter_tables(documents.path):
+            ids, texts = strings(table, "id"), strings(table, "text")
+            for name, split in splits.items():
+                wanted = [
+                    index for index, key in enumerate(ids) if (key in validation) == (name == "validation")
+                ]
+                split.add([ids[index] for index in wanted], [texts[index] for index in wanted])
+            tracker.advance(table.num_rows)
+    metrics: Metrics = {}
+    for name, split in splits.items():
+        metrics |= {f"{name}_{key}": value for key, value in split.counts().items()}
+    placed = metrics["train_tokens"] + metrics["validation_tokens"]
+    encoded = sum(split.encoded for split in splits.values())
+    places = (metrics["train_rows"] + metrics["validation_rows"]) * (recipe.seq_len + 1)
+    assert placed == encoded, f"{encoded} tokens encoded, {placed} placed"
+    return metrics | {
+        "tokens": placed,
+        "tokens_dropped": encoded - placed,
+        "padding_share": 1 - placed / places,
+        "encoder": words.encoder_name,
+    }
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """Documents of a split that are encoded but not yet packed."""
+
+    document: str
+    ids: np.ndarray
+
+
+class _Split:
+    """One split on its way to disk."""
+
+    def __init__(self, out: Work, name: str, width: int, tokenizer: Tokenizer) -> None:
+        self._width, self._tokenizer = width, tokenizer
+        self._rows = RowWriter(out.file(f"{name}.npy"), width, id_dtype(tokenizer.vocab_size))
+        self._spans = pq.ParquetWriter(out.file(f"{name}_spans.parquet"), SPAN_SCHEMA, compression="zstd")
+        self._waiting: list[_Waiting] = []
+        self._size = self.encoded = self._placed = self._bytes = self._documents = 0
+
+    def __enter__(self) -> Self:
+        self._rows.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+        self._spans.close()
+        self._rows.__exit__(kind, e, t)
+
+    def add(self, documents: list[str], texts: list[str]) -> None:
+        if not documents:
+            return
+        batch = self._tokenizer.encode_arrays(texts)
+        ends = np.cumsum(batch.counts)
+        for document, text, end, count in zip(documents, texts, ends, batch.counts, strict=True):
+            body = batch.ids[end - count : end].astype(np.int64)
+            ids = np.concatenate(([self._tokenizer.bos], body, [self._tokenizer.eos]))
+            self._waiting.append(_Waiting(document, ids))
+            self._size += len(ids)
+            self._bytes += len(text.encode("utf-8", "replace"))
+        self._documents += len(documents)
+        if self._size >= WINDOW_TOKENS:
+            self._flush()
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "rows": self._rows.rows,
+            "tokens": self._placed,
+            "bytes": self._bytes,
+            "documents": self._documents,
+        }
+
+    def _flush(self) -> None:
+        pieces = pack([len(item.ids) for item in self._waiting], self._width)
+        first = self._rows.rows
+        block = np.full((max((p.row for p in pieces), default=-1) + 1, self._width), self._tokenizer.pad)
+        for piece in pieces:
+            ids = self._waiting[piece.sequence].ids
+            end = piece.offset + piece.length
+            block[piece.row, piece.offset : end] = ids[piece.start : piece.start + piece.length]
+            self._placed += piece.length
+        self._rows.write(block)
+        spans = {
+            "row": [first + piece.row for piece in pieces],
+            "offset": [piece.offset for piece in pieces],
+            "length": [piece.length for piece in pieces],
+            "document": [self._waiting[piece.sequence].document for piece in pieces],
+            "start": [piece.start for piece in pieces],
+        }
+        self._spans.write_table(pa.table(spans, schema=SPAN_SCHEMA))
+        self.encoded += self._size
+        self._waiting, self._size = [], 0
+
+
+def _validation_ids(documents: Path, share: float) -> set[str]:
+    """Documents below the share; of at least two documents, always one or more on either side.
+
+    Raises DataError for a corpus of a single document.
+    """
+    ids = sorted(set(_all_ids(documents)), key=share_of)
+    if len(ids) < 2:
+        raise DataError(
+            f"the corpus has {len(ids)} document: training needs one to learn from and another to be measured on. "
+            "Add more files, or divide the text into several"
+        )
+    below = sum(share_of(key) < share for key in ids)
+    return set(ids[: min(max(1, below), len(ids) - 1)])
+
+
+def _all_ids(documents: Path) -> Iterator[str]:
+    for table in iter_tables(documents):
+        yield from strings(table, "id")

@@ -1,0 +1,169 @@
+"""Text <-> token ids, with control tokens that no text can spell.
+
+in:  text, or ids
+out: ids, or text; `tokenizer.json` and `tokenizer_config.json` as transformers, vLLM and llama.cpp read them
+
+`encode` and `encode_batch` never give a control id, whatever the text says. transformers' own tokenizer does turn a
+spelled-out control token into the real one, also in `apply_chat_template`: other programs must clean their input.
+"""
+
+import codecs
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from groundup.core.durable import write_json, write_text
+from groundup.core.errors import DataError
+from groundup.tokens.bpe import Batch, byte_table, encoder
+
+SPECIALS = (
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|pad|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|end_of_turn|>",
+)
+"""Their ids follow the vocabulary's, in this order."""
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + "
+    "'<|end_of_turn|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+class Tokenizer:
+    """A trained vocabulary. Ids: merged bytes first, then `SPECIALS`."""
+
+    def __init__(self, table: dict[str, Any]) -> None:
+        self._table = table
+        vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
+        spelled = byte_table()
+        self._bytes = [bytes(spelled[char] for char in token) for token, _ in vocabulary]
+        first = len(self._bytes)
+        self.vocab_size = first + len(SPECIALS)
+        self.bos, self.eos, self.pad, self.system, self.user, self.assistant, self.end_of_turn = range(
+            first, self.vocab_size
+        )
+
+    @cached_property
+    def _encoder(self) -> Any:
+        return encoder(self._table)
+
+    @property
+    def encoder_name(self) -> str:
+        """The library that encodes: gigatoken, or tokenizers where that one is missing or differs."""
+        name: str = self._encoder.name
+        return name
+
+    @staticmethod
+    def from_merges(table: dict[str, Any]) -> "Tokenizer":
+        """Put the control tokens on top of a freshly trained table."""
+        first = len(table["model"]["vocab"])
+        added = [
+            {
+                "id": first + number,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for number, name in enumerate(SPECIALS)
+        ]
+        return Tokenizer({**table, "added_tokens": added, "post_processor": _begin_with(first)})
+
+    @staticmethod
+    def load(folder: Path) -> "Tokenizer":
+        """Read `tokenizer.json` from an artifact or checkpoint. Raises DataError where it can't be used."""
+        path = folder / "tokenizer.json"
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+            found = [item["content"] for item in table["added_tokens"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} is no tokenizer that can be read: {error!r}") from None
+        if tuple(found) != SPECIALS:
+            raise DataError(
+                f"{path} has the control tokens {found}, not {list(SPECIALS)}: it isn't one of ours"
+            )
+        return Tokenizer(table)
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json."""
+        write_text(folder / "tokenizer.json", json.dumps(self._table, ensure_ascii=False))
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": SPECIALS[0],
+            "eos_token": SPECIALS[1],
+            "pad_token": SPECIALS[2],
+            "additional_special_tokens": list(SPECIALS[3:]),
+            "add_bos_token": True,
+            "clean_up_tokenization_spaces": False,
+            "chat_template": CHAT_TEMPLATE,
+        }
+        write_json(folder / "tokenizer_config.json", config)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; never a control id."""
+        ids: list[int] = self._encoder.encode([text]).ids.tolist()
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of every text; never a control id."""
+        return self.encode_arrays(texts).lists() if texts else []
+
+    def encode_arrays(self, texts: Sequence[str]) -> Batch:
+        """The same as arrays (uint32), which is much faster for a corpus."""
+        batch: Batch = self._encoder.encode(texts)
+        return batch
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for; none for a control token."""
+        return self._bytes[token] if 0 <= token < len(self._bytes) else b""
+
+    def name(self, token: int) -> str:
+        """How a control token is written."""
+        return SPECIALS[token - len(self._bytes)]
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token is one of the control tokens."""
+        return token >= len(self._bytes)
+
+    def decode(self, ids: Sequence[int], specials: bool = False) -> str:
+        """Text of ids; broken UTF-8 becomes U+FFFD. With `specials`, control tokens are written out."""
+        parts = [
+            self.name(token).encode() if specials and self.is_special(token) else self.token_bytes(token)
+            for token in ids
+        ]
+        return b"".join(parts).decode("utf-8", "replace")
+
+
+class StreamDecoder:
+    """Text of ids that come one by one; never emits half a character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        """The text that `token` completes; control tokens have none."""
+        return self._decoder.decode(self._tokenizer.token_bytes(token))
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for an unfinished character."""
+        return self._decoder.decode(b"", final=True)
+
+
+def _begin_with(bos: int) -> dict[str, Any]:
+    """The post-processor by which other programs begin every text with the document mark, as in training."""
+    mark = {"SpecialToken": {"id": SPECIALS[0], "type_id": 0}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [mark, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [mark, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {SPECIALS[0]: {"id": SPECIALS[0], "ids": [bos], "tokens": [SPECIALS[0]]}},
+    }

@@ -1,0 +1,125 @@
+"""Stage: documents -> tokenizer.
+
+in:  documents
+out: tokenizer.json, tokenizer_config.json, report.json (bytes per token on documents it wasn't trained on)
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+from tokenizers import Tokenizer as Reference
+from tokenizers import models, pre_tokenizers
+
+from groundup.core.durable import sha256_file, write_json
+from groundup.core.errors import DataError
+from groundup.core.recipe import Recipe, Site
+from groundup.core.records import Document
+from groundup.core.rng import share_of
+from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.text.documents import read_documents
+from groundup.tokens.bpe import encoder, train
+from groundup.tokens.tokenizer import SPECIALS, Tokenizer
+
+SMALLEST = 256 + len(SPECIALS)
+REFERENCE_FILES = ("gpt2_encoder.json", "gpt2_vocab.bpe")
+
+
+class TokenizerRecipe(Recipe):
+    """A byte-level BPE of the corpus's own."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"reference"})
+
+    vocab_size: int = Field(
+        default=4096, ge=SMALLEST, le=2**24, description="all ids, control tokens included"
+    )
+    held_out_share: float = Field(default=0.02, ge=0, lt=1, description="documents kept for the report")
+    reference: str = Field(
+        default="", description=f"folder with GPT-2's {' and '.join(REFERENCE_FILES)}, to report beside ours"
+    )
+
+
+def outside(recipe: TokenizerRecipe) -> dict[str, str] | None:
+    """Digest of the reference vocabulary's files. Raises DataError naming what is missing."""
+    if not recipe.reference:
+        return None
+    paths = [Path(recipe.reference) / name for name in REFERENCE_FILES]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"tokenizer.reference: {missing[0]} is missing. Correct the folder, or leave it empty"
+        )
+    return {path.name: sha256_file(path) for path in paths}
+
+
+@stage(version=1, outside=outside)
+def tokenizer(recipe: TokenizerRecipe, site: Site, out: Work, documents: Artifact) -> Metrics:
+    """Train on the documents and measure on the held-out ones (on all, where none is held out)."""
+    texts = (item.text for item in _training(documents, recipe.held_out_share))
+    with out.track("train tokenizer", None, "documents") as tracker:
+        table = train(_counted(texts, tracker.advance), recipe.vocab_size - len(SPECIALS))
+    ours = Tokenizer.from_merges(table)
+    ours.save(out.path)
+    held_out = list(_held_out(documents, recipe.held_out_share))
+    texts_out = [item.text for item in held_out] or [item.text for item in read_documents(documents.path)]
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts_out)
+    if not size:
+        raise DataError("the corpus holds no text to train a tokenizer on")
+    report: dict[str, Any] = {
+        "held_out_documents": len(held_out),
+        "held_out_bytes": size,
+        "bytes_per_token": size / max(1, int(ours.encode_arrays(texts_out).counts.sum())),
+        "longest_tokens": _longest(ours),
+    }
+    if recipe.reference:
+        gpt2 = encoder(_gpt2(Path(recipe.reference)))
+        report["gpt2_bytes_per_token"] = size / int(gpt2.encode(texts_out).counts.sum())
+    write_json(out.file("report.json"), report)
+    figures = {key: value for key, value in report.items() if key != "longest_tokens"}
+    return figures | {
+        "vocab_size": ours.vocab_size,
+        "merges": len(table["model"]["merges"]),
+        "trainer": "tokenizers",
+        "encoder": ours.encoder_name,
+    }
+
+
+def _training(documents: Artifact, share: float) -> Iterator[Document]:
+    """What isn't held out; everything, where that would be nothing."""
+    empty = True
+    for item in read_documents(documents.path):
+        if share_of(item.id) >= share:
+            empty = False
+            yield item
+    if empty:
+        yield from read_documents(documents.path)
+
+
+def _held_out(documents: Artifact, share: float) -> Iterator[Document]:
+    return (item for item in read_documents(documents.path) if share_of(item.id) < share)
+
+
+def _counted(texts: Iterable[str], advance: Any) -> Iterator[str]:
+    for text in texts:
+        yield text.encode("utf-8", "replace").decode("utf-8")
+        advance()
+
+
+def _longest(ours: Tokenizer, count: int = 40) -> list[str]:
+    """The longest tokens that are words or code, not runs of blanks or rulers."""
+    texts = {ours.token_bytes(token).decode("utf-8", "replace") for token in range(ours.vocab_size)}
+    words = [text for text in texts if any(char.isalpha() for char in text)]
+    return sorted(words, key=lambda text: (-len(text), text))[:count]
+
+
+def _gpt2(folder: Path) -> dict[str, Any]:
+    """GPT-2's published vocabulary as a tokenizer.json table."""
+    vocab = json.loads((folder / REFERENCE_FILES[0]).read_text(encoding="utf-8"))
+    lines = (folder / REFERENCE_FILES[1]).read_text(encoding="utf-8").splitlines()
+    pairs = [line.split() for line in lines if line and not line.startswith("#version")]
+    reference = Reference(models.BPE(vocab, [(left, right) for left, right in pairs]))
+    reference.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    table: dict[str, Any] = json.loads(reference.to_str())
+    return table

@@ -1,0 +1,49 @@
+"""A small trained tokenizer, and artifacts of the stages before."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Site
+from groundup.core.records import Document
+from groundup.core.stage import Artifact, Work
+from groundup.core.store import Store
+from groundup.text.documents import DOCUMENTS_FILE, DocumentWriter
+from groundup.tokens.bpe import train
+from groundup.tokens.tokenizer import Tokenizer
+
+TEXTS = [
+    "def area(width, height):\n    return width * height  # it's simple\n" * 3,
+    "The quick brown fox jumps over the lazy dog. Zürich, 漢字, 👨\u200d👩\u200d👧 and 12345 numbers.\n" * 3,
+    "A model reads tokens; tokens are pieces of text, and the pieces are learnt from the text.\n" * 4,
+]
+
+
+@pytest.fixture(scope="session")
+def words() -> Tokenizer:
+    return Tokenizer.from_merges(train(iter(TEXTS), 400))
+
+
+@pytest.fixture
+def publish(tmp_path: Path) -> Callable[..., Artifact]:
+    """Write documents as the artifact of a stage."""
+
+    def make(documents: list[Document]) -> Artifact:
+        store = Store(tmp_path / "workspace")
+        part = tmp_path / "workspace" / "artifacts" / "x.part"
+        Work(part, Reporter(quiet=True)).close()
+        with DocumentWriter(part / DOCUMENTS_FILE) as writer:
+            writer.write(documents)
+        artifact = store.artifact("curate", "0" * 64)
+        said = {"fingerprint": "0" * 64, "stage": "curate", "metrics": {"documents_kept": len(documents)}}
+        store.publish(part, artifact, said)
+        return artifact
+
+    return make
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()

@@ -1,0 +1,52 @@
+"""The tokenizer stage: trained on most documents, measured on the others."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from groundup.core.errors import DataError
+from groundup.core.recipe import Site
+from groundup.core.records import Document
+from groundup.core.stage import Artifact, Work
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.tokens.train_tokenizer import TokenizerRecipe, outside, tokenizer
+
+
+def documents() -> list[Document]:
+    return [
+        Document(f"id{n}", f"text number {n} of the corpus, with words " * 9, "s", f"{n}") for n in range(60)
+    ]
+
+
+def test_it_reports_bytes_per_token_beside_gpt2(
+    work: Work, site: Site, publish: Callable[..., Artifact], shared_data
+) -> None:
+    recipe = TokenizerRecipe(vocab_size=300, held_out_share=0.2, reference=str(shared_data / "tokenizer"))
+    metrics = tokenizer(recipe, site, work, publish(documents()))
+    report = json.loads((work.path / "report.json").read_text())
+    assert metrics["bytes_per_token"] == report["bytes_per_token"] > 1.5
+    assert 3 < metrics["gpt2_bytes_per_token"] < 7
+    assert metrics["vocab_size"] == Tokenizer.load(work.path).vocab_size == 300
+    assert metrics["held_out_documents"] > 0
+
+
+def test_a_small_corpus_gives_a_small_vocabulary(
+    work: Work, site: Site, publish: Callable[..., Artifact]
+) -> None:
+    metrics = tokenizer(TokenizerRecipe(), site, work, publish([Document("a", "abc abc", "s", "a")]))
+    assert metrics["vocab_size"] < 300 and metrics["held_out_documents"] == 0
+
+
+def test_a_missing_reference_is_named_before_anything_runs(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.reference: .*gpt2_encoder\.json is missing"):
+        outside(TokenizerRecipe(reference=str(tmp_path)))
+
+
+def test_where_the_reference_lies_is_no_identity_but_its_content_is(tmp_path) -> None:
+    for name in ("gpt2_encoder.json", "gpt2_vocab.bpe"):
+        (tmp_path / name).write_text("x")
+    first = outside(TokenizerRecipe(reference=str(tmp_path)))
+    (tmp_path / "gpt2_vocab.bpe").write_text("y")
+    assert first != outside(TokenizerRecipe(reference=str(tmp_path)))
+    assert outside(TokenizerRecipe()) is None
