@@ -140,6 +140,9 @@ class Builder:
             return self._report(label, artifact, "to build", why)
         with self.store.lock(artifact):
             if artifact.path.exists():
+                problem = damage(artifact.path)  # somebody else may have built it meanwhile
+                if problem is None:
+                    return self._report(label, artifact, "ready")
                 self.reporter.say(f"{artifact.path.name} is damaged ({problem}): building it again")
                 self.store.discard(artifact)
             self.reporter.say(f"{self._count()} {label}")

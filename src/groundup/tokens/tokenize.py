@@ -45,7 +45,7 @@ class Tokenize(Recipe):
     """Rows of one length from documents of any."""
 
     seq_len: int = Field(default=512, ge=8, le=2**20, description="tokens a model sees at once")
-    validation_share: float = Field(default=0.02, gt=0, lt=1, description="documents kept for validation")
+    validation_share: float = Field(default=0.05, gt=0, lt=1, description="documents kept for validation")
 
 
 @stage(version=1)
