@@ -1,0 +1,86 @@
+"""A model as a folder that transformers, vLLM and our converters read.
+
+in:  a Decoder or a ScalarModel, and its tokenizer
+out: model.safetensors, config.json, generation_config.json, tokenizer.json, tokenizer_config.json; and back
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from groundup.core.durable import write_bytes, write_json
+from groundup.core.errors import DataError
+from groundup.model.config import DecoderConfig
+from groundup.model.decoder import Decoder
+from groundup.model.heads import ScalarModel
+from groundup.tokens.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+Model = TypeVar("Model", Decoder, ScalarModel)
+
+
+def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer | None = None) -> None:
+    """Write weights and config.json and, with a tokenizer, everything a runtime needs to talk to the model.
+
+    The bytes depend on the weights and the config alone.
+    """
+    # One write through our durable path: safetensors' own file writer leaves mode 0600.
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    config = model.config.to_huggingface()
+    if isinstance(model, ScalarModel):
+        config["architectures"] = ["ScalarModel"]
+    if tokenizer is not None:
+        ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
+        config |= ids
+        ends = [tokenizer.eos, tokenizer.end_of_turn]
+        write_json(folder / "generation_config.json", ids | {"eos_token_id": ends})
+        tokenizer.save(folder)
+    write_json(folder / CONFIG, config)
+
+
+def load_decoder(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Decoder:
+    """Read a decoder; `dtype` is its compute dtype, its parameters are fp32."""
+    model = Decoder(_config(folder))
+    return _filled(model, folder, device, dtype)
+
+
+def load_scalar_model(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> ScalarModel:
+    """Read a reward model or critic; `dtype` is its compute dtype, its parameters are fp32."""
+    model = ScalarModel(_config(folder))
+    return _filled(model, folder, device, dtype)
+
+
+def _config(folder: Path) -> DecoderConfig:
+    path = folder / CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return DecoderConfig.from_huggingface(config)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} is no model config that can be read: {error!r}") from None
+
+
+def _filled(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
+    path = folder / WEIGHTS
+    try:
+        load_strictly(model, load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise DataError(f"{path} does not hold the weights that {CONFIG} describes: {error}") from None
+    model.compute_dtype = dtype
+    return model.to(device).eval()
+
+
+def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Fill every parameter, fp32, and refuse what is missing or left over (RuntimeError)."""
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)

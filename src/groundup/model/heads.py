@@ -1,0 +1,60 @@
+"""A decoder that gives one number per position instead of scores of tokens.
+
+in:  ids [batch, time]
+out: values [batch, time]: a reward model is read at the last token, a critic everywhere
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.core.rng import seed_of
+from groundup.model.config import DecoderConfig
+from groundup.model.decoder import Decoder
+
+
+class ScalarModel(nn.Module):
+    """A decoder's trunk with a linear score on top. Built from `Decoder` so that its weights load as they are."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        decoder = Decoder(config)
+        if not config.tie_embeddings:
+            del decoder.lm_head
+        self.decoder = decoder
+        self.score = nn.Linear(config.d_model, 1, bias=False)
+        self.init_score(0)
+
+    def init_score(self, seed: int) -> None:
+        """Small noise, so that the first values are near 0 and a gradient reaches the trunk at once."""
+        generator = torch.Generator().manual_seed(seed_of(seed, "score"))
+        noise = torch.randn(self.score.weight.shape, generator=generator)
+        self.score.weight.data.copy_(0.1 * noise / self.config.d_model**0.5)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of the trunk's arithmetic; the score itself is fp32."""
+        return self.decoder.compute_dtype
+
+    @compute_dtype.setter
+    def compute_dtype(self, dtype: torch.dtype) -> None:
+        self.decoder.compute_dtype = dtype
+
+    def start_from(self, decoder: Decoder, seed: int = 0) -> None:
+        """Take over a decoder's trunk; the score starts anew."""
+        self.decoder.model.load_state_dict(decoder.model.state_dict())
+        self.init_score(seed)
+
+    def values(
+        self, ids: Int[Tensor, "batch time"], segments: Int[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time"]:
+        """One fp32 number per position."""
+        hidden = self.decoder.hidden(ids, segments)
+        return F.linear(hidden.float(), self.score.weight)[..., 0]
+
+    def forward(
+        self, ids: Int[Tensor, "batch time"], segments: Int[Tensor, "batch time"] | None = None
+    ) -> Float[Tensor, "batch time"]:
+        return self.values(ids, segments)
