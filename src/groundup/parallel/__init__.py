@@ -1,0 +1,1 @@
+"""The model on real devices. Applied from outside: nothing in `model/` knows of it."""
