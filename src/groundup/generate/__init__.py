@@ -1,0 +1,1 @@
+"""Weights -> token ids. Knows ids only: no text, no tokenizer."""
