@@ -1,0 +1,100 @@
+"""Questions about prose: what a section says, what a thing is, how a passage goes on.
+
+in:  a document that is no Python source (Markdown, reStructuredText, plain text)
+out: a few examples per document, chosen by hash
+"""
+
+import re
+from collections.abc import Iterator
+
+from pydantic import Field
+
+from groundup.core.recipe import Recipe
+from groundup.core.records import Document
+from groundup.core.rng import seed_of
+from groundup.evaluate.grading import grade_text
+from groundup.evaluate.tasks import Example
+
+TASK = "passages"
+QUESTIONS = {
+    "section": ('What does the section "{subject}" say?', 'What is "{subject}" about?'),
+    "definition": ("What is {subject}?", "What do you know about {subject}?"),
+    "goes_on": ('How does the text go on after this: "{subject}"', 'What comes next after this: "{subject}"'),
+}
+_MARKDOWN_HEADING = re.compile(r"^#{1,6}\s+(.{3,80}?)\s*#*$")
+_RST_HEADING = re.compile(r"^(.{3,80})\n([=\-~^\"*#+])\2{2,}\s*$")
+_SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9])")
+_DEFINITION = re.compile(
+    r"^(?:An?|The)\s+([a-z][\w-]*(?: [a-z][\w-]*){0,2}) (?:is|are|means) (?:an?|the|any|one) "
+)
+_PARAGRAPH = re.compile(r"\n\s*\n")
+
+
+class Passages(Recipe):
+    """Questions and answers from headings, definitions and passages of prose."""
+
+    max_per_document: int = Field(default=8, ge=1, description="examples one document gives at most")
+    max_answer_chars: int = Field(default=320, ge=40, description="answers end after a sentence before this")
+    max_document_chars: int = Field(default=200_000, ge=1000, description="how far into a document to look")
+
+    def examples(self, document: Document) -> list[Example]:
+        """At most `max_per_document` examples, in the order of the text."""
+        if re.search(r"\.py(#part\d+)?$", document.path):
+            return []
+        found = list(self._candidates(document))
+        kept = sorted(found, key=lambda item: seed_of(item.id))[: self.max_per_document]
+        chosen = {item.id for item in kept}
+        return [item for item in found if item.id in chosen]
+
+    def grade(self, example: Example, answer: str) -> dict[str, float]:
+        """chrF against the passage, share of names held, exact match."""
+        return grade_text(example, answer)
+
+    def _candidates(self, document: Document) -> Iterator[Example]:
+        heading, seen = "", set()
+        for number, paragraph in enumerate(_PARAGRAPH.split(document.text[: self.max_document_chars])):
+            heading, body = _split_heading(paragraph.strip(), heading)
+            sentences = _SENTENCES.split(" ".join(body.split()))
+            answer = self._fitting(sentences)
+            if heading and answer:
+                subject, heading = heading, ""
+                if subject not in seen:
+                    seen.add(subject)
+                    yield _example(document, number, "section", subject, answer)
+            for sentence in sentences:
+                match = _DEFINITION.match(sentence)
+                if match and self._fitting([sentence]) and match[1] not in seen:
+                    seen.add(match[1])
+                    article = sentence.split(" ", 1)[0].lower()
+                    yield _example(document, number, "definition", f"{article} {match[1]}", sentence)
+            if len(sentences) >= 2 and 40 <= len(sentences[0]) <= 200:
+                rest = self._fitting(sentences[1:])
+                if rest:
+                    yield _example(document, number, "goes_on", sentences[0], rest)
+
+    def _fitting(self, sentences: list[str]) -> str:
+        """The first sentences as far as they fit; "" where that is too little for an answer."""
+        text = ""
+        for sentence in sentences:
+            if len(text) + len(sentence) + 1 > self.max_answer_chars:
+                break
+            text = f"{text} {sentence}".strip()
+        return text if len(text.split()) >= 5 and text[-1:] in ".!?\"”')" else ""
+
+
+def _split_heading(paragraph: str, waiting: str) -> tuple[str, str]:
+    """(heading this paragraph stands under, its body); a heading alone waits for the next paragraph."""
+    rst = _RST_HEADING.match(paragraph)
+    if rst:
+        return rst[1].strip(), paragraph[rst.end() :].strip()
+    first, _, rest = paragraph.partition("\n")
+    markdown = _MARKDOWN_HEADING.match(first)
+    return (markdown[1], rest.strip()) if markdown else (waiting, paragraph)
+
+
+def _example(document: Document, number: int, kind: str, subject: str, answer: str) -> Example:
+    key = f"{document.id}:{kind}:{number}:{seed_of(subject):x}"
+    forms = QUESTIONS[kind]
+    question = forms[seed_of(key) % len(forms)].format(subject=subject)
+    names = (subject.rsplit(" ", 1)[-1],) if kind == "definition" else ()
+    return Example(key, TASK, kind, document.id, subject, question, answer, names)
