@@ -1,0 +1,94 @@
+"""The stage behind every align step: weights -> better-behaved weights.
+
+in:  documents (questions and answers are made from them), the tokenizer, and what the method reads: a start
+     policy, a reward model
+out: a checkpoint folder with a policy or a reward model
+
+A method brings model, batches and loss; the one training loop does the rest. The stage is named after its method.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from groundup.align.methods import Given, Method
+from groundup.align.methods.sft import Sft
+from groundup.core.errors import DataError
+from groundup.core.recipe import Recipe, Site
+from groundup.core.slot import Slot, part_name
+from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.evaluate.examples import collect, split
+from groundup.evaluate.tasks import Task
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.loop import train
+from groundup.train.schedules import schedule_factor
+
+
+class AlignStep(Recipe):
+    """One align step of a blueprint: a name, what it reads, and the method's own keys beside them."""
+
+    name: str = Field(default="align", description="what later steps and the run call it")
+    reads: dict[str, str] = Field(default={}, description="which step's result is the start, the reward, ...")
+    method: Annotated[Method, Slot("groundup.align.methods")] = Field(default=Sft(), description="how")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_keys_stand_beside(cls, value: Any) -> Any:
+        """`use` and the method's keys may stand beside `name`, or in a table `method` of their own."""
+        if not isinstance(value, dict):
+            return value
+        own = {key: value[key] for key in value if key in cls.model_fields}
+        beside = {key: value[key] for key in value if key not in cls.model_fields}
+        if beside and isinstance(own.get("method", {}), dict):
+            own["method"] = own.get("method", {}) | beside
+        elif beside:
+            return value
+        return own
+
+
+class Align(Recipe):
+    """The recipe of the stage: a method, and the tasks whose examples it uses."""
+
+    method: Annotated[Method, Slot("groundup.align.methods")] = Sft()
+    tasks: tuple[Annotated[Task, Slot("groundup.evaluate.tasks")], ...] = ()
+
+
+@stage(version=1, name=lambda recipe: part_name(recipe.method))
+def align(
+    recipe: Align, site: Site, out: Work, documents: Artifact, tokenizer: Artifact, **reads: Artifact
+) -> Metrics:
+    """Train with one method on examples made from `documents`."""
+    method = recipe.method
+    examples = collect(recipe.tasks, documents.path)
+    train_examples, held_out = split(examples)
+    if not train_examples or not held_out:
+        raise DataError(
+            f"{part_name(recipe.method)}: {len(examples)} questions could be made from the documents, "
+            f"{len(held_out)} of them held out; both parts need some. Add text, or a task with [[tasks]]"
+        )
+    vocabulary = Tokenizer.load(tokenizer.path)
+    folders = {role: artifact.path for role, artifact in reads.items()}
+    return train_with(method, Given(site, out, vocabulary, train_examples, held_out, folders))
+
+
+def train_with(method: Method, given: Given) -> Metrics:
+    """Prepare, train, measure."""
+    session = method.prepare(given)
+    warmup = round(method.warmup * session.steps)
+    result = train(
+        model=session.model,
+        batches=session.batches,
+        loss=session.loss,
+        optimizer=method.optimizer.resolved(session.d_model).build(session.model.named_parameters()),
+        schedule=lambda step: schedule_factor(method.schedule, step, session.steps, warmup),
+        steps=session.steps,
+        out=given.out,
+        site=given.site,
+        label=session.label,
+        tokens_per_step=session.tokens_per_step,
+        grad_clip=method.grad_clip,
+        boundary=session.boundary,
+    )
+    speed = {"steps": result.steps, "skipped_steps": result.skipped_steps, "train_seconds": result.seconds}
+    rate = {"tokens_per_second": result.tokens_per_second} if session.tokens_per_step else {}
+    return session.finish() | speed | rate

@@ -1,0 +1,122 @@
+"""Sequences of different length -> micro-batches of one fixed shape.
+
+in:  groups of sequences; a group (a conversation, a preference pair) stays in one micro-batch
+out: rows of ids with the sequence each position belongs to, and where every sequence starts
+
+Every method packs in this way, so all of them train on the shape [rows, time], with little padding. Attention
+stays within a sequence, so a sequence's results don't depend on what it's packed with.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from groundup.core.recipe import Site
+from groundup.core.rng import seed_of
+
+MICRO_BATCH_TOKENS = 4096
+"""Tokens of a micro-batch where the site names no number of rows: a layer's activations fit into the caches."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sequence lies: `group` and `member` name it, `start` is its first position in the flat rows."""
+
+    group: int
+    member: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A micro-batch. Flat position p is row p // time, column p % time."""
+
+    ids: Int[Tensor, "rows time"]
+    segments: Int[Tensor, "rows time"]
+    places: tuple[Place, ...]
+
+    def to(self, device: torch.device) -> "Packed":
+        """The same on `device`."""
+        return Packed(self.ids.to(device), self.segments.to(device), self.places)
+
+
+def fill(groups: Sequence[Sequence[int]], rows: int, time: int) -> list[list[Place]]:
+    """Lay out groups of sequence lengths, in their order, into as many micro-batches as they need.
+
+    A sequence goes into the row it fills best. When a group doesn't fit whole, the micro-batch is closed: only
+    that much is padded. Every sequence must fit into a row, and every group into an empty micro-batch.
+    """
+    batches: list[list[Place]] = []
+    room: list[int] = []
+    for number, lengths in enumerate(groups):
+        rows_of = _rows_for(lengths, room)
+        if rows_of is None:
+            batches.append([])
+            room = [time] * rows
+            rows_of = _rows_for(lengths, room)
+            assert rows_of is not None, f"a group of lengths {list(lengths)} doesn't fit into {rows} x {time}"
+        for member, (row, length) in enumerate(zip(rows_of, lengths, strict=True)):
+            batches[-1].append(Place(number, member, row * time + time - room[row]))
+            room[row] -= length
+    return batches
+
+
+def pack(
+    groups: Sequence[Sequence[Sequence[int]]], places: Sequence[Place], rows: int, time: int, pad: int
+) -> Packed:
+    """The micro-batch that `fill` laid out in `places`."""
+    ids = torch.full((rows * time,), pad)
+    segments = torch.full((rows * time,), -1, dtype=torch.int32)
+    for number, place in enumerate(places):
+        sequence = torch.tensor(groups[place.group][place.member])
+        span = slice(place.start, place.start + len(sequence))
+        ids[span], segments[span] = sequence, number
+    return Packed(ids.view(rows, time), segments.view(rows, time), tuple(places))
+
+
+def pack_all(groups: Sequence[Sequence[Sequence[int]]], rows: int, time: int, pad: int) -> Iterator[Packed]:
+    """Every group, in order, as micro-batches."""
+    lengths = [[len(sequence) for sequence in group] for group in groups]
+    for places in fill(lengths, rows, time):
+        yield pack(groups, places, rows, time, pad)
+
+
+def permutation(count: int, *seed: int | str) -> list[int]:
+    """The numbers below `count` in an order that depends on `seed` alone."""
+    generator = torch.Generator().manual_seed(seed_of(*seed))
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order
+
+
+def chosen_at(step: int, count: int, per_step: int, *seed: int | str) -> list[int]:
+    """Which of `count` items step `step` takes: `per_step` of them, each once per epoch, in a new order each time.
+
+    A step may reach over the end of an epoch.
+    """
+    found: list[int] = []
+    for position in range(step * per_step, (step + 1) * per_step):
+        epoch, place = divmod(position, count)
+        found.append(permutation(count, *seed, epoch)[place])
+    return found
+
+
+def rows_per_micro_batch(site: Site, time: int, batch_rows: int) -> int:
+    """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows, so that all have one shape."""
+    wanted = site.micro_batch or max(1, MICRO_BATCH_TOKENS // time)
+    return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
+
+
+def _rows_for(lengths: Sequence[int], room: Sequence[int]) -> list[int] | None:
+    """The row of each sequence of a group, or None when the group doesn't fit."""
+    left, found = list(room), []
+    for length in lengths:
+        fitting = [(space, row) for row, space in enumerate(left) if space >= length]
+        if not fitting:
+            return None
+        row = min(fitting)[1]
+        left[row] -= length
+        found.append(row)
+    return found

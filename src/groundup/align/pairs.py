@@ -1,0 +1,119 @@
+"""Examples -> preference pairs: the right answer against one with a known fault.
+
+in:  examples (question, right answer) and, for the kind `sampled`, what the fine-tuned model answers
+out: pairs of texts, equal for equal seeds
+
+- other: an answer of the same kind about another object; only reading the question tells them apart
+- truncated: cut off in the middle, and ended as if that were all
+- garbled: words shuffled, dropped or repeated, characters swapped
+- sampled: what the model itself says
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from groundup.core.rng import seed_of
+from groundup.evaluate.tasks import Example
+
+MADE = ("other", "truncated", "garbled")
+"""Kinds made from texts alone."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One question, the answer to prefer and the answer not to."""
+
+    example: Example
+    rejected: str
+    kind: str
+
+
+def made_pairs(examples: Sequence[Example], kind: str, count: int, seed: int) -> list[Pair]:
+    """`count` pairs of a kind of MADE, walking through the examples as often as it takes.
+
+    Fewer where a kind can't be made of them: no other object, or answers of one word.
+    """
+    groups = defaultdict(list)
+    for one in examples:
+        groups[one.kind].append(one)
+    pairs: list[Pair] = []
+    for turn in range(count if examples else 0):
+        if turn == len(examples) and not pairs:
+            break
+        example = examples[turn % len(examples)]
+        noise = random.Random(seed_of(seed, "pair", kind, turn))
+        rejected = _fault(example, kind, groups[example.kind], noise)
+        if rejected is not None and rejected != example.answer:
+            pairs.append(Pair(example, rejected, kind))
+    return pairs
+
+
+def truncated(answer: str, noise: random.Random) -> str | None:
+    """The answer up to a word between a fifth and four fifths of it."""
+    words = answer.split(" ")
+    if len(words) < 3:
+        return None
+    kept = noise.randint(max(1, len(words) // 5), max(1, len(words) * 4 // 5))
+    return " ".join(words[:kept])
+
+
+def garbled(answer: str, noise: random.Random) -> str | None:
+    """The answer with one of five faults in it."""
+    words = answer.split(" ")
+    if len(words) < 3:
+        return None
+    fault = noise.choice((_shuffled, _dropped, _repeated, _swapped, _looped))
+    return " ".join(fault(words, noise))
+
+
+def _fault(example: Example, kind: str, same_kind: Sequence[Example], noise: random.Random) -> str | None:
+    if kind == "truncated":
+        return truncated(example.answer, noise)
+    if kind == "garbled":
+        return garbled(example.answer, noise)
+    assert kind == "other", kind
+    for _ in range(8):
+        other = noise.choice(same_kind)
+        if other.subject != example.subject and other.answer != example.answer:
+            return other.answer
+    return None
+
+
+def _shuffled(words: list[str], noise: random.Random) -> list[str]:
+    """A stretch of at least three words in another order."""
+    length = noise.randint(3, len(words))
+    start = noise.randint(0, len(words) - length)
+    middle = words[start : start + length]
+    noise.shuffle(middle)
+    return words[:start] + middle + words[start + length :]
+
+
+def _dropped(words: list[str], noise: random.Random) -> list[str]:
+    """About a third of the words missing."""
+    return [word for word in words if noise.random() > 0.3] or words[:1]
+
+
+def _repeated(words: list[str], noise: random.Random) -> list[str]:
+    """About a third of the words said twice."""
+    return [copy for word in words for copy in ([word, word] if noise.random() < 0.3 else [word])]
+
+
+def _looped(words: list[str], noise: random.Random) -> list[str]:
+    """A phrase said over and over, as small models do."""
+    start = noise.randint(0, len(words) - 2)
+    end = min(len(words), start + noise.randint(2, 8))
+    return words[:end] + words[start:end] * noise.randint(1, 3) + words[end:]
+
+
+def _swapped(words: list[str], noise: random.Random) -> list[str]:
+    """Neighbouring characters exchanged in about a third of the words."""
+    return [_swap(word, noise) if noise.random() < 0.35 else word for word in words]
+
+
+def _swap(word: str, noise: random.Random) -> str:
+    if len(word) < 2:
+        return word
+    at = noise.randint(0, len(word) - 2)
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]

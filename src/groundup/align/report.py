@@ -1,0 +1,94 @@
+"""Answers before and after PPO -> what changed, with intervals.
+
+in:  held-out questions, answers to them by both policies
+out: metrics, and samples.json for reading
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from groundup.align.rollouts import Rollouts
+from groundup.core.durable import write_json
+from groundup.core.stage import Metrics, Work
+from groundup.evaluate.chrf import chrf
+from groundup.evaluate.statistics import paired_difference
+from groundup.evaluate.tasks import Example
+from groundup.tokens.tokenizer import Tokenizer
+
+SHOWN = 24
+"""Questions written to `samples.json`."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One policy's answers to the held-out questions."""
+
+    texts: list[str]
+    rewards: list[float]
+    lengths: list[int]
+    """in tokens, the mark of the end included"""
+    kl: list[float]
+    """nats away from the start policy, a sample for each answer"""
+    ended: list[bool]
+
+
+def answers_of(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Tokenizer) -> Answers:
+    """Rollouts as text and plain numbers."""
+    return Answers(
+        [tokenizer.decode(answer) for answer in rollouts.answers],
+        rewards.tolist(),
+        [len(answer) for answer in rollouts.answers],
+        kl.tolist(),
+        rollouts.ended.tolist(),
+    )
+
+
+def ppo_report(
+    out: Work, questions: Sequence[Example], before: Answers, after: Answers, seed: int
+) -> Metrics:
+    """Means before and after, and 95 % bootstrap intervals of the paired differences."""
+    references = [example.answer for example in questions]
+    scores = [
+        [chrf(text, reference) for text, reference in zip(answers.texts, references, strict=True)]
+        for answers in (before, after)
+    ]
+    write_json(out.file("samples.json"), _samples(questions, before, after))
+    return {
+        "reward_before": _mean(before.rewards),
+        "reward_after": _mean(after.rewards),
+        "reward_gain_interval": _interval(before.rewards, after.rewards, seed),
+        "kl": _mean(after.kl),
+        "chrf_before": _mean(scores[0]),
+        "chrf_after": _mean(scores[1]),
+        "chrf_interval": _interval(scores[0], scores[1], seed),
+        "response_length_before": _mean(before.lengths),
+        "response_length_after": _mean(after.lengths),
+        "ended_before": _mean(before.ended),
+        "ended_after": _mean(after.ended),
+        "held_out_questions": len(questions),
+    }
+
+
+def _samples(questions: Sequence[Example], before: Answers, after: Answers) -> list[dict[str, object]]:
+    return [
+        {
+            "kind": example.kind,
+            "question": example.question,
+            "reference": example.answer,
+            "before": before.texts[i],
+            "after": after.texts[i],
+            "reward_before": before.rewards[i],
+            "reward_after": after.rewards[i],
+        }
+        for i, example in enumerate(questions[:SHOWN])
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _interval(before: Sequence[float], after: Sequence[float], seed: int) -> list[float]:
+    return paired_difference(after, before, seed).bounds
