@@ -1,0 +1,1 @@
+"""Run -> a book: what was built, from what, how it went, what it can and cannot do."""

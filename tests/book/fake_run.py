@@ -1,0 +1,235 @@
+"""Builds the artifacts of a run that never happened, in the form of real ones, for a book to be made of."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from groundup.core.durable import write_json, write_text
+from groundup.core.records import Document
+from groundup.core.stage import Artifact
+from groundup.text.documents import DocumentWriter, LedgerEntry, LedgerWriter
+from groundup.tokens.bpe import train
+from groundup.tokens.tokenizer import Tokenizer
+
+ENVIRONMENT = {
+    "python": "3.11.7", "platform": "Linux-6.1-x86_64-with-glibc2.36", "cpu": "AMD EPYC 9B14", "cores": 2,
+    "libraries": {"groundup": "0.1.0", "torch": "2.13.0", "numpy": "2.3.1", "pyarrow": "21.0.0",
+                  "tokenizers": "0.22.1", "safetensors": "0.6.2", "typst": "0.15.0"},
+    "commit": "1f0c9a5d7c9e6b1e2f3a4b5c6d7e8f9012345678",
+}  # fmt: skip
+SITE = {"device": "auto", "threads": 0, "compile": "auto", "micro_batch": 0}
+CONFIG = {
+    "model_type": "qwen3", "vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 768,
+    "tie_word_embeddings": True, "max_position_embeddings": 512,
+}  # fmt: skip
+PARAMETERS = 4_196_864
+BLUEPRINT = 'name = "stdlib"\n\n[[acquire.sources]]\nuse = "stdlib"\n\n[pretrain]\ndepth = 4\nlr = 0.003\n'
+TEXT = '''"""Text wrapping and filling.
+"""
+
+def dedent(text):
+    """Remove any common leading whitespace from every line in `text`.
+
+    This can be used to make triple-quoted strings line up with the left
+    edge of the display, while still presenting them in the source code
+    in indented form.
+    """
+    lines = text.split("\\n")
+    margin = len(os.path.commonprefix([line for line in lines if line]))
+    return "\\n".join(line[margin:] for line in lines)
+
+class TextWrapper:
+    """Object for wrapping/filling text. The public interface consists of the wrap() and fill() methods."""
+'''
+QUESTIONS = (
+    ("What does textwrap.dedent do?", "Remove any common leading whitespace from every line in `text`.",
+     "Return a string with the line of the text.", "Remove the leading whitespace from a string of lines.", 41.0),
+    ("What are the parameters of shutil.copyfileobj?", "fsrc, fdst and length.",
+     "The file and the file name of the path.", "fsrc, fdst, length.", 62.5),
+    ("Which function returns the greatest common divisor of integers?", "math.gcd",
+     "The number of the value.", "math.comb", 22.1),
+    ("Write the signature of json.dumps.", "def dumps(obj, *, skipkeys=False, ensure_ascii=True, indent=None)",
+     "def dump(self, obj)", "def dumps(obj, *, encoding=None, indent=None)", 48.2),
+    ("What does heapq.heapify do?", "Transform list x into a heap, in-place, in linear time.",
+     "Return the list of the list.", "Return the smallest item of the heap.", 19.3),
+    ("What does socket.socketpair do?", "Create a pair of socket objects from the sockets returned by the platform "
+     "socketpair() function.", "Return the socket.", "Create a new socket of the address of the address.", 17.2),
+    ("What does os.walk do?", "Directory tree generator. For each directory in the tree yields a 3-tuple.",
+     "Return the directory.", "Return a list of the directory names of the given path.", 14.4),
+)  # fmt: skip
+
+
+def make_run(folder: Path, align: tuple[str, ...] = ("finetune", "reward", "align"),
+             text: str = TEXT, hostile: str = "") -> dict[str, Artifact]:  # fmt: skip
+    """Artifacts by label in the order of the river. `hostile` is put wherever a stranger's text can stand."""
+    strict = hostile.encode("utf-8", "ignore").decode()  # Parquet takes no unpaired surrogates, JSON does
+    made = {"acquire": _acquire(folder, text, strict), "curate": _curate(folder, text, strict)}
+    made["tokenizer"] = _tokenizer(folder, text)
+    made["tokenize"] = _artifact(folder, "tokenize", 5.2, {
+        "tokens": 3_214_408, "tokens_dropped": 0, "train_tokens": 3_150_211, "validation_tokens": 64_197,
+        "train_documents": 688, "validation_documents": 14,
+        "train_rows": 6_181, "validation_rows": 127, "validation_bytes": 228_034, "padding_share": 0.0062,
+    }, recipe={"seq_len": 512})  # fmt: skip
+    made["pretrain"] = _pretrain(folder, made["tokenizer"].path)
+    makers = {"finetune": _sft, "reward": _reward, "align": _ppo}
+    for label in align:
+        made[label] = makers[label](folder, made["tokenizer"].path, hostile)
+    made["evaluate"] = _evaluate(folder, hostile)
+    return made
+
+
+def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any], recipe: dict[str, Any] | None = None,
+              log: list[dict[str, Any]] | None = None) -> Artifact:  # fmt: skip
+    fingerprint = stage.encode().hex().ljust(64, "0")
+    path = folder / f"{stage}-{fingerprint[:12]}"
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "manifest.json", {
+        "stage": stage, "fingerprint": fingerprint, "version": 1, "recipe": recipe or {}, "inputs": {}, "site": SITE,
+        "metrics": metrics, "files": {}, "environment": ENVIRONMENT, "started": "2026-03-01T09:30:00+00:00",
+        "seconds": seconds,
+    })  # fmt: skip
+    if log:
+        write_text(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+    return Artifact(path, fingerprint, stage)
+
+
+def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
+    made = _artifact(folder, "acquire", 3.1, {
+        "files_read": 630, "documents": 741, "bytes_read": 12_911_204,
+        "files_aside": {"binary": 1, "empty": 2}})  # fmt: skip
+    lines = [
+        {"source": "stdlib", "path": f"module{n}.py", "bytes": 20000, "documents": 1} for n in range(628)
+    ]
+    lines += [
+        {"source": "stdlib", "path": "lib2to3/grammar.pickle", "bytes": 9, "documents": 0, "aside": "binary"}
+    ]
+    lines += [{"source": "stdlib", "path": f"e{n}/__init__.py", "bytes": 0, "documents": 0, "aside": "empty"}
+              for n in range(2)]  # fmt: skip
+    write_text(made.path / "sources.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    with LedgerWriter(made.path / "ledger.parquet") as ledger:
+        ledger.write([
+            LedgerEntry("a1", "stdlib", "lib2to3/grammar.pickle", "acquire", "aside", "binary", 12, 0),
+            LedgerEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "acquire", "aside", "empty",
+                        detail=hostile),
+        ])  # fmt: skip
+    return made
+
+
+def _curate(folder: Path, text: str, hostile: str) -> Artifact:
+    made = _artifact(folder, "curate", 4.4, {
+        "documents_read": 741, "documents_kept": 702, "documents_dropped": 39, "bytes_read": 12_911_204,
+        "bytes_kept": 12_201_332, "reasons": {"too_few_words": 21, "exact_duplicate": 12, "too_repetitive": 6},
+        "sources": {"stdlib": {"documents_read": 663, "documents_kept": 629, "bytes_read": 12_500_000,
+                               "bytes_kept": 11_821_332},
+                    "files": {"documents_read": 78, "documents_kept": 73, "bytes_read": 411_204,
+                              "bytes_kept": 380_000}},
+    })  # fmt: skip
+    with DocumentWriter(made.path / "documents.parquet") as documents:
+        documents.write([Document("00a", text + hostile, "stdlib", "textwrap.py", licence="PSF-2.0"),
+                         Document("00b", text * 40, "files", "notes/deep/path/of/a/file.md" + hostile)])  # fmt: skip
+    with LedgerWriter(made.path / "ledger.parquet") as ledger:
+        ledger.write([
+            LedgerEntry("b1", "stdlib", "xml/__init__.py", "length", "dropped", "too_few_words", 3, 5),
+            LedgerEntry("b2", "stdlib", "encodings/cp037.py", "repetition", "dropped", "too_repetitive", 0.91, 0.6),
+            LedgerEntry("b3", "stdlib", "ctypes/macholib/framework.py", "dedup", "dropped", "exact_duplicate",
+                        detail="same text as ctypes/macholib/dylib.py"),
+        ])  # fmt: skip
+    return made
+
+
+def _tokenizer(folder: Path, text: str) -> Artifact:
+    made = _artifact(folder, "tokenizer", 6.7, {
+        "vocab_size": 4096, "bytes_per_token": 3.55, "gpt2_bytes_per_token": 2.61})  # fmt: skip
+    Tokenizer.from_merges(train(iter([text]), 600)).save(made.path)
+    return made
+
+
+def _with_tokenizer(made: Artifact, tokenizer: Path) -> Artifact:
+    for path in tokenizer.glob("tokenizer*.json"):
+        (made.path / path.name).write_bytes(path.read_bytes())
+    return made
+
+
+def _wave(step: int, size: float = 1.0) -> float:
+    return size * (math.sin(step * 12.9898) * 43758.5453 % 1 - 0.5)
+
+
+def _pretrain(folder: Path, tokenizer: Path) -> Artifact:
+    log: list[dict[str, Any]] = []
+    for step in range(1, 801):
+        line = {"step": step, "loss": 2.1 + 6.2 * math.exp(-step / 70) + _wave(step, 0.35),
+                "lr_factor": min(step / 40, 1) * (1 - step / 820),
+                "grad_norm": 0.4 + 2 * math.exp(-step / 60)}  # fmt: skip
+        if step % 100 == 0:
+            log.append({"step": step, "val_bpb": 0.92 + 1.6 * math.exp(-step / 180)})
+        log.append(line)
+    made = _artifact(folder, "pretrain", 432.0, {
+        "parameters": PARAMETERS, "tokens": 6_553_600, "seconds": 418.2, "tokens_per_second": 15_671,
+        "flops_utilization": 0.612, "matmul_tflops": 0.395, "val_bpb": 0.9412, "steps": 800, "skipped_steps": 0,
+        "precision": "bf16", "compiled": True}, log=log)  # fmt: skip
+    write_json(made.path / "config.json", CONFIG)
+    return _with_tokenizer(made, tokenizer)
+
+
+def _sft(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
+    log: list[dict[str, Any]] = [
+        {"step": step, "loss": 1.9 + 2.0 * math.exp(-step / 40) + _wave(step, 0.5)} for step in range(1, 181)
+    ]
+    made = _artifact(folder, "sft", 61.0, {
+        "val_loss_before": 4.02, "val_loss": 2.06, "conversations": 3_912, "held_out_conversations": 410,
+        "steps": 180}, log=log)  # fmt: skip
+    write_json(made.path / "examples.json", [
+        [[f"<|begin_of_text|><|user|>{question}{hostile}<|end_of_turn|><|assistant|>", False],
+         [f"{truth}<|end_of_turn|>", True]]
+        for question, truth, *_ in QUESTIONS])  # fmt: skip
+    return _with_tokenizer(made, tokenizer)
+
+
+def _reward(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
+    log = [{"step": step, "loss": 0.25 + 0.45 * math.exp(-step / 30) + _wave(step, 0.1),
+            "accuracy": 0.9 - 0.4 * math.exp(-step / 30) + _wave(step, 0.1)} for step in range(1, 121)]  # fmt: skip
+    return _artifact(folder, "reward", 44.0, {
+        "accuracy": 0.874, "pairs": 2_320, "held_out_pairs": 384,
+        "accuracy_by_kind": {"other": 0.93, "truncated": 0.81, "garbled": 0.97, "sampled": 0.78}},
+        log=log)  # fmt: skip
+
+
+def _ppo(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
+    log = [{"step": step, "reward": 0.4 + step / 60 + _wave(step, 0.6), "kl": step / 400 + abs(_wave(step, 0.03)),
+            "answer_tokens": 38 + step / 9 + _wave(step, 9), "ended": 1 - 0.3 * math.exp(-step / 15)}
+           for step in range(1, 61)]  # fmt: skip
+    made = _artifact(folder, "ppo", 96.0, {
+        "reward_before": 0.41, "reward_after": 1.12, "reward_gain_interval": [0.52, 0.91], "kl": 0.162,
+        "chrf_before": 27.4, "chrf_after": 28.1, "chrf_interval": [-0.6, 2.1], "response_length_before": 38.2,
+        "response_length_after": 44.9, "ended_before": 0.94, "ended_after": 0.99,
+        "stopped_early": False}, log=log)  # fmt: skip
+    write_json(made.path / "samples.json", [
+        {"question": question + hostile, "truth": truth, "before": before, "after": after + hostile,
+         "reward_before": 0.2, "reward_after": 1.3}
+        for question, truth, before, after, _ in QUESTIONS])  # fmt: skip
+    return _with_tokenizer(made, tokenizer)
+
+
+def _evaluate(folder: Path, hostile: str) -> Artifact:
+    made = _artifact(folder, "evaluate", 38.0, {
+        "base_bpb": 0.9412, "base_bpb_interval": [0.921, 0.963], "chat_bpb": 1.0031, "chat_chrf": 28.1,
+        "chat_chrf_interval": [26.3, 29.9], "names": 0.21, "names_interval": [0.17, 0.25],
+        "examples": 200, "exact": 0.03,
+        "exact_interval": [0.01, 0.05], "baseline_chrf": 24.2,
+        "chrf_by_kind": {"does": 24.8, "parameters": 38.1, "signature": 31.0, "which": 12.2}})  # fmt: skip
+    write_json(made.path / "samples.json", [
+        {"question": question + hostile, "truth": truth, "chat": after + hostile, "chrf": score, "kind": "does",
+         "held_out": index < 6}
+        for index, (question, truth, _, after, score) in enumerate(QUESTIONS)])  # fmt: skip
+    write_json(
+        made.path / "continuations.json",
+        [
+            {
+                "beginning": "def get(self, name" + hostile,
+                "continuation": ", default=None):\n    return self" + hostile,
+            }
+        ],
+    )
+    return made

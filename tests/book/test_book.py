@@ -1,0 +1,183 @@
+"""The stage: whole, the same every time, in need of nothing, and proof against what strangers write."""
+
+import json
+import re
+from dataclasses import fields, is_dataclass
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_run import BLUEPRINT, make_run
+
+from groundup.book.book import Book, book
+from groundup.book.chapters import volume
+from groundup.book.html import html
+from groundup.book.palette import PAPER
+from groundup.book.pdf import pdf
+from groundup.book.picture import picture
+from groundup.book.reading import Story
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Site
+from groundup.core.stage import Artifact, Work
+
+HOSTILE = (
+    " <script>alert(1)</script><img src=x onerror=alert(2)> #strong[x] $x^2$ *b* `c` \\u{41} @label <label> "
+    "\x00\x07\x1b[31m \ud800 \u202eevil\u202c שלום 日本 🎉 " + "A" * 10_000
+)
+VOID = {"meta", "br", "img", "hr", "link", "input"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def write(folder: Path, artifacts: dict[str, Artifact], **recipe: str) -> tuple[str, bytes, dict[str, Any]]:
+    out = Work(folder, Reporter(quiet=True))
+    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Site(), out, **artifacts)
+    return (folder / "book.html").read_text(encoding="utf-8"), (folder / "book.pdf").read_bytes(), metrics
+
+
+class Reader(HTMLParser):
+    """Checks that tags close in order, and collects tags, links and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_same_artifacts_give_the_same_bytes(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    first = write(tmp_path / "a", run)
+    second = write(tmp_path / "b", run)
+    assert first == second
+    assert first[2]["pages"] > 12
+    assert first[2]["html_bytes"] == len(first[0].encode())
+    assert first[2]["pdf_bytes"] == len(first[1])
+
+
+def test_the_page_needs_nothing_outside_itself(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    page = write(tmp_path, run)[0]
+    seen = Reader(page)
+    assert not seen.tags & {"script", "link", "img", "iframe", "object"}
+    links = [value for name, value in seen.attributes if name in ("href", "src", "xlink:href")]
+    assert links
+    assert all(value is not None and value.startswith("#") for value in links)
+    assert "url(http" not in page
+    assert "@import" not in page
+
+
+def test_every_id_occurs_once_and_every_link_leads_somewhere(
+    tmp_path: Path, run: dict[str, Artifact]
+) -> None:
+    seen = Reader(write(tmp_path, run)[0])
+    ids = [value for name, value in seen.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = {str(value)[1:] for name, value in seen.attributes if name in ("href", "xlink:href")}
+    assert links <= set(ids)
+
+
+def test_drawings_follow_the_readers_theme(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    page = write(tmp_path, run)[0]
+    body = page[page.index("<body>") :]
+    assert not [colour for colour in PAPER.values() if colour in body]
+    assert "prefers-color-scheme:dark" in page
+
+
+def test_a_stage_that_the_blueprint_lacks_has_no_chapter(tmp_path: Path) -> None:
+    artifacts = make_run(tmp_path / "run", align=("finetune",))
+    text = Reader(write(tmp_path / "out", artifacts)[0]).text
+    assert "Learning to answer" in text
+    assert "Learning what is better" not in text
+    assert "Learning from its own answers" not in text
+
+
+def test_a_book_is_made_of_the_bare_manifests_too(tmp_path: Path) -> None:
+    artifacts = make_run(tmp_path / "run")
+    for artifact in artifacts.values():
+        for path in artifact.path.iterdir():
+            if path.name not in ("manifest.json", "tokenizer.json", "tokenizer_config.json"):
+                path.unlink()
+        manifest = artifact.manifest() | {"metrics": {}}
+        (artifact.path / "manifest.json").write_text(json.dumps(manifest))
+    text = Reader(write(tmp_path / "out", artifacts)[0]).text
+    assert "not measured" in text
+    assert "No curve was recorded." in text
+
+
+def test_strangers_words_stay_words(tmp_path: Path) -> None:
+    artifacts = make_run(tmp_path / "run", hostile=HOSTILE)
+    page, printed, _ = write(tmp_path / "out", artifacts, title="T" + HOSTILE[:200], author="<b>A</b>")
+    seen = Reader(page)
+    assert "<script>alert(1)</script>" in seen.text
+    assert not seen.tags & {"script", "img", "b"}
+    assert not [char for char in page if char < " " and char != "\n"]
+    assert "\u202e" not in page
+    assert "\ufffd" in page
+    assert printed.startswith(b"%PDF")
+
+
+def test_both_forms_of_the_book_say_the_same(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    whole = volume(Story(run), "stdlib", "An author", BLUEPRINT)
+    page = html(whole)
+    pdf(whole, tmp_path)
+    printed = (tmp_path / "book.json").read_text(encoding="utf-8")
+    plain = printed.replace("\\u200b", "").replace("\\u00a0", " ")
+    there = json.dumps(json.loads(plain), ensure_ascii=False)
+    for words in _strings(whole):
+        assert escape(words) in page, words
+        assert json.dumps(words, ensure_ascii=False)[1:-1] in there, words
+
+
+def _strings(value: Any) -> list[str]:
+    """Everything a volume says, drawings apart."""
+    if is_dataclass(value):
+        parts = [
+            getattr(value, field.name)
+            for field in fields(value)
+            if field.name
+            not in ("svg", "emblem", "name", "alt", "language", "align", "style", "role", "answer")
+        ]
+        return [word for part in parts for word in _strings(part)]
+    if isinstance(value, tuple):
+        return [word for part in value for word in _strings(part)]
+    return [value] if isinstance(value, str) and value else []
+
+
+def test_the_sums_are_those_of_the_manifests(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    text = re.sub(r"\s+", " ", Reader(write(tmp_path, run)[0]).text)
+    assert "628 with documents + 3 set aside = 631 found" in text
+    assert "702 kept + 39 dropped = 741 read" in text
+    assert "21 too few words + 12 exact duplicate + 6 too repetitive = 39" in text
+    assert "3,150,211 to learn from + 64,197 to measure on = 3,214,408; 0 lost" in text
+    assert "688 to learn from + 14 to measure on = 702 kept" in text
+    assert "6,181 + 127 = 6,308" in text
+
+
+def test_some_pages_make_one_picture(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    whole = volume(Story(run), "stdlib", "", BLUEPRINT)
+    sheet = picture(whole, [1, 3, 999], tmp_path)
+    assert sheet.startswith(b"\x89PNG")
