@@ -1,0 +1,255 @@
+"""The command line: one function per command. Data to stdout, talk to stderr, exit 2 for the user's mistake.
+
+A command's code is imported when it is called, so that `--help` doesn't wait for torch.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from groundup.core.errors import GroundupError
+
+if TYPE_CHECKING:
+    from groundup.core.store import Store
+    from groundup.pipeline import Blueprint
+
+app = App(
+    name="groundup",
+    help="Build your own language model from scratch, end to end, on your own text.",
+    help_format="plaintext",
+    version_flags=["--version"],
+)
+
+Workspace = Annotated[
+    Path, Parameter(name="--workspace", env_var="GROUNDUP_WORKSPACE", help="where everything is kept")
+]
+Overrides = Annotated[
+    list[str], Parameter(name="--set", help="override a key: section.key=value", negative=())
+]
+Data = Annotated[
+    list[str], Parameter(name="--data", help="your own folder or files, in place of the sources", negative=())
+]
+AsJson = Annotated[bool, Parameter(name="--json", help="print JSON", negative=())]
+HERE = Path("workspace")
+
+
+@app.command
+def run(
+    blueprint: Path | None = None,
+    *,
+    data: Data = [],  # noqa: B006
+    set: Overrides = [],  # noqa: B006
+    name: str | None = None,
+    workspace: Workspace = HERE,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Build a model: from raw text to an aligned assistant and a book about it.
+
+    What is ready is not built again; what was interrupted goes on where it stopped.
+
+    Parameters
+    ----------
+    blueprint: TOML file that describes the model; without one, the embedded default `stdlib`
+    name: name of the run, in place of the blueprint's
+    quiet: say nothing but errors
+    """
+    from groundup.core.progress import Reporter
+    from groundup.run import execute
+
+    plan = _plan(blueprint, data, set, name)
+    made = execute(plan, _store(workspace), Reporter(quiet))
+    print(made)
+
+
+@app.command
+def status(
+    blueprint: Path | None = None,
+    *,
+    data: Data = [],  # noqa: B006
+    set: Overrides = [],  # noqa: B006
+    name: str | None = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say for each stage whether it is fresh or must be built, and which field differs. Builds nothing.
+
+    Parameters
+    ----------
+    blueprint: TOML file; without one, the embedded default `stdlib`
+    name: name of the run, in place of the blueprint's
+    """
+    from groundup.run import inspect_plan
+    from groundup.show import print_status
+
+    print_status(inspect_plan(_plan(blueprint, data, set, name), _store(workspace)), as_json)
+
+
+@app.command
+def show(
+    what: str | None = None,
+    stage: str | None = None,
+    *,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show a run, one of its stages, or a blueprint's every value.
+
+    Parameters
+    ----------
+    what: name of a run (default: the newest), or a blueprint file
+    stage: one of the run's stages, e.g. finetune (shows what the loss sees, in colour)
+    """
+    from groundup import show as views
+
+    if what and what.endswith(".toml"):
+        from groundup.pipeline import resolved
+
+        print(resolved(_plan(Path(what), [], [], None)), end="")
+        return
+    store = _store(workspace)
+    run_name = what or views.newest_run(store)
+    stages = store.run(run_name)
+    if stage is None:
+        views.print_run(run_name, stages, as_json)
+    else:
+        views.print_stage(views.pick(stages, stage, run_name), as_json)
+
+
+@app.command
+def diff(a: str, b: str, *, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
+    """Say in which fields and figures two runs differ, stage by stage.
+
+    Parameters
+    ----------
+    a: name of a run
+    b: name of another
+    """
+    from groundup.show import print_difference
+
+    store = _store(workspace)
+    print_difference(store.run(a), store.run(b), as_json)
+
+
+@app.command
+def chat(
+    run: str | None = None,
+    *,
+    prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"])] = None,
+    stage: str | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    max_tokens: int = 200,
+    seed: int = 0,
+    workspace: Workspace = HERE,
+) -> None:
+    """Talk to a model you built.
+
+    Parameters
+    ----------
+    run: name of the run (default: the newest)
+    prompt: ask this one question, print the answer and leave
+    stage: talk to an earlier stage, e.g. finetune (default: the last policy)
+    temperature: 0 = always the likeliest token
+    top_p: sample among the likeliest tokens that hold this share
+    max_tokens: longest answer
+    seed: of the sampling
+    """
+    from groundup.serve.terminal import ChatOptions, answer_once, converse, open_chat
+    from groundup.show import newest_run
+
+    store = _store(workspace)
+    options = ChatOptions(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    session = open_chat(store.run(run or newest_run(store)), stage, options)
+    if prompt is not None:
+        answer_once(session, prompt)
+    else:
+        converse(session)
+
+
+@app.command
+def init(
+    file: Path = Path("blueprint.toml"),
+    *,
+    preset: str = "stdlib",
+    data: Data = [],  # noqa: B006
+) -> None:
+    """Write a complete, commented blueprint to start from.
+
+    Parameters
+    ----------
+    file: where to write it
+    preset: which preset to write out
+    """
+    from groundup.core.blueprint import commented_toml
+    from groundup.core.durable import write_text
+
+    if file.exists():
+        raise GroundupError(f"{file} exists already. Choose another name: groundup init other.toml")
+    write_text(file, commented_toml(_plan(None, data, [], None, preset)))
+    print(file)
+    print(f"Edit it, then: groundup run {file}", file=sys.stderr)
+
+
+@app.command
+def parts(*, as_json: AsJson = False) -> None:
+    """List every slot, its parts, their fields and defaults."""
+    from groundup.show import print_parts
+
+    print_parts(as_json)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point: runs a command and turns mistakes into one message and exit code 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(argv, exit_on_error=False, print_error=False)
+    except (GroundupError, CycloptsError) as error:
+        print(f"groundup: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        print("\ngroundup: interrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(143 if isinstance(stop, _Terminated) else 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C: the stage saves and leaves."""
+
+
+def _terminate(_number: int, _frame: Any) -> None:
+    raise _Terminated
+
+
+def _plan(
+    blueprint: Path | None, data: list[str], overrides: list[str], name: str | None, preset: str = "stdlib"
+) -> "Blueprint":
+    """The validated blueprint that the options describe."""
+    from groundup import presets
+    from groundup.core.blueprint import load, read_toml
+    from groundup.pipeline import Blueprint
+
+    if blueprint is None:
+        table, origin = presets.table(preset), f"preset {preset}"
+    else:
+        table, origin = read_toml(blueprint), str(blueprint)
+        table.setdefault("name", blueprint.stem)
+    if data:
+        presets.use_data(table, data, rename=blueprint is None)
+    if name is not None:
+        table["name"] = name
+    return load(Blueprint, table, overrides, origin)
+
+
+def _store(workspace: Path) -> "Store":
+    from groundup.core.store import Store
+
+    return Store(workspace.absolute())
+
+
+if __name__ == "__main__":
+    main()

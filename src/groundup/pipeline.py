@@ -1,0 +1,135 @@
+"""The whole river in one function. Read this file first.
+
+in:  a Blueprint (what to make) and a Builder (which makes it, or only says what it would make)
+out: every artifact of the run by its label, in the order of the river
+"""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from groundup.align.align import Align, AlignStep, align
+from groundup.book.book import Book, book
+from groundup.core.blueprint import to_toml
+from groundup.core.recipe import Recipe, Site
+from groundup.core.slot import Slot
+from groundup.core.stage import Artifact, Builder
+from groundup.evaluate.evaluate import Evaluate, evaluate
+from groundup.evaluate.tasks import Task
+from groundup.text.acquire import Acquire, acquire
+from groundup.text.curate import Curate, curate
+from groundup.tokens.tokenize import Tokenize, tokenize
+from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
+from groundup.train.pretrain import Pretrain, pretrain
+
+STAGES = ("acquire", "curate", "tokenizer", "tokenize", "pretrain", "evaluate", "book")
+
+
+class Blueprint(Recipe):
+    """One model from raw text to aligned assistant."""
+
+    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
+    acquire: Acquire = Acquire()
+    curate: Curate = Curate()
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    tokenize: Tokenize = Tokenize()
+    pretrain: Pretrain = Pretrain()
+    tasks: tuple[Annotated[Task, Slot("groundup.evaluate.tasks")], ...] = Field(
+        default=(), description="what the model is taught to answer and measured on"
+    )
+    align: tuple[AlignStep, ...] = ()
+    evaluate: Evaluate = Evaluate()
+    book: Book = Book()
+    site: Site = Site()
+
+    @model_validator(mode="after")
+    def _steps_fit_together(self) -> Self:
+        if not self.acquire.sources:
+            raise ValueError(
+                'there is nothing to read. Add [[acquire.sources]] with use = "files", or --data'
+            )
+        if self.align and not self.tasks:
+            raise ValueError('align steps need something to teach. Add [[tasks]] with use = "passages"')
+        self.reads()
+        return self
+
+    def reads(self) -> dict[str, dict[str, str]]:
+        """For each align step, which label it reads for each of its needs.
+
+        What a step doesn't say is the newest fitting artifact before it: for `start` the newest policy,
+        for `reward` the newest reward model. Raises ValueError for a name that isn't there or doesn't fit.
+        """
+        kinds, found = {"pretrain": "policy"}, {}
+        for step in self.align:
+            if step.name in kinds or step.name in STAGES:
+                raise ValueError(
+                    f"two steps are called `{step.name}`: give each align step a name of its own"
+                )
+            unknown = [role for role in step.reads if role not in step.method.needs]
+            if unknown:
+                raise ValueError(f"align step `{step.name}` doesn't read `{unknown[0]}`, "
+                                 f"only {', '.join(step.method.needs)}")  # fmt: skip
+            found[step.name] = {
+                role: _read(step.name, role, step.reads.get(role), kinds) for role in step.method.needs
+            }
+            kinds[step.name] = step.method.makes
+        return found
+
+    def final(self) -> str:
+        """The label of the model to chat with: the last policy."""
+        policies = [step.name for step in self.align if step.method.makes == "policy"]
+        return policies[-1] if policies else "pretrain"
+
+    def stage_count(self) -> int:
+        """How many artifacts a run has."""
+        return len(STAGES) + len(self.align)
+
+
+def pipeline(plan: Blueprint, build: Builder) -> dict[str, Artifact]:
+    """Raw text -> documents -> tokens -> weights -> better-behaved weights -> figures -> a book."""
+    raw = build(acquire, plan.acquire)
+    documents = build(curate, plan.curate, raw)
+    vocabulary = build(tokenizer, plan.tokenizer, documents)
+    rows = build(tokenize, plan.tokenize, documents, vocabulary)
+    made = {"pretrain": build(pretrain, plan.pretrain, rows, vocabulary)}
+    for step in plan.align:
+        reads = {role: made[label] for role, label in plan.reads()[step.name].items()}
+        recipe = Align(method=step.method, tasks=plan.tasks)
+        made[step.name] = build(align, recipe, documents, vocabulary, label=step.name, **reads)
+    scores = build(
+        evaluate,
+        plan.evaluate.model_copy(update={"tasks": plan.tasks}),
+        rows, documents, made["pretrain"], made[plan.final()],
+    )  # fmt: skip
+    river = {"acquire": raw, "curate": documents, "tokenizer": vocabulary, "tokenize": rows}
+    river |= made | {"evaluate": scores}
+    return river | {"book": build(book, printed(plan), label="book", **river)}
+
+
+def printed(plan: Blueprint) -> Book:
+    """The book's recipe: it prints the resolved blueprint, less the site, which is no part of the model."""
+    return plan.book.model_copy(update={"blueprint": resolved(plan), "name": plan.name})
+
+
+def resolved(plan: Blueprint) -> str:
+    """The blueprint as TOML with every default and derived value written out, less the site."""
+    derived = plan.model_copy(update={"pretrain": plan.pretrain.resolved()})
+    return to_toml(derived, leave_out=frozenset({"site"}))
+
+
+def _read(step: str, role: str, said: str | None, kinds: dict[str, str]) -> str:
+    wanted = "reward" if role == "reward" else "policy"
+    fitting = [label for label, kind in kinds.items() if kind == wanted]
+    if said is None:
+        if not fitting:
+            raise ValueError(
+                f"align step `{step}` needs a {wanted} model for `{role}`, and no step before it makes one. "
+                f'Add [[align]] with use = "{wanted}" above it'
+            )
+        return fitting[-1]
+    if said not in fitting:
+        raise ValueError(
+            f"align step `{step}`: reads.{role} = `{said}` is no {wanted} model made before it. "
+            f"There is: {', '.join(fitting) or 'none'}"
+        )
+    return said

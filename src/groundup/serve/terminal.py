@@ -1,0 +1,136 @@
+"""`groundup chat`: a conversation with a checkpoint, streamed to the terminal.
+
+in:  a run's artifacts and what the person types
+out: the model's answers, token by token on stdout; everything else on stderr
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from groundup.core.errors import GroundupError
+from groundup.core.records import Message
+from groundup.core.store import Artifact
+from groundup.generate.engine import Engine
+from groundup.model.checkpoint import load_decoder
+from groundup.tokens.chat import prompt
+from groundup.tokens.tokenizer import StreamDecoder, Tokenizer
+
+HELP = "Type a question. /new starts over, /quit leaves (or Ctrl-D)."
+POLICIES = ("sft", "ppo", "pretrain")
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How answers are sampled. Temperature 0 takes the likeliest token; `max_tokens` bounds one answer."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 10:
+            raise GroundupError(f"--temperature {self.temperature}: choose a number from 0 to 10")
+        if not 0 < self.top_p <= 1:
+            raise GroundupError(f"--top-p {self.top_p}: choose a number above 0, at most 1")
+        if self.max_tokens < 1:
+            raise GroundupError(f"--max-tokens {self.max_tokens}: choose a number from 1")
+
+
+class ContextFull(GroundupError):
+    """The conversation no longer fits the model's context."""
+
+
+@dataclass
+class Chat:
+    """A model, its tokenizer and the conversation so far."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    context: int
+    options: ChatOptions
+    messages: list[Message] = field(default_factory=list)
+
+    def ask(self, question: str) -> Iterator[str]:
+        """Yield the answer's text as it is made, and keep both turns.
+
+        Raises ContextFull, keeping the conversation as it was, when no answer would fit.
+        """
+        turns = [*self.messages, Message("user", question)]
+        ids = prompt(turns, self.tokenizer)
+        room = self.context - len(ids)
+        if room < 1:
+            raise ContextFull(
+                f"the context is full: the conversation takes {len(ids)} tokens of {self.context}. "
+                + ("/new starts over" if self.messages else "Ask something shorter")
+            )
+        decoder, said = StreamDecoder(self.tokenizer), []
+        stream = self.engine.stream(
+            ids,
+            max_new_tokens=min(room, self.options.max_tokens),
+            temperature=self.options.temperature,
+            top_p=self.options.top_p,
+            seed=self.options.seed,
+        )
+        for token in stream:
+            said.append(decoder.push(token))
+            yield said[-1]
+        said.append(decoder.flush())
+        yield said[-1]
+        self.messages = [*turns, Message("assistant", "".join(said))]
+
+
+def open_chat(stages: dict[str, Artifact], stage: str | None, options: ChatOptions) -> Chat:
+    """Load a run's last policy, or the stage asked for. Raises GroundupError where that is no policy."""
+    policies = [label for label, item in stages.items() if item.stage in POLICIES]
+    label = stage or policies[-1]
+    if label not in policies:
+        raise GroundupError(f"stage `{label}` is no model to talk to. There is: {', '.join(policies)}")
+    folder = stages[label].path
+    tokenizer = Tokenizer.load(folder)
+    model = load_decoder(folder)
+    stop = {tokenizer.end_of_turn, tokenizer.eos, tokenizer.bos, tokenizer.user}
+    engine = Engine(model, stop, tokenizer.pad, model.config.max_seq_len)
+    return Chat(engine, tokenizer, model.config.max_seq_len, options)
+
+
+def answer_once(chat: Chat, question: str) -> None:
+    """Print one answer."""
+    _print_answer(chat, question)
+
+
+def converse(chat: Chat) -> None:
+    """Talk until the person leaves."""
+    interactive = sys.stdin.isatty()
+    print(f"A model of {chat.context} tokens of context. {HELP}", file=sys.stderr)
+    while True:
+        try:
+            question = input("\n> " if interactive else "").strip()
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        if question in ("/quit", "/exit"):
+            return
+        if question == "/new":
+            chat.messages = []
+            print("A new conversation.", file=sys.stderr)
+        elif question.startswith("/"):
+            print(HELP, file=sys.stderr)
+        elif question:
+            try:
+                _print_answer(chat, question)
+            except ContextFull as full:
+                print(f"groundup: {full}", file=sys.stderr)
+
+
+def _print_answer(chat: Chat, question: str) -> None:
+    for text in chat.ask(question):
+        sys.stdout.write(_visible(text))
+        sys.stdout.flush()
+    print()
+
+
+def _visible(text: str) -> str:
+    """Control characters as escapes: a model must not steer the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
