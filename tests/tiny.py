@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from groundup.cli import main
+
 SUBJECTS = ("apple", "bridge", "candle", "door", "engine", "forest", "garden", "harbor", "island", "jacket")
 VERBS = ("opens", "counts", "paints", "moves", "cleans", "sorts")
 
@@ -63,6 +67,13 @@ def _markdown(subject: str, verb: str, number: int) -> str:
         f"## How the {subject} works\n\nThe {subject} works slowly in the morning. It {verb} what it finds, "
         f"and then it rests until the evening comes and the work begins again.\n"
     )
+
+
+def groundup(*argv: str) -> None:
+    """Call the command line in this process; it must end well."""
+    with pytest.raises(SystemExit) as left:
+        main(list(argv))
+    assert left.value.code in (0, None)
 
 
 def read_json(path: Path) -> Any:

@@ -21,7 +21,12 @@ def stdlib() -> Table:
         "curate": {"steps": [{"use": "length"}, {"use": "repetition"}]},
         "tokenizer": {"vocab_size": 4096},
         "tokenize": {"seq_len": 512},
-        "pretrain": {"depth": 4, "architecture": {"use": "qwen3"}, "optimizer": {"use": "muon"}},
+        "pretrain": {
+            "depth": 4,
+            "architecture": {"use": "qwen3", "d_model": 384},
+            "optimizer": {"use": "muon"},
+            "tokens": 1_600_000,
+        },
         "tasks": [{"use": "docstrings"}, {"use": "passages"}],
         "align": [
             {"name": "finetune", "use": "sft"},

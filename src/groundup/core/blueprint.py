@@ -135,8 +135,7 @@ def _write_table(recipe: BaseModel, at: str, lines: list[str]) -> None:
             continue
         if field.description:
             lines.append(f"# {field.description}")
-        spelled = _without_none({name: recipe.model_dump(mode="json", include={name})[name]})
-        lines.append(tomli_w.dumps(spelled).rstrip() if spelled else f"# {name} =")
+        lines.append(_spell(name, recipe.model_dump(mode="json", include={name})[name]))
     for name, value in tables:
         here = f"{at}.{name}" if at else name
         for item in value if isinstance(value, tuple) else (value,):
@@ -144,6 +143,15 @@ def _write_table(recipe: BaseModel, at: str, lines: list[str]) -> None:
             lines += ["", f"# {_first_line(item)}", head]
             lines += _use_line(item)
             _write_table(item, here, lines)
+
+
+def _spell(name: str, value: Any) -> str:
+    """One line; a table stands in it, so that it can't be taken for the beginning of a section."""
+    if value is None:
+        return f"# {name} ="
+    if isinstance(value, dict):
+        return f"{name} = {{{', '.join(_spell(key, inner) for key, inner in value.items())}}}"
+    return tomli_w.dumps({name: _without_none(value)}).rstrip()
 
 
 def _is_tables(value: Any) -> bool:

@@ -65,10 +65,9 @@ class _CrossEntropy(torch.autograd.Function):
         ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: Tensor, kernel: Kernel
     ) -> Tensor:
         head = head_weight.to(hidden.dtype)
-        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        loss = torch.zeros((), dtype=wide, device=hidden.device)
+        loss = torch.zeros((), device=hidden.device)
         d_hidden = torch.empty_like(hidden)
-        d_head = torch.zeros(head.shape, dtype=wide, device=hidden.device)
+        d_head = torch.zeros(head.shape, device=hidden.device)
         for at in (slice(start, start + CHUNK) for start in range(0, hidden.shape[0], CHUNK)):
             part, d_hidden[at], d_part = kernel(hidden[at], head, targets[at], weights[at])
             loss += part

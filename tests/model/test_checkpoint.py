@@ -1,0 +1,45 @@
+"""A checkpoint folder that isn't what it says is refused in words."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from decoders import LLAMA, QWEN3, decoder
+
+from groundup.core.errors import DataError
+from groundup.model.checkpoint import load_decoder, load_scalar_model, save_model
+from groundup.model.heads import ScalarModel
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_model(tmp_path / name, decoder(LLAMA))
+    for file in ("model.safetensors", "config.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_scalar_model_comes_back(tmp_path: Path) -> None:
+    model = ScalarModel(QWEN3)
+    model.start_from(decoder(QWEN3), seed=2)
+    save_model(tmp_path, model)
+    again = load_scalar_model(tmp_path)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        assert torch.equal(model.values(ids), again.values(ids))
+
+
+def test_missing_config_torn_weights_and_other_shapes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config\.json"):
+        load_decoder(tmp_path)
+    save_model(tmp_path, decoder(QWEN3))
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"model\.safetensors does not hold the weights"):
+        load_decoder(tmp_path)
+    weights.write_bytes(whole)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+    with pytest.raises(DataError, match="does not hold the weights"):
+        load_decoder(tmp_path)

@@ -1,0 +1,92 @@
+"""What is chosen for a site, and that a fitted model computes the same."""
+
+import pytest
+import torch
+
+from groundup.core.errors import GroundupError
+from groundup.core.recipe import Site
+from groundup.model.config import DecoderConfig
+from groundup.model.decoder import Decoder
+from groundup.model.losses import chunk_with_gradient, cross_entropy
+from groundup.parallel import hardware
+from groundup.parallel.hardware import choose, compiled, fit, matmul_rate
+
+CPU = Site(device="cpu", threads=1, compile="off")
+
+
+def test_precision_is_what_was_asked_for_or_what_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(CPU, "fp32").dtype == torch.float32
+    assert choose(CPU, "bf16").dtype == torch.bfloat16
+    monkeypatch.setattr(hardware, "cpu_has_fast_bf16", lambda: False)
+    plain = choose(CPU)
+    assert plain.precision == "fp32"
+    assert "no fast bf16" in plain.reason
+    monkeypatch.setattr(hardware, "cpu_has_fast_bf16", lambda: True)
+    assert choose(CPU).precision == "bf16"
+
+
+def test_without_a_compiler_it_runs_eagerly_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(hardware.shutil, "which", lambda _: None)
+    found = choose(Site(device="cpu", threads=1))
+    assert not found.can_compile
+    assert "eager, since there is no C++ compiler" in found.reason
+    with pytest.raises(GroundupError, match="no C\\+\\+ compiler"):
+        choose(Site(device="cpu", threads=1, compile="on"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(GroundupError, match=r'site\.device = "cuda", but PyTorch sees no CUDA device'):
+        choose(Site(device="cuda"))
+
+
+def test_the_rate_of_matrix_products_is_a_plausible_number() -> None:
+    assert 1e8 < matmul_rate(choose(CPU, "fp32"), size=128, seconds=0.02) < 1e16
+
+
+def step(model: Decoder, ids: torch.Tensor, kernel: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    segments = (ids == 1).int().cumsum(dim=1)
+    hidden = model.hidden(ids, segments).flatten(0, 1)
+    weights = torch.ones(ids.numel(), device=ids.device)
+    loss, _ = cross_entropy(hidden, model.head_weight, ids.flatten(), weights, kernel)  # type: ignore[arg-type]
+    loss.backward()
+    return loss.detach().cpu(), {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def close(site: Site) -> None:
+    """A fitted model against the plain one: loss and every gradient in fp32."""
+    config = DecoderConfig(96, 64, 2, 4, 2, 16, 96, max_seq_len=64)
+    ids = torch.randint(2, 96, (4, 64), generator=torch.Generator().manual_seed(0))
+    ids[:, [0, 20, 41]] = 1
+    plain, fitted = Decoder(config), Decoder(config)
+    plain.init_weights(0)
+    fitted.init_weights(0)
+    chosen = choose(site, "fp32")
+    fit(fitted, chosen)
+    expected, wanted = step(plain, ids, None)
+    loss, grads = step(fitted, ids.to(chosen.device), compiled(chunk_with_gradient, chosen))
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    for name, grad in grads.items():
+        torch.testing.assert_close(grad, wanted[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.filterwarnings("default")  # the compiler warns of its own doings
+def test_a_compiled_model_computes_what_the_plain_one_does() -> None:
+    site = Site(device="cpu", threads=1)
+    if not choose(site, "fp32").can_compile:
+        pytest.skip("no C++ compiler here")
+    close(site)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_on_the_gpu_computes_what_the_plain_one_does() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = False
+    close(Site(device="cuda"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpus_rate_is_measured_in_bf16() -> None:
+    assert matmul_rate(choose(Site(device="cuda"))) > 1e13

@@ -1,0 +1,209 @@
+"""A newcomer's story: a folder of own files, hostile ones among them, to a model, a book and a chat; then changes."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from groundup.core.durable import sha256_file
+from tiny import OVERRIDES, corpus, groundup, read_json
+
+STAGES = (
+    "acquire",
+    "curate",
+    "tokenizer",
+    "tokenize",
+    "pretrain",
+    "finetune",
+    "reward",
+    "align",
+    "evaluate",
+    "book",
+)
+METRICS = {
+    "curate": ("documents_read", "documents_kept", "documents_dropped", "bytes_kept"),
+    "tokenizer": ("bytes_per_token",),
+    "tokenize": ("tokens", "tokens_dropped", "train_rows", "validation_rows"),
+    "pretrain": ("parameters", "tokens", "seconds", "tokens_per_second", "flops_utilization", "val_bpb"),
+    "finetune": ("val_loss_before", "val_loss"),
+    "reward": ("accuracy",),
+    "align": ("reward_before", "reward_after", "kl", "chrf_before", "chrf_after"),
+    "evaluate": ("base_bpb", "chat_chrf"),
+}  # fmt: skip
+SITE = ("site.compile=off", "site.threads=1", "site.device=cpu")
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder of texts and the workspace a run of it has filled."""
+
+    folder: Path
+    workspace: Path
+
+    def run(self, *overrides: str) -> None:
+        groundup(*self._argv("run", *overrides))
+
+    def status(self, capsys: pytest.CaptureFixture[str], *overrides: str) -> dict[str, dict[str, str]]:
+        capsys.readouterr()
+        groundup(*self._argv("status", *overrides), "--json")
+        return {item["stage"]: item for item in json.loads(capsys.readouterr().out)}
+
+    def manifest(self, stage: str) -> dict[str, Any]:
+        said: dict[str, Any] = read_json(self.artifact(stage) / "manifest.json")
+        return said
+
+    def artifact(self, stage: str) -> Path:
+        stages = read_json(self.workspace / "runs" / "own.json")["stages"]
+        return self.workspace / "artifacts" / str(stages[stage])
+
+    def _argv(self, command: str, *overrides: str) -> list[str]:
+        sets = [part for one in (*OVERRIDES, *SITE, *overrides) for part in ("--set", one)]
+        return [command, "--data", str(self.folder), "--workspace", str(self.workspace), *sets]
+
+
+def make_hostile(folder: Path) -> None:
+    (folder / "picture.txt").write_bytes(bytes(range(256)) * 40)
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "latin1.txt").write_bytes(("Die Straße führt über den Fluß, sagt man. " * 8).encode("latin-1"))
+    (folder / "gone.txt").symlink_to(folder / "nowhere.txt")
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "line.txt").write_bytes(b"word and another word " * (50 * 2**20 // 22))
+    (folder / "twin.py").write_bytes((folder / "module_0.py").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    base = tmp_path_factory.mktemp("story")
+    made = World(corpus(base / "own"), base / "workspace")
+    make_hostile(made.folder)
+    made.run()
+    return made
+
+
+def test_the_run_names_every_stage_and_every_figure(world: World) -> None:
+    stages = read_json(world.workspace / "runs" / "own.json")["stages"]
+    assert tuple(stages) == STAGES
+    for stage, names in METRICS.items():
+        metrics = world.manifest(stage)["metrics"]
+        assert set(names) <= metrics.keys(), stage
+    assert world.manifest("tokenize")["metrics"]["tokens_dropped"] == 0
+
+
+def test_the_base_model_scores_alike_in_both_stages_that_measure_it(world: World) -> None:
+    scored = world.manifest("evaluate")["metrics"]["base_bpb"]
+    assert scored == pytest.approx(world.manifest("pretrain")["metrics"]["val_bpb"], rel=0.02)
+
+
+def test_every_checksum_verifies(world: World) -> None:
+    for stage in STAGES:
+        files = world.manifest(stage)["files"]
+        on_disk = {str(path.relative_to(world.artifact(stage)))
+                   for path in world.artifact(stage).rglob("*") if path.is_file()}  # fmt: skip
+        assert on_disk - {"manifest.json"} == files.keys()
+        for name, said in files.items():
+            path = world.artifact(stage) / name
+            assert (path.stat().st_size, sha256_file(path)) == (said["bytes"], said["sha256"])
+
+
+def test_the_ledger_names_every_hostile_file(world: World) -> None:
+    reasons: dict[str, str] = {}
+    for stage in ("acquire", "curate"):
+        for path in sorted(world.artifact(stage).glob("ledger*.parquet")):
+            for row in pq.read_table(path).to_pylist():
+                reasons.setdefault(Path(row["path"]).name, row["reason"])
+    for name in ("picture.txt", "empty.txt", "gone.txt", "pipe.txt", "line.txt"):
+        assert name in reasons, reasons
+    # Of the twins one is kept, whichever has the smaller id.
+    assert {"twin.py", "module_0.py"} & reasons.keys()
+
+
+def test_a_second_run_is_fresh(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    states = world.status(capsys)
+    assert {item["state"] for item in states.values()} == {"ready"}
+    world.run()
+    assert "Everything is fresh" in capsys.readouterr().err
+
+
+def to_build(states: dict[str, dict[str, str]]) -> list[str]:
+    return [stage for stage, item in states.items() if item["state"] == "to build"]
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [
+        ("align.finetune.epochs=4", "finetune"),
+        ("align.align.kl_coef=0.1", "align"),
+        ("pretrain.optimizer.lr=0.01", "pretrain"),
+        ("tokenize.seq_len=128", "tokenize"),
+        ("book.title=Other", "book"),
+    ],
+)
+def test_a_change_rebuilds_its_stage_and_what_follows(
+    override: str, first: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    states = world.status(capsys, override)
+    assert to_build(states) == list(STAGES[STAGES.index(first) :])
+    assert override.split("=")[0].split(".")[-1] in states[first]["why"]
+
+
+def test_a_change_of_site_rebuilds_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert to_build(world.status(capsys, "site.threads=2", "site.micro_batch=1")) == []
+
+
+def test_one_changed_file_changes_its_document_alone(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = world.artifact("curate")
+    file = world.folder / "page_1.md"
+    old = file.read_text()
+    file.write_text(old + "\nAnd one more sentence about it, which was not there before.\n")
+    try:
+        assert to_build(world.status(capsys)) == list(STAGES)
+        other = World(world.folder, world.workspace)
+        other.run()
+        after = other.artifact("curate")
+    finally:
+        file.write_text(old)
+    texts = [{row["path"]: row["text"] for path in sorted(folder.glob("documents*.parquet"))
+              for row in pq.read_table(path).to_pylist()} for folder in (before, after)]  # fmt: skip
+    assert texts[0].keys() == texts[1].keys()
+    changed = [origin for origin in texts[0] if texts[0][origin] != texts[1][origin]]
+    assert [Path(origin).name for origin in changed] == ["page_1.md"]
+    world.run()
+    assert to_build(world.status(capsys)) == []
+
+
+def test_views_of_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = ["--workspace", str(world.workspace)]
+    groundup("show", "own", *workspace)
+    assert all(stage in capsys.readouterr().out for stage in STAGES[:1])
+    groundup("show", "own", "finetune", *workspace)
+    out = capsys.readouterr().out
+    assert "What the loss sees" in out
+    assert "<|assistant|>" in out
+    groundup("diff", "own", "own", *workspace)
+    assert "no difference" in capsys.readouterr().out
+
+
+def test_one_answer_on_stdout(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    groundup("chat", "own", "-p", "What does open_apple do?", "--max-tokens", "20",
+          "--workspace", str(world.workspace))  # fmt: skip
+    out, err = capsys.readouterr()
+    assert out.strip()
+    assert err == ""
+
+
+def test_a_damaged_artifact_is_built_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    book = world.artifact("book")
+    digest = sha256_file(book / "book.html")
+    with (book / "book.html").open("ab") as file:
+        file.write(b"x")
+    capsys.readouterr()
+    world.run()
+    assert "damaged" in capsys.readouterr().err
+    assert sha256_file(book / "book.html") == digest

@@ -1,0 +1,56 @@
+"""Which step reads which, and what cannot fit together."""
+
+from typing import Any
+
+import pytest
+
+from groundup.core.blueprint import load
+from groundup.core.errors import BlueprintError
+from groundup.pipeline import Blueprint
+
+SOURCES = {"acquire": {"sources": [{"use": "stdlib"}]}, "tasks": [{"use": "passages"}]}
+SFT, REWARD, PPO = ({"name": name, "use": use} for name, use in
+                    (("tune", "sft"), ("judge", "reward"), ("push", "ppo")))  # fmt: skip
+
+
+def plan(*align: dict[str, Any], **changes: Any) -> Blueprint:
+    return load(Blueprint, SOURCES | {"align": list(align)} | changes, [], "test")
+
+
+def test_a_step_reads_the_newest_that_fits() -> None:
+    assert plan(SFT, REWARD, PPO).reads() == {
+        "tune": {"start": "pretrain"},
+        "judge": {"start": "tune"},
+        "push": {"start": "tune", "reward": "judge"},
+    }
+    assert plan(SFT, REWARD, PPO).final() == "push"
+    assert plan(SFT, REWARD).final() == "tune"
+    assert plan().final() == "pretrain"
+
+
+def test_a_step_may_say_what_it_reads() -> None:
+    other = {"name": "again", "use": "sft", "reads": {"start": "pretrain"}}
+    assert plan(SFT, other).reads()["again"] == {"start": "pretrain"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([SFT, PPO], "needs a reward model for `reward`, and no step before it makes one"),
+        ([SFT, SFT], "two steps are called `tune`"),
+        ([SFT | {"name": "book"}], "`book`"),
+        ([SFT | {"reads": {"reward": "pretrain"}}], "doesn't read `reward`, only start"),
+        ([SFT | {"reads": {"start": "nobody"}}], "reads.start = `nobody` is no policy model made before it"),
+    ],
+)
+def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(BlueprintError) as refused:
+        plan(*steps)
+    assert said in str(refused.value)
+
+
+def test_a_blueprint_needs_sources_and_for_align_tasks() -> None:
+    with pytest.raises(BlueprintError, match="there is nothing to read"):
+        load(Blueprint, {"acquire": {"sources": []}}, [], "test")
+    with pytest.raises(BlueprintError, match="something to teach"):
+        plan(SFT, tasks=[])

@@ -1,0 +1,33 @@
+"""Presets, and the user's own files in the place of their sources."""
+
+from pathlib import Path
+
+import pytest
+
+from groundup import presets
+from groundup.core.blueprint import load
+from groundup.core.errors import BlueprintError
+from groundup.pipeline import Blueprint
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_every_preset_is_a_valid_blueprint_of_its_name(name: str) -> None:
+    assert load(Blueprint, presets.table(name), [], name).name == name
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("novels", "novels"), ("My texts", "My-texts"), ("Bücher", "B-cher"), ("日本", "own"), ("a.b.txt", "a")],
+)
+def test_a_run_on_own_files_is_called_after_them(folder: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    table = presets.table("stdlib")
+    presets.use_data(table, [str(tmp_path / folder)], rename=True)
+    plan = load(Blueprint, table, [], "test")
+    assert plan.name == name
+    assert [type(source).__name__ for source in plan.acquire.sources] == ["Files"]
+
+
+def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BlueprintError, match="no such file or folder"):
+        presets.use_data({}, [str(tmp_path / "nothing")], rename=True)
