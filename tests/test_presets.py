@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from groundup import presets
-from groundup.core.blueprint import load
+from groundup.core.blueprint import commented_toml, load
 from groundup.core.errors import BlueprintError
 from groundup.pipeline import Blueprint
 
@@ -31,3 +31,10 @@ def test_a_run_on_own_files_is_called_after_them(folder: str, name: str, tmp_pat
 def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BlueprintError, match="no such file or folder"):
         presets.use_data({}, [str(tmp_path / "nothing")], rename=True)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_the_printed_blueprint_is_the_presets(name: str) -> None:
+    """When this fails: `rm blueprints/NAME.toml; groundup init blueprints/NAME.toml --preset NAME`."""
+    printed = Path(__file__).resolve().parents[1] / "blueprints" / f"{name}.toml"
+    assert printed.read_text() == commented_toml(load(Blueprint, presets.table(name), [], name))

@@ -209,20 +209,19 @@ def main(argv: list[str] | None = None) -> None:
     except (GroundupError, CycloptsError) as error:
         print(f"groundup: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        print("\ngroundup: interrupted. The same command goes on from here.", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, _Terminated) else 130)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
+        if code in (130, 143):
+            print("\ngroundup: interrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(code)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, handled like Ctrl-C: the stage saves and leaves."""
-
-
-def _terminate(_number: int, _frame: Any) -> None:
-    raise _Terminated
+def _terminate(number: int, _frame: Any) -> None:
+    """SIGTERM leaves like Ctrl-C: what is open is closed on the way out."""
+    raise SystemExit(128 + number)
 
 
 def _plan(

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -80,3 +81,22 @@ def test_control_characters_of_an_answer_are_made_visible(
     monkeypatch.setattr(Chat, "ask", lambda self, question: iter(["a\x1b[2J", "b\tü\n"]))
     answer_once(chat, "what?")
     assert capsys.readouterr().out == "a\\x1b[2Jb\tü\n\n"
+
+
+def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Chat.ask
+
+    def ask(self: Chat, question: str) -> Iterator[str]:
+        if question == "stop":
+            yield "half an"
+            raise KeyboardInterrupt
+        yield from whole(self, question)
+
+    monkeypatch.setattr(Chat, "ask", ask)
+    talk(chat, monkeypatch, "stop", "what?")
+    out, err = capsys.readouterr()
+    assert out.startswith("half an")
+    assert "Stopped" in err
+    assert chat.messages[0].content == "what?"

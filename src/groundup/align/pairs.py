@@ -91,13 +91,15 @@ def _shuffled(words: list[str], noise: random.Random) -> list[str]:
 
 
 def _dropped(words: list[str], noise: random.Random) -> list[str]:
-    """About a third of the words missing."""
-    return [word for word in words if noise.random() > 0.3] or words[:1]
+    """A third of the words missing."""
+    hit = _third(words, noise)
+    return [word for at, word in enumerate(words) if at not in hit]
 
 
 def _repeated(words: list[str], noise: random.Random) -> list[str]:
-    """About a third of the words said twice."""
-    return [copy for word in words for copy in ([word, word] if noise.random() < 0.3 else [word])]
+    """A third of the words said twice."""
+    hit = _third(words, noise)
+    return [copy for at, word in enumerate(words) for copy in ([word, word] if at in hit else [word])]
 
 
 def _looped(words: list[str], noise: random.Random) -> list[str]:
@@ -108,8 +110,14 @@ def _looped(words: list[str], noise: random.Random) -> list[str]:
 
 
 def _swapped(words: list[str], noise: random.Random) -> list[str]:
-    """Neighbouring characters exchanged in about a third of the words."""
-    return [_swap(word, noise) if noise.random() < 0.35 else word for word in words]
+    """Neighbouring characters exchanged in a third of the words."""
+    hit = _third(words, noise)
+    return [_swap(word, noise) if at in hit else word for at, word in enumerate(words)]
+
+
+def _third(words: list[str], noise: random.Random) -> set[int]:
+    """The places of a third of the words, and of two at least: a fault that can be noticed."""
+    return set(noise.sample(range(len(words)), max(2, len(words) // 3)))
 
 
 def _swap(word: str, noise: random.Random) -> str:

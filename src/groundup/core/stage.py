@@ -206,7 +206,7 @@ def _difference(said: dict[str, Any], outside: Any, recipe: Recipe, previous: Ar
         found.append(f"version {manifest['version']} -> {said['version']}")
     old, new = dict(flatten(manifest["recipe"])), dict(flatten(_full(recipe)))
     found += [
-        f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}"
+        f"{key}: {_short(old.get(key, '(absent)'))} -> {_short(new.get(key, '(absent)'))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "(absent)") != new.get(key, "(absent)")
     ]
@@ -215,6 +215,12 @@ def _difference(said: dict[str, Any], outside: Any, recipe: Recipe, previous: Ar
     if manifest.get("outside") != digest(outside):
         found.append("the source files changed")
     return "; ".join(found) or "missing or damaged"
+
+
+def _short(value: Any) -> str:
+    """A value as Python spells it, or its beginning."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def flatten(value: Any, at: str = "") -> list[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from groundup.model.checkpoint import load_decoder
 from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import StreamDecoder, Tokenizer
 
-HELP = "Type a question. /new starts over, /quit leaves (or Ctrl-D)."
+HELP = "Type a question. Ctrl-C stops an answer, /new starts over, /quit leaves (or Ctrl-D)."
 POLICIES = ("sft", "ppo", "pretrain")
 
 
@@ -122,6 +122,8 @@ def converse(chat: Chat) -> None:
                 _print_answer(chat, question)
             except ContextFull as full:
                 print(f"groundup: {full}", file=sys.stderr)
+            except KeyboardInterrupt:
+                print("\nStopped; the question and its answer are forgotten.", file=sys.stderr)
 
 
 def _print_answer(chat: Chat, question: str) -> None:

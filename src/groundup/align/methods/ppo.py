@@ -63,11 +63,11 @@ class Ppo(Method):
     needs: ClassVar[tuple[str, ...]] = ("start", "reward")
     makes: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=1e-4, weight_decay=0.0)
-    phases: int = Field(default=8, ge=1, description="how often new answers are sampled")
-    rollouts: int = Field(default=128, ge=1, description="answers per phase")
+    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=2e-4, weight_decay=0.0)
+    phases: int = Field(default=10, ge=1, description="how often new answers are sampled")
+    rollouts: int = Field(default=192, ge=1, description="answers per phase")
     epochs: int = Field(default=2, ge=1, description="how often each answer is learnt from")
-    minibatches: int = Field(default=2, ge=1, description="steps per epoch")
+    minibatches: int = Field(default=3, ge=1, description="steps per epoch")
     max_new_tokens: int = Field(default=96, ge=1, description="longest answer")
     temperature: float = Field(default=1.0, gt=0, description="of the answers, in sampling and in training")
     kl_coef: float = Field(default=0.05, ge=0, description="price of a nat away from the start policy")
@@ -78,11 +78,11 @@ class Ppo(Method):
         default=1.0, ge=0, description="off the score of an answer that doesn't end"
     )
     gamma: float = Field(default=1.0, gt=0, le=1, description="discount per token")
-    lam: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda")
+    lam: float = Field(default=1.0, ge=0, le=1, description="GAE's lambda")
     clip: float = Field(default=0.2, gt=0, description="how far the policy may move on one phase's answers")
-    value_clip: float = Field(default=0.2, gt=0, description="how far the critic may move on them")
+    value_clip: float = Field(default=1.0, gt=0, description="how far the critic may move on them")
     value_coef: float = Field(default=0.5, ge=0, description="weight of the critic's loss")
-    held_out: int = Field(default=128, ge=2, description="held-out questions answered before and after")
+    held_out: int = Field(default=256, ge=2, description="held-out questions answered before and after")
 
     def prepare(self, given: Given) -> Session:
         """Load policy, start policy, reward model and critic; answer the held-out questions for the first time."""

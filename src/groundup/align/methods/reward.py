@@ -49,14 +49,16 @@ class Reward(Method):
     needs: ClassVar[tuple[str, ...]] = ("start",)
     makes: ClassVar[Literal["policy", "reward"]] = "reward"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(lr=0.005, adam_lr=1e-3)
-    batch_rows: int = Field(default=8, ge=1, description="rows of a step; a row is the model's context")
+    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(
+        lr=0.005, adam_lr=1e-3, iterations=3
+    )
+    batch_rows: int = Field(default=4, ge=1, description="rows of a step; a row is the model's context")
     epochs: float = Field(default=1.0, gt=0, description="how often every pair is seen")
-    other: int = Field(default=1200, ge=0, description="pairs with an answer about another object")
-    truncated: int = Field(default=400, ge=0, description="pairs with a truncated answer")
-    garbled: int = Field(default=400, ge=0, description="pairs with a garbled answer")
-    sampled: int = Field(default=320, ge=0, description="pairs with an answer of the start model")
-    held_out: int = Field(default=96, ge=1, description="pairs of each kind to measure accuracy on")
+    other: int = Field(default=4000, ge=0, description="pairs with an answer about another object")
+    truncated: int = Field(default=1200, ge=0, description="pairs with a truncated answer")
+    garbled: int = Field(default=1800, ge=0, description="pairs with a garbled answer")
+    sampled: int = Field(default=800, ge=0, description="pairs with an answer of the start model")
+    held_out: int = Field(default=160, ge=1, description="pairs of each kind to measure accuracy on")
     margin: float = Field(default=0.0, ge=0, description="by how much the better answer should win")
     max_new_tokens: int = Field(default=96, ge=1, description="longest sampled answer")
     temperature: float = Field(default=1.0, gt=0, description="of the sampled answers")

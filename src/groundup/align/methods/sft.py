@@ -44,10 +44,10 @@ class Sft(Method):
     needs: ClassVar[tuple[str, ...]] = ("start",)
     makes: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(lr=0.01, adam_lr=2e-3)
-    batch_rows: int = Field(default=16, ge=1, description="rows of a step; a row is the model's context")
+    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(lr=0.005, adam_lr=2e-3)
+    batch_rows: int = Field(default=8, ge=1, description="rows of a step; a row is the model's context")
     epochs: float = Field(default=3.0, gt=0, description="how often every conversation is seen, at most")
-    max_tokens: int = Field(default=700_000, ge=1, description="tokens trained on, padding included, at most")
+    max_tokens: int = Field(default=600_000, ge=1, description="tokens trained on, padding included, at most")
     validation_tokens: int = Field(default=16_000, ge=1, description="held-out tokens for val_loss, at most")
 
     def prepare(self, given: Given) -> Session:

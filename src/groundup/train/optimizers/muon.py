@@ -16,7 +16,7 @@ from groundup.train.optimizers import NamedParameters, Optimizer, is_hidden_matr
 class Muon(Optimizer):
     """Muon for hidden matrices, AdamW for embedding, head, norms and scores."""
 
-    lr: float = Field(default=0.02, gt=0, description="peak learning rate of the hidden matrices")
+    lr: float = Field(default=0.007, gt=0, description="peak learning rate of the hidden matrices")
     momentum: float = Field(default=0.95, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, description="of the hidden matrices")
     iterations: int = Field(default=5, ge=1, le=10, description="Newton-Schulz iterations")
