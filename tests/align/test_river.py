@@ -191,3 +191,11 @@ def test_questions_that_leave_no_room_for_an_answer_are_refused_in_words(
 
 def test_the_test_site_is_the_plain_one() -> None:
     assert not choose(SITE, "fp32").can_compile
+
+
+def test_a_reward_model_takes_no_more_tokens_than_it_may(
+    river: River, tmp_path: Path, examples: list[Example], tokenizer: Tokenizer
+) -> None:
+    method = REWARD.model_copy(update={"max_tokens": 5 * 8 * TIME + 1, "sampled": 0})
+    session = method.prepare(given(tmp_path, examples, tokenizer, start=river.folders["sft"]))
+    assert session.steps == 5

@@ -53,7 +53,8 @@ class Reward(Method):
         lr=0.005, adam_lr=1e-3, iterations=3
     )
     batch_rows: int = Field(default=4, ge=1, description="rows of a step; a row is the model's context")
-    epochs: float = Field(default=1.0, gt=0, description="how often every pair is seen")
+    epochs: float = Field(default=1.0, gt=0, description="how often every pair is seen, at most")
+    max_tokens: int = Field(default=800_000, ge=1, description="tokens trained on, padding included, at most")
     other: int = Field(default=4000, ge=0, description="pairs with an answer about another object")
     truncated: int = Field(default=1200, ge=0, description="pairs with a truncated answer")
     garbled: int = Field(default=1800, ge=0, description="pairs with a garbled answer")
@@ -107,8 +108,9 @@ class _Judging:
         self.model.start_from(start, seed_of(recipe.seed, "score"))
         fit(self.model, self.hardware)
         self.per_step = recipe.batch_rows // rows
-        self.steps = max(1, math.ceil(recipe.epochs * len(self.micro) / self.per_step))
         self.tokens_per_step = recipe.batch_rows * self.shape.time
+        wanted = math.ceil(recipe.epochs * len(self.micro) / self.per_step)
+        self.steps = max(1, min(wanted, recipe.max_tokens // self.tokens_per_step))
 
     def batches(self, step: int) -> Sequence[_Batch]:
         taken = chosen_at(step, len(self.micro), self.per_step, self.recipe.seed, "reward batches")
