@@ -4,6 +4,8 @@ in:  a validated Blueprint and a store
 out: runs/<name>.json, runs/<name>/ with links and the resolved blueprint, and a closing word for people
 """
 
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -54,7 +56,13 @@ def _tell(
     reporter.say(f"  the book   {_near(book / 'book.html')}")
     reporter.say(f"             {_near(book / 'book.pdf')}")
     reporter.say(f"  the model  {_near(made[plan.final()].path)}")
-    reporter.say(f"  chat       groundup chat {plan.name}")
+    reporter.say(f"  chat       {_command()} chat {plan.name}")
+
+
+def _command() -> str:
+    """How to call this program from here: it may lie in a virtual environment that isn't activated."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "groundup" and shutil.which("groundup") is None else "groundup"
 
 
 def _near(path: Path) -> str:
