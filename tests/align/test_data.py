@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.align.data import MICRO_BATCH_TOKENS, chosen_at, fill, pack_all, rows_per_micro_batch
+from groundup.align.data import chosen_at, fill, pack_all
 from groundup.align.pairs import MADE, garbled, made_pairs, truncated
-from groundup.core.recipe import Site
 from groundup.evaluate.tasks import Example
 from groundup.model.config import DecoderConfig
 from groundup.model.heads import ScalarModel
@@ -65,13 +64,6 @@ def test_every_item_is_taken_once_per_epoch_in_a_new_order() -> None:
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 2
     assert epochs[0] != epochs[1]
     assert chosen_at(3, 7, 2, 0, "x") == taken[6:8]
-
-
-def test_micro_batches_divide_the_step_and_keep_to_the_site() -> None:
-    assert rows_per_micro_batch(Site(), MICRO_BATCH_TOKENS // 8, 16) == 8
-    assert rows_per_micro_batch(Site(micro_batch=5), 512, 16) == 4
-    assert rows_per_micro_batch(Site(micro_batch=5), 512, 7) == 1
-    assert rows_per_micro_batch(Site(), 10**6, 16) == 1
 
 
 ANSWER = "textwrap.dedent: Remove any common leading whitespace from every line in the text."

@@ -9,7 +9,14 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
 from groundup.parallel import hardware
-from groundup.parallel.hardware import choose, compiled, fit, matmul_rate
+from groundup.parallel.hardware import (
+    MICRO_BATCH_TOKENS,
+    choose,
+    compiled,
+    fit,
+    matmul_rate,
+    rows_per_micro_batch,
+)
 
 CPU = Site(device="cpu", threads=1, compile="off")
 
@@ -43,6 +50,15 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 def test_the_rate_of_matrix_products_is_a_plausible_number() -> None:
     assert 1e8 < matmul_rate(choose(CPU, "fp32"), size=128, seconds=0.02) < 1e16
+
+
+def test_micro_batches_divide_the_step_and_keep_to_the_site() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert rows_per_micro_batch(Site(), MICRO_BATCH_TOKENS["cpu"] // 8, 16, cpu) == 8
+    assert rows_per_micro_batch(Site(), MICRO_BATCH_TOKENS["cpu"] // 8, 128, cuda) == 64
+    assert rows_per_micro_batch(Site(micro_batch=5), 512, 16, cpu) == 4
+    assert rows_per_micro_batch(Site(micro_batch=5), 512, 7, cpu) == 1
+    assert rows_per_micro_batch(Site(), 10**6, 16, cpu) == 1
 
 
 def step(model: Decoder, ids: torch.Tensor, kernel: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

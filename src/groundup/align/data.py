@@ -14,11 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from groundup.core.recipe import Site
 from groundup.core.rng import seed_of
-
-MICRO_BATCH_TOKENS = 4096
-"""Tokens of a micro-batch where the site names no number of rows: a layer's activations fit into the caches."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +92,9 @@ def chosen_at(step: int, count: int, per_step: int, *seed: int | str) -> list[in
 
     A step may reach over the end of an epoch.
     """
-    found: list[int] = []
-    for position in range(step * per_step, (step + 1) * per_step):
-        epoch, place = divmod(position, count)
-        found.append(permutation(count, *seed, epoch)[place])
-    return found
-
-
-def rows_per_micro_batch(site: Site, time: int, batch_rows: int) -> int:
-    """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows, so that all have one shape."""
-    wanted = site.micro_batch or max(1, MICRO_BATCH_TOKENS // time)
-    return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
+    places = [divmod(position, count) for position in range(step * per_step, (step + 1) * per_step)]
+    orders = {epoch: permutation(count, *seed, epoch) for epoch in {epoch for epoch, _ in places}}
+    return [orders[epoch][place] for epoch, place in places]
 
 
 def _rows_for(lengths: Sequence[int], room: Sequence[int]) -> list[int] | None:

@@ -23,6 +23,9 @@ from groundup.model.attention import attend_blocks
 from groundup.model.decoder import Decoder
 from groundup.model.heads import ScalarModel
 
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
+"""Tokens of a micro-batch where the site names no rows; a CPU's caches then hold one layer's activations."""
+
 Precision = Literal["auto", "bf16", "fp32"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -107,6 +110,15 @@ def _missing_for_compile(cuda: bool) -> str:
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         return "Python's headers (Python.h, in the package python3-dev) are missing"
     return ""
+
+
+def rows_per_micro_batch(site: Site, time: int, batch_rows: int, device: torch.device) -> int:
+    """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows.
+
+    So all of them have one shape, for which the kernels are compiled.
+    """
+    wanted = site.micro_batch or max(1, MICRO_BATCH_TOKENS[device.type] // time)
+    return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
 
 
 def compiled(function: F, hardware: Hardware) -> F:

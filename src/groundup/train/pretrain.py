@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -23,7 +22,15 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import Kernel, chunk_with_gradient, cross_entropy
-from groundup.parallel.hardware import Hardware, Precision, choose, compiled, fit, matmul_rate
+from groundup.parallel.hardware import (
+    Hardware,
+    Precision,
+    choose,
+    compiled,
+    fit,
+    matmul_rate,
+    rows_per_micro_batch,
+)
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
@@ -32,9 +39,6 @@ from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.schedules import Kind, schedule_factor
 from groundup.train.validate import TokenBatch, bits_per_byte, token_batch
-
-MICRO_BATCH_TOKENS = 4096
-"""Tokens per micro-batch where the site names none: its activations of one layer fit into a CPU's caches."""
 
 
 class Pretrain(Recipe):
@@ -143,12 +147,9 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
 def _plan(recipe: Pretrain, site: Site, rows: Rows, hardware: Hardware) -> _Plan:
     if len(rows) == 0:
         raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
-    seq_len = rows[np.array([0])].shape[1] - 1
+    seq_len = rows.width - 1
     batch_rows = max(1, min(recipe.batch_tokens // seq_len, len(rows)))
-    default = MICRO_BATCH_TOKENS * (1 if hardware.device.type == "cpu" else 8)
-    wanted = site.micro_batch or max(1, default // seq_len)
-    # All micro-batches have one shape, for which the kernels are compiled.
-    micro_rows = max(n for n in range(1, batch_rows + 1) if batch_rows % n == 0 and n <= max(1, wanted))
+    micro_rows = rows_per_micro_batch(site, seq_len, batch_rows, hardware.device)
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))

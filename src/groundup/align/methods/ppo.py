@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import Packed, chosen_at, pack_all, permutation, rows_per_micro_batch
+from groundup.align.data import Packed, chosen_at, pack_all, permutation
 from groundup.align.methods import Given, Method, Session
 from groundup.align.objectives import (
     gae,
@@ -48,7 +48,7 @@ from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.heads import ScalarModel
 from groundup.model.losses import token_log_probs
-from groundup.parallel.hardware import choose, fit
+from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
 from groundup.tokens.chat import prompt
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.adamw import AdamW
@@ -137,7 +137,8 @@ class _Aligning:
         self.judge, critic = (Judge.load(given.reads["reward"], self.hardware) for _ in range(2))
         self.model = _ActorCritic(policy, critic.model)
         time, self.d_model = policy.config.max_seq_len, policy.config.d_model
-        self.shape = Shape(rows_per_micro_batch(given.site, time, MICRO_ROWS), time, given.tokenizer.pad)
+        rows = rows_per_micro_batch(given.site, time, MICRO_ROWS, self.hardware.device)
+        self.shape = Shape(rows, time, given.tokenizer.pad)
         self.train = self._questions(given.train, recipe.phases * recipe.rollouts)
         self.held_out = self._questions(given.held_out, recipe.held_out)
         self.boundary = recipe.epochs * recipe.minibatches

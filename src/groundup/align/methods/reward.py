@@ -21,7 +21,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import Packed, chosen_at, pack_all, permutation, rows_per_micro_batch
+from groundup.align.data import Packed, chosen_at, pack_all, permutation
 from groundup.align.methods import Given, Method, Session
 from groundup.align.objectives import bradley_terry
 from groundup.align.pairs import MADE, Pair, made_pairs
@@ -37,7 +37,7 @@ from groundup.generate.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.heads import ScalarModel
-from groundup.parallel.hardware import choose, fit
+from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
 from groundup.tokens.chat import prompt, render
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
@@ -98,7 +98,9 @@ class _Judging:
         self.hardware = choose(given.site, recipe.precision)
         start = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
         self.d_model = start.config.d_model
-        rows = rows_per_micro_batch(given.site, start.config.max_seq_len, recipe.batch_rows)
+        rows = rows_per_micro_batch(
+            given.site, start.config.max_seq_len, recipe.batch_rows, self.hardware.device
+        )
         self.shape = Shape(rows, start.config.max_seq_len, tokenizer.pad)
         pairs, held_out = self._all_pairs(start)
         order = permutation(len(pairs), recipe.seed, "reward order")

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import Packed, chosen_at, fill, pack, permutation, rows_per_micro_batch
+from groundup.align.data import Packed, chosen_at, fill, pack, permutation
 from groundup.align.methods import Given, Method, Session
 from groundup.core.durable import write_json
 from groundup.core.errors import DataError
@@ -28,7 +28,7 @@ from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
-from groundup.parallel.hardware import choose, compiled, fit
+from groundup.parallel.hardware import choose, compiled, fit, rows_per_micro_batch
 from groundup.tokens.chat import Rendered, render
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer
@@ -78,7 +78,7 @@ class _Fine:
         fit(self.model, self.hardware)
         self.kernel = compiled(chunk_with_gradient, self.hardware)
         self.time, self.d_model = self.model.config.max_seq_len, self.model.config.d_model
-        self.rows = rows_per_micro_batch(given.site, self.time, recipe.batch_rows)
+        self.rows = rows_per_micro_batch(given.site, self.time, recipe.batch_rows, self.hardware.device)
         self.micro = self._packed(given.train, recipe.max_tokens)
         self.held_out = self._packed(given.held_out, recipe.validation_tokens)
         self.per_step = recipe.batch_rows // self.rows
