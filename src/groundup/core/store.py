@@ -111,6 +111,9 @@ class Store:
         with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A holder unlinks its lock when it leaves: what was opened before that locks nobody out.
+                if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+                    raise BlockingIOError
             except BlockingIOError:
                 file.seek(0)
                 raise StoreError(
