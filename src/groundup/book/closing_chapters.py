@@ -37,6 +37,7 @@ from groundup.book.words import (
     percent,
     visible,
 )
+from groundup.evaluate.examples import HELD_OUT_SHARE
 
 
 def evaluation_chapter(story: Story) -> Chapter | None:
@@ -66,8 +67,7 @@ def evaluation_chapter(story: Story) -> Chapter | None:
 def _read_before(story: Story) -> str:
     """Whether documents of the questions may have been read in pretraining: if more were held out here than there."""
     unread = (story.last("tokenize") or story.made[0]).recipe.get("validation_share")
-    asked = (story.last("evaluate") or story.made[0]).recipe.get("held_out_share")
-    if is_number(unread) and is_number(asked) and asked <= unread:
+    if is_number(unread) and unread >= HELD_OUT_SHARE:
         return ""
     return " (some of these it did read as plain text)"
 

@@ -3,8 +3,8 @@
 in:  validation rows, documents, the base model and the final chat model
 out: bits per byte of both, marks of the chat model's answers with intervals, samples.json
 
-The questions come from documents that were held out of fine-tuning; with the same share in `tokenize`, no model has
-read them at all.
+The questions come from documents that were held out of fine-tuning; unless `tokenize` keeps a smaller share for
+validation, no model has read them at all.
 """
 
 from collections import defaultdict
@@ -37,7 +37,6 @@ class Evaluate(Recipe):
         default=(), description="filled in from the blueprint's [[tasks]]"
     )
     examples: int = Field(default=200, ge=1, description="held-out questions asked")
-    held_out_share: float = Field(default=0.05, gt=0, lt=1, description="share of documents held out")
     max_new_tokens: int = Field(default=96, ge=1, description="longest answer")
     validation_rows: int = Field(default=256, ge=1, description="most rows scored for bits per byte")
     familiar: int = Field(default=4, ge=0, description="questions from the training side among the samples")
@@ -67,7 +66,7 @@ def evaluate(
         "chat_bpb": bits_per_byte(chat_model, rows, vocabulary, recipe.validation_rows),
     }
     tasks: dict[str, Task] = {part_name(task): task for task in recipe.tasks}  # type: ignore[arg-type]
-    known, held_out = split(collect(recipe.tasks, documents.path), recipe.held_out_share)
+    known, held_out = split(collect(recipe.tasks, documents.path))
     asked = held_out[: recipe.examples]
     if asked:
         found = answered(
@@ -127,7 +126,8 @@ def _continuations(model: Decoder, rows: Rows, tokenizer: Tokenizer, count: int)
     """Beginnings of validation documents, and how the base model goes on."""
     engine = chat_engine(model, tokenizer)
     starts = []
-    for row in rows[:]:
+    for index in range(len(rows)):
+        row = rows[[index]][0]
         begins = [
             at for at, token in enumerate(row.tolist()) if token == tokenizer.bos and at + 32 < len(row)
         ]

@@ -12,6 +12,9 @@ from groundup.core.rng import seed_of, share_of
 from groundup.evaluate.tasks import Example, Task
 from groundup.text.documents import read_documents
 
+HELD_OUT_SHARE = 0.05
+"""Share of documents whose questions nothing is taught on. One number for all stages: what `evaluate` asks must be
+what the align steps left out."""
 LIMIT = 100_000
 """Examples kept of a corpus that gives more: those with the smallest hash."""
 
@@ -30,7 +33,9 @@ def collect(tasks: Sequence[Task], documents: Path, limit: int = LIMIT) -> list[
     return [example for _, _, example in sorted(heap, reverse=True)]
 
 
-def split(examples: Sequence[Example], held_out_share: float = 0.05) -> tuple[list[Example], list[Example]]:
+def split(
+    examples: Sequence[Example], held_out_share: float = HELD_OUT_SHARE
+) -> tuple[list[Example], list[Example]]:
     """(train, held out) by document: a document's examples are all on one side.
 
     Documents below the share by hash are held out, as in the validation split of `tokenize`, so that with the same
