@@ -1,5 +1,7 @@
 """A newcomer's story: a folder of own files, hostile ones among them, to a model, a book and a chat; then changes."""
 
+import contextlib
+import io
 import json
 import os
 from dataclasses import dataclass
@@ -76,12 +78,27 @@ def make_hostile(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def first_words() -> list[str]:
+    """What the first run said."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, first_words: list[str]) -> World:
     base = tmp_path_factory.mktemp("story")
     made = World(corpus(base / "own"), base / "workspace")
     make_hostile(made.folder)
-    made.run()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        made.run()
+    first_words += said.getvalue().splitlines()
     return made
+
+
+def test_what_was_kept_aside_and_dropped_is_said_at_once(world: World, first_words: list[str]) -> None:
+    aside, dropped = (next(line for line in first_words if line.strip().startswith(word))
+                      for word in ("kept aside, each named in ledger.parquet:", "dropped, each named"))  # fmt: skip
+    assert "empty (1)" in aside
+    assert "exact_duplicate (1)" in dropped
 
 
 def test_the_run_names_every_stage_and_every_figure(world: World) -> None:

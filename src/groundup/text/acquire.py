@@ -24,7 +24,14 @@ from groundup.core.recipe import Recipe, Site
 from groundup.core.records import Document
 from groundup.core.slot import Slot, part_name
 from groundup.core.stage import Work, stage
-from groundup.text.documents import DOCUMENTS_FILE, LEDGER_FILE, DocumentWriter, LedgerEntry, LedgerWriter
+from groundup.text.documents import (
+    DOCUMENTS_FILE,
+    LEDGER_FILE,
+    DocumentWriter,
+    LedgerEntry,
+    LedgerWriter,
+    spell_reasons,
+)
 from groundup.text.regular import Unreadable, hash_regular, read_regular
 from groundup.text.sources import Note, Source, SourceFile, Text
 from groundup.text.sources.stdlib import Stdlib
@@ -64,11 +71,12 @@ def acquire(recipe: Acquire, site: Site, out: Work) -> dict[str, Any]:
             lines.append(json.dumps(reading.line(), ensure_ascii=False))
             progress.advance()
     write_text(out.file("sources.jsonl"), "".join(line + "\n" for line in lines))
+    aside = spell_reasons(tally.aside + tally.records_aside)
     if not documents.rows:
-        reasons = ", ".join(
-            f"{reason} ({n})" for reason, n in (tally.aside + tally.records_aside).most_common(5)
-        )
-        raise DataError(f"acquire: no document in {len(found)} files. All went aside: {reasons}.")
+        raise DataError(f"acquire: no document in {len(found)} files. All went aside: {aside}.")
+    out.say(f"{tally.documents:,} documents from {tally.files:,} files")
+    if aside:
+        out.say(f"kept aside, each named in {LEDGER_FILE}: {aside}")
     return tally.metrics()
 
 

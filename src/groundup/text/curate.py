@@ -27,6 +27,7 @@ from groundup.text.documents import (
     LedgerWriter,
     count_rows,
     iter_tables,
+    spell_reasons,
     strings,
 )
 from groundup.text.steps import Step, Verdicts
@@ -64,12 +65,15 @@ def curate(recipe: Curate, site: Site, out: Work, raw: Artifact) -> dict[str, An
             documents.write(kept)
             progress.advance(table.num_rows)
     assert tally.count["read"] == tally.count["kept"] + tally.count["dropped"], tally.count
+    reasons = spell_reasons(tally.reasons)
     if not tally.count["kept"]:
-        reasons = ", ".join(f"{reason} ({n})" for reason, n in tally.reasons.most_common(5))
         raise DataError(
             f"curate: none of {tally.count['read']} documents is left. Dropped for: {reasons}. "
             "Loosen these rules under [[curate.steps]], or give it other documents."
         )
+    out.say(f"{tally.count['kept']:,} of {tally.count['read']:,} documents kept")
+    if reasons:
+        out.say(f"dropped, each named in {LEDGER_FILE}: {reasons}")
     return tally.metrics()
 
 

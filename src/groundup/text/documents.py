@@ -4,6 +4,7 @@ in:  documents (or tables of them), and what was decided about each
 out: documents.parquet and ledger.parquet; the same rows give the same bytes
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,3 +165,8 @@ def read_ledger(artifact_path: Path) -> Iterator[LedgerEntry]:
     for table in iter_tables(artifact_path / LEDGER_FILE):
         for row in table.to_pylist():
             yield LedgerEntry(**row)
+
+
+def spell_reasons(reasons: Counter[str], most: int = 5) -> str:
+    """Reasons as people read them, the most frequent first: `empty (3), binary (1)`."""
+    return ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common(most))
