@@ -54,3 +54,16 @@ def test_a_blueprint_needs_sources_and_for_align_tasks() -> None:
         load(Blueprint, {"acquire": {"sources": []}}, [], "test")
     with pytest.raises(BlueprintError, match="something to teach"):
         plan(SFT, tasks=[])
+
+
+def test_classifiers_have_names_of_their_own_and_steps_only_ask_for_those() -> None:
+    asks = {"steps": [{"use": "model_filter", "classifier": "quality"}]}
+    with pytest.raises(
+        BlueprintError, match=r"wants the classifier `quality`, and there is: none. Add \[\[class"
+    ):
+        plan(curate=asks)
+    made = {"name": "quality", "labelled": ["a.jsonl"]}
+    assert plan(curate=asks, classifiers=[made]).classifiers[0].name == "quality"
+    for names in (["quality", "quality"], ["raw"]):
+        with pytest.raises(BlueprintError, match=f"can't be called `{names[0]}`"):
+            plan(classifiers=[{"name": name} for name in names])

@@ -44,6 +44,8 @@ def run(
     set: Overrides = [],  # noqa: B006
     name: str | None = None,
     workspace: Workspace = HERE,
+    until: str = "",
+    ray: str = "",
     quiet: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Build a model: from raw text to an aligned assistant and a book about it.
@@ -54,13 +56,16 @@ def run(
     ----------
     blueprint: TOML file that describes the model; without one, the embedded default `stdlib`
     name: name of the run, in place of the blueprint's
+    until: stop after this stage, e.g. curate
+    ray: address of a Ray cluster that reads and curates, e.g. 10.0.0.1:6379 or auto
     quiet: say nothing but errors
     """
     from groundup.core.progress import Reporter
     from groundup.run import execute
 
-    plan = _plan(blueprint, data, set, name)
-    made = execute(plan, _store(workspace), Reporter(quiet))
+    overrides = [*set, f'site.ray = "{ray}"'] if ray else set
+    plan = _plan(blueprint, data, overrides, name)
+    made = execute(plan, _store(workspace), Reporter(quiet), until)
     print(made)
 
 

@@ -16,12 +16,16 @@ from groundup.core.slot import Slot
 from groundup.core.stage import Artifact, Builder
 from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
-from groundup.text.acquire import Acquire, acquire
+from groundup.text.acquire import Acquire, acquire, labelled
+from groundup.text.classifier import Classifier, classifier
 from groundup.text.curate import Curate, curate
+from groundup.text.steps import Classified
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain
 
+RESERVED = ("recipe", "site", "out", "raw", "label")
+"""What curation calls its other inputs."""
 STAGES = ("acquire", "curate", "tokenizer", "tokenize", "pretrain", "evaluate", "book")
 
 
@@ -30,6 +34,9 @@ class Blueprint(Recipe):
 
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
     acquire: Acquire = Acquire()
+    classifiers: tuple[Classifier, ...] = Field(
+        default=(), description="trained before curation, used by its steps"
+    )
     curate: Curate = Curate()
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     tokenize: Tokenize = Tokenize()
@@ -50,6 +57,18 @@ class Blueprint(Recipe):
             )
         if self.align and not self.tasks:
             raise ValueError('align steps need something to teach. Add [[tasks]] with use = "passages"')
+        names = [item.name for item in self.classifiers]
+        for name in names:
+            if names.count(name) > 1 or name in RESERVED:
+                raise ValueError(
+                    f"a classifier can't be called `{name}`: that name is taken. Give it another one"
+                )
+        for step in self.curate.steps:
+            if isinstance(step, Classified) and step.classifier not in names:
+                raise ValueError(
+                    f"a step of curate wants the classifier `{step.classifier}`, and there is: "
+                    f'{", ".join(names) or "none"}. Add [[classifiers]] with name = "{step.classifier}"'
+                )
         self.reads()
         return self
 
@@ -80,15 +99,27 @@ class Blueprint(Recipe):
         policies = [step.name for step in self.align if step.method.makes == "policy"]
         return policies[-1] if policies else "pretrain"
 
-    def stage_count(self) -> int:
-        """How many artifacts a run has."""
-        return len(STAGES) + len(self.align)
+    def labels(self) -> list[str]:
+        """The labels of a run's artifacts, in the order of the river."""
+        trained = [classifier_label(classifier) for classifier in self.classifiers]
+        at = STAGES.index("evaluate")
+        return [STAGES[0], *trained, *STAGES[1:at], *(step.name for step in self.align), *STAGES[at:]]
+
+    def weighed(self) -> Curate:
+        """Curation's recipe with the weights and epoch caps that stand with the sources."""
+        sources = dict(labelled(self.acquire))
+        weights = {label: source.weight for label, source in sources.items() if source.weight is not None}
+        caps = {label: source.max_epochs for label, source in sources.items() if source.max_epochs != 1}
+        mix = self.curate.mix
+        told = {"weights": mix.weights | weights, "caps": mix.caps | caps}
+        return self.curate.model_copy(update={"mix": mix.model_copy(update=told)})
 
 
 def pipeline(plan: Blueprint, build: Builder) -> dict[str, Artifact]:
     """Raw text -> documents -> tokens -> weights -> better-behaved weights -> figures -> a book."""
     raw = build(acquire, plan.acquire)
-    documents = build(curate, plan.curate, raw)
+    judges = {item.name: build(classifier, item, label=classifier_label(item)) for item in plan.classifiers}
+    documents = build(curate, plan.weighed(), raw, label="curate", **judges)
     vocabulary = build(tokenizer, plan.tokenizer, documents)
     rows = build(tokenize, plan.tokenize, documents, vocabulary)
     made = {"pretrain": build(pretrain, plan.pretrain, rows, vocabulary)}
@@ -101,9 +132,15 @@ def pipeline(plan: Blueprint, build: Builder) -> dict[str, Artifact]:
         plan.evaluate.model_copy(update={"tasks": plan.tasks}),
         rows, documents, made["pretrain"], made[plan.final()],
     )  # fmt: skip
-    river = {"acquire": raw, "curate": documents, "tokenizer": vocabulary, "tokenize": rows}
+    river = {"acquire": raw} | {classifier_label(item): judges[item.name] for item in plan.classifiers}
+    river |= {"curate": documents, "tokenizer": vocabulary, "tokenize": rows}
     river |= made | {"evaluate": scores}
     return river | {"book": build(book, printed(plan), label="book", **river)}
+
+
+def classifier_label(recipe: Classifier) -> str:
+    """What a classifier is called in a run."""
+    return f"classifier-{recipe.name}"
 
 
 def printed(plan: Blueprint) -> Book:

@@ -18,7 +18,6 @@ def stdlib() -> Table:
     return {
         "name": "stdlib",
         "acquire": {"sources": [{"use": "stdlib"}]},
-        "curate": {"steps": [{"use": "length"}, {"use": "repetition"}]},
         "tokenizer": {"vocab_size": 4096},
         "tokenize": {"seq_len": 512},
         "pretrain": {

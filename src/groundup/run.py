@@ -10,19 +10,33 @@ import time
 from pathlib import Path
 
 from groundup.core.durable import write_text
-from groundup.core.errors import StoreError
+from groundup.core.errors import BlueprintError, StoreError
 from groundup.core.progress import Reporter
-from groundup.core.stage import Builder, StageReport
+from groundup.core.stage import Builder, Reached, StageReport
 from groundup.core.store import Artifact, Store
 from groundup.pipeline import Blueprint, pipeline, resolved
 
 
-def execute(plan: Blueprint, store: Store, reporter: Reporter) -> Path:
-    """Build whatever isn't fresh. Returns the book's path."""
+def execute(plan: Blueprint, store: Store, reporter: Reporter, until: str = "") -> Path:
+    """Build whatever isn't fresh, to the end or up to a stage. Returns the path of the book, or of that stage.
+
+    Raises BlueprintError if there is no stage `until`.
+    """
     started = time.monotonic()
     builder = _builder(plan, store, reporter, build=True)
-    reporter.say(f"groundup run: {plan.name}, {plan.stage_count()} stages, in {store.root}")
-    made = pipeline(plan, builder)
+    builder.until = until
+    if until and until not in plan.labels():
+        raise BlueprintError(
+            f"--until {until}: there is no such stage. This run has: {', '.join(plan.labels())}"
+        )
+    reporter.say(f"groundup run: {plan.name}, {len(plan.labels())} stages, in {store.root}")
+    try:
+        made = pipeline(plan, builder)
+    except Reached:
+        made = {report.label: report.artifact for report in builder.reports}
+        store.record_run(plan.name, made, {"until": until})
+        reporter.say(f"\nDone up to {until}: {_near(made[until].path)}")
+        return made[until].path
     store.record_run(plan.name, made, {"final": plan.final()})
     write_text(store.runs / plan.name / "blueprint.toml", resolved(plan))
     _tell(plan, made, builder, reporter, time.monotonic() - started)
@@ -41,7 +55,7 @@ def _builder(plan: Blueprint, store: Store, reporter: Reporter, build: bool) -> 
         previous = store.run(plan.name)
     except StoreError:
         previous = {}
-    return Builder(store, plan.site, reporter, build, previous, plan.stage_count())
+    return Builder(store, plan.site, reporter, build, previous, total=len(plan.labels()))
 
 
 def _tell(

@@ -108,7 +108,7 @@ def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
     lines += [{"source": "stdlib", "path": f"e{n}/__init__.py", "bytes": 0, "documents": 0, "aside": "empty"}
               for n in range(2)]  # fmt: skip
     write_text(made.path / "sources.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    with LedgerWriter(made.path / "ledger.parquet") as ledger:
+    with LedgerWriter(made.path / "ledger" / "0.parquet") as ledger:
         ledger.write([
             LedgerEntry("a1", "stdlib", "lib2to3/grammar.pickle", "acquire", "aside", "binary", 12, 0),
             LedgerEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "acquire", "aside", "empty",
@@ -120,19 +120,24 @@ def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
 def _curate(folder: Path, text: str, hostile: str) -> Artifact:
     made = _artifact(folder, "curate", 4.4, {
         "documents_read": 741, "documents_kept": 702, "documents_dropped": 39, "bytes_read": 12_911_204,
-        "bytes_kept": 12_201_332, "reasons": {"too_few_words": 21, "exact_duplicate": 12, "too_repetitive": 6},
+        "bytes_kept": 12_201_332, "reasons": {"too_few_words": 21, "exact_duplicate": 12, "repeated_lines": 6},
         "sources": {"stdlib": {"documents_read": 663, "documents_kept": 629, "bytes_read": 12_500_000,
                                "bytes_kept": 11_821_332},
                     "files": {"documents_read": 78, "documents_kept": 73, "bytes_read": 411_204,
                               "bytes_kept": 380_000}},
+        "steps": {"length": {"documents": 741, "dropped": 21}, "gopher_repetition": {"documents": 720, "dropped": 6},
+                  "privacy": {"documents": 714, "changed": 9}, "dedup": {"documents": 714, "dropped": 12}},
+        "languages": {"": {"documents": 629, "bytes": 11_821_332}, "en": {"documents": 73, "bytes": 380_000}},
+        "canary_recall": {"email": 1.0, "phone_number": 0.985},
     })  # fmt: skip
-    with DocumentWriter(made.path / "documents.parquet") as documents:
+    with DocumentWriter(made.path / "documents" / "0.parquet") as documents:
         documents.write([Document("00a", text + hostile, "stdlib", "textwrap.py", licence="PSF-2.0"),
                          Document("00b", text * 40, "files", "notes/deep/path/of/a/file.md" + hostile)])  # fmt: skip
-    with LedgerWriter(made.path / "ledger.parquet") as ledger:
+    with LedgerWriter(made.path / "ledger" / "0.parquet") as ledger:
         ledger.write([
             LedgerEntry("b1", "stdlib", "xml/__init__.py", "length", "dropped", "too_few_words", 3, 5),
-            LedgerEntry("b2", "stdlib", "encodings/cp037.py", "repetition", "dropped", "too_repetitive", 0.91, 0.6),
+            LedgerEntry("b2", "stdlib", "encodings/cp037.py", "gopher_repetition", "dropped", "repeated_lines",
+                        0.9, 0.3),
             LedgerEntry("b3", "stdlib", "ctypes/macholib/framework.py", "dedup", "dropped", "exact_duplicate",
                         detail="same text as ctypes/macholib/dylib.py"),
         ])  # fmt: skip

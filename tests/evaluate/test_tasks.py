@@ -12,7 +12,7 @@ from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Example
 from groundup.evaluate.tasks.docstrings import Docstrings
 from groundup.evaluate.tasks.passages import Passages
-from groundup.text.documents import DOCUMENTS_FILE, DocumentWriter
+from groundup.text.documents import DOCUMENTS, DocumentWriter
 
 SOURCE = '''"""Text wrapping and filling."""
 
@@ -124,7 +124,7 @@ def test_a_right_answer_gets_full_marks_and_a_wrong_one_fewer() -> None:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    with DocumentWriter(tmp_path / DOCUMENTS_FILE) as writer:
+    with DocumentWriter(tmp_path / DOCUMENTS / "0.parquet") as writer:
         writer.write([Document(f"doc{n}", SOURCE, "s", f"m{n}.py") for n in range(60)])
     return tmp_path
 

@@ -96,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, first_words: list[str]) -> W
 
 def test_what_was_kept_aside_and_dropped_is_said_at_once(world: World, first_words: list[str]) -> None:
     aside, dropped = (next(line for line in first_words if line.strip().startswith(word))
-                      for word in ("kept aside, each named in ledger.parquet:", "dropped, each named"))  # fmt: skip
+                      for word in ("kept aside, each named in ledger/:", "dropped, each named"))  # fmt: skip
     assert "empty (1)" in aside
     assert "exact_duplicate (1)" in dropped
 

@@ -8,6 +8,7 @@ from groundup.core.recipe import Site
 from groundup.core.stage import Work
 from groundup.text.acquire import Acquire, acquire, outside
 from groundup.text.documents import read_documents, read_ledger
+from groundup.text.sources.stdlib import Stdlib
 
 
 def test_the_library_is_there_and_its_test_suites_are_not(tmp_path: Path) -> None:
@@ -26,6 +27,7 @@ def test_the_library_is_there_and_its_test_suites_are_not(tmp_path: Path) -> Non
     assert len({document.id for document in documents.values()}) == len(documents)
 
 
-def test_the_digest_names_the_interpreter_and_repeats() -> None:
+def test_the_digest_is_of_every_file_and_repeats() -> None:
     one, two = outside(Acquire()), outside(Acquire())
-    assert one == two and one[0]["python"].startswith("3.")
+    assert one == two and one[0]["source"] == "stdlib"
+    assert one[0]["files"] == len(list(Stdlib().files()))

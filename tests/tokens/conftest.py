@@ -10,7 +10,7 @@ from groundup.core.recipe import Site
 from groundup.core.records import Document
 from groundup.core.stage import Artifact, Work
 from groundup.core.store import Store
-from groundup.text.documents import DOCUMENTS_FILE, DocumentWriter
+from groundup.text.documents import DOCUMENTS, DocumentWriter
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -34,7 +34,7 @@ def publish(tmp_path: Path) -> Callable[..., Artifact]:
         store = Store(tmp_path / "workspace")
         part = tmp_path / "workspace" / "artifacts" / "x.part"
         Work(part, Reporter(quiet=True)).close()
-        with DocumentWriter(part / DOCUMENTS_FILE) as writer:
+        with DocumentWriter(part / DOCUMENTS / "0.parquet") as writer:
             writer.write(documents)
         artifact = store.artifact("curate", "0" * 64)
         said = {"fingerprint": "0" * 64, "stage": "curate", "metrics": {"documents_kept": len(documents)}}

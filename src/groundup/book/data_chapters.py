@@ -29,7 +29,7 @@ from groundup.book.funnel import Level, Split, funnel_svg
 from groundup.book.reading import Story
 from groundup.book.samples import token_pieces
 from groundup.book.words import clip, count, is_number, number, percent, reason, size, visible
-from groundup.text.documents import LEDGER_FILE, LedgerEntry, iter_tables, read_ledger
+from groundup.text.documents import LedgerEntry, iter_tables, read_ledger
 from groundup.tokens.tokenizer import Tokenizer
 
 _SAMPLE = 520
@@ -48,7 +48,10 @@ def what_went_in(story: Story) -> Chapter:
         Heading("The sums"),
         _sums(files, kept, rows),
     ]  # fmt: skip
+    blocks += _steps(kept)
     blocks += _sources(story, kept)
+    blocks += _languages(kept)
+    blocks += _scrubbed(kept)
     blocks += _left_out(story, kept)
     return Chapter("What went in", tuple(blocks))
 
@@ -187,6 +190,41 @@ def _sources(story: Story, kept: dict[str, Any]) -> Iterator[Block]:
     yield Table(("document", "bytes"), longest, "mr")
 
 
+def _steps(kept: dict[str, Any]) -> Iterator[Block]:
+    """What each step of curation met, and what it did to it."""
+    steps = {name: said for name, said in (kept.get("steps") or {}).items() if isinstance(said, dict)}
+    if steps:
+        yield Heading("Step by step")
+        lines = tuple((clip(name, 40), *(count(said.get(key)) for key in ("documents", "dropped", "changed")))
+                      for name, said in steps.items())  # fmt: skip
+        yield Table(("step", "documents it met", "dropped", "changed"), lines, "mrrr",
+                    "In the order in which they judged.")  # fmt: skip
+
+
+def _languages(kept: dict[str, Any]) -> Iterator[Block]:
+    """The languages of the corpus, if it is known to have more than one."""
+    languages = kept.get("languages") or {}
+    if len(languages) < 2:
+        return
+    yield Heading("The languages")
+    most = sorted(languages.items(), key=lambda item: -item[1]["bytes"])[:12]
+    lines = tuple(
+        (language or "none told", count(said["documents"]), size(said["bytes"])) for language, said in most
+    )
+    yield Table(("language", "documents", "text"), lines, "lrr")
+
+
+def _scrubbed(kept: dict[str, Any]) -> Iterator[Block]:
+    """How many planted secrets were found."""
+    kinds = kept.get("canary_recall") or {}
+    if kinds:
+        yield Heading("Private data")
+        yield prose("Private data was taken out by pattern. To know how well that works, secrets of every kind were "
+                    "planted in copies of some documents, and looked for afterwards.")  # fmt: skip
+        lines = tuple((reason(kind), percent(recall, 1)) for kind, recall in sorted(kinds.items()))
+        yield Table(("kind", "planted ones that were found"), lines, "lr")
+
+
 def _licences(story: Story) -> dict[str, str]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for table in _documents(story, "curate"):
@@ -216,7 +254,7 @@ def _left_out(story: Story, kept: dict[str, Any]) -> Iterator[Block]:
     )
     yield Table(("document", "why"), lines, "ml",
                 "From the ledger, which names every document that was dropped or changed and every file set aside. "
-                "It lies beside the documents as ledger.parquet.")  # fmt: skip
+                "It lies beside the documents; `groundup inspect` looks things up in it.")  # fmt: skip
 
 
 def _examples(story: Story) -> list[LedgerEntry]:
@@ -224,7 +262,7 @@ def _examples(story: Story) -> list[LedgerEntry]:
     by_reason: defaultdict[tuple[str, str], list[LedgerEntry]] = defaultdict(list)
     for stage in ("acquire", "curate"):
         made = story.last(stage)
-        if made is None or not (made.path / LEDGER_FILE).is_file():
+        if made is None:
             continue
         for entry in read_ledger(made.path):
             same = by_reason[(stage, entry.reason)]
@@ -252,7 +290,7 @@ def _plain(value: Any) -> str:
 
 def _documents(story: Story, stage: str) -> Iterator[Any]:
     made = story.last(stage)
-    return iter_tables(made.path) if made and (made.path / "documents.parquet").is_file() else iter(())
+    return iter_tables(made.path) if made else iter(())
 
 
 def _sample(story: Story) -> tuple[str, str] | None:

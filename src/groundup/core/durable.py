@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,18 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    part.write_bytes(data)
+    appear(part, path)
+
+
+def part_name(path: Path) -> Path:
+    """Where to write what shall become `path`: no other process writes there, not even a dead one's orphan."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+
+def appear(part: Path, path: Path) -> None:
+    """Make the complete file `part` appear as `path`: fsync, rename, fsync the folder."""
+    _fsync_file(part)
     part.replace(path)
     fsync_folder(path.parent)
 

@@ -38,6 +38,10 @@ class Site(BaseModel):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 = all cores")
+    workers: int = Field(default=0, ge=0, description="processes that read and curate; 0 = one per core")
+    ray: str = Field(
+        default="", description="address of a Ray cluster that reads and curates (`host:port`, `auto`)"
+    )
     compile: Literal["auto", "on", "off"] = "auto"
     micro_batch: int = Field(default=0, ge=0, description="rows per micro-batch; 0 = chosen")
     checkpoint_seconds: float = Field(default=30.0, gt=0)

@@ -69,6 +69,14 @@ class Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def earlier(self) -> list[Path]:
+        """Published artifacts of the same stage, the newest first: what of them still holds need not be made again."""
+        stage = self.path.name.rsplit("-", 1)[0]
+        found = [
+            path.parent for path in self.path.parent.glob(f"{stage}-*/{MANIFEST}") if path.parent.suffix == ""
+        ]
+        return sorted(found, key=lambda path: (path / MANIFEST).stat().st_mtime_ns, reverse=True)
+
     def say(self, text: str) -> None:
         """One line for the person who watches."""
         self._reporter.say(f"  {text}")
@@ -88,10 +96,12 @@ class Work:
         self._metrics().rewind(step)
 
     def close(self) -> None:
-        """Flush what is open and delete the resume state."""
+        """Flush what is open, and delete the resume state and files that a killed process left unfinished."""
         if self._log is not None:
             self._log.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
+        for left in self.path.rglob("*.part"):
+            left.unlink()
 
     def _metrics(self) -> MetricsLog:
         if self._log is None:
@@ -109,6 +119,10 @@ class StageReport:
     why: str = ""
 
 
+class Reached(Exception):
+    """The stage after which a builder was to stop is built."""
+
+
 @dataclass
 class Builder:
     """Runs a pipeline function. With `build=False` it touches nothing and only reports."""
@@ -119,12 +133,22 @@ class Builder:
     build: bool = True
     previous: dict[str, Artifact] = field(default_factory=dict)
     """The artifacts of the last complete run, to say what differs from them."""
+    until: str = ""
+    """The label after which to stop; "" = build everything."""
     total: int = 0
     """How many stages there will be, for the count in front of each line; 0 = unknown."""
     reports: list[StageReport] = field(default_factory=list)
 
     def __call__(self, function: Callable[..., Metrics], recipe: Recipe, *inputs: Artifact,
                  label: str = "", **named: Artifact) -> Artifact:  # fmt: skip
+        """The artifact that `function` makes of the recipe and the inputs. Raises Reached after the stage `until`."""
+        made = self._make(function, recipe, *inputs, label=label, **named)
+        if self.until and self.reports[-1].label == self.until:
+            raise Reached
+        return made
+
+    def _make(self, function: Callable[..., Metrics], recipe: Recipe, *inputs: Artifact,
+              label: str = "", **named: Artifact) -> Artifact:  # fmt: skip
         bound = _bind(function, inputs, named)
         outside = function.stage_outside(recipe) if function.stage_outside else None  # type: ignore[attr-defined]
         name = function.stage_name(recipe)  # type: ignore[attr-defined]

@@ -1,157 +1,193 @@
 """Raw documents -> the documents worth learning from, and a ledger of everything dropped or changed.
 
-in:  documents.parquet of acquire
-out: documents.parquet, ledger.parquet; read = kept + dropped, always
+in:  the shards of acquire; classifiers, by name
+out: documents/, ledger/, measures/ (one row per document read: its fate and every value measured), clusters.parquet
+     (duplicates), decontamination.parquet (evaluation items met), rules.json; read = kept + dropped, always
 
-The steps judge in the order of the blueprint, exact duplicates come last: a document that a step drops is
-never the one for whose sake its twin goes.
+1. Every shard alone: the steps judge in the order of the blueprint (judging.py), signatures are taken.
+2. All shards together: duplicates are found, a mixture is drawn; that gives each shard a plan.
+3. Every shard alone: the plan is carried out (keeping.py).
 """
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from groundup.core.durable import write_text
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe, Site
-from groundup.core.slot import Slot, part_name
+from groundup.core.slot import Slot
 from groundup.core.stage import Artifact, Work, stage
-from groundup.text.dedup import ExactDuplicates
+from groundup.text.batch import Batch
+from groundup.text.decontaminate import HITS_SCHEMA, Decontaminate, write_index
+from groundup.text.dedup import Dedup
 from groundup.text.documents import (
-    DOCUMENTS_FILE,
-    LEDGER_FILE,
-    LEDGER_SCHEMA,
-    DocumentWriter,
-    LedgerWriter,
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    LEDGER,
+    TableWriter,
     count_rows,
     iter_tables,
+    shards,
     spell_reasons,
     strings,
 )
-from groundup.text.steps import Step, Verdicts
+from groundup.text.engine import Task, run_tasks
+from groundup.text.items import evaluation_items, item_digest
+from groundup.text.judging import JudgeJob, judge_shard, named, ready
+from groundup.text.keeping import KeepJob, gather_shard, keep_shard
+from groundup.text.mix import Mix
+from groundup.text.planning import plan_corpus
+from groundup.text.steps import Classified, Ruled, Step
+from groundup.text.steps.gopher_repetition import GopherRepetition
+from groundup.text.steps.language import Language
 from groundup.text.steps.length import Length
-from groundup.text.steps.repetition import Repetition
+from groundup.text.steps.repair import Repair
 
 
 class Curate(Recipe):
     """What decides which documents are kept."""
 
-    steps: tuple[Annotated[Step, Slot("groundup.text.steps")], ...] = (Length(), Repetition())
-    deduplicate: bool = True
+    steps: tuple[Annotated[Step, Slot("groundup.text.steps")], ...] = (
+        Repair(),
+        Language(),
+        Length(),
+        GopherRepetition(),
+    )
+    dedup: Dedup = Dedup()
+    decontaminate: Decontaminate = Decontaminate()
+    mix: Mix = Mix()
 
 
-@stage(version=1)
-def curate(recipe: Curate, site: Site, out: Work, raw: Artifact) -> dict[str, Any]:
-    """Judge all documents of `raw`. Raises DataError, with the most frequent reasons, if none is left."""
-    judges: list[tuple[str, _Judge]] = [(part_name(step), step) for step in recipe.steps]  # type: ignore[arg-type]
-    if recipe.deduplicate:
-        judges.append(("dedup", ExactDuplicates()))
-    tally = _Tally()
-    with (
-        DocumentWriter(out.file(DOCUMENTS_FILE)) as documents,
-        LedgerWriter(out.file(LEDGER_FILE)) as ledger,
-        out.track("curate", count_rows(raw.path), "documents") as progress,
-    ):
-        for table in iter_tables(raw.path):
-            tally.read(table)
-            kept = table
-            for name, judge in judges:
-                kept, entries = apply(name, judge.judge(kept), kept)
-                ledger.write(entries)
-                tally.note(entries)
-            tally.keep(kept)
-            documents.write(kept)
-            progress.advance(table.num_rows)
-    assert tally.count["read"] == tally.count["kept"] + tally.count["dropped"], tally.count
-    reasons = spell_reasons(tally.reasons)
-    if not tally.count["kept"]:
+def outside(recipe: Curate) -> Any:
+    """A digest of the evaluation sets that are compared with. Raises DataError for a path that isn't there."""
+    return item_digest(recipe.decontaminate.paths)
+
+
+@stage(version=2, outside=outside)
+def curate(recipe: Curate, site: Site, out: Work, raw: Artifact, **classifiers: Artifact) -> dict[str, Any]:
+    """Curate all documents of `raw`. Raises DataError, with the most frequent reasons, if none is left."""
+    work = (out.temporary / "curate").resolve()
+    work.mkdir(exist_ok=True)
+    totals: dict[str, Counter[str]] = {}
+    if recipe.decontaminate.paths:
+        items = evaluation_items(recipe.decontaminate.paths)
+        totals["decontamination"] = Counter(write_index(recipe.decontaminate, items, work))
+    names = [shard.name for shard in shards(raw.path / DOCUMENTS)]
+    sizes = {name: (raw.path / DOCUMENTS / name).stat().st_size * 3 for name in names}  # packed about 3:1
+    job = _job(
+        recipe, raw.path.resolve(), work, {name: item.path.resolve() for name, item in classifiers.items()}
+    )
+    tasks = [Task(number, name, sizes[name]) for number, name in enumerate(names)]
+    _add(totals, run_tasks(judge_shard, job, tasks, out, site, "judge"))
+    _check(recipe, totals)
+    with out.track("find duplicates", count_rows(work), "documents") as progress:
+        plan = plan_corpus(recipe.dedup, recipe.mix, work, names, out.path, _score(recipe))
+        progress.advance(plan.documents)
+    keep = KeepJob(work, out.path.resolve(), recipe.dedup, recipe.mix.seed, plan.bounds)
+    _add(totals, run_tasks(keep_shard, keep, tasks, out, site, "write"))
+    if plan.bounds:
+        gathering = [Task(number, number, 1 << 24) for number in range(len(plan.bounds))]
+        run_tasks(gather_shard, keep, gathering, out, site, "mix")
+    _write_reports(job, out, names)
+    metrics = _metrics(totals) | _scrubbed(recipe, work)
+    _tell(out, metrics)
+    return metrics
+
+
+def _job(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) -> JudgeJob:
+    """What all shards share; the steps are asked once, with nothing to judge, what they measure."""
+    job = JudgeJob(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
+    nothing = Batch(DOCUMENT_SCHEMA.empty_table())
+    measured = [f"{name}.{key}" for name, step in ready(job) for key in step.judge(nothing).measures]
+    return JudgeJob(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, tuple(measured))
+
+
+def _score(recipe: Curate) -> str:
+    """The measure that says how good a document is: the first classifier's."""
+    return next(
+        (f"{name}.{step.classifier}" for name, step in named(recipe.steps) if isinstance(step, Classified)),
+        "",
+    )
+
+
+def _add(totals: dict[str, Counter[str]], done: list[dict[str, Any]]) -> None:
+    for said in done:
+        for group, counts in said.items():
+            totals.setdefault(group, Counter()).update(counts)
+
+
+def _check(recipe: Curate, totals: dict[str, Counter[str]]) -> None:
+    """Raises DataError if the steps leave nothing."""
+    read = sum(count["documents_read"] for group, count in totals.items() if group.startswith("source "))
+    dropped = totals.get("reasons", Counter())
+    if read == dropped.total():
         raise DataError(
-            f"curate: none of {tally.count['read']} documents is left. Dropped for: {reasons}. "
+            f"curate: none of {read} documents is left. Dropped for: {spell_reasons(dropped)}. "
             "Loosen these rules under [[curate.steps]], or give it other documents."
         )
-    out.say(f"{tally.count['kept']:,} of {tally.count['read']:,} documents kept")
-    if reasons:
-        out.say(f"dropped, each named in {LEDGER_FILE}: {reasons}")
-    return tally.metrics()
 
 
-def apply(step: str, verdicts: Verdicts, documents: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The documents that stay (with the new text that a verdict brings), and the ledger of the others."""
-    rows = documents.num_rows
-    assert len(verdicts.reason) == rows, f"{step}: {len(verdicts.reason)} verdicts for {rows} documents"
-    marked = [row for row, reason in enumerate(verdicts.reason) if reason is not None]
-    if not marked:
-        return documents, LEDGER_SCHEMA.empty_table()
-    new = verdicts.text or [None] * rows
-    fates = ["dropped" if new[row] is None else "changed" for row in marked]
-    named = documents.select(["id", "source", "path"]).take(marked).to_pydict()
-    columns = named | {
-        "step": [step] * len(marked),
-        "fate": fates,
-        "reason": [verdicts.reason[row] for row in marked],
-        "value": [verdicts.value[row] for row in marked],
-        "threshold": [verdicts.threshold[row] for row in marked],
-        "detail": [verdicts.detail[row] if verdicts.detail else "" for row in marked],
-    }
-    if verdicts.text is not None:
-        old = strings(documents, "text")
-        text = pa.array([was if now is None else now for was, now in zip(old, new, strict=True)], pa.string())
-        documents = documents.set_column(documents.schema.get_field_index("text"), "text", text)
-    dropped = {row for row, fate in zip(marked, fates, strict=True) if fate == "dropped"}
-    kept = documents.filter(pa.array([row not in dropped for row in range(rows)], pa.bool_()))
-    return kept, pa.table(columns, schema=LEDGER_SCHEMA)
+def _write_reports(job: JudgeJob, out: Work, names: list[str]) -> None:
+    rules = [
+        {"step": name, "reason": rule.reason, "measure": f"{name}.{rule.measure}"}
+        | {key: value for key in ("at_least", "at_most") if abs(value := getattr(rule, key)) != float("inf")}
+        for name, step in ready(job)
+        if isinstance(step, Ruled)
+        for rule in step.rules()
+    ]
+    write_text(out.file("rules.json"), json.dumps(rules, indent=1) + "\n")
+    if job.decontaminate.paths:
+        with TableWriter[Any](out.file("decontamination.parquet"), HITS_SCHEMA) as file:
+            for name in names:
+                file.write(pq.read_table(job.work / "hits" / name))
 
 
-class _Judge(Protocol):
-    def judge(self, documents: pa.Table) -> Verdicts: ...
+def _scrubbed(recipe: Curate, work: Path) -> dict[str, Any]:
+    """How much of planted secrets the privacy step takes out of texts of this corpus, per kind."""
+    step: Any = next((step for name, step in named(recipe.steps) if name == "privacy"), None)
+    if step is None:
+        return {}
+    from groundup.text.canaries import plant, recall  # what makes and finds secrets loads much
+
+    table = next(iter_tables(work), DOCUMENT_SCHEMA.empty_table())
+    planted = plant(strings(table.slice(0, 100), "text"), seed=0, regions=step.regions)
+    found = recall(step, planted)
+    asked = {kind: share for kind, share in found.items() if kind.removeprefix("obfuscated_") in step.kinds}
+    return {"canary_recall": asked}
 
 
-@dataclass
-class _Tally:
-    """Counts of documents and bytes of text, in all and per source."""
-
-    count: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    changed: Counter[str] = field(default_factory=Counter)
-    bytes: Counter[str] = field(default_factory=Counter)
-    sources: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-
-    def read(self, table: pa.Table) -> None:
-        self._add(table, "read")
-
-    def keep(self, table: pa.Table) -> None:
-        self._add(table, "kept")
-
-    def note(self, entries: pa.Table) -> None:
-        """Count a step's ledger."""
-        for fate, reason in zip(strings(entries, "fate"), strings(entries, "reason"), strict=True):
-            if fate == "dropped":
-                self.count["dropped"] += 1
-                self.reasons[reason] += 1
-            else:
-                self.changed[reason] += 1
-
-    def _add(self, table: pa.Table, what: str) -> None:
-        sizes = pc.binary_length(table.column("text")).to_pylist()
-        self.count[what] += len(sizes)
-        self.bytes[what] += sum(sizes)
-        for source, size in zip(strings(table, "source"), sizes, strict=True):
-            self.sources[source][f"documents_{what}"] += 1
-            self.sources[source][f"bytes_{what}"] += size
-
-    def metrics(self) -> dict[str, Any]:
-        names = ("documents_read", "documents_kept", "bytes_read", "bytes_kept")
+def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:
+    def groups(kind: str) -> dict[str, dict[str, int]]:
         return {
-            "documents_read": self.count["read"],
-            "documents_kept": self.count["kept"],
-            "documents_dropped": self.count["dropped"],
-            "bytes_read": self.bytes["read"],
-            "bytes_kept": self.bytes["kept"],
-            "reasons": dict(self.reasons.most_common()),
-            "changed": dict(self.changed.most_common()),
-            "sources": {
-                source: {n: counts[n] for n in names} for source, counts in sorted(self.sources.items())
-            },
+            name.split(" ", 1)[1]: dict(count)
+            for name, count in totals.items()
+            if name.startswith(f"{kind} ")
         }
+
+    keys = ("documents_read", "documents_kept", "bytes_read", "bytes_kept")
+    sources = {
+        name: {key: count.get(key, 0) for key in keys} for name, count in sorted(groups("source").items())
+    }
+    total = {key: sum(count[key] for count in sources.values()) for key in keys}
+    dropped = totals.get("reasons", Counter()).total()
+    assert total["documents_read"] == total["documents_kept"] + dropped, (total, dropped)
+    return total | {
+        "documents_dropped": dropped,
+        "reasons": dict(totals.get("reasons", Counter()).most_common()),
+        "changed": dict(totals.get("changed", Counter()).most_common()),
+        "sources": sources,
+        "steps": groups("step"),
+        "languages": dict(sorted(groups("language").items(), key=lambda item: -item[1]["documents"])),
+        "decontamination": dict(totals.get("decontamination", {})),
+        "mix": dict(totals.get("mix", {})),
+    }
+
+
+def _tell(out: Work, metrics: dict[str, Any]) -> None:
+    out.say(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
+    if metrics["reasons"]:
+        out.say(f"dropped, each named in {LEDGER}/: {spell_reasons(Counter(metrics['reasons']))}")

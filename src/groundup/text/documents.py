@@ -1,7 +1,7 @@
-"""Documents and the ledger on disk: Parquet, written in one pass, read row group by row group.
+"""Documents and the ledger on disk: folders of Parquet shards, written in one pass, read row group by row group.
 
 in:  documents (or tables of them), and what was decided about each
-out: documents.parquet and ledger.parquet; the same rows give the same bytes
+out: documents/00000.parquet ..., ledger/00000.parquet ...; the same rows give the same bytes
 """
 
 from collections import Counter
@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from groundup.core.durable import appear, part_name
 from groundup.core.records import Document
 
-DOCUMENTS_FILE = "documents.parquet"
-LEDGER_FILE = "ledger.parquet"
+DOCUMENTS = "documents"
+LEDGER = "ledger"
 
 DOCUMENT_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in Document.__dataclass_fields__])
 ROW_GROUP_ROWS = 1024
@@ -59,13 +60,18 @@ LEDGER_SCHEMA = pa.schema(
 
 
 class TableWriter(Generic[Row]):
-    """Rows of one record type -> one Parquet file. A context manager; an old file at `path` is replaced."""
+    """Rows of one record type -> one Parquet file. A context manager; the file appears whole when it is left.
+
+    Without a row there is still a file, unless the context is left by an exception.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.schema, self.rows = path, schema, 0
+        self.path, self.schema, self.rows, self.bytes = path, schema, 0, 0
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
-        self._writer: Any = pq.ParquetWriter(path, schema, compression="zstd", version="2.6")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = part_name(path)
+        self._writer: Any = pq.ParquetWriter(self._part, schema, compression="zstd", version="2.6")
 
     def write(self, rows: pa.Table | Iterable[Row]) -> None:
         """Append a table of this schema, or any number of records."""
@@ -73,6 +79,7 @@ class TableWriter(Generic[Row]):
         if not table.num_rows:
             return
         self.rows += table.num_rows
+        self.bytes += table.nbytes
         self._waiting.append(table)
         self._waiting_rows += table.num_rows
         self._waiting_bytes += table.nbytes
@@ -80,9 +87,10 @@ class TableWriter(Generic[Row]):
             self._flush()
 
     def close(self) -> None:
-        """Write what still waits and the file's footer."""
+        """Write what still waits and the file's footer, and make the file appear, durably."""
         self._flush()
         self._writer.close()
+        appear(self._part, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +98,11 @@ class TableWriter(Generic[Row]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self._writer.close()
+            self._part.unlink()
 
     def _table(self, rows: Iterable[Row]) -> pa.Table:
         listed = list(rows)
@@ -133,11 +145,33 @@ def _groups(table: pa.Table) -> Iterator[pa.Table]:
         start = end
 
 
-def iter_tables(path: Path) -> Iterator[pa.Table]:
-    """The row groups of a Parquet file in file order; for a folder, of its `documents.parquet`."""
-    with pq.ParquetFile(path / DOCUMENTS_FILE if path.is_dir() else path) as file:
+def shards(folder: Path) -> list[Path]:
+    """The Parquet files of a folder in their order."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def iter_tables(artifact_path: Path, folder: str = DOCUMENTS) -> Iterator[pa.Table]:
+    """The row groups of an artifact's documents (or ledger), shard by shard."""
+    for shard in shards(artifact_path / folder):
+        yield from iter_groups(shard)
+
+
+def iter_groups(shard: Path) -> Iterator[pa.Table]:
+    """The row groups of one Parquet file; no more than one in memory."""
+    with pq.ParquetFile(shard) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
+
+
+def read_rows(folder: Path, places: Iterable[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+    """The rows at `places` (shard name, first row, number of rows), reading only the row groups they lie in."""
+    for name, first, count in places:
+        at = 0
+        for table in iter_groups(folder / name):
+            low, high = max(first - at, 0), min(first + count - at, table.num_rows)
+            if low < high:
+                yield from table.slice(low, high - low).to_pylist()
+            at += table.num_rows
 
 
 def strings(table: pa.Table, column: str) -> list[str]:
@@ -146,10 +180,9 @@ def strings(table: pa.Table, column: str) -> list[str]:
     return values
 
 
-def count_rows(path: Path) -> int:
-    """Rows of a Parquet file (or of a folder's `documents.parquet`), from its footer alone."""
-    rows: int = pq.read_metadata(path / DOCUMENTS_FILE if path.is_dir() else path).num_rows
-    return rows
+def count_rows(artifact_path: Path, folder: str = DOCUMENTS) -> int:
+    """Rows of an artifact's documents (or ledger), from the shards' footers alone."""
+    return sum(pq.read_metadata(shard).num_rows for shard in shards(artifact_path / folder))
 
 
 def read_documents(artifact_path: Path) -> Iterator[Document]:
@@ -162,7 +195,7 @@ def read_documents(artifact_path: Path) -> Iterator[Document]:
 
 def read_ledger(artifact_path: Path) -> Iterator[LedgerEntry]:
     """The ledger of an artifact, in the order in which things happened."""
-    for table in iter_tables(artifact_path / LEDGER_FILE):
+    for table in iter_tables(artifact_path, LEDGER):
         for row in table.to_pylist():
             yield LedgerEntry(**row)
 

@@ -39,7 +39,7 @@ def irregular(mode: int) -> str:
 
 
 @contextmanager
-def open_regular(path: Path, max_bytes: int) -> Iterator[BufferedReader]:
+def open_regular(path: Path, max_bytes: int | None = None) -> Iterator[BufferedReader]:
     """Open a regular file of at most `max_bytes`. Raises Unreadable, also for errors during reading."""
     try:
         # Looked at before it is opened: opening a device can already do something (a tape rewinds).
@@ -67,9 +67,9 @@ def hash_regular(path: Path, max_bytes: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refuse(status: os.stat_result, max_bytes: int) -> None:
+def _refuse(status: os.stat_result, max_bytes: int | None) -> None:
     reason = "symlink" if stat.S_ISLNK(status.st_mode) else irregular(status.st_mode)
     if reason:
         raise Unreadable(reason)
-    if status.st_size > max_bytes:
+    if max_bytes is not None and status.st_size > max_bytes:
         raise Unreadable("too_large", value=status.st_size, threshold=max_bytes)

@@ -49,7 +49,8 @@ def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
             matched = True
             if root.folder / file.path not in seen:
                 seen.add(root.folder / file.path)
-                yield SourceFile(labels[root.folder] + file.path, file.location, file.aside, file.detail)
+                label = labels[root.folder]
+                yield SourceFile(label + file.path, file.location, file.aside, file.detail, _bytes(file))
         if not matched:
             raise DataError(
                 f"paths: {root.pattern!r} matches no file. Looked in {root.folder}. Check the spelling."
@@ -149,6 +150,13 @@ def _link(path: Path, root: Path) -> SourceFile:
         loop = real == path.parent or real in path.parents
         return SourceFile(name, path, "symlink_loop" if loop else "symlink_to_folder", _printable(target))
     return SourceFile(name, real, irregular(mode))
+
+
+def _bytes(file: SourceFile) -> int:
+    try:
+        return 0 if file.aside else os.lstat(file.location).st_size
+    except OSError:  # gone meanwhile; whoever opens it says so
+        return 0
 
 
 def _refused(path: Path) -> str:

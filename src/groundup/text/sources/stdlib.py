@@ -8,12 +8,17 @@ import ast
 import os
 import sysconfig
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import Field
 
 from groundup.core.errors import DataError
-from groundup.core.recipe import Recipe
 from groundup.text.decode import Undecodable, decode
-from groundup.text.sources import Note, SourceFile, Text
+from groundup.text.regular import open_regular
+from groundup.text.sources import Note, SourceFile, SourceRecipe, Text
 
 TOPICS = "pydoc_data/topics.py"
 # Test suites by whatever name, other people's packages, and what the build of the interpreter left behind.
@@ -22,18 +27,14 @@ _NOT_LIBRARY = frozenset(
 )
 
 
-class Stdlib(Recipe):
-    """Takes no settings: it is whatever Python runs it."""
+_MOST_BYTES = 16 << 20
+"""No module comes near it."""
 
-    @property
-    def licence(self) -> str:
-        """The standard library's licence."""
-        return "PSF-2.0"
 
-    @property
-    def max_file_bytes(self) -> int:
-        """No module comes near it."""
-        return 16 << 20
+class Stdlib(SourceRecipe):
+    """Nothing to choose: it is whatever Python runs it."""
+
+    licence: str = Field(default="PSF-2.0", description="the standard library's licence")
 
     def files(self) -> Iterator[SourceFile]:
         """The library's modules by path. Raises DataError if this Python came without sources."""
@@ -51,19 +52,23 @@ class Stdlib(Recipe):
                 "Use another Python, or your own files with --data FOLDER."
             )
         for path in sorted(found):
-            yield SourceFile(path, root / path)
+            yield SourceFile(path, root / path, bytes=(root / path).lstat().st_size)
 
-    def read(self, path: str, data: bytes) -> Iterator[Text | Note]:
+    def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:
+        """The module's bytes. Raises Unreadable."""
+        return open_regular(Path(file.location), _MOST_BYTES)
+
+    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[Text | Note]:
         """The module as one document; the reference as one for each topic."""
         try:
-            decoded = decode(data)
+            decoded = decode(file.read())
         except Undecodable as error:
             yield Note("aside", error.reason, value=error.value, threshold=error.threshold)
             return
         if not decoded.text.strip():
             yield Note("aside", "empty")
         elif path == TOPICS:
-            for topic, text in sorted(_topics(decoded.text).items()):
+            for topic, text in sorted(_topics(decoded.text).items())[skip:]:
                 yield Text(text, topic, f"{TOPICS.removesuffix('.py')}/{topic}")
         else:
             if decoded.reason:

@@ -1,23 +1,26 @@
 """Slot: what decides about documents. One file per step; each satisfies `Step`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-import pyarrow as pa
+import numpy as np
+from numpy.typing import NDArray
 
-# Scripts without spaces between words: there a character counts as a word.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-WORD = rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+"
-"""A word as Arrow's regular expressions (RE2) find it."""
+from groundup.text.batch import Batch
+
+Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """One verdict per document of a table, column by column.
+    """One verdict per document of a batch, column by column.
 
     `reason` is None for a document that passes. With a reason and no replaced `text` it is dropped; with both
     it is kept, changed. `value` and `threshold` are the numbers behind it, `detail` words for the ledger.
+    `measures` has every value that was measured, also of documents that pass; NaN where it wasn't.
+    `language` replaces the documents' language.
     """
 
     reason: Sequence[str | None]
@@ -25,33 +28,61 @@ class Verdicts:
     threshold: Sequence[float | None]
     detail: Sequence[str] | None = None
     text: Sequence[str | None] | None = None
+    measures: Mapping[str, Values] = field(default_factory=dict)
+    language: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A bound on one measure: a document outside `at_least <= value <= at_most` is dropped for `reason`."""
+
+    reason: str
+    measure: str
+    at_least: float = -np.inf
+    at_most: float = np.inf
 
 
 class Step(Protocol):
     """Judges documents one batch at a time; what it says of one doesn't depend on the others."""
 
-    def judge(self, documents: pa.Table) -> Verdicts:
-        """A verdict for every row of `documents` (DOCUMENT_SCHEMA)."""
+    def judge(self, batch: Batch) -> Verdicts:
+        """A verdict for every row of the batch."""
 
 
-class Rules:
-    """Several rules over one table: the first one that a document breaks is its reason."""
+@runtime_checkable
+class Ruled(Protocol):
+    """A step whose verdicts are bounds on measures; `groundup inspect` draws them."""
 
-    def __init__(self, rows: int) -> None:
-        self.reason: list[str | None] = [None] * rows
-        self.value: list[float | None] = [None] * rows
-        self.threshold: list[float | None] = [None] * rows
+    def rules(self) -> tuple[Rule, ...]:
+        """The bounds, in the order in which they are looked at."""
 
-    def broken(self, reason: str, values: Sequence[float], threshold: float, above: bool = True) -> None:
-        """Every document whose value is above (or below) the threshold breaks the rule `reason`."""
-        for row, value in enumerate(values):
-            if self.reason[row] is None and (value > threshold if above else value < threshold):
-                self.reason[row], self.value[row], self.threshold[row] = (
-                    reason,
-                    float(value),
-                    float(threshold),
-                )
 
-    def verdicts(self) -> Verdicts:
-        """What the rules said."""
-        return Verdicts(self.reason, self.value, self.threshold)
+@runtime_checkable
+class Classified(Protocol):
+    """A step that needs a trained classifier, by the name it has in the blueprint."""
+
+    classifier: str
+
+    def load(self, model: Path) -> Step:
+        """The step, ready to judge with the classifier in the folder `model`."""
+
+
+def by_rules(measures: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> Verdicts:
+    """Every document's reason is the first rule that it breaks. A value that is NaN breaks none."""
+    reason: list[str | None] = [None] * rows
+    value: list[float | None] = [None] * rows
+    threshold: list[float | None] = [None] * rows
+    free = np.ones(rows, dtype=bool)
+    for rule in rules:
+        values = measures[rule.measure]
+        low, high = values < rule.at_least, values > rule.at_most
+        for row in np.flatnonzero((low | high) & free):
+            reason[row], value[row] = rule.reason, float(values[row])
+            threshold[row] = float(rule.at_least if low[row] else rule.at_most)
+        free &= ~(low | high)
+    return Verdicts(reason, value, threshold, measures=measures)
+
+
+def passed(rows: int) -> Verdicts:
+    """Nothing to say of any document."""
+    return Verdicts([None] * rows, [None] * rows, [None] * rows)

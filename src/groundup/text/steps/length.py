@@ -4,12 +4,12 @@ in:  documents
 out: drops with `too_few_chars`, `too_many_chars`, `too_few_words`
 """
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 from pydantic import Field, model_validator
 
 from groundup.core.recipe import Recipe
-from groundup.text.steps import WORD, Rules, Verdicts
+from groundup.text.batch import Batch
+from groundup.text.steps import Rule, Verdicts, by_rules
 
 
 class Length(Recipe):
@@ -27,13 +27,18 @@ class Length(Recipe):
             )
         return self
 
-    def judge(self, documents: pa.Table) -> Verdicts:
+    def rules(self) -> tuple[Rule, ...]:
+        """Bounds on `chars` and `words`."""
+        return (
+            Rule("too_few_chars", "chars", at_least=self.min_chars),
+            Rule("too_many_chars", "chars", at_most=self.max_chars),
+            Rule("too_few_words", "words", at_least=self.min_words),
+        )
+
+    def judge(self, batch: Batch) -> Verdicts:
         """Count, then compare."""
-        text = documents.column("text")
-        chars = pc.utf8_length(text).to_pylist()
-        rules = Rules(documents.num_rows)
-        rules.broken("too_few_chars", chars, self.min_chars, above=False)
-        rules.broken("too_many_chars", chars, self.max_chars)
-        words = pc.count_substring_regex(text, WORD).to_pylist()
-        rules.broken("too_few_words", words, self.min_words, above=False)
-        return rules.verdicts()
+        measures = {
+            "chars": batch.chars.astype(np.float64),
+            "words": batch.words.counts.astype(np.float64),
+        }
+        return by_rules(measures, self.rules(), batch.rows)

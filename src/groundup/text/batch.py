@@ -1,0 +1,167 @@
+"""A few hundred documents as arrays: what every step works on, and what several of them need is made once.
+
+in:  a table of documents (DOCUMENT_SCHEMA)
+out: their bytes end to end, words, lines, and which of them are source code
+"""
+
+import re
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from groundup.text.characters import content
+from groundup.text.documents import strings
+from groundup.text.words import (
+    Bytes,
+    Ints,
+    Pieces,
+    Runs,
+    lines,
+    paragraphs,
+    plain_words,
+    trimmed_lines,
+    words,
+)
+
+CODE = re.compile(
+    r"\.(pyi?|[ch]|cc|[ch]pp|cu|java|[jt]sx?|go|rs|rb|php|sh|sql|swift|kt|scala|cs|lua|r|jl|pl|hs|mli?|exs?|erl|clj"
+    r"|el|lisp|dart|zig|nim|vue|svelte|fsx?|f90|mm?|sol|tf|ps1|bat|proto|groovy|gradle|cmake|css|s[ac]ss|less|xml|json"
+    r"|toml|ya?ml|cfg|ini)(#\w+)*$",
+    re.IGNORECASE,
+)
+"""Paths of source code, also of its parts (`big.py#part2`)."""
+
+
+class Batch:
+    """Documents, and lazily what is known of their texts. A step that changes texts makes a new batch."""
+
+    def __init__(self, documents: pa.Table) -> None:
+        self.documents = documents
+        self.rows: int = documents.num_rows
+
+    def strings(self, column: str) -> list[str]:
+        """A column as a list."""
+        return strings(self.documents, column)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """[rows]"""
+        return self.strings("text")
+
+    @cached_property
+    def text(self) -> Any:
+        """[rows] as one Arrow array, for Arrow's own functions."""
+        column = self.documents.column("text")
+        return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+    @cached_property
+    def data(self) -> Bytes:
+        """The UTF-8 of all texts, end to end."""
+        return _buffers(self.text)[0]
+
+    @cached_property
+    def offsets(self) -> Ints:
+        """[rows + 1]: where each text begins in `data`."""
+        return _buffers(self.text)[1]
+
+    @cached_property
+    def bytes(self) -> Ints:
+        """[rows]: bytes of each text."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def chars(self) -> Ints:
+        """[rows]: characters of each text."""
+        return np.asarray(pc.utf8_length(self.text).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+    @cached_property
+    def words(self) -> Pieces:
+        """What stands between white space, as the rules for web pages count words."""
+        return words(self.data, self.offsets)
+
+    @cached_property
+    def lines(self) -> Pieces:
+        """Lines that aren't empty."""
+        return lines(self.data, self.offsets)
+
+    @cached_property
+    def trimmed_lines(self) -> Runs:
+        """Lines with words in them, without the white space around: what rules count as lines."""
+        return trimmed_lines(self.words)
+
+    @cached_property
+    def paragraphs(self) -> Runs:
+        """What stands between blank lines, without the white space around."""
+        return paragraphs(self.words)
+
+    @cached_property
+    def plain_words(self) -> Pieces:
+        """Lower-cased words without punctuation, as duplicates and evaluation items are compared."""
+        return plain_words(*_buffers(pc.utf8_lower(self.text)))
+
+    @cached_property
+    def is_code(self) -> NDArray[np.bool_]:
+        """[rows]: whether the path ends like source code; rules made for prose pass over it."""
+        return np.array([CODE.search(path) is not None for path in self.strings("path")], dtype=bool)
+
+    @cached_property
+    def content(self) -> Bytes:
+        """[bytes]: LETTER or DIGIT for the first byte of one, 0 for all others."""
+        return content(self.data)
+
+    @cached_property
+    def letters_per_word(self) -> Ints:
+        """[rows]: 1; for a text mostly in a script without spaces, how many of its letters make a word, about."""
+        letters = self.words.begins_in("unspaced")
+        mean = self.words.per_document(np.maximum(letters, 1)) / np.maximum(self.words.counts, 1)
+        return np.where(self.mostly(letters > 0), np.rint(mean), 1).astype(np.int64)
+
+    @cached_property
+    def word_counts(self) -> NDArray[np.float64]:
+        """[rows]: words, as a dictionary would count them; estimated for scripts without spaces."""
+        return self.words.counts / self.letters_per_word
+
+    @cached_property
+    def is_unmarked(self) -> NDArray[np.bool_]:
+        """[rows]: whether a text is mostly in a script (Thai, Lao) in which nothing marks the end of a sentence."""
+        return self.mostly(self.words.begins_in("unmarked") > 0)
+
+    def mostly(self, words: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """[rows]: whether more than half of each text's words are marked; `words` [words]."""
+        return self.words.per_document(words) > self.words.counts / 2
+
+    @cached_property
+    def line_ends(self) -> Ints:
+        """[rows]: line ends in each text."""
+        return self.count(self.data == ord("\n"))
+
+    def count(self, marks: NDArray[np.bool_]) -> Ints:
+        """[rows]: how many bytes of each text are marked; `marks` [bytes]."""
+        return np.diff(np.searchsorted(np.flatnonzero(marks), self.offsets))
+
+    def of_prose(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """[rows]: `values` of prose; NaN, which breaks no rule, for source code."""
+        return np.where(self.is_code, np.nan, values)
+
+
+def share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
+    """part / whole, and 0 where there is nothing."""
+    shares = np.zeros(len(whole))
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares
+
+
+def _buffers(texts: Any) -> tuple[Bytes, Ints]:
+    """An Arrow string array as bytes from its first text on, and offsets that begin at 0."""
+    assert texts.null_count == 0, texts.null_count
+    _, offsets, data = texts.buffers()
+    width = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    if not len(texts):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    at = np.frombuffer(offsets, width)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    whole = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+    return whole[at[0] : at[-1]], at - at[0]

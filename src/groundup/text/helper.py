@@ -1,0 +1,64 @@
+"""A program kept running beside this process, that answers requests over its standard input and output.
+
+in:  a command
+out: its two pipes; it ends with this process, and another is started when it died
+"""
+
+import functools
+import os
+import subprocess
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import BinaryIO
+
+
+class Helper:
+    """One running program. Hold `lock` from a request to the end of its answer."""
+
+    def __init__(self, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdin and self._process.stdout
+        self.requests: BinaryIO = self._process.stdin  # type: ignore[assignment]
+        self.answers: BinaryIO = self._process.stdout  # type: ignore[assignment]
+        self.lock = threading.RLock()
+        self.stop = weakref.finalize(self, _stop, self._process, os.getpid())
+
+    @property
+    def running(self) -> bool:
+        """Whether it is still there."""
+        return self._process.poll() is None
+
+
+def helper(command: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> Helper:
+    """The running program for this command. Another process, also a forked one, gets its own."""
+    found = _started(command, environment, os.getpid())
+    if not found.running:
+        found.stop()
+        _started.cache_clear()
+        found = _started(command, environment, os.getpid())
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _started(command: tuple[str, ...], environment: tuple[tuple[str, str], ...], owner: int) -> Helper:
+    return Helper(command, dict(environment))
+
+
+def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
+    """End the program; a fork of its owner only closes its own copies of the pipes."""
+    if os.getpid() == owner:
+        process.kill()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe
+        try:
+            pipe.close()
+        except BrokenPipeError:  # a request that it didn't live to read
+            continue
+    process.wait()

@@ -1,0 +1,124 @@
+"""The shards that one task of acquire writes, and how far it has come.
+
+in:  documents and ledger entries, one after another
+out: documents/00012-000.parquet ..., ledger/00012-000.parquet ...; which rows belong to which file
+
+Where a shard ends depends on the rows alone, so a task that was stopped, or that took rows from an earlier build,
+writes the same bytes as one that read everything in one go.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from groundup.core.durable import write_text
+from groundup.core.records import Document
+from groundup.text.documents import DOCUMENTS, LEDGER, DocumentWriter, LedgerEntry, LedgerWriter, TableWriter
+
+SHARD_BYTES = 16 << 20
+"""About how much text a shard of documents holds."""
+LEDGER_ROWS = 1 << 16
+
+Row = TypeVar("Row")
+TALLIES = ("counts", "files_aside", "records_aside", "changed")
+
+
+class Stream(Generic[Row]):
+    """Rows of one kind on their way into shards. `weight` of a row counts towards `limit`."""
+
+    def __init__(
+        self, folder: Path, task: int, writer: Callable[[Path], TableWriter[Row]], limit: int
+    ) -> None:
+        self.folder, self.task, self.writer, self.limit = folder, task, writer, limit
+        self.shard, self.weight = 0, 0
+        self.waiting: list[Row] = []
+        self.places: list[list[Any]] = []
+        """[shard, first row, rows]: where the rows of the file under way lie."""
+
+    def add(self, row: Row, weight: int = 1) -> None:
+        """The next row. Closes the shard when that is full."""
+        name = f"{self.task:05d}-{self.shard:03d}.parquet"
+        if self.places and self.places[-1][0] == name:
+            self.places[-1][2] += 1
+        else:
+            self.places.append([name, len(self.waiting), 1])
+        self.waiting.append(row)
+        self.weight += weight
+        if self.weight >= self.limit:
+            self.close()
+
+    def close(self) -> None:
+        """Write what waits, if anything does."""
+        if self.waiting:
+            with self.writer(self.folder / f"{self.task:05d}-{self.shard:03d}.parquet") as file:
+                file.write(self.waiting)
+            self.waiting, self.weight, self.shard = [], 0, self.shard + 1
+
+
+class TaskShards:
+    """Both streams of a task, its counts, and the lines of the files it has finished."""
+
+    def __init__(self, folder: Path, task: int) -> None:
+        self.documents: Stream[Document] = Stream(folder / DOCUMENTS, task, DocumentWriter, SHARD_BYTES)
+        self.ledger: Stream[LedgerEntry] = Stream(folder / LEDGER, task, LedgerWriter, LEDGER_ROWS)
+        self.tally: dict[str, Counter[str]] = {name: Counter() for name in TALLIES}
+        self.lines: list[dict[str, Any]] = []
+        self.records = 0
+        """Records of the file under way that were read: what to skip after a stop."""
+        self._noted = 0
+        self._state = folder / "resume" / "acquire-shards" / f"{task:05d}.json"
+        if self._state.exists():
+            self._resume(json.loads(self._state.read_text(encoding="utf-8")))
+
+    def add(self, documents: list[Document], entries: list[LedgerEntry]) -> None:
+        """What one record of the file under way gave."""
+        for entry in entries:
+            self.ledger.add(entry)
+        for document in documents:
+            size = len(document.text.encode())
+            self.documents.add(document, size)
+            self.tally["counts"].update(documents=1, bytes_text=size)
+
+    def end_record(self) -> None:
+        """A record is done. After a shard of documents was closed, note how far the task is."""
+        self.records += 1
+        if self.documents.shard > self._noted and not self.documents.waiting:
+            self._note()
+
+    def end_file(self, line: dict[str, Any]) -> None:
+        """The file under way is done; `line` is what sources.jsonl says of it."""
+        places = {DOCUMENTS: self.documents.places, LEDGER: self.ledger.places}
+        self.lines.append(line | {"rows": places})
+        self.documents.places, self.ledger.places, self.records = [], [], 0
+
+    def finish(self) -> dict[str, Any]:
+        """Close both streams; the lines and the counts as plain JSON."""
+        self.documents.close()
+        self.ledger.close()
+        return {"files": self.lines} | {name: dict(count) for name, count in self.tally.items()}
+
+    def _note(self) -> None:
+        self._noted = self.documents.shard
+        said = {
+            "documents": [self.documents.shard, self.documents.places],
+            "ledger": [
+                self.ledger.shard,
+                self.ledger.places,
+                [asdict(entry) for entry in self.ledger.waiting],
+            ],
+            "tally": self.tally,
+            "lines": self.lines,
+            "records": self.records,
+        }
+        write_text(self._state, json.dumps(said))
+
+    def _resume(self, said: dict[str, Any]) -> None:
+        self.documents.shard, self.documents.places = said["documents"]
+        self.ledger.shard, self.ledger.places, entries = said["ledger"]
+        self.ledger.waiting = [LedgerEntry(**entry) for entry in entries]
+        self.ledger.weight = len(entries)
+        self.tally = {name: Counter(count) for name, count in said["tally"].items()}
+        self.lines, self.records, self._noted = said["lines"], said["records"], self.documents.shard

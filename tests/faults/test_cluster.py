@@ -1,0 +1,59 @@
+"""A Ray cluster of two nodes: the same bytes as on one machine, also when a worker dies."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from groundup.core.recipe import Recipe, Site
+from groundup.text.batch import Batch
+from groundup.text.curate import Curate
+from groundup.text.steps import Verdicts, passed
+from groundup.text.steps.length import Length
+from text_world import crowd, run_acquire, run_curate
+
+# What a killed process leaves open is closed when its objects are collected.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
+class Deadly(Recipe):
+    """A step that kills its worker, once."""
+
+    flag: str = Field(default="", description="the file that says that it is still to be done")
+
+    def judge(self, batch: Batch) -> Verdicts:
+        flag = Path(self.flag)
+        if batch.rows and flag.exists():
+            flag.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return passed(batch.rows)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    utils = pytest.importorskip(
+        "ray.cluster_utils", reason="Ray isn't installed: pip install 'groundup[ray]'"
+    )
+    nodes = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes.address
+    nodes.shutdown()
+
+
+def test_a_cluster_gives_the_same_bytes_and_a_killed_worker_loses_nothing(
+    cluster: str, tmp_path: Path
+) -> None:
+    folder, flag = crowd(tmp_path / "pages"), tmp_path / "kill"
+    recipe = Curate(steps=(Length(), Deadly(flag=str(flag))))
+    here = run_acquire(tmp_path / "a" / "acquire-here", folder, max_document_bytes=8192)
+    kept = run_curate(tmp_path / "a" / "curate-here", here, recipe)
+    site = Site(ray=cluster)
+    there = run_acquire(tmp_path / "b" / "acquire-there", folder, max_document_bytes=8192, site=site)
+    assert there.files() == here.files()
+    flag.touch()
+    kept_there = run_curate(tmp_path / "b" / "curate-there", there, recipe, site=site)
+    assert not flag.exists(), "the worker was killed"
+    assert kept_there.files() == kept.files()
