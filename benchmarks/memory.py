@@ -9,6 +9,7 @@ A page that two processes share counts twice.
 """
 
 import argparse
+import itertools
 import json
 import random
 import subprocess
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 FILE_BYTES = 128_000_000
+WORDS = ["".join(parts) for parts in itertools.product(("la", "mo", "ti", "su", "ke"), repeat=5)]
 BLUEPRINT = """\
 name = "large"
 [[acquire.sources]]
@@ -37,7 +39,7 @@ shuffle = true
 
 
 def mutated(planted: Path, draw: random.Random) -> Iterator[str]:
-    """The planted texts over and over; from the second time on, one word in twenty is a number."""
+    """The planted texts over and over; from the second time on, one word in twenty is another one."""
     first = True
     while True:
         for shard in sorted((planted / "documents").glob("*.parquet")):
@@ -47,9 +49,9 @@ def mutated(planted: Path, draw: random.Random) -> Iterator[str]:
 
 
 def _mutated(text: str, draw: random.Random) -> str:
-    words = text.split(" ")
+    words, others = text.split(" "), WORDS[draw.randrange(1000) :]
     for _ in range(len(words) // 20):
-        words[int(draw.random() * len(words))] = str(draw.getrandbits(40))
+        words[int(draw.random() * len(words))] = others[int(draw.random() * 1000)]
     return " ".join(words)
 
 

@@ -104,8 +104,9 @@ class _Intake:
             self.line |= {"bytes": size, "sha256": sha256}
             if not self.shards.records:
                 self.shards.tally["counts"].update(files_read=1, bytes_read=size)
-                if self._unchanged(sha256):
-                    return str(self.line.get("aside", ""))
+                earlier = self._unchanged(sha256)
+                if earlier is not None:
+                    return earlier
             opened.seek(0)
             return self._records(self.source.read(self.file.path, opened, self.shards.records))
 
@@ -166,20 +167,18 @@ class _Intake:
             aside = "files_aside" if entry.path == self.file.path else "records_aside"
             self.shards.tally["changed" if entry.fate == "changed" else aside][entry.reason] += 1
 
-    def _unchanged(self, sha256: str) -> bool:
-        """Take the file's rows from an earlier build that read the same bytes."""
+    def _unchanged(self, sha256: str) -> str | None:
+        """Take the rows of a file with the same bytes from an earlier build, and its `aside`; None if there is none."""
         earlier = self.job.known.get(self.label)
         line = _index(earlier).get((self.label, self.file.path)) if earlier else None
         if earlier is None or line is None or line.get("sha256") != sha256:
-            return False
+            return None
         documents = [Document(**row) for row in read_rows(earlier / DOCUMENTS, line["rows"][DOCUMENTS])]
         entries = [LedgerEntry(**row) for row in read_rows(earlier / LEDGER, line["rows"][LEDGER])]
         self._count(entries)
         self.shards.add(documents, entries)
-        if "aside" in line:
-            self.line["aside"] = line["aside"]
         self.shards.tally["counts"]["files_unchanged"] += 1
-        return True
+        return str(line.get("aside", ""))
 
 
 def _sha256(file: BinaryIO) -> str:
