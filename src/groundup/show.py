@@ -124,12 +124,14 @@ def print_parts(as_json: bool) -> None:
     if as_json:
         _json(slots)
         return
-    table = _table(None, "slot", "use", "what it does", "fields")
+    out = _out()
     for slot, parts in slots.items():
+        out.print(Text(f"\n{slot}", style="bold"))
+        table = Table.grid(padding=(0, 2))
         for name, part in parts.items():
             fields = ", ".join(f"{key} = {value!r}" for key, value in part["fields"].items())
-            table.add_row(slot, name, Text(part["about"]), Text(fields))
-    _out().print(table)
+            table.add_row(Text(name, no_wrap=True), Text.assemble(part["about"], "\n", (fields, "bright_black")))
+        out.print(table)
 
 
 def _parts(slot: Slot) -> dict[str, Any]:

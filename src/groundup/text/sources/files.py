@@ -20,7 +20,10 @@ from groundup.text.sources import SourceFile
 
 
 class Files(ReadingRecipe):
-    """The person's own files. Where they lie is no part of what they are: the contents are fingerprinted."""
+    """Files, folders and globs of your own; everything below a folder is looked at.
+
+    Where they lie is no part of what they are: the contents are fingerprinted.
+    """
 
     not_identity: ClassVar[frozenset[str]] = ReadingRecipe.not_identity | {"paths"}
 

@@ -44,7 +44,10 @@ _IN_MEMORY, _CHUNK = 1 << 20, 1 << 20
 
 
 class Git(ReadingRecipe):
-    """A repository's tracked files. Where it lies is no part of what they are: blobs are named by their content."""
+    """The tracked files of a git repository, as they are at one revision.
+
+    Where it lies is no part of what they are: blobs are named by their content.
+    """
 
     not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
         "repository",

@@ -38,7 +38,10 @@ _TRY_AGAIN = {408, 429, 500, 502, 503, 504}
 
 
 class Hub(ReadingRecipe):
-    """A dataset's files. Where they lie is no part of what they are: the Hub names their contents."""
+    """The files of a dataset on the Hugging Face Hub, or on a mirror of it.
+
+    Where they lie is no part of what they are: the Hub names their contents.
+    """
 
     not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
         "dataset",

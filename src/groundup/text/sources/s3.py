@@ -27,7 +27,10 @@ _FIXED = re.compile(r"s3://[^*?\[{]*/")
 
 
 class S3(ReadingRecipe):
-    """Objects of a bucket. Where they lie is no part of what they are: the contents are fingerprinted."""
+    """Objects of a bucket in S3, MinIO or another store that speaks S3.
+
+    Where they lie is no part of what they are: the contents are fingerprinted.
+    """
 
     not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
         "urls",
