@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.cli import main
-from tiny import groundup
+from tiny import corpus, groundup
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -68,6 +68,9 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path, capsys: pytest.
         (["rnu"], "rnu"),
         (["show", "nobody"], "nobody"),
         (["chat"], "there is no complete run"),
+        (["inspect"], "there is no complete run in"),
+        (["inspect", "nobody"], "there is no complete run `nobody`"),
+        (["inspect", "nothing.toml"], "nothing.toml: there is no such file"),
         (["chat", "--temperature", "-1"], "--temperature -1.0: choose a number from 0 to 10"),
         (["init", "--preset", "stdlb"], "there is no preset `stdlb`. Did you mean `stdlib`?"),
     ],
@@ -121,6 +124,34 @@ def test_a_site_is_no_part_of_what_is_made(tmp_path: Path, capsys: pytest.Captur
     assert views[0] == views[1]
 
 
+def test_inspect_shows_a_corpus_before_and_after_curation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus(tmp_path / "texts")
+    (tmp_path / "texts" / "nothing.txt").write_text("")
+    groundup("init", "mine.toml", "--data", "texts")
+    groundup("run", "mine.toml", "--until", "acquire", "--quiet")
+    capsys.readouterr()
+    groundup("inspect", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["title"] == "texts"
+    assert said["curated"] is False and said["read"]["documents"] == 32
+    groundup("run", "mine.toml", "--until", "curate", "--quiet")
+    capsys.readouterr()
+    groundup("inspect", "mine.toml", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["curated"] and all(check["holds"] for check in said["checks"])
+    groundup("inspect", "--search", "module_7.py", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert [document["path"] for document in found] == ["module_7.py"]
+    groundup("inspect", "--document", found[0]["id"][:8])
+    assert "read_harbor" in capsys.readouterr().out
+    groundup("inspect", "--page", "corpus.html")
+    assert capsys.readouterr().out == "corpus.html\n" and (tmp_path / "corpus.html").stat().st_size > 40_000
+    assert "no document's id begins with `zz`" in refused(capsys, "inspect", "--document", "zz")
+
+
 def test_parts_are_listed_with_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
     groundup("parts", "--json")
     slots = json.loads(capsys.readouterr().out)
@@ -132,5 +163,5 @@ def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from groundup.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'numpy', 'pyarrow', 'pydantic'} & set(sys.modules), sorted(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("run", "status", "show", "diff", "chat", "init", "parts"):
+    for command in ("run", "status", "show", "inspect", "diff", "chat", "init", "parts"):
         assert f"  {command}" in done.stdout or f" {command} " in done.stdout

@@ -124,6 +124,40 @@ def show(
 
 
 @app.command
+def inspect(
+    what: str | None = None,
+    *,
+    document: str = "",
+    search: str = "",
+    limit: int = 20,
+    page: Path | None = None,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Show what became of the documents: what was kept, dropped and changed at every step, and why.
+
+    Parameters
+    ----------
+    what: name of a run (default: the newest), or a blueprint file, which means the run it is called
+    document: the whole story of the document whose id begins so
+    search: find documents that hold these words in path or text
+    limit: how many of them
+    page: write everything into this one HTML file
+    """
+    from groundup.show import newest_run
+    from groundup.text.inspect.command import Question, answer
+    from groundup.text.inspect.corpus import Corpus
+
+    store = _store(workspace)
+    if what and what.endswith(".toml"):
+        what = _plan(Path(what), [], [], None).name
+    name = what or newest_run(store)
+    stages = store.run(name)
+    corpus = Corpus(stages["acquire"].path, stages["curate"].path if "curate" in stages else None)
+    answer(corpus, name, Question(document, search, limit, page, as_json))
+
+
+@app.command
 def diff(a: str, b: str, *, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
     """Say in which fields and figures two runs differ, stage by stage.
 

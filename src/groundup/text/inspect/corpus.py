@@ -1,0 +1,60 @@
+"""Where a corpus lies, and what is known of every document in it, whether it is curated yet or not.
+
+in:  the folders of acquire and curate
+out: one row per document read: id, source, path, language, bytes, fate, and what was measured
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from groundup.text.documents import DOCUMENTS
+from groundup.text.inspect.scan import groups, rows_with, tables
+from groundup.text.inspect.story import KEPT
+
+MEASURES = "measures"
+CLUSTERS = "clusters.parquet"
+HITS = "decontamination.parquet"
+ABOUT = ("id", "source", "path", "bytes", "fate", "language")
+"""Columns of a row that say which document it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What acquire left and, once it is curated, what curate left."""
+
+    acquired: Path
+    curated: Path | None = None
+
+    def stages(self) -> list[tuple[str, Path]]:
+        """The folders by the name of the stage, in order."""
+        return [("acquire", self.acquired), *([("curate", self.curated)] if self.curated else [])]
+
+    def made(self, name: str) -> Path:
+        """A file or folder of curate; before curation, one that isn't there, and so has no rows."""
+        return (self.curated or self.acquired / "curated") / name
+
+    def measured(self) -> Iterator[pa.Table]:
+        """All rows. Before curation every document counts as kept."""
+        if self.curated:
+            yield from tables(self.curated / MEASURES)
+            return
+        for table in groups(self.acquired / DOCUMENTS, ["id", "source", "path", "language", "text"]):
+            size = pc.binary_length(table.column("text")).cast(pa.int64())
+            fate = pa.array([KEPT] * table.num_rows, pa.string())
+            yield table.drop_columns(["text"]).append_column("bytes", size).append_column("fate", fate)
+
+    def measured_of(
+        self, ids: Collection[str], columns: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """The rows of some documents, by id; `columns`: those wanted, None = all."""
+        if self.curated:
+            wanted_columns = None if columns is None else list(columns)
+            return {row["id"]: row for row in rows_with(self.curated / MEASURES, ids, wanted_columns)}
+        wanted = pa.array(sorted(ids), pa.string())
+        hits = (table.filter(pc.is_in(table.column("id"), value_set=wanted)) for table in self.measured())
+        return {row["id"]: row for table in hits for row in table.to_pylist()}

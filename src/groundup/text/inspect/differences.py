@@ -1,0 +1,100 @@
+"""Two texts -> what differs, word by word, short enough to read.
+
+in:  a text before and after
+out: Diff: pieces in both, only in one, and how much was left out
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from itertools import islice, takewhile
+
+from groundup.text.inspect.story import Diff
+
+CONTEXT = 60
+"""Characters shown around a change."""
+_WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
+_LINES = 4000
+"""Lines compared; what follows them isn't looked at."""
+_HUNK = 1500
+"""Characters of one change compared word by word."""
+
+
+def changes(before: str, after: str, room: int) -> Diff:
+    """Changed places with a little around each, until `room` characters are used up. Equal texts differ nowhere."""
+    if before == after:
+        return ()
+    old, new = before.splitlines(keepends=True)[:_LINES], after.splitlines(keepends=True)[:_LINES]
+    pieces: list[tuple[str, str]] = []
+    for op, i, j, k, m in SequenceMatcher(None, old, new).get_opcodes():
+        hunk = [("=", "".join(old[i:j]))] if op == "equal" else words("".join(old[i:j]), "".join(new[k:m]))
+        pieces += hunk
+    return shorten(_joined(pieces), room)
+
+
+def shorten(pieces: Sequence[tuple[str, str]], room: int) -> Diff:
+    """The changed places among `pieces`, with a little around each, until `room` characters are used up."""
+    shown: list[tuple[str, str]] = []
+    for number, (kind, text) in enumerate(pieces):
+        if kind == "=":
+            shown += _shortened(text, first=number == 0, last=number == len(pieces) - 1)
+        else:
+            shown.append((kind, text[:_HUNK]))
+        room -= len(shown[-1][1])
+        if room < 0 and number < len(pieces) - 1:
+            shown.append(("~", "more changes"))
+            break
+    return tuple(shown)
+
+
+def words(old: str, new: str) -> list[tuple[str, str]]:
+    """Both texts as pieces: those in both, and those in one of them only."""
+    head = _alike(old, new)
+    tail = _alike(old[head:][::-1], new[head:][::-1])
+    head -= _letters(reversed(old[:head]))  # a word is compared as a whole
+    tail -= _letters(iter(old[len(old) - tail :]))
+    end_old, end_new = len(old) - tail, len(new) - tail
+    a, b = _WORD.findall(old[head:end_old][:_HUNK]), _WORD.findall(new[head:end_new][:_HUNK])
+    pieces = [("=", old[:head])]
+    for op, i, j, k, m in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if op == "equal":
+            pieces.append(("=", "".join(a[i:j])))
+        else:
+            pieces += [("-", "".join(a[i:j])), ("+", "".join(b[k:m]))]
+    rest_old, rest_new = old[head:end_old][_HUNK:], new[head:end_new][_HUNK:]
+    pieces += [("-", rest_old), ("+", rest_new), ("=", old[end_old:])]
+    return _joined(pieces)
+
+
+def _alike(a: str, b: str) -> int:
+    """Characters that two texts have in common at their beginning."""
+    both = zip(a, b, strict=False)
+    return next((at for at, (x, y) in enumerate(both) if x != y), min(len(a), len(b)))
+
+
+def _letters(text: Iterator[str]) -> int:
+    """Letters and digits at the beginning: those of a word, unless it is endless."""
+    return sum(1 for _ in takewhile(str.isalnum, islice(text, CONTEXT)))
+
+
+def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Neighbours of a kind as one piece, none of them empty."""
+    out: list[tuple[str, str]] = []
+    for op, text in pieces:
+        if out and out[-1][0] == op:
+            out[-1] = (op, out[-1][1] + text)
+        elif text:
+            out.append((op, text))
+    return out
+
+
+def _shortened(text: str, first: bool, last: bool) -> list[tuple[str, str]]:
+    """An unchanged stretch: its ends, where something changed beside them."""
+    left, right = (0 if first else CONTEXT), (0 if last else CONTEXT)
+    gone = len(text) - left - right
+    if gone <= CONTEXT:
+        return [("=", text)]
+    middle = ("~", f"{gone:,} characters")
+    head, tail = text[:left], text[len(text) - right :]
+    head, tail = head[: head.rfind(" ") + 1] or head, tail[tail.find(" ") + 1 :]  # not within a word
+    return [piece for piece in (("=", head), middle, ("=", tail)) if piece[1]]

@@ -1,0 +1,174 @@
+"""One document's way through the corpus, by id or by search.
+
+in:  a Corpus, and an id, its beginning, or words
+out: DocumentStory
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from groundup.core.errors import DataError
+from groundup.text.documents import DOCUMENTS, LEDGER
+from groundup.text.inspect.corpus import ABOUT, CLUSTERS, HITS, Corpus
+from groundup.text.inspect.differences import changes
+from groundup.text.inspect.scan import groups, ids_like, rows_with, tables
+from groundup.text.inspect.story import Bound, DocumentStory, Event
+
+COMPARED = 100_000
+"""Characters of a text that are held in memory, compared, or shown, unless the whole text is asked for."""
+
+
+def document_story(corpus: Corpus, prefix: str) -> DocumentStory:
+    """The whole story, texts uncut, of the document (or file set aside) whose id begins with `prefix`.
+
+    Raises DataError if there is none, or more than one.
+    """
+    ledger = tables(corpus.acquired / LEDGER, ["id"])
+    found = ids_like(corpus.measured(), prefix, 9) or ids_like(ledger, prefix, 9)
+    if not found:
+        raise DataError(
+            f"no document's id begins with `{prefix}`. `groundup inspect --search WORDS` finds ids"
+        )
+    if len(found) > 1 and prefix not in found:
+        raise DataError(f"more than one document's id begins with `{prefix}`: {', '.join(found[:8])}")
+    id = prefix if prefix in found else found[0]
+    return stories(corpus, [id], room=None)[id]
+
+
+def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[DocumentStory]:
+    """The first `limit` documents that hold every one of `words` in path or text (case doesn't matter).
+
+    Their `text` is the place where the first word stands. Files set aside unread are found by path and reason.
+    """
+    wanted = words.split()
+    if not wanted:
+        raise DataError("search for what? `groundup inspect --search WORDS`")
+    places: dict[str, str] = {}
+    read = groups(corpus.acquired / DOCUMENTS, ["id", "path", "text"])
+    for row in _holding(read, wanted, ("path", "text"), limit):
+        places[row["id"]] = _around(row["text"], wanted[0])
+    about = corpus.measured_of(places, ABOUT)
+    found = [DocumentStory(**about[id], text=place) for id, place in places.items() if id in about]
+    ledger = tables(corpus.acquired / LEDGER)
+    for row in _holding(ledger, wanted, ("path", "reason", "detail"), limit - len(found)):
+        if row["fate"] == "aside" and row["id"] not in places:
+            fate = f"aside: {row['reason']}"
+            found.append(DocumentStory(row["id"], row["source"], row["path"], fate, text=row["detail"]))
+    return found
+
+
+def read_bounds(corpus: Corpus) -> list[Bound]:
+    """The rules of all steps, from rules.json."""
+    path = corpus.made("rules.json")
+    said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def bound(rule: dict[str, Any]) -> Bound:
+        measure = rule["measure"].removeprefix(rule["step"] + ".")
+        limits = (_finite(rule.get(side)) for side in ("at_least", "at_most"))
+        return Bound(rule["step"], rule["reason"], measure, *limits)
+
+    return [bound(rule) for rule in said]
+
+
+def stories(corpus: Corpus, ids: Collection[str], room: int | None) -> dict[str, DocumentStory]:
+    """What happened to each document. `room`: characters of text, None = all of them."""
+    events: dict[str, list[Event]] = defaultdict(list)
+    paths: dict[str, tuple[str, str]] = {}
+    for stage, folder in corpus.stages():
+        for row in rows_with(folder / LEDGER, ids):
+            paths.setdefault(row["id"], (row["source"], row["path"]))
+            said = {name: row[name] or "" for name in ("step", "fate", "reason", "detail")}
+            value, threshold = _finite(row["value"]), _finite(row["threshold"])
+            events[row["id"]].append(Event(stage, **said, value=value, threshold=threshold))
+    measured = corpus.measured_of(ids)
+    changed = {
+        id for id, said in events.items() if any(e.stage == "curate" and e.fate == "changed" for e in said)
+    }
+    texts = _texts(corpus, ids, room, changed)
+    twins = {row["id"]: (row["kept"], row["similarity"], row["kind"])
+             for row in rows_with(corpus.made(CLUSTERS), ids) if row["id"] != row["kept"]}  # fmt: skip
+    hits: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows_with(corpus.made(HITS), ids):
+        hits[row["id"]].append({name: row[name] for name in ("task", "item", "overlap", "text")})
+    return {
+        id: DocumentStory(
+            **_about(id, measured.get(id), paths.get(id), events[id]),
+            **texts.get(id, {}),
+            events=tuple(events[id]),
+            twin=twins.get(id),
+            hits=tuple(hits[id]),
+        )
+        for id in ids
+        if id in measured or id in paths
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """What JSON can say of a number; None for the rest."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _holding(
+    rows: Iterator[pa.Table], wanted: Sequence[str], columns: Sequence[str], limit: int
+) -> Iterator[dict[str, Any]]:
+    """The first `limit` rows that have every wanted word in one of the columns."""
+    left = limit
+    for table in rows:
+        if left <= 0:
+            return
+        hit = np.ones(table.num_rows, bool)
+        for word in wanted:
+            inside = np.zeros(table.num_rows, bool)
+            for name in columns:
+                met: Any = pc.match_substring(table.column(name), word, ignore_case=True)
+                inside |= pc.fill_null(met, False).to_numpy()
+            hit &= inside
+        found = table.filter(pa.array(hit)).slice(0, left).to_pylist()
+        left -= len(found)
+        yield from found
+
+
+def _about(
+    id: str, row: dict[str, Any] | None, place: tuple[str, str] | None, events: list[Event]
+) -> dict[str, Any]:
+    """The fields that measures/ knows; of a file that never became a document, those of its ledger."""
+    if row is None:
+        assert place is not None, id
+        noted = next((event for event in events if event.fate == "aside"), events[0])
+        return {"id": id, "source": place[0], "path": place[1], "fate": f"{noted.fate}: {noted.reason}"}
+    numbers = {
+        name: value for name, value in row.items() if isinstance(value, float) and math.isfinite(value)
+    }
+    return {name: row[name] for name in ABOUT} | {"measures": numbers}
+
+
+def _texts(
+    corpus: Corpus, ids: Collection[str], room: int | None, changed: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Per id: text, more, licence, and what the corpus has in its place."""
+    raw: dict[str, dict[str, Any]] = {}
+    for row in rows_with(corpus.acquired / DOCUMENTS, ids, ["id", "text", "licence"]):
+        most = COMPARED if room is not None and row["id"] in changed else room
+        raw[row["id"]] = {"text": row["text"][:most], "licence": row["licence"], "more": len(row["text"])}
+    for row in rows_with(corpus.made(DOCUMENTS), changed, ["id", "text"]):
+        before = raw[row["id"]]["text"]
+        after = row["text"] if room is None else row["text"][:COMPARED]
+        raw[row["id"]] |= {"changes": changes(before, after, room or COMPARED), "final": after[:room]}
+    for said in raw.values():
+        said["text"] = said["text"][:room]
+        said["more"] -= len(said["text"])
+    return raw
+
+
+def _around(text: str, word: str) -> str:
+    """The place in a text where a word stands; its beginning where it stands in the path alone."""
+    at = max(text.lower().find(word.lower()), 0)
+    start = max(at - 60, 0)
+    return f"{'...' if start else ''}{' '.join(text[start : at + 160].split())}{'...' if at + 160 < len(text) else ''}"

@@ -1,0 +1,182 @@
+"""A Story, as a terminal shows it: the same as the page, shorter.
+
+in:  Story
+out: tables on a rich Console; what documents say goes through `plain_text` and `one_line`
+"""
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from groundup.text.inspect.differences import shorten
+from groundup.text.inspect.story import Amount, Cluster, Histogram, SampleGroup, Story
+from groundup.text.inspect.terminal import difference, new_table, one_line, plain_text, spell_bytes
+
+_BAR = 24
+_SPARKS = " ▁▂▃▄▅▆▇█"
+_CLUSTERS = 3
+_DIFFERENCE = 400
+"""Characters shown of what differs between two duplicates."""
+
+
+def print_story(story: Story, console: Console) -> None:
+    """Funnel, sources, reasons, measures, samples, duplicates, and the sums that must come out."""
+    _funnel(story, console)
+    _sources(story, console)
+    _reasons(story, console)
+    _measures(story, console)
+    _samples(story, console)
+    _duplicates(story, console)
+    _findings(story, console)
+    for check in story.checks:
+        style = "green" if check.holds else "bold red"
+        console.print(Text("✓ " if check.holds else "✗ ", style) + plain_text(check.text))
+
+
+def _funnel(story: Story, console: Console) -> None:
+    read, kept = story.amount(), story.amount("")
+    files = sum(source.files for source in story.files)
+    packed = spell_bytes(sum(source.bytes for source in story.files))
+    done = f"{kept.documents:,} of {read.documents:,} documents kept" if story.curated else (
+        f"{read.documents:,} documents read, not curated yet")  # fmt: skip
+    title = f"{story.title}: {done}, from {files:,} files of {packed}"
+    table = new_table(title, "step", "<", ">changed", ">dropped", ">left", ">of read", ">text left")
+    levels = [("read", Amount(), read), *story.funnel()]
+    for step, gone, left in [*levels, ("kept", Amount(), kept)] if story.curated else levels:
+        part = _share(left, read)
+        altered = sum(r.entries for r in story.reasons if r.step == step and r.fate == "changed")
+        counts = (f"{n:,}" if n else "" for n in (altered, gone.documents))
+        bar = Text("█" * round(part * _BAR), "blue")
+        table.add_row(
+            one_line(step), bar, *counts, f"{left.documents:,}", f"{part:.1%}", spell_bytes(left.bytes)
+        )
+    console.print(table)
+    corpus = sum((amount for _, amount in story.corpus), Amount())
+    if story.curated and corpus != kept:
+        console.print(
+            f"in the corpus, after changes and mixing: {corpus.documents:,} documents, {spell_bytes(corpus.bytes)}"
+        )
+
+
+def _sources(story: Story, console: Console) -> None:
+    steps = [step for step in story.steps if story.amount(step).documents]
+    title = "documents that each step dropped, by source" if steps else "sources"
+    ends = (">kept", ">of read") if story.curated else ()
+    table = new_table(
+        title, "source", "licence", ">files", ">aside", ">read", *(f">{step}" for step in steps), *ends
+    )
+    named = {source.source: source for source in story.files}
+    for source in sorted({*named, *(flow.source for flow in story.flows)}):
+        files, read, kept = named.get(source), story.amount(None, source), story.amount("", source)
+        licences = ", ".join(name or "not stated" for name, _ in files.licences) if files else ""
+        numbers = [files.files if files else 0, files.aside if files else 0, read.documents]
+        numbers += [story.amount(step, source).documents for step in steps]
+        last = [f"{kept.documents:,}", f"{_share(kept, read):.1%}"] if story.curated else []
+        table.add_row(one_line(source), one_line(licences), *(f"{n:,}" if n else "-" for n in numbers), *last)
+    console.print()
+    console.print(table)
+
+
+def _reasons(story: Story, console: Console) -> None:
+    if not story.reasons:
+        return
+    table = new_table("why", "step", "fate", "reason", "rule", ">number")
+    for reason in story.reasons:
+        cells = (reason.step, reason.fate, reason.reason, reason.rule)
+        table.add_row(*map(one_line, cells), f"{reason.entries:,}")
+    console.print()
+    console.print(table)
+
+
+def _measures(story: Story, console: Console) -> None:
+    """Every histogram in one line; the bars beyond a threshold are red."""
+    if not story.histograms:
+        return
+    table = new_table("what was measured (red: outside the rule)", "measure", "<how many", ">1 %", ">median", ">99 %",
+                      "rule", ">dropped by it")  # fmt: skip
+    entries = {(r.step, r.reason): r.entries for r in story.reasons if r.fate == "dropped"}
+    step = ""
+    for h in story.histograms:
+        if h.step != step:
+            step = h.step
+            table.add_row(one_line(step, "bold"))
+        rules = ", ".join(f"{'≥' if mark.side == 'at_least' else '≤'} {mark.value:,g}" for mark in h.marks)
+        dropped = sum(entries.get((h.step, reason), 0) for reason in {mark.reason for mark in h.marks})
+        figures = (f"{value:,.4g}" for value in (h.low, h.median, h.high))
+        table.add_row(
+            one_line(f"  {h.measure}"), _spark(h), *figures, rules, f"{dropped:,}" if dropped else ""
+        )
+    console.print()
+    console.print(table)
+
+
+def _spark(h: Histogram) -> Text:
+    """Two bars of the histogram in each character. What is there at all is seen."""
+    bars = [sum(counts) for counts in zip(h.kept, h.later, h.dropped, strict=True)]
+    pairs = [sum(bars[at : at + 2]) for at in range(0, len(bars), 2)]
+    most, text = max(pairs) or 1, Text()
+    for at, number in enumerate(pairs):
+        outside = any(2 * at + 2 <= m.at if m.side == "at_least" else 2 * at >= m.at for m in h.marks)
+        text.append(_SPARKS[-(-number * (len(_SPARKS) - 1) // most)], "red" if outside else "blue")
+    return text
+
+
+def _samples(story: Story, console: Console) -> None:
+    """The first document of every group, one line for each."""
+    console.print()
+    console.print("samples: one of each kind", style="italic")
+    step = ""
+    for group in story.groups:
+        if group.step != step:
+            step = group.step
+            console.print(one_line(step, "bold"))
+        for document in (story.documents[id] for id in group.ids[:1]):
+            line = one_line(f"  {_spell(group):<42} {group.total:>9,}  {document.id}  {document.path}  ")
+            line += one_line(" ".join(document.text[:300].split()), "dim")
+            console.print(line, no_wrap=True, overflow="ellipsis")
+
+
+def _spell(group: SampleGroup) -> str:
+    said = {"near": "just passed", "kept": "" if group.step else "kept"}.get(group.kind, group.kind)
+    return f"{said}: {group.reason}" if group.reason else said
+
+
+def _duplicates(story: Story, console: Console) -> None:
+    found = story.duplicates
+    if not found.clusters:
+        return
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in found.kinds)
+    console.print()
+    console.print(one_line(f"duplicates: {kinds}, of {found.clusters:,} documents", "italic"))
+    reasons = dict.fromkeys(cluster.why for cluster in found.shown)
+    for cluster in [next(c for c in found.shown if c.why == why) for why in reasons][:_CLUSTERS]:
+        _cluster(story, cluster, console)
+
+
+def _cluster(story: Story, cluster: Cluster, console: Console) -> None:
+    """A document, one of its duplicates, and where the two differ."""
+    twin = cluster.twins[0]
+    kept, gone = story.documents.get(cluster.kept), story.documents.get(twin.id)
+    if kept is None or gone is None:
+        return
+    console.print(one_line(f"  {cluster.why}: {cluster.dropped:,} of {kept.path} ({kept.id})"))
+    console.print(one_line(f"  {twin.similarity:.0%} alike ({twin.kind}): {gone.path} ({gone.id})"))
+    if any(op != "=" for op, _ in twin.changes):
+        console.print(Padding(difference(shorten(twin.changes, _DIFFERENCE)), (0, 0, 0, 4)))
+
+
+def _findings(story: Story, console: Console) -> None:
+    """Evaluation items, redactions, planted secrets."""
+    console.print()
+    for task, hits, items, documents in story.contamination.tasks:
+        console.print(one_line(f"{task}: {items:,} items met {hits:,} times in {documents:,} documents"))
+    if story.redactions:
+        said = ", ".join(f"{number:,} {kind}" for kind, _, number in story.redactions)
+        console.print(one_line(f"redacted: {said}"))
+    if story.recall:
+        said = ", ".join(f"{kind} {share:.1%}" for kind, share in story.recall.items())
+        console.print(one_line(f"of secrets planted in texts of this corpus, redacted: {said}"))
+
+
+def _share(part: Amount, whole: Amount) -> float:
+    return part.documents / whole.documents if whole.documents else 0.0

@@ -1,0 +1,118 @@
+"""A document's story or a search, as a terminal shows it; and how a terminal may be shown what documents say.
+
+in:  DocumentStory
+out: tables on a rich Console. Whatever a document says is printed as plain text: no markup, no control characters
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from groundup.text.inspect.story import Diff, DocumentStory, Event
+
+_SHOWN = 4000
+"""Characters of a text that are printed."""
+_DIFF_STYLES = {"=": "", "-": "red strike", "+": "green", "~": "dim italic"}
+# Escape sequences could rewrite the screen, and directional marks reorder what stands on it: both are made visible.
+_VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
+ORDERING = [*range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x61C]
+"""Marks that change the order or direction in which text is shown, or begin a new line."""
+_VISIBLE |= dict.fromkeys([*range(0x80, 0xA0), *ORDERING], "\ufffd")
+_ONE_LINE = _VISIBLE | {ord("\n"): "\u240a", ord("\t"): " "}
+
+
+def print_found(found: Sequence[DocumentStory], console: Console, limit: int) -> None:
+    """Documents that a search found."""
+    if not found:
+        console.print("nothing found")
+        return
+    for document in found:
+        console.print(
+            one_line(f"{document.id}  {document.source}: ")
+            + one_line(document.path, "bold")
+            + one_line(f"  {document.fate}")
+        )
+        console.print(one_line(f"  {document.text}", "dim"), no_wrap=True, overflow="ellipsis")
+    if len(found) == limit:
+        console.print(f"the first {limit}; --limit shows more", style="dim")
+
+
+def print_document(document: DocumentStory, console: Console) -> None:
+    """Everything that happened to one document, and its text."""
+    facts = [document.source, document.language, document.licence, f"{document.bytes:,} bytes"]
+    console.print(one_line(document.path, "bold"))
+    console.print(
+        one_line(f"{document.id}  {document.fate}"), one_line(" · ".join(filter(None, facts)), "dim")
+    )
+    for event in document.events:
+        console.print(
+            one_line(f"  {event.stage}, {event.step}: {event.fate}, {event.reason}{_numbers(event)}")
+        )
+    if document.twin:
+        kept, similarity, kind = document.twin
+        console.print(one_line(f"  a duplicate ({kind}, {similarity:.0%} alike) of {kept}"))
+    for hit in document.hits:
+        console.print(
+            one_line(f"  shares {hit['overlap']} words with {hit['task']}, item {hit['item']}: {hit['text']}")
+        )
+    if document.measures:
+        table = new_table("measured", "measure", ">value")
+        for name, value in document.measures.items():
+            table.add_row(one_line(name), f"{value:,.4g}")
+        console.print(table)
+    if document.changes:
+        console.print("what changed", style="italic")
+        console.print(difference(document.changes))
+    console.print("as it was read", style="italic")
+    console.print(plain_text(document.text[:_SHOWN]))
+    left = len(document.text) + document.more - _SHOWN
+    if left > 0:
+        console.print(f"[{left:,} more characters; --json has them]", style="dim", markup=False)
+
+
+def plain_text(text: str, style: str = "") -> Text:
+    """Text of a document, with nothing in it that a terminal would obey."""
+    return Text(text.translate(_VISIBLE), style)
+
+
+def one_line(text: str, style: str = "") -> Text:
+    """The same of a name, which shall not begin a line of its own."""
+    return Text(text.translate(_ONE_LINE), style)
+
+
+def difference(diff: Diff) -> Text:
+    """What two texts have in common, and in red and green what they don't."""
+    return Text.assemble(*(_piece(op, text) for op, text in diff))
+
+
+def new_table(title: str | None, *columns: str) -> Table:
+    """A table without a frame; columns that begin with > are numbers, those with < keep to one line."""
+    table = Table(title=one_line(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        right, narrow = name.startswith(">"), name.startswith("<")
+        table.add_column(name.lstrip("<>"), justify="right" if right else "left", no_wrap=right or narrow,
+                         overflow="ellipsis" if narrow else "fold")  # fmt: skip
+    return table
+
+
+def spell_bytes(number: int) -> str:
+    """`7.8 MB`"""
+    size = float(number)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def _numbers(event: Event) -> str:
+    """The numbers and words behind an event."""
+    value = "" if event.value is None else f" {event.value:,g}"
+    limit = "" if event.threshold is None else f" (limit {event.threshold:,g})"
+    return f"{value}{limit} {event.detail}".rstrip()
+
+
+def _piece(op: str, text: str) -> Text:
+    return plain_text(f" [{text}] " if op == "~" else text, _DIFF_STYLES[op])

@@ -1,0 +1,118 @@
+"""Writes the two folders that an inspection reads, from a list of documents whose fate is given."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from groundup.core.records import Document
+from groundup.text.documents import DOCUMENT_SCHEMA, LEDGER_SCHEMA, LedgerEntry, TableWriter
+from groundup.text.inspect.corpus import Corpus
+
+STEP = "gopher_quality"
+RULES = [
+    {"step": STEP, "reason": "too_few_words", "measure": f"{STEP}.words", "at_least": 50.0},
+    {"step": STEP, "reason": "too_many_words", "measure": f"{STEP}.words", "at_most": 1e5},
+    {"step": STEP, "reason": "many_symbols", "measure": f"{STEP}.symbols", "at_most": 0.1},
+]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A document and what shall have happened to it. `final`: its text in the corpus, if it isn't `text`."""
+
+    id: str
+    text: str
+    fate: str = "kept"
+    source: str = "files"
+    path: str = "a.txt"
+    language: str = "en"
+    licence: str = "CC0"
+    final: str | None = None
+    measures: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
+    threshold: float | None = None
+    twin: tuple[str, float, str] | None = None
+
+
+def write_world(
+    root: Path,
+    judged: Sequence[Judged],
+    aside: Sequence[LedgerEntry] = (),
+    hits: Sequence[dict[str, Any]] = (),
+    shard: int = 100,
+) -> Corpus:
+    """Folders as acquire and curate leave them, `shard` documents per shard."""
+    acquired, curated = root / "acquire", root / "curate"
+    names = sorted({name for document in judged for name in document.measures})
+    for number, start in enumerate(range(0, len(judged), shard)):
+        _write_shard(acquired, curated, f"{number:05d}.parquet", judged[start : start + shard], names)
+    with TableWriter(acquired / "ledger" / "00000.parquet", LEDGER_SCHEMA) as ledger:
+        ledger.write(aside)
+    lines = [
+        {"source": d.source, "path": d.path, "bytes": len(d.text.encode()), "sha256": "0", "documents": 1}
+        for d in judged
+    ] + [
+        {"source": e.source, "path": e.path, "bytes": 0, "sha256": "", "documents": 0, "aside": e.reason}
+        for e in aside
+    ]
+    (acquired / "sources.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
+    (curated / "rules.json").write_text(json.dumps(RULES))
+    (curated / "manifest.json").write_text(
+        json.dumps(
+            {
+                "recipe": {"steps": [{"use": "gopher_quality"}, {"use": "privacy"}]},
+                "metrics": {"canary_recall": {"email": 1.0, "phone": 0.875}},
+            }
+        )
+    )
+    _write(curated / "clusters.parquet", [
+        {"id": d.id, "kept": d.twin[0], "similarity": d.twin[1], "kind": d.twin[2]} for d in judged if d.twin
+    ], {"id": pa.string(), "kept": pa.string(), "similarity": pa.float32(), "kind": pa.string()})  # fmt: skip
+    _write(curated / "decontamination.parquet", hits,
+           dict.fromkeys(("item", "task", "id", "text"), pa.string()) | {"overlap": pa.int64()})  # fmt: skip
+    return Corpus(acquired, curated)
+
+
+def _write_shard(
+    acquired: Path, curated: Path, name: str, judged: Sequence[Judged], names: list[str]
+) -> None:
+    def document(d: Judged, text: str) -> Document:
+        return Document(d.id, text, d.source, d.path, d.language, d.licence)
+
+    with TableWriter[Document](acquired / "documents" / name, DOCUMENT_SCHEMA) as documents:
+        documents.write([document(d, d.text) for d in judged])
+    with TableWriter[Document](curated / "documents" / name, DOCUMENT_SCHEMA) as documents:
+        documents.write(
+            [document(d, d.text if d.final is None else d.final) for d in judged if d.fate == "kept"]
+        )
+    with TableWriter[LedgerEntry](curated / "ledger" / name, LEDGER_SCHEMA) as ledger:
+        ledger.write([entry for d in judged for entry in _entries(d)])
+    about = [{"id": d.id, "source": d.source, "path": d.path, "bytes": len(d.text.encode()), "fate": d.fate,
+              "language": d.language} | {name: d.measures.get(name) for name in names} for d in judged]  # fmt: skip
+    kinds = {"id": pa.string(), "source": pa.string(), "path": pa.string(), "bytes": pa.int64(),
+             "fate": pa.string(), "language": pa.string()}  # fmt: skip
+    _write(curated / "measures" / name, about, kinds | dict.fromkeys(names, pa.float32()))
+
+
+def _entries(d: Judged) -> list[LedgerEntry]:
+    entries = []
+    if d.final is not None:
+        entries.append(
+            LedgerEntry(d.id, d.source, d.path, "privacy", "changed", "redacted", 1.0, None, "1 email")
+        )
+    if d.fate != "kept":
+        step, _, reason = d.fate.partition(": ")
+        entries.append(LedgerEntry(d.id, d.source, d.path, step, "dropped", reason, d.value, d.threshold))
+    return entries
+
+
+def _write(path: Path, rows: Sequence[dict[str, Any]], kinds: dict[str, pa.DataType]) -> None:
+    schema = pa.schema(list(kinds.items()))
+    with TableWriter[Any](path, schema) as out:
+        out.write(pa.Table.from_pylist(list(rows), schema=schema))
