@@ -130,7 +130,9 @@ def print_parts(as_json: bool) -> None:
         table = Table.grid(padding=(0, 2))
         for name, part in parts.items():
             fields = ", ".join(f"{key} = {value!r}" for key, value in part["fields"].items())
-            table.add_row(Text(name, no_wrap=True), Text.assemble(part["about"], "\n", (fields, "bright_black")))
+            table.add_row(
+                Text(name, no_wrap=True), Text.assemble(part["about"], "\n", (fields, "bright_black"))
+            )
         out.print(table)
 
 

@@ -16,7 +16,7 @@ from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Site
 from groundup.core.stage import Work
-from groundup.text.acquire import Acquire, acquire, outside
+from groundup.text.acquire import Acquire, acquire, labelled, outside
 from groundup.text.documents import read_documents
 from groundup.text.intake import cut, document_id
 from groundup.text.regular import Unreadable, read_regular
@@ -237,6 +237,14 @@ def test_two_sources_of_a_kind_keep_their_ids_apart(tmp_path: Path) -> None:
     acquire(twice, Site(), Work(out, Reporter(quiet=True)))
     found = list(read_documents(out))
     assert [document.source for document in found] == ["files", "files-2"]
+    named = [Files(name=name) for name in ("", "web", "web", "files-2", "")]
+    assert [label for label, _ in labelled(Acquire(sources=tuple(named)))] == [
+        "files",
+        "web",
+        "web-2",
+        "files-2",
+        "files-3",
+    ]
     assert len({document.id for document in found}) == 2 and found[1].licence == "CC0"
 
 

@@ -67,6 +67,7 @@ def test_every_document_read_has_one_row_of_measures_with_its_fate(
     fates = Counter(row["fate"].split(":")[0] for row in rows)
     assert fates == {"kept": 30, "length": 1, "gopher_repetition": 1, "dedup": 1}
     assert {row["path"] for row in rows if row["fate"] == "kept"} == built.texts().keys()
+    assert all(row["language"] for row in rows), "also of those that were dropped"
     assert sum(row["bytes_kept"] for row in rows) == built.metrics["bytes_kept"]
     assert all(row["length.chars"] > 32 for row in rows if row["fate"] == "kept")
     rules = json.loads((built.path / "rules.json").read_text())

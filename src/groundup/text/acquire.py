@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,15 +76,16 @@ def acquire(recipe: Acquire, site: Site, out: Work) -> dict[str, Any]:
 
 
 def labelled(recipe: Acquire) -> Iterator[tuple[str, Source]]:
-    """Each source with its name; a second one of a kind gets a number, so that ids stay apart."""
+    """Each source with its name; a second one of the same gets a number, so that ids stay apart."""
     if not recipe.sources:
         raise DataError('acquire.sources is empty: name at least one source, e.g. use = "stdlib".')
-    seen: Counter[str] = Counter()
+    used = set[str]()
     for source in recipe.sources:
         assert isinstance(source, Recipe), source
-        name = part_name(source)
-        seen[name] += 1
-        yield (name if seen[name] == 1 else f"{name}-{seen[name]}"), source
+        name = source.name or part_name(source)
+        label = next(label for n in count(1) if (label := name if n == 1 else f"{name}-{n}") not in used)
+        used.add(label)
+        yield label, source
 
 
 def _settings(recipe: Acquire, source: Source) -> str:

@@ -184,6 +184,7 @@ class _Run:
         self.rows = np.arange(table.num_rows)
         self.alive = np.ones(table.num_rows, dtype=bool)
         self.fate = np.full(table.num_rows, KEPT, dtype=object)
+        self.language = np.array(strings(table, "language"), dtype=object)
         self.measures: dict[str, Values] = {}
         self.entries: list[pa.Table] = []
 
@@ -193,6 +194,8 @@ class _Run:
         for measure, values in verdicts.measures.items():
             column = self.measures.setdefault(f"{name}.{measure}", np.full(len(self.read), np.nan))
             column[self.rows[self.alive]] = values[self.alive]
+        if verdicts.language is not None:
+            self.language[self.rows[self.alive]] = np.array(verdicts.language, dtype=object)[self.alive]
         marked = [row for row in np.flatnonzero(self.alive).tolist() if verdicts.reason[row] is not None]
         texts = verdicts.text or [None] * self.batch.rows
         dropped = [row for row in marked if texts[row] is None]
@@ -233,12 +236,10 @@ class _Run:
         kept = self.batch.documents.filter(pa.array(self.alive)).cast(DOCUMENT_SCHEMA)
         sizes = np.zeros(len(self.read), np.int64)
         sizes[self.rows[self.alive]] = self.batch.bytes[self.alive]
-        language = np.array(strings(self.table, "language"), dtype=object)
-        language[self.rows] = strings(self.batch.documents, "language")
         for source, size in zip(strings(self.table, "source"), self.read.tolist(), strict=True):
             tally.add(f"source {source}", documents_read=1, bytes_read=size)
         fixed: dict[str, Any] = {name: self.table.column(name) for name in ("id", "source", "path")}
-        fixed |= {"language": language, "fate": self.fate, "bytes": self.read, "bytes_kept": sizes}
+        fixed |= {"language": self.language, "fate": self.fate, "bytes": self.read, "bytes_kept": sizes}
         nothing = np.full(len(self.read), np.nan)
         measured = {name: self.measures.get(name, nothing).astype(np.float32) for name in columns}
         ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *self.entries])

@@ -118,7 +118,7 @@ def _plan_mixture(
         plan["copies"][rows] = drawn[at : at + len(rows)]
         for row, number in zip(rows.tolist(), range(at, at + len(rows)), strict=True):
             if not drawn[number]:
-                plan["step"][row], plan["reason"][row] = "mix", "not_sampled"
+                plan["step"][row], plan["reason"][row], plan["detail"][row] = "mix", "not_sampled", ""
                 plan["value"][row] = rate[corpus.source[number], corpus.language[number]]
         at += len(rows)
     if not drawn.any():

@@ -60,6 +60,11 @@ class SourceRecipe(Recipe):
 
     not_identity = frozenset({"weight", "max_epochs"})
 
+    name: str = Field(
+        default="",
+        pattern=r"^[\w.-]*$",
+        description="what it is called in counts and the ledger, and part of its documents' ids; none = its kind",
+    )
     licence: str = Field(default="", description="written into every document")
     weight: float | None = Field(
         default=None,
@@ -73,6 +78,10 @@ class SourceRecipe(Recipe):
 
 class Source(Protocol):
     """Offers files, and knows how to find documents in the bytes of one."""
+
+    @property
+    def name(self) -> str:
+        """What the source is called; "" = by its kind."""
 
     @property
     def licence(self) -> str:
