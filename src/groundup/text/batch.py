@@ -105,8 +105,12 @@ class Batch:
 
     @cached_property
     def is_code(self) -> NDArray[np.bool_]:
-        """[rows]: whether the path ends like source code; rules made for prose pass over it."""
-        return np.array([CODE.search(path) is not None for path in self.strings("path")], dtype=bool)
+        """[rows]: whether the path ends like source code; rules made for prose pass over it.
+
+        An address on the web (`https://.../index.php`) is that of a page, whatever made it.
+        """
+        paths = self.strings("path")
+        return np.array(["://" not in path and CODE.search(path) is not None for path in paths], dtype=bool)
 
     @cached_property
     def content(self) -> Bytes:
