@@ -36,7 +36,29 @@ def stdlib() -> Table:
     }
 
 
-PRESETS = {"stdlib": stdlib}
+def crawl() -> Table:
+    """Web pages, or archives of them, cleaned as FineWeb was; a base model of what is left."""
+    return {
+        "name": "crawl",
+        "acquire": {"sources": [{"use": "files", "paths": ["crawl"]}]},
+        "curate": {
+            "steps": [
+                {"use": "repair"},
+                {"use": "language", "keep": ["en"]},
+                {"use": "gopher_repetition"},
+                {"use": "gopher_quality"},
+                {"use": "c4", "end_marks": []},  # as in FineWeb: lines stay, whatever they end with
+                {"use": "fineweb"},
+                {"use": "privacy"},
+            ]
+        },
+        "tokenizer": {"vocab_size": 16_384},
+        "tokenize": {"seq_len": 1024},
+        "pretrain": {"depth": 8},
+    }
+
+
+PRESETS = {"stdlib": stdlib, "crawl": crawl}
 
 
 def table(name: str) -> Table:

@@ -51,6 +51,7 @@ class LedgerEntry:
 
 
 _NUMBERS = ("value", "threshold")
+_OF_FEW_VALUES = ("source", "licence", "language", "step", "fate", "reason")
 LEDGER_SCHEMA = pa.schema(
     [
         pa.field(name, pa.float64()) if name in _NUMBERS else pa.field(name, pa.string())
@@ -71,7 +72,12 @@ class TableWriter(Generic[Row]):
         self._waiting_rows = self._waiting_bytes = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._part = part_name(path)
-        self._writer: Any = pq.ParquetWriter(self._part, schema, compression="zstd", version="2.6")
+        few: Any = [
+            name for name in _OF_FEW_VALUES if name in schema.names
+        ]  # texts are neither sorted nor repeated
+        self._writer: Any = pq.ParquetWriter(
+            self._part, schema, compression="zstd", version="2.6", use_dictionary=few, write_statistics=False
+        )
 
     def write(self, rows: pa.Table | Iterable[Row]) -> None:
         """Append a table of this schema, or any number of records."""

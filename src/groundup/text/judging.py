@@ -236,8 +236,10 @@ class _Run:
         kept = self.batch.documents.filter(pa.array(self.alive)).cast(DOCUMENT_SCHEMA)
         sizes = np.zeros(len(self.read), np.int64)
         sizes[self.rows[self.alive]] = self.batch.bytes[self.alive]
-        for source, size in zip(strings(self.table, "source"), self.read.tolist(), strict=True):
-            tally.add(f"source {source}", documents_read=1, bytes_read=size)
+        sources, which = np.unique(strings(self.table, "source"), return_inverse=True)
+        for number, source in enumerate(sources):
+            mine = self.read[which == number]
+            tally.add(f"source {source}", documents_read=len(mine), bytes_read=int(mine.sum()))
         fixed: dict[str, Any] = {name: self.table.column(name) for name in ("id", "source", "path")}
         fixed |= {"language": self.language, "fate": self.fate, "bytes": self.read, "bytes_kept": sizes}
         nothing = np.full(len(self.read), np.nan)

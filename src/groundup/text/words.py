@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.text.characters import ALONE, JOINED, WITHIN, before, code_points, tables, word_classes
+from groundup.text.characters import ALONE, JOINED, before, code_points, tables, word_classes
 from groundup.text.characters import Bytes as Bytes
 from groundup.text.characters import Ints as Ints
 from groundup.text.characters import Marks as Marks
@@ -226,9 +226,9 @@ def hash_ranges(data: Bytes, start: Ints, end: Ints) -> Hashes:
         at = start[block : block + _BLOCK]
         rest = end[block : block + _BLOCK] - at
         hashes = out[block : block + _BLOCK]
-        hashes[:] = rest.astype(np.uint64) * _MIX[2]
-        left = np.flatnonzero((rest > 0) & (rest <= _LONG))
-        at, rest = at[left], rest[left]
+        hashes[:] = mix(rest.astype(np.uint64) * _MIX[2] ^ eight[at] & _FIRST_BYTES[np.minimum(rest, 8)])
+        left = np.flatnonzero((rest > 8) & (rest <= _LONG))
+        at, rest = at[left] + 8, rest[left] - 8
         while len(left):
             chunk = eight[at] & _FIRST_BYTES[np.minimum(rest, 8)]
             hashes[left] = mix(hashes[left] ^ chunk)
@@ -308,9 +308,12 @@ def _pieces(data: Bytes, offsets: Ints, kind: Bytes) -> Pieces:
     alone = np.flatnonzero(kind == ALONE)
     cut[alone] = True
     after = alone + np.where(data[alone] >= 0xF0, 4, 3)
-    cut[after[np.append(kind, WITHIN)[after] != JOINED]] = True
+    last = after >= len(kind)
+    cut[after[last | (kind[np.where(last, 0, after)] != JOINED)]] = True
     cut &= inside[1:] & inside[:-1]
-    bounds = np.flatnonzero(cut | (inside[1:] != inside[:-1]))
-    bounds = np.repeat(bounds, 1 + cut[bounds])  # a cut ends one piece and begins another
+    bounds = np.flatnonzero(inside[1:] != inside[:-1])
+    cuts = np.flatnonzero(cut)
+    if len(cuts):  # a cut ends one piece and begins another
+        bounds = np.sort(np.concatenate([bounds, cuts, cuts]), kind="stable")
     start, end = bounds[::2].copy(), bounds[1::2].copy()
     return Pieces(data, start, end, np.searchsorted(start, offsets))
