@@ -34,6 +34,7 @@ from groundup.tokens.tokenizer import Tokenizer
 
 _SAMPLE = 520
 _EXAMPLES = 9
+_LANGUAGES = {"": "none told", "und": "undetermined", "code": "source code"}
 
 
 def what_went_in(story: Story) -> Chapter:
@@ -195,7 +196,7 @@ def _steps(kept: dict[str, Any]) -> Iterator[Block]:
     steps = {name: said for name, said in (kept.get("steps") or {}).items() if isinstance(said, dict)}
     if steps:
         yield Heading("Step by step")
-        lines = tuple((clip(name, 40), *(count(said.get(key)) for key in ("documents", "dropped", "changed")))
+        lines = tuple((clip(name, 40), *(count(said.get(key, 0)) for key in ("documents", "dropped", "changed")))
                       for name, said in steps.items())  # fmt: skip
         yield Table(("step", "documents it met", "dropped", "changed"), lines, "mrrr",
                     "In the order in which they judged.")  # fmt: skip
@@ -209,7 +210,8 @@ def _languages(kept: dict[str, Any]) -> Iterator[Block]:
     yield Heading("The languages")
     most = sorted(languages.items(), key=lambda item: -item[1]["bytes"])[:12]
     lines = tuple(
-        (language or "none told", count(said["documents"]), size(said["bytes"])) for language, said in most
+        (_LANGUAGES.get(language, language), count(said["documents"]), size(said["bytes"]))
+        for language, said in most
     )
     yield Table(("language", "documents", "text"), lines, "lrr")
 
