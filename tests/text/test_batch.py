@@ -45,7 +45,9 @@ def test_paths_of_code_are_known(path: str) -> None:
     assert batch("x", path=path).is_code.all()
 
 
-@pytest.mark.parametrize("path", ["a.txt", "b.md", "page.html", "https://py.example/index.php", "c.pyx.txt", "py", ""])
+@pytest.mark.parametrize(
+    "path", ["a.txt", "b.md", "page.html", "https://py.example/index.php", "c.pyx.txt", "py", ""]
+)
 def test_other_paths_are_prose(path: str) -> None:
     known = batch("x", path=path)
     assert not known.is_code.any()
