@@ -86,6 +86,9 @@ def test_every_file_and_document_is_accounted_for(kind: str, tmp_path: Path) -> 
         Counter({reason: n for (fate, reason), n in entries.items() if fate == "changed"})
         == read.metrics["changed"]
     )
+    for name in ("records_aside", "changed"):
+        of_files = sum((Counter(line.get(name, {})) for line in lines), Counter())
+        assert of_files == read.metrics[name], "each file's own counts are in sources.jsonl"
     assert sum(line["documents"] for line in lines) == read.metrics["documents"] == count_rows(read.path)
     assert [line["path"] for line in lines] == [file.path for file in recipe.sources[0].files()]
     kept = run_curate(tmp_path / "curate-a", read)

@@ -2,7 +2,7 @@
 
 in:  files outside the store, found and read by the parts in `sources/`
 out: documents/ and ledger/ (every file or record set aside or changed, and why),
-     sources.jsonl (path, bytes, sha256 and documents of every file, and where its rows are)
+     sources.jsonl (of every file: bytes, sha256, documents, reasons why records went aside, where its rows are)
 
 Nothing in a file is fatal. A document's id is a hash of where it stands (source, path within the source,
 position in the file): it survives a move of the folder and an edit of the text. A file that an earlier build has

@@ -165,7 +165,7 @@ class _Intake:
     def _count(self, entries: list[LedgerEntry]) -> None:
         for entry in entries:
             aside = "files_aside" if entry.path == self.file.path else "records_aside"
-            self.shards.tally["changed" if entry.fate == "changed" else aside][entry.reason] += 1
+            self.shards.count("changed" if entry.fate == "changed" else aside, entry.reason)
 
     def _unchanged(self, sha256: str) -> str | None:
         """Take the rows of a file with the same bytes from an earlier build, and its `aside`; None if there is none."""

@@ -23,7 +23,8 @@ SHARD_BYTES = 16 << 20
 LEDGER_ROWS = 1 << 16
 
 Row = TypeVar("Row")
-TALLIES = ("counts", "files_aside", "records_aside", "changed")
+TOLD = ("records_aside", "changed")
+TALLIES = ("counts", "files_aside", *TOLD)
 
 
 class Stream(Generic[Row]):
@@ -65,6 +66,8 @@ class TaskShards:
         self.documents: Stream[Document] = Stream(folder / DOCUMENTS, task, DocumentWriter, SHARD_BYTES)
         self.ledger: Stream[LedgerEntry] = Stream(folder / LEDGER, task, LedgerWriter, LEDGER_ROWS)
         self.tally: dict[str, Counter[str]] = {name: Counter() for name in TALLIES}
+        self.of_file: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
+        """What sources.jsonl will say of the records of the file under way."""
         self.lines: list[dict[str, Any]] = []
         self.records = 0
         """Records of the file under way that were read: what to skip after a stop."""
@@ -82,6 +85,12 @@ class TaskShards:
             self.documents.add(document, size)
             self.tally["counts"].update(documents=1, bytes_text=size)
 
+    def count(self, name: str, reason: str) -> None:
+        """Add to one of the TALLIES, of the task and of the file under way."""
+        self.tally[name][reason] += 1
+        if name in TOLD:
+            self.of_file[name][reason] += 1
+
     def end_record(self) -> None:
         """A record is done. After a shard of documents was closed, note how far the task is."""
         self.records += 1
@@ -91,7 +100,9 @@ class TaskShards:
     def end_file(self, line: dict[str, Any]) -> None:
         """The file under way is done; `line` is what sources.jsonl says of it."""
         places = {DOCUMENTS: self.documents.places, LEDGER: self.ledger.places}
-        self.lines.append(line | {"rows": places})
+        told = {name: dict(sorted(count.items())) for name, count in self.of_file.items() if count}
+        self.lines.append(line | told | {"rows": places})
+        self.of_file = {name: Counter() for name in TOLD}
         self.documents.places, self.ledger.places, self.records = [], [], 0
 
     def finish(self) -> dict[str, Any]:
@@ -110,6 +121,7 @@ class TaskShards:
                 [asdict(entry) for entry in self.ledger.waiting],
             ],
             "tally": self.tally,
+            "of_file": self.of_file,
             "lines": self.lines,
             "records": self.records,
         }
@@ -121,4 +133,5 @@ class TaskShards:
         self.ledger.waiting = [LedgerEntry(**entry) for entry in entries]
         self.ledger.weight = len(entries)
         self.tally = {name: Counter(count) for name, count in said["tally"].items()}
+        self.of_file = {name: Counter(count) for name, count in said["of_file"].items()}
         self.lines, self.records, self._noted = said["lines"], said["records"], self.documents.shard
