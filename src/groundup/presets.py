@@ -18,6 +18,9 @@ def stdlib() -> Table:
     return {
         "name": "stdlib",
         "acquire": {"sources": [{"use": "stdlib"}]},
+        "curate": {
+            "steps": [{"use": name} for name in ("repair", "language", "length", "gopher_repetition")]
+        },
         "tokenizer": {"vocab_size": 4096},
         "tokenize": {"seq_len": 512},
         "pretrain": {

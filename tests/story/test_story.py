@@ -129,7 +129,7 @@ def test_every_checksum_verifies(world: World) -> None:
 def test_the_ledger_names_every_hostile_file(world: World) -> None:
     reasons: dict[str, str] = {}
     for stage in ("acquire", "curate"):
-        for path in sorted(world.artifact(stage).glob("ledger*.parquet")):
+        for path in sorted(world.artifact(stage).glob("ledger/*.parquet")):
             for row in pq.read_table(path).to_pylist():
                 reasons.setdefault(Path(row["path"]).name, row["reason"])
     for name in ("picture.txt", "empty.txt", "gone.txt", "pipe.txt", "line.txt"):
@@ -185,7 +185,7 @@ def test_one_changed_file_changes_its_document_alone(
         after = other.artifact("curate")
     finally:
         file.write_text(old)
-    texts = [{row["path"]: row["text"] for path in sorted(folder.glob("documents*.parquet"))
+    texts = [{row["path"]: row["text"] for path in sorted(folder.glob("documents/*.parquet"))
               for row in pq.read_table(path).to_pylist()} for folder in (before, after)]  # fmt: skip
     assert texts[0].keys() == texts[1].keys()
     changed = [origin for origin in texts[0] if texts[0][origin] != texts[1][origin]]

@@ -191,6 +191,21 @@ def test_a_large_text_is_read_in_pieces_cut_between_paragraphs(
         assert texts(read(name, data, skip=2)) == texts(items)[2:]
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"\x01\x02" * 9000, "binary"), (b"ab " * 9000, "line_too_long")]
+)
+def test_a_large_file_that_begins_like_no_text_is_one_note(
+    data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "PIECE_BYTES", 4096)
+    assert reasons(read("big.txt", data, Options(line_bytes=1000))) == [("", "aside", reason)]
+    bad = b"good line\n" * 600 + data + b"\n" + b"good line\n" * 600
+    items = read("big.txt", bad, Options(line_bytes=1000))
+    assert "".join(text.text for text in texts(items)).count("good line\n") > 400, (
+        "the pieces around are kept"
+    )
+
+
 def test_a_large_file_of_lines_streams_through_little_memory() -> None:
     line = json.dumps({"text": PROSE * 20}).encode() + b"\n"
     data = zstandard.compress(line * 30_000)  # 30 MB unpacked

@@ -5,6 +5,7 @@ out: its text, decoded, with LF line ends; a large one in pieces, cut between pa
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import BinaryIO
@@ -37,7 +38,17 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
     chunks = as_utf8(chain([first], rest), byte_order_mark(first))
     for number, piece in enumerate(_pieces(chunks), 1):
         if number > skip:
-            yield from document(piece, str(number), options)
+            items = list(document(piece, str(number), options))
+            if number == 1 and _hopeless(items[0], piece):
+                yield replace(items[0], position="")
+                return
+            yield from items
+
+
+def _hopeless(found: Text | Note, piece: bytes) -> bool:
+    """Whether a file's first piece shows that none of it is text: 16 MB of something else, or without a line end."""
+    said = found.reason if isinstance(found, Note) and found.fate == "aside" else ""
+    return said == "binary" or (said == "line_too_long" and b"\n" not in piece)
 
 
 def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
