@@ -1,6 +1,10 @@
 """A whole run in miniature: a few small documents, a tiny model, every stage, in well under a minute."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +71,16 @@ def _markdown(subject: str, verb: str, number: int) -> str:
         f"## How the {subject} works\n\nThe {subject} works slowly in the morning. It {verb} what it finds, "
         f"and then it rests until the evening comes and the work begins again.\n"
     )
+
+
+def killed(command: list[str], seconds: float) -> None:
+    """Start a program, and kill it and all it started after so long."""
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def groundup(*argv: str) -> None:

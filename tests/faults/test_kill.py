@@ -1,8 +1,6 @@
 """kill -9 of the whole process tree at any moment: the same command finishes, in the same bytes."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import OVERRIDES, corpus, read_json
+from tiny import OVERRIDES, corpus, killed, read_json
 
 KILLS = 5
 
@@ -52,11 +50,7 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path) -
     print(f"reproduce with seed {seed}")
     chance = random.Random(seed)
     for _ in range(KILLS):
-        process = subprocess.Popen(command(folder, tmp_path / "rough"), start_new_session=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(chance.uniform(0.2, 0.5 * seconds))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        killed(command(folder, tmp_path / "rough"), chance.uniform(0.2, 0.5 * seconds))
     subprocess.run(command(folder, tmp_path / "rough"), check=True, capture_output=True)
     calm = weights(tmp_path / "calm", "tiny")
     assert len([name for name in calm if name.endswith(".safetensors")]) >= 4

@@ -1,8 +1,6 @@
 """kill -9 of acquire and curate at any moment: the same command ends in the same bytes; what is done stays done."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from text_world import crowd
-from tiny import read_json
+from tiny import killed, read_json
 
 KILLS = 10
 
@@ -46,11 +44,7 @@ def test_killed_at_ten_random_moments_documents_and_ledger_are_the_same(tmp_path
     print(f"reproduce with seed {seed}; a calm run takes {seconds:.1f} s")
     chance, before = random.Random(seed), dict[str, int]()
     for _ in range(KILLS):
-        process = subprocess.Popen(command(folder, tmp_path / "rough"), start_new_session=True,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(chance.uniform(0.3, 0.4 * seconds))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        killed(command(folder, tmp_path / "rough"), chance.uniform(0.3, 0.4 * seconds))
         now = done(tmp_path / "rough")
         repeated = [mark for mark in before.keys() & now.keys() if before[mark] != now[mark]]
         assert not repeated, f"done before the kill, and done again: {repeated}"

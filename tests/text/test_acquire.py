@@ -19,7 +19,7 @@ from groundup.core.stage import Work
 from groundup.text.acquire import Acquire, acquire, labelled, outside
 from groundup.text.documents import read_documents
 from groundup.text.intake import cut, document_id
-from groundup.text.regular import Unreadable, read_regular
+from groundup.text.regular import Unreadable, hash_regular
 from groundup.text.sources.files import Files
 from groundup.text.walk import find
 from text_world import Built
@@ -145,7 +145,7 @@ def test_what_nobody_may_read_has_a_reason() -> None:
         with as_nobody():
             found = {file.path: file for file in find([name])}
             with pytest.raises(Unreadable, match="unreadable") as caught:
-                read_regular(found["closed.txt"].location, 1 << 20)
+                hash_regular(Path(found["closed.txt"].location), 1 << 20)
         assert caught.value.detail == "Permission denied"
         assert {path: file.aside for path, file in found.items()} == {
             "open.txt": "",

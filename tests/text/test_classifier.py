@@ -190,7 +190,7 @@ def test_an_earlier_corpus_can_be_the_examples(
 
 
 def test_a_module_that_trains_at_random_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fasttext_model, "find_distribution", lambda name: False)
+    monkeypatch.setattr(fasttext_model, "is_installed", lambda name: False)
     assert fasttext_model.binding().load_model
     with pytest.raises(DataError, match=r"train the same model twice.*pip install .* fasttext-community"):
         fasttext_model.binding(to_train=True)

@@ -27,8 +27,7 @@ from groundup.core.slot import Slot, part_name
 from groundup.core.stage import Work, stage
 from groundup.text.documents import LEDGER, spell_reasons
 from groundup.text.engine import Task, run_tasks
-from groundup.text.intake import Job, hash_file, read_files
-from groundup.text.regular import Unreadable
+from groundup.text.intake import Job, content_digest, read_files
 from groundup.text.sources import Source, SourceFile
 from groundup.text.sources.stdlib import Stdlib
 
@@ -141,11 +140,7 @@ def _known(out: Work, settings: dict[str, str]) -> dict[str, Path]:
 def _source_digest(label: str, source: Source) -> dict[str, Any]:
     said, files = hashlib.sha256(), 0
     for file in sorted(source.files(), key=lambda file: file.path):
-        try:
-            content = file.aside or file.digest or hash_file(source, file)
-        except Unreadable as error:
-            content = f"{error.reason} {error.value}"
-        said.update(json.dumps([file.path, content]).encode() + b"\n")
+        said.update(json.dumps([file.path, content_digest(source, file)]).encode() + b"\n")
         files += 1
     return {"source": label, "files": files, "sha256": said.hexdigest()}
 

@@ -29,9 +29,7 @@ from groundup.text import calibration, fasttext_model
 from groundup.text.calibration import Scores, Truth
 from groundup.text.documents import DOCUMENTS, spell_reasons
 from groundup.text.examples import LABELLED, NEGATIVE, POSITIVE, Examples, gather
-from groundup.text.intake import hash_file
-from groundup.text.regular import Unreadable
-from groundup.text.sources import SourceFile
+from groundup.text.intake import content_digest
 from groundup.text.sources.files import Files
 
 Rows = NDArray[np.int64]
@@ -107,7 +105,7 @@ def outside(recipe: Classifier) -> dict[str, list[list[str]]]:
     found = {}
     for kind, source in recipe.sources().items():
         try:
-            found[kind] = sorted([file.path, _content(source, file)] for file in source.files())
+            found[kind] = sorted([file.path, content_digest(source, file)] for file in source.files())
         except DataError as error:
             raise DataError(f"classifier {recipe.name!r}: {kind} {error}") from None
     return found
@@ -237,10 +235,3 @@ def _documents(path: str) -> str:
     return (
         str(folder / DOCUMENTS) if (folder / MANIFEST).is_file() and (folder / DOCUMENTS).is_dir() else path
     )
-
-
-def _content(source: Files, file: SourceFile) -> str:
-    try:
-        return file.aside or file.digest or hash_file(source, file)
-    except Unreadable as error:
-        return error.reason

@@ -11,6 +11,7 @@ out: documents/, ledger/, measures/ (one row per document read: its fate and eve
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,7 +104,7 @@ def _job(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) ->
     job = JudgeJob(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
     nothing = Batch(DOCUMENT_SCHEMA.empty_table())
     measured = [f"{name}.{key}" for name, step in ready(job) for key in step.judge(nothing).measures]
-    return JudgeJob(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, tuple(measured))
+    return replace(job, measures=tuple(measured))
 
 
 def _score(recipe: Curate) -> str:

@@ -37,12 +37,12 @@ def binding(to_train: bool = False) -> Any:
 
     if not hasattr(fasttext, "train_supervised"):
         raise DataError(f"fasttext: the installed module can only predict, one text at a time. {_PUT_RIGHT}")
-    if to_train and not find_distribution("fasttext-community"):
+    if to_train and not is_installed("fasttext-community"):
         raise DataError(f"fasttext: the installed module doesn't train the same model twice. {_PUT_RIGHT}")
     return fasttext
 
 
-def find_distribution(name: str) -> bool:
+def is_installed(name: str) -> bool:
     """Whether a package is installed."""
     return next(iter(distributions(name=name)), None) is not None
 

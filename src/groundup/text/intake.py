@@ -7,6 +7,7 @@ A task that is stopped goes on after its last shard, passing over the records th
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,10 +43,15 @@ def read_files(job: Job, about: dict[str, Any]) -> dict[str, Any]:
     return {"label": label} | shards.finish()
 
 
-def hash_file(source: Source, file: SourceFile) -> str:
-    """SHA-256 (hex) of a file's bytes. Raises Unreadable."""
-    with source.open(file) as opened:
-        return _sha256(opened)
+def content_digest(source: Source, file: SourceFile) -> str:
+    """What tells a file's content from any other: its own digest or SHA-256 (hex); the reason if it can't be read."""
+    if file.aside or file.digest:
+        return file.aside or file.digest
+    try:
+        with source.open(file) as opened:
+            return _sha256(opened)
+    except Unreadable as error:
+        return f"{error.reason} {error.value}"
 
 
 def document_id(source: str, path: str, position: str = "") -> str:
@@ -100,7 +106,7 @@ class _Intake:
         """Returns the reason why nothing of the file could be used, if so. Raises Unreadable."""
         with self.source.open(self.file) as opened:
             sha256 = _sha256(opened)
-            size = opened.tell()
+            size = opened.seek(0, io.SEEK_END)
             self.line |= {"bytes": size, "sha256": sha256}
             if not self.shards.records:
                 self.shards.tally["counts"].update(files_read=1, bytes_read=size)
@@ -182,10 +188,7 @@ class _Intake:
 
 
 def _sha256(file: BinaryIO) -> str:
-    said = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        said.update(chunk)
-    return said.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=4)

@@ -26,7 +26,9 @@ class ReadingRecipe(SourceRecipe):
     )
     extractor: Extractor = Field(default="resiliparse", description="how main text is taken from HTML")
     max_file_bytes: int = Field(
-        default=256 << 20, gt=0, description="larger pages, PDFs ... go aside: what is held in memory whole"
+        default=256 << 20,
+        gt=0,
+        description="larger pages, PDFs ... go aside: what is held in memory whole, or fetched first",
     )
     max_line_bytes: int = Field(default=1 << 20, gt=0, description="texts with a longer line go aside")
     max_expansion: float = Field(

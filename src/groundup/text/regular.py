@@ -52,15 +52,6 @@ def open_regular(path: Path, max_bytes: int | None = None) -> Iterator[BufferedR
         raise Unreadable("unreadable", error.strerror or str(error)) from None
 
 
-def read_regular(path: Path, max_bytes: int) -> bytes:
-    """All bytes of a regular file. Raises Unreadable."""
-    with open_regular(path, max_bytes) as file:
-        data = file.read(max_bytes + 1)
-    if len(data) > max_bytes:
-        raise Unreadable("too_large", value=len(data), threshold=max_bytes)
-    return data
-
-
 def hash_regular(path: Path, max_bytes: int) -> str:
     """SHA-256 (hex) of a regular file, without holding it in memory. Raises Unreadable."""
     with open_regular(path, max_bytes) as file:
