@@ -44,7 +44,7 @@ def naive_greedy(model: Decoder, prompt: list[int], count: int) -> list[int]:
     "config",
     [
         CONFIG,
-        replace(CONFIG, qk_norm=False, n_kv_heads=4, tie_embeddings=True),
+        replace(CONFIG, qk_norm="none", architecture="llama", n_kv_heads=4, tie_embeddings=True),
         replace(CONFIG, n_kv_heads=1),
     ],
 )

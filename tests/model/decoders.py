@@ -9,8 +9,8 @@ QWEN3 = DecoderConfig(
     vocab_size=96, d_model=48, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=12, d_ff=80, max_seq_len=64
 )
 LLAMA = DecoderConfig(
-    vocab_size=96, d_model=48, n_layers=3, n_heads=4, n_kv_heads=4, head_dim=12, d_ff=80, qk_norm=False,
-    tie_embeddings=True, rope_theta=500.0, max_seq_len=64,
+    vocab_size=96, d_model=48, n_layers=3, n_heads=4, n_kv_heads=4, head_dim=12, d_ff=80,
+    qk_norm="none", architecture="llama", tie_embeddings=True, rope_theta=500.0, max_seq_len=64,
 )  # fmt: skip
 BOTH = {"qwen3": QWEN3, "llama": LLAMA}
 

@@ -5,8 +5,9 @@ import torch
 from decoders import BOTH, QWEN3, decoder
 
 from groundup.generate.cache import StaticCache
-from groundup.model.attention import attend_blocks, attend_fused, document_mask, segments_of
+from groundup.model.attention import attend_fused, document_mask, segments_of
 from groundup.model.decoder import Decoder
+from groundup.parallel.cpu import attend_blocks
 
 BOS, PAD = 1, 0
 IDS = torch.tensor(

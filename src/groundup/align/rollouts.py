@@ -114,7 +114,9 @@ def answer_log_probs(
         hidden = _training_pass(policy.hidden, packed).flatten(0, 1)[positions[mask].to(packed.ids.device)]
         targets = rollouts.ids[which][mask].to(packed.ids.device)
         with torch.no_grad():
-            log_probs = token_log_probs(hidden[None], policy.head_weight, targets[None], temperature)[0]
+            log_probs = token_log_probs(
+                hidden[None], policy.head_weight, targets[None], temperature, policy.config.logit_softcap
+            )[0]
         found[which] = torch.zeros(mask.shape).masked_scatter(mask, log_probs.cpu())
     return found
 

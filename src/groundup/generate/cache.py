@@ -22,32 +22,49 @@ class StaticCache:
         self._slots = torch.arange(capacity, device=device)
         self._prompt_ends = lengths.to(device)
         self._prompt_slots = int(lengths.max())
-        self._mask: Bool[Tensor, "batch 1 time keys"] = torch.empty(0)
+        self._fresh = 0
+        self._masks: dict[int, Bool[Tensor, "batch 1 time keys"]] = {}
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def reserve(self, count: int) -> None:
         """Take the next `count` slots, which the following forward pass will fill."""
-        start, self.used = self.used, self.used + count
+        self._fresh, self.used = count, self.used + count
         assert self.used <= self.capacity, f"{self.used} slots wanted of {self.capacity}"
+        self._masks.clear()
+
+    def _mask(self, window: int) -> Bool[Tensor, "batch 1 time keys"]:
+        """What each new position sees: real tokens up to itself, at most `window` positions back (0 = all)."""
         keys = self._slots[: self.used]
         real = (keys < self._prompt_ends[:, None]) | (keys >= self._prompt_slots)
-        before = keys <= self._slots[start : self.used, None]
-        self._mask = (real[:, None] & before[None])[:, None]
+        fresh = keys[self.used - self._fresh :]
+        seen = real[:, None] & (keys <= fresh[:, None])[None]
+        if window:
+            # Answers go on where the prompt ended: the padding between takes no position.
+            gap = self._prompt_slots - self._prompt_ends[:, None]
+            places = torch.where(keys >= self._prompt_slots, keys - gap, keys)
+            seen &= places[:, -self._fresh :, None] - places[:, None] < window
+            seen |= (keys == fresh[:, None])[
+                None
+            ]  # padding sees itself, or its softmax would be over nothing
+        return seen[:, None]
 
     def update(
         self,
         layer: int,
         k: Float[Tensor, "batch kv_heads time dim"],
         v: Float[Tensor, "batch kv_heads time dim"],
+        window: int = 0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Store one layer's new keys and values in the reserved slots; returns all of them and the mask."""
         if layer == len(self._layers):
             shape = (k.shape[0], k.shape[1], self.capacity, k.shape[3])
             self._layers.append((k.new_zeros(shape), v.new_zeros(shape)))
+        if window not in self._masks:
+            self._masks[window] = self._mask(window)
         all_k, all_v = self._layers[layer]
         all_k[:, :, self.used - k.shape[2] : self.used] = k
         all_v[:, :, self.used - v.shape[2] : self.used] = v
-        return all_k[:, :, : self.used], all_v[:, :, : self.used], self._mask
+        return all_k[:, :, : self.used], all_v[:, :, : self.used], self._masks[window]
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
         """Forget all sequences but these."""

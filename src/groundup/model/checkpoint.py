@@ -18,6 +18,7 @@ from groundup.core.errors import DataError
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.heads import ScalarModel
+from groundup.model.published import config_json, own_tensors, published_tensors, read_config_json
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -32,9 +33,12 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer 
     The bytes depend on the weights and the config alone.
     """
     # One write through our durable path: safetensors' own file writer leaves mode 0600.
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = model.state_dict()
+    if isinstance(model, Decoder):
+        tensors = published_tensors(model.config, tensors)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    config = model.config.to_huggingface()
+    config = config_json(model.config)
     if isinstance(model, ScalarModel):
         config["architectures"] = ["ScalarModel"]
     if tokenizer is not None:
@@ -66,16 +70,17 @@ def _config(folder: Path) -> DecoderConfig:
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return DecoderConfig.from_huggingface(config)
-    except (OSError, ValueError, KeyError) as error:
+        return read_config_json(config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no model config that can be read: {error!r}") from None
 
 
 def _filled(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
     path = folder / WEIGHTS
     try:
-        load_strictly(model, load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        tensors = load_file(path)
+        load_strictly(model, own_tensors(model.config, tensors) if isinstance(model, Decoder) else tensors)
+    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise DataError(f"{path} does not hold the weights that {CONFIG} describes: {error}") from None
     model.compute_dtype = dtype
     return model.to(device).eval()

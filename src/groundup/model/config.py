@@ -1,18 +1,63 @@
-"""The shape of a decoder, and the same as transformers' `config.json`.
+"""The shape of a decoder: every number and every switch that decides its parameters and its arithmetic.
 
 in:  numbers (from an architecture part, or from a published config.json)
-out: DecoderConfig, and config.json as transformers, vLLM and llama.cpp read it
+out: DecoderConfig, which `decoder.py` builds; `architectures/` turn it into published config.json and back
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How rotary angles are stretched to contexts longer than those of the first training; see `rotary.py`."""
+
+    kind: Literal["linear", "yarn", "llama3", "longrope"]
+    factor: float
+    original_max_seq_len: int
+    """context of the first training"""
+    attention_factor: float = 0.0
+    """yarn, longrope: what cosine and sine are multiplied by; 0 = by the paper's rule"""
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    """yarn: turns within the original context above which angles stay, below which they are stretched"""
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    """llama3: the same two borders, as shares of the original context"""
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+    """longrope: divisor of each pair's angle, within and beyond the original context"""
+
+
+@dataclass(frozen=True)
+class MoE:
+    """A feed-forward made of many experts, of which every token uses a few; see `moe.py`."""
+
+    n_experts: int
+    n_experts_per_token: int
+    d_expert: int
+    """width of one expert"""
+    n_shared_experts: int = 0
+    """experts that every token uses, beside the chosen ones"""
+    normalize: bool = True
+    """the chosen experts' weights add up to one"""
+    balance: Literal["bias", "loss", "none"] = "loss"
+    """what keeps all experts busy"""
+    balance_rate: float = 1e-3
+    """loss: its coefficient; bias: what an expert's bias changes by in a step"""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n_experts_per_token <= self.n_experts:
+            raise ValueError(
+                f"n_experts_per_token = {self.n_experts_per_token} must lie between 1 and n_experts = {self.n_experts}"
+            )
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Everything that decides the shapes and the arithmetic of a decoder.
+    """A decoder. The defaults are Qwen3's; each architecture sets what it does otherwise.
 
-    With `qk_norm` it is Qwen3, without it Llama; nothing else differs between the two.
+    The last group are the fast switches: lower loss for the same time, but common runtimes don't compute them.
     """
 
     vocab_size: int
@@ -22,11 +67,36 @@ class DecoderConfig:
     n_kv_heads: int
     head_dim: int
     d_ff: int
-    rope_theta: float = 10_000.0
+    architecture: str = "qwen3"
+    """the part in `architectures/` under whose names the weights are published"""
     norm_eps: float = 1e-6
-    qk_norm: bool = True
+    norm: Literal["rms", "layer"] = "rms"
+    norm_at: Literal["input", "output"] = "input"
+    """of attention and feed-forward; OLMo norms what they give instead of what they get"""
+    qk_norm: Literal["none", "head", "width"] = "head"
+    """norm on queries and keys: per head, or over all heads at once"""
+    positions: Literal["rope", "learned"] = "rope"
+    rope_theta: float = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    """on layers without a window"""
+    windows: tuple[int, ...] = ()
+    """per layer: how many positions back it sees, itself included; 0 = all. () = all layers see all"""
+    activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
+    biases: bool = False
+    moe: MoE | None = None
     tie_embeddings: bool = False
     max_seq_len: int = 512
+
+    value_embeddings: bool = False
+    """every second layer adds a learnt vector of the token itself to its values"""
+    residual_scalars: bool = False
+    """a learnt factor on the stream before every layer"""
+    embedding_scalars: bool = False
+    """a learnt share of the embedding is added to the stream before every layer"""
+    logit_softcap: float = 0.0
+    """c > 0: logits become c tanh(logits / c)"""
+    zero_init: bool = False
+    """what writes into the stream starts at zero"""
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_kv_heads:
@@ -34,65 +104,45 @@ class DecoderConfig:
                 f"n_kv_heads = {self.n_kv_heads} does not divide n_heads = {self.n_heads}: "
                 "every key/value head must serve the same number of query heads"
             )
-        if self.head_dim % 2:
+        if self.head_dim % 2 and self.positions == "rope":
             raise ValueError(f"head_dim = {self.head_dim} is odd: rotary positions turn pairs of numbers")
+        if self.windows and len(self.windows) != self.n_layers:
+            raise ValueError(f"windows names {len(self.windows)} layers of {self.n_layers}")
 
-    def to_huggingface(self) -> dict[str, Any]:
-        """`config.json` for transformers' Qwen3ForCausalLM or LlamaForCausalLM."""
-        kind = "Qwen3" if self.qk_norm else "Llama"
-        return {
-            "architectures": [f"{kind}ForCausalLM"],
-            "model_type": kind.lower(),
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.d_model,
-            "num_hidden_layers": self.n_layers,
-            "num_attention_heads": self.n_heads,
-            "num_key_value_heads": self.n_kv_heads,
-            "head_dim": self.head_dim,
-            "intermediate_size": self.d_ff,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "attention_dropout": 0.0,
-            "mlp_bias": False,
-            "rms_norm_eps": self.norm_eps,
-            # transformers 5 reads rope_parameters; older versions and other runtimes read rope_theta.
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
-            "max_position_embeddings": self.max_seq_len,
-            "tie_word_embeddings": self.tie_embeddings,
-            "use_cache": True,
-            "use_sliding_window": False,
-            "dtype": "float32",
+    def window(self, layer: int) -> int:
+        """How far back `layer` sees; 0 = everything."""
+        return self.windows[layer] if self.windows else 0
+
+    def has_value_embedding(self, layer: int) -> bool:
+        """Every second layer, the last one among them."""
+        return self.value_embeddings and layer % 2 == (self.n_layers - 1) % 2
+
+    def unportable(self) -> list[str]:
+        """The switches in use that published formats can't carry."""
+        switches = {
+            "value_embeddings": self.value_embeddings,
+            "residual_scalars": self.residual_scalars,
+            "embedding_scalars": self.embedding_scalars,
+            "logit_softcap": self.logit_softcap > 0,
+            'activation = "relu2"': self.activation == "relu2",
+            'balance = "bias"': self.moe is not None and self.moe.balance == "bias",
+            "n_shared_experts": self.moe is not None and self.moe.n_shared_experts > 0,
         }
+        return [name for name, used in switches.items() if used]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, from which `from_json` makes an equal config."""
+        return asdict(self)
 
     @staticmethod
-    def from_huggingface(config: dict[str, Any]) -> "DecoderConfig":
-        """Read what `to_huggingface` wrote, or a plain published Qwen3 or Llama config.
-
-        Raises ValueError for another architecture, or a variant that this decoder doesn't compute.
-        """
-        kind = config.get("model_type")
-        if kind not in ("qwen3", "llama"):
-            raise ValueError(f"config.json has model_type = {kind!r}; this decoder computes qwen3 and llama")
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if rope.get("rope_type", "default") != "default":
-            raise ValueError(
-                f"config.json scales rotary positions ({rope['rope_type']!r}), which is not computed here"
-            )
-        if config.get("attention_bias") or config.get("mlp_bias") or config.get("use_sliding_window"):
-            raise ValueError("config.json asks for biases or sliding windows, which are not computed here")
-        heads = config["num_attention_heads"]
-        return DecoderConfig(
-            vocab_size=config["vocab_size"],
-            d_model=config["hidden_size"],
-            n_layers=config["num_hidden_layers"],
-            n_heads=heads,
-            n_kv_heads=config.get("num_key_value_heads") or heads,
-            head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-            d_ff=config["intermediate_size"],
-            rope_theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
-            norm_eps=config["rms_norm_eps"],
-            qk_norm=kind == "qwen3",
-            tie_embeddings=config.get("tie_word_embeddings", False),
-            max_seq_len=config["max_position_embeddings"],
-        )
+    def from_json(said: dict[str, Any]) -> "DecoderConfig":
+        """Back from `to_json`, once through JSON or not. Raises TypeError for unknown keys."""
+        scaling: dict[str, Any] | None = said.get("rope_scaling")
+        if scaling is not None:
+            scaling = {key: tuple(v) if isinstance(v, list) else v for key, v in scaling.items()}
+        fields = {
+            "windows": tuple(said.get("windows", ())),
+            "rope_scaling": scaling and RopeScaling(**scaling),
+            "moe": said.get("moe") and MoE(**said["moe"]),
+        }
+        return DecoderConfig(**(said | fields))

@@ -19,7 +19,12 @@ from torch.utils.checkpoint import checkpoint
 CHUNK = 2048
 """Positions whose logits exist at the same time."""
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
+
+
+def softcap(logits: Float[Tensor, "*shape"], cap: float) -> Float[Tensor, "*shape"]:
+    """cap tanh(logits / cap), or the logits themselves where cap is 0 (Gemma 2, https://arxiv.org/abs/2408.00118)."""
+    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def cross_entropy(
@@ -28,15 +33,17 @@ def cross_entropy(
     targets: Int[Tensor, " positions"],
     weights: Float[Tensor, " positions"],
     kernel: Kernel | None = None,
+    cap: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Sum over positions of weight * -log p(target), and the sum of the weights. In nats, fp32.
 
-    kernel: `chunk_with_gradient`, perhaps compiled.
+    kernel: `chunk_with_gradient`, perhaps compiled. cap: the model's `logit_softcap`.
     """
     total = weights.float().sum()
     if not torch.is_grad_enabled():
-        return _loss_only(hidden, head_weight, targets, weights), total
-    loss: Tensor = _CrossEntropy.apply(hidden, head_weight, targets, weights, kernel or chunk_with_gradient)  # type: ignore[no-untyped-call]
+        return _loss_only(hidden, head_weight, targets, weights, cap), total
+    kernel = kernel or chunk_with_gradient
+    loss: Tensor = _CrossEntropy.apply(hidden, head_weight, targets, weights, kernel, cap)  # type: ignore[no-untyped-call]
     return loss, total
 
 
@@ -45,14 +52,17 @@ def chunk_with_gradient(
     head: Float[Tensor, "vocab width"],
     targets: Int[Tensor, " chunk"],
     weights: Float[Tensor, " chunk"],
+    cap: float = 0.0,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "chunk width"], Float[Tensor, "vocab width"]]:
     """Loss of one chunk and its gradients: d loss / d logits = weight * (softmax - one_hot(target))."""
-    logits = (hidden @ head.T).float()
+    logits = softcap((hidden @ head.T).float(), cap)
     log_norm = logits.logsumexp(dim=-1, keepdim=True)
     loss = ((log_norm - logits.gather(1, targets[:, None]))[:, 0] * weights).sum()
     # A comparison instead of a scatter: it fuses into one pass over the logits.
     is_target = torch.arange(head.shape[0], device=targets.device)[None] == targets[:, None]
     slope = ((logits - log_norm).exp() - is_target.float()) * weights[:, None]
+    if cap:
+        slope = slope * (1 - (logits / cap).square())
     slope = slope.to(hidden.dtype)
     return loss, slope @ head, slope.T @ hidden
 
@@ -62,30 +72,36 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: Tensor, kernel: Kernel
+        ctx: Any,
+        hidden: Tensor,
+        head_weight: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        kernel: Kernel,
+        cap: float,
     ) -> Tensor:
         head = head_weight.to(hidden.dtype)
         loss = torch.zeros((), device=hidden.device)
         d_hidden = torch.empty_like(hidden)
         d_head = torch.zeros(head.shape, device=hidden.device)
         for at in (slice(start, start + CHUNK) for start in range(0, hidden.shape[0], CHUNK)):
-            part, d_hidden[at], d_part = kernel(hidden[at], head, targets[at], weights[at])
+            part, d_hidden[at], d_part = kernel(hidden[at], head, targets[at], weights[at], cap)
             loss += part
             d_head += d_part
         ctx.save_for_backward(d_hidden, d_head.to(head_weight.dtype))
         return loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * grads[0], d_head * grads[0], None, None, None
+        return d_hidden * grads[0], d_head * grads[0], None, None, None, None
 
 
-def _loss_only(hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def _loss_only(hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: Tensor, cap: float) -> Tensor:
     head = head_weight.to(hidden.dtype)
     loss = torch.zeros((), device=hidden.device)
     for at in (slice(start, start + CHUNK) for start in range(0, hidden.shape[0], CHUNK)):
-        log_probs = _log_probs(hidden[at], head, targets[at], 1.0)[0]
+        log_probs = _log_probs(hidden[at], head, targets[at], 1.0, cap)[0]
         loss = loss - (log_probs * weights[at]).sum()
     return loss
 
@@ -95,9 +111,10 @@ def token_log_probs(
     head_weight: Float[Tensor, "vocab width"],
     targets: Int[Tensor, "batch time"],
     temperature: float = 1.0,
+    cap: float = 0.0,
 ) -> Float[Tensor, "batch time"]:
-    """log p(target) at every position under softmax(logits / temperature), fp32."""
-    return log_probs_and_entropy(hidden, head_weight, targets, temperature)[0]
+    """log p(target) at every position under softmax(logits / temperature), fp32. cap: `logit_softcap`."""
+    return log_probs_and_entropy(hidden, head_weight, targets, temperature, cap)[0]
 
 
 def log_probs_and_entropy(
@@ -105,6 +122,7 @@ def log_probs_and_entropy(
     head_weight: Float[Tensor, "vocab width"],
     targets: Int[Tensor, "batch time"],
     temperature: float = 1.0,
+    cap: float = 0.0,
 ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
     """log p(target) and the entropy of the whole distribution at every position, in nats, fp32.
 
@@ -114,7 +132,7 @@ def log_probs_and_entropy(
     flat, flat_targets = hidden.flatten(0, 1), targets.flatten()
     parts = []
     for at in (slice(start, start + CHUNK) for start in range(0, flat.shape[0], CHUNK)):
-        arguments = (flat[at], head, flat_targets[at], temperature)
+        arguments = (flat[at], head, flat_targets[at], temperature, cap)
         if torch.is_grad_enabled():
             parts.append(checkpoint(_log_probs, *arguments, use_reentrant=False))
         else:
@@ -123,9 +141,11 @@ def log_probs_and_entropy(
     return log_probs, entropies
 
 
-def _log_probs(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _log_probs(
+    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, cap: float
+) -> tuple[Tensor, Tensor]:
     logits = hidden @ head.T
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    log_probs = (wide / temperature).log_softmax(dim=-1)
+    log_probs = (softcap(wide, cap) / temperature).log_softmax(dim=-1)
     entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
     return log_probs.gather(1, targets[:, None])[:, 0], entropy

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Turn = tuple[Float[Tensor, "rows 1 time dim"], Float[Tensor, "rows 1 time dim"]]
+"""Cosine and sine of every position's angles, fp32; the 1 stands for the heads."""
 
-def angles(
-    positions: Int[Tensor, "batch time"], dim: int, theta: float
-) -> tuple[Float[Tensor, "batch 1 time dim"], Float[Tensor, "batch 1 time dim"]]:
+
+def angles(positions: Int[Tensor, "batch time"], dim: int, theta: float) -> Turn:
     """Cosine and sine of every position's angles, fp32; the 1 stands for the heads.
 
     Pair i turns by position / theta^(2i/dim).

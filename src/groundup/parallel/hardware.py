@@ -19,9 +19,9 @@ import torch
 
 from groundup.core.errors import GroundupError
 from groundup.core.recipe import Site
-from groundup.model.attention import attend_blocks
 from groundup.model.decoder import Decoder
 from groundup.model.heads import ScalarModel
+from groundup.parallel.cpu import BLOCKS, stacked
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Tokens of a micro-batch where the site names no rows; a CPU's caches then hold one layer's activations."""
@@ -139,11 +139,15 @@ def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
     model.to(hardware.device)
     model.compute_dtype = hardware.dtype
     decoder = model.decoder if isinstance(model, ScalarModel) else model
+    if not hardware.can_compile:
+        return
+    if hardware.device.type == "cpu":
+        decoder.use(BLOCKS)
     for layer in decoder.model.layers:
-        if hardware.can_compile:
-            layer.compile(dynamic=False)
-        if hardware.can_compile and hardware.device.type == "cpu":
-            cast(Any, layer).self_attn.attend = attend_blocks
+        for part in layer.modules():
+            if hasattr(part, "project"):
+                cast(Any, part).project = stacked
+        layer.compile(dynamic=False)
 
 
 def matmul_rate(hardware: Hardware, size: int = 2048, seconds: float = 1.0) -> float:

@@ -20,6 +20,7 @@ from groundup.model import scaling
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import save_model
+from groundup.model.counts import parameters, training_flops_per_token
 from groundup.model.decoder import Decoder
 from groundup.model.losses import Kernel, chunk_with_gradient, cross_entropy
 from groundup.parallel.hardware import (
@@ -110,7 +111,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     model = Decoder(config)
     model.init_weights(recipe.seed)
     fit(model, hardware)
-    size = scaling.parameters(config)
+    size = parameters(config)
     out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.batch_rows * plan.seq_len:,} tokens")
     out.say(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
@@ -133,7 +134,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     )
     rates.append(matmul_rate(hardware))
     save_model(out.path, model, vocabulary)
-    flops = scaling.training_flops_per_token(config, plan.seq_len)
+    flops = training_flops_per_token(config, plan.seq_len)
     return {
         "parameters": size,
         "tokens": result.steps * plan.batch_rows * plan.seq_len,
@@ -175,7 +176,8 @@ def _loss(kernel: Kernel) -> Callable[[Any, TokenBatch], tuple[Tensor, dict[str,
     def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         hidden = model.hidden(batch.ids, batch.segments).flatten(0, 1)
         targets, weights = batch.targets.flatten(), batch.weights.flatten()
-        return cross_entropy(hidden, model.head_weight, targets, weights, kernel)[0], {}
+        cap = model.config.logit_softcap
+        return cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0], {}
 
     return loss
 

@@ -58,7 +58,8 @@ def bits_per_byte(
             batch = token_batch(rows[chosen[start : start + batch_rows]], tokenizer, device)
             hidden = model.hidden(batch.ids, batch.segments).flatten(0, 1)
             weights = batch.weights.flatten()
-            loss, _ = cross_entropy(hidden, model.head_weight, batch.targets.flatten(), weights)
+            targets, cap = batch.targets.flatten(), model.config.logit_softcap
+            loss, _ = cross_entropy(hidden, model.head_weight, targets, weights, cap=cap)
             nats += float(loss)
             size += int((lengths[batch.targets.cpu()] * batch.weights.cpu()).sum())
     return nats / math.log(2) / max(1, size)

@@ -167,9 +167,14 @@ class _Aligning:
     def loss(self, model: nn.Module, batch: _Batch) -> tuple[Tensor, dict[str, Any]]:
         recipe, device = self.recipe, self.hardware.device
         packed, positions = batch.packed.to(device), batch.positions.to(device)
-        hidden = self.model.policy.hidden(packed.ids, packed.segments).flatten(0, 1)[positions]
+        policy_model = self.model.policy
+        hidden = policy_model.hidden(packed.ids, packed.segments).flatten(0, 1)[positions]
         log_probs = token_log_probs(
-            hidden[None], self.model.policy.head_weight, batch.targets.to(device)[None], recipe.temperature
+            hidden[None],
+            policy_model.head_weight,
+            batch.targets.to(device)[None],
+            recipe.temperature,
+            policy_model.config.logit_softcap,
         )
         values = self.judge.normalised(
             self.model.critic.values(packed.ids, packed.segments).flatten()[positions]

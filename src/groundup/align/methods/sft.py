@@ -123,7 +123,12 @@ class _Fine:
         hidden = self.model.hidden(packed.ids, packed.segments)
         targets, weights = batch.targets.to(device), batch.weights.to(device)
         return cross_entropy(
-            hidden.flatten(0, 1), self.model.head_weight, targets.flatten(), weights.flatten(), self.kernel
+            hidden.flatten(0, 1),
+            self.model.head_weight,
+            targets.flatten(),
+            weights.flatten(),
+            self.kernel,
+            self.model.config.logit_softcap,
         )
 
     def _packed(self, examples: Sequence[Example], tokens: int) -> list[_Batch]:

@@ -3,12 +3,24 @@
 https://arxiv.org/abs/2302.13971
 """
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 from groundup.model.architectures import Dense
+from groundup.model.config import DecoderConfig
 
 
 class Llama(Dense):
     """Pre-norm decoder with rotary positions, grouped-query attention and SwiGLU. 0 = from depth."""
 
-    qk_norm: ClassVar[bool] = False
+    model_type: ClassVar[str] = "llama"
+    published_class: ClassVar[str] = "LlamaForCausalLM"
+
+    def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
+        """The decoder of this depth, by the rules of `Dense`."""
+        return replace(super().config(depth, vocab_size, max_seq_len), architecture="llama", qk_norm="none")
+
+    @classmethod
+    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+        """From a published config.json."""
+        return replace(super().adopt(said), qk_norm="none")

@@ -11,4 +11,5 @@ from groundup.model.architectures import Dense
 class Qwen3(Dense):
     """Pre-norm decoder with rotary positions, grouped-query attention and SwiGLU, and QK-norm. 0 = from depth."""
 
-    qk_norm: ClassVar[bool] = True
+    model_type: ClassVar[str] = "qwen3"
+    published_class: ClassVar[str] = "Qwen3ForCausalLM"
