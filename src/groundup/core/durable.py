@@ -4,13 +4,21 @@ Write beside the target, fsync the file, rename, fsync the folder; only then may
 A crash at any moment leaves the old or the new, never neither and never a mixture.
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from groundup.core.errors import GroundupError
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+"""No room, over the quota, over the limit of a file, a failing device, mounted read-only."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -74,6 +82,28 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def disk_errors_in_words(what: str, folder: Path, needed: int = 0) -> Iterator[None]:
+    """Raise GroundupError where the disk refuses to be written. needed: bytes that `what` takes, 0 = unknown."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        needs = f"it needs {needed:,} bytes, and " if needed else ""
+        raise GroundupError(
+            f"{what} could not be written to {folder}: {os.strerror(error.errno or 0)}; "
+            f"{needs}{_free_bytes(folder):,} bytes are free. Make room on that disk, and run the same command "
+            "again: it goes on from what is whole"
+        ) from error
+
+
+def _free_bytes(folder: Path) -> int:
+    """Room on the disk that holds `folder`, whether the folder exists yet or not."""
+    here = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(here).free
 
 
 def _fsync_file(path: Path) -> None:

@@ -6,11 +6,14 @@ out: text on stderr; nothing on stdout, which belongs to data
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from groundup.core.dashboard import Board, Dashboard, clock
 
 PLAIN_SECONDS = 10.0
 """Where there is no terminal: seconds between two lines."""
@@ -21,25 +24,66 @@ class Reporter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._dashboard: Dashboard | None = None
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, markup=False)
+        """Print one line, or show it on the dashboard while there is one."""
+        if self._dashboard is None:
+            self.console.print(text, markup=False)
+        else:
+            self._dashboard.say(text)
+
+    def show(self, line: dict[str, Any]) -> None:
+        """A line of metrics.jsonl, for the dashboard if there is one."""
+        if self._dashboard is not None:
+            self._dashboard.take(line)
 
     @contextmanager
     def track(self, label: str, total: float | None, unit: str, start: float = 0) -> Iterator["Tracker"]:
         """Show the progress of one piece of work while the context is open."""
         tracker: Tracker
-        if self.console.is_terminal and not self.console.quiet:
+        if self._dashboard is not None:
+            tracker = Tracker(None, label, total, unit, start)
+            yield tracker
+        elif self.console.is_terminal and not self.console.quiet:
             with _bar(self.console) as bar:
                 tracker = _LiveTracker(bar, label, total, unit, start)
                 yield tracker
         else:
             tracker = Tracker(self, label, total, unit, start)
             yield tracker
+        self._conclude(tracker)
+
+    @contextmanager
+    def watch(
+        self, label: str, total: float, unit: str, start: float, history: Sequence[dict[str, Any]]
+    ) -> Iterator["Tracker"]:
+        """Like `track`, for a training: in a terminal, a dashboard of all that `show` is given.
+
+        history: the lines of metrics.jsonl so far.
+        """
+        if self._dashboard is not None or not Dashboard.fits(self.console):
+            with self.track(label, total, unit, start) as tracker:
+                yield tracker
+            return
+        board = Board(label, total, unit)
+        for line in history:
+            board.take(line)
+        dashboard = Dashboard(self.console, board)
+        tracker = _BoardTracker(dashboard, label, total, unit, start)
+        with dashboard.shown():
+            self._dashboard = dashboard
+            try:
+                yield tracker
+            finally:
+                self._dashboard = None
+        self._conclude(tracker)
+
+    def _conclude(self, tracker: "Tracker") -> None:
         seconds = time.monotonic() - tracker.began
         if seconds >= 1:
-            self.say(f"  {label}: {tracker.done:,.0f} {unit} in {_clock(seconds)}" + tracker.tail())
+            done = f"{tracker.done:,.0f} {tracker.unit} in {clock(seconds)}"
+            self.say(f"  {tracker.label}: {done}" + tracker.tail())
 
 
 class Tracker:
@@ -72,7 +116,7 @@ class Tracker:
         """Done, total, rate and time left in words."""
         rate = (self.done - self.start) / max(now - self.began, 1e-9)
         of = f"/{self.total:,.0f}" if self.total else ""
-        left = f", {_clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
+        left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
         return f"{self.done:,.0f}{of} {self.unit}, {rate:,.1f} {self.unit}/s{left}"
 
 
@@ -89,6 +133,19 @@ class _LiveTracker(Tracker):
         self._bar.update(self._task, completed=self.done, detail=detail)
 
 
+class _BoardTracker(Tracker):
+    def __init__(
+        self, dashboard: Dashboard, label: str, total: float | None, unit: str, start: float
+    ) -> None:
+        super().__init__(None, label, total, unit, start)
+        self._dashboard = dashboard
+        dashboard.advance(start)
+
+    def advance(self, n: float = 1) -> None:
+        super().advance(n)
+        self._dashboard.advance(self.done)
+
+
 def _bar(console: Console) -> Progress:
     return Progress(
         TextColumn("  {task.description}"),
@@ -100,13 +157,4 @@ def _bar(console: Console) -> Progress:
         transient=True,
         redirect_stdout=False,
         redirect_stderr=sys.stderr.isatty(),
-    )
-
-
-def _clock(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    return (
-        f"{whole // 60}:{whole % 60:02d}"
-        if whole < 3600
-        else f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
     )

@@ -9,6 +9,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from groundup.core.trackers import TrackerName
+
+Recompute = Literal["none", "selective", "full"]
+
 
 class Recipe(BaseModel):
     """Base of every recipe and every part: frozen, no unknown keys, every field has a default."""
@@ -44,8 +48,18 @@ class Site(BaseModel):
     )
     compile: Literal["auto", "on", "off"] = "auto"
     micro_batch: int = Field(default=0, ge=0, description="rows per micro-batch; 0 = chosen")
-    checkpoint_seconds: float = Field(default=30.0, gt=0)
-    tensorboard: bool = Field(default=False, description="also write TensorBoard files")
+    recompute: Recompute = Field(
+        default="none",
+        description="what a layer computes again instead of keeping it for its gradient; less memory, more time",
+    )
+    checkpoint_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="training work that may be lost, at most; states are saved oftener where cheap",
+    )
+    trackers: tuple[TrackerName, ...] = Field(
+        default=(), description="also show metrics.jsonl in these: tensorboard, trackio, wandb"
+    )
 
 
 def refuse_unknown_keys(kind: type[BaseModel], value: Any) -> Any:

@@ -10,20 +10,23 @@ the rest. `groundup plan` and `groundup status` run the same pipeline with a bui
 import inspect
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from groundup.core.durable import disk_errors_in_words
 from groundup.core.environment import environment
 from groundup.core.fingerprint import digest, spelling
-from groundup.core.metrics import MetricsLog
+from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter, Tracker
 from groundup.core.recipe import Recipe, Site
 from groundup.core.store import MANIFEST, Artifact, Store, damage, read_manifest
+from groundup.core.trackers import Background, Run, open_trackers, require
 
+METRICS = "metrics.jsonl"
 Metrics = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Metrics])
 
@@ -54,13 +57,16 @@ def stage(
 class Work:
     """What a stage writes into. Kept after a crash, so a stage looks in it for what to resume from."""
 
-    def __init__(self, path: Path, reporter: Reporter, tensorboard: bool = False) -> None:
+    def __init__(
+        self, path: Path, reporter: Reporter, trackers: Callable[[], Sequence[Background]] = tuple
+    ) -> None:
+        """`trackers` opens them; called when the first line is logged, since most stages log none."""
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.temporary = path / "resume"
         self.temporary.mkdir(exist_ok=True)
         self._reporter = reporter
-        self._tensorboard = tensorboard
+        self._open_trackers = trackers
         self._log: MetricsLog | None = None
 
     def file(self, name: str) -> Path:
@@ -87,25 +93,36 @@ class Work:
         """Progress of one piece of work: `with out.track("encode", n, "documents") as tracker: ...`."""
         return self._reporter.track(label, total, unit, start)
 
+    def watch(
+        self, label: str, total: float, unit: str = "steps", start: float = 0
+    ) -> AbstractContextManager[Tracker]:
+        """Like `track`, for a training: in a terminal, a dashboard of all that is logged meanwhile."""
+        return self._reporter.watch(label, total, unit, start, read_metrics(self.path / METRICS))
+
     def log(self, **values: Any) -> None:
         """Append a line to `metrics.jsonl`."""
-        self._metrics().log(**values)
+        self._reporter.show(self._metrics().log(**values))
 
     def rewind_log(self, step: int) -> None:
         """Drop lines after `step`, which a resumed stage will write again."""
         self._metrics().rewind(step)
 
-    def close(self) -> None:
-        """Flush what is open, and delete the resume state and files that a killed process left unfinished."""
+    def close_log(self) -> None:
+        """Let the trackers write what is left."""
         if self._log is not None:
             self._log.close()
+            self._log = None
+
+    def close(self) -> None:
+        """Flush what is open, and delete the resume state and files that a killed process left unfinished."""
+        self.close_log()
         shutil.rmtree(self.temporary, ignore_errors=True)
         for left in self.path.rglob("*.part"):
             left.unlink()
 
     def _metrics(self) -> MetricsLog:
         if self._log is None:
-            self._log = MetricsLog(self.path / "metrics.jsonl", self._tensorboard)
+            self._log = MetricsLog(self.path / METRICS, self._open_trackers())
         return self._log
 
 
@@ -162,7 +179,7 @@ class Builder:
         why = _difference(said, outside, recipe, self.previous.get(label))
         if not self.build:
             return self._report(label, artifact, "to build", why)
-        with self.store.lock(artifact):
+        with disk_errors_in_words(label, artifact.path.parent), self.store.lock(artifact):
             if artifact.path.exists():
                 problem = damage(artifact.path)  # somebody else may have built it meanwhile
                 if problem is None:
@@ -180,9 +197,15 @@ class Builder:
              artifact: Artifact, manifest: dict[str, Any]) -> None:  # fmt: skip
         part = artifact.path.with_name(artifact.path.name + ".part")
         (part / MANIFEST).unlink(missing_ok=True)
-        out = Work(part, self.reporter, self.site.tensorboard)
+        run = Run(artifact.path.name, self.store.root / "trackers")
+        names, say = self.site.trackers, self.reporter.say
+        require(names)
+        out = Work(part, self.reporter, lambda: open_trackers(names, run, say))
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-        metrics = function(recipe, self.site, out, **inputs)
+        try:
+            metrics = function(recipe, self.site, out, **inputs)
+        finally:
+            out.close_log()
         out.close()
         manifest |= {
             "metrics": metrics,

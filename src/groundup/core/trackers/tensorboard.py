@@ -1,0 +1,41 @@
+"""TensorBoard: event files that `tensorboard --logdir workspace/trackers/tensorboard` shows."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from groundup.core.trackers import Point, Run
+
+
+class TensorBoard:
+    """One folder of event files."""
+
+    def __init__(self, run: Run) -> None:
+        self._folder = run.folder
+        self._writer: Any = None
+
+    def begin(self, history: Sequence[Point]) -> None:
+        """Empty the earlier files and write a new one; `purge_step` tells an open TensorBoard to forget the rest.
+
+        Files aren't deleted, since a TensorBoard that reads one stays at it for good when it is gone.
+        """
+        self.close()
+        for earlier in self._folder.glob("events.*"):
+            earlier.write_bytes(b"")
+        board = import_module("torch.utils.tensorboard")
+        self._writer = board.SummaryWriter(str(self._folder), purge_step=0, flush_secs=10)
+        for point in history:
+            self.log(point)
+
+    def log(self, point: Point) -> None:
+        """One scalar per value."""
+        for name, value in point.values.items():
+            self._writer.add_scalar(name, value, point.step)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+KIND = TensorBoard

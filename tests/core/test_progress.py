@@ -1,0 +1,54 @@
+"""Progress where there is no terminal: plain lines, for a training as for anything else."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.core.progress import Reporter
+from groundup.core.stage import Work
+
+
+def test_a_training_without_a_terminal_is_plain_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundup.core.progress.PLAIN_SECONDS", 0.0)
+    out = Work(tmp_path, Reporter())
+    with out.watch("pretrain", 4, start=2) as tracker:
+        for step in (3, 4):
+            out.log(step=step, loss=1.0)
+            tracker.note("loss 1.000")
+            tracker.advance()
+    text = capsys.readouterr().err
+    assert re.search(r"pretrain: 3/4 steps, [\d,.]+ steps/s, 0:00 left · loss 1.000", text)
+    assert "\x1b" not in text
+
+
+def test_quiet_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = Work(tmp_path, Reporter(quiet=True))
+    with out.watch("pretrain", 1) as tracker:
+        out.log(step=1, loss=1.0)
+        out.say("a word")
+        tracker.advance()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+class Asked(Reporter):
+    """Remembers the lines that a training was begun with."""
+
+    def watch(
+        self, label: str, total: float, unit: str, start: float, history: Sequence[dict[str, Any]]
+    ) -> Any:
+        self.history = list(history)
+        return super().watch(label, total, unit, start, history)
+
+
+def test_a_resumed_training_is_shown_with_what_it_logged_before(tmp_path: Path) -> None:
+    Work(tmp_path, Reporter(quiet=True)).log(step=1, loss=2.0)
+    reporter = Asked(quiet=True)
+    with Work(tmp_path, reporter).watch("pretrain", 2, start=1) as tracker:
+        tracker.advance()
+    assert reporter.history == [{"step": 1, "loss": 2.0}]
