@@ -8,6 +8,7 @@ from typing import Any
 from groundup.core.durable import write_json, write_text
 from groundup.core.records import Document
 from groundup.core.stage import Artifact
+from groundup.model.config import DecoderConfig
 from groundup.text.documents import DocumentWriter, LedgerEntry, LedgerWriter
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
@@ -19,11 +20,9 @@ ENVIRONMENT = {
     "commit": "1f0c9a5d7c9e6b1e2f3a4b5c6d7e8f9012345678",
 }  # fmt: skip
 SITE = {"device": "auto", "threads": 0, "compile": "auto", "micro_batch": 0}
-CONFIG = {
-    "model_type": "qwen3", "vocab_size": 4096, "hidden_size": 256, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "intermediate_size": 768,
-    "tie_word_embeddings": True, "max_position_embeddings": 512,
-}  # fmt: skip
+CONFIG = DecoderConfig(
+    vocab_size=4096, d_model=256, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=64, d_ff=768, tie_embeddings=True,
+)  # fmt: skip
 PARAMETERS = 4_196_864
 BLUEPRINT = 'name = "stdlib"\n\n[[acquire.sources]]\nuse = "stdlib"\n\n[pretrain]\ndepth = 4\nlr = 0.003\n'
 TEXT = '''"""Text wrapping and filling.
@@ -173,8 +172,7 @@ def _pretrain(folder: Path, tokenizer: Path) -> Artifact:
     made = _artifact(folder, "pretrain", 432.0, {
         "parameters": PARAMETERS, "tokens": 6_553_600, "seconds": 418.2, "tokens_per_second": 15_671,
         "flops_utilization": 0.612, "matmul_tflops": 0.395, "val_bpb": 0.9412, "steps": 800, "skipped_steps": 0,
-        "precision": "bf16", "compiled": True}, log=log)  # fmt: skip
-    write_json(made.path / "config.json", CONFIG)
+        "precision": "bf16", "compiled": True, "decoder": CONFIG.to_json()}, log=log)  # fmt: skip
     return _with_tokenizer(made, tokenizer)
 
 

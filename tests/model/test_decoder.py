@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from decoders import BOTH, QWEN3, decoder
+from decoders import PORTABLE, QWEN3, decoder
 
-from groundup.generate.cache import StaticCache
 from groundup.model.attention import attend_fused, document_mask, segments_of
 from groundup.model.decoder import Decoder
 from groundup.parallel.cpu import attend_blocks
@@ -20,31 +19,35 @@ def test_segments_count_documents_and_mark_padding() -> None:
     assert SEGMENTS[0].tolist() == [1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, -1, -1]
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", PORTABLE)
 def test_a_document_in_a_packed_row_is_computed_as_if_it_were_alone(name: str) -> None:
-    model = decoder(BOTH[name])
+    model = decoder(PORTABLE[name])
     with torch.no_grad():
         packed = model(IDS, SEGMENTS)[0]
         for start, end in ((0, 4), (4, 9), (9, 12)):
             torch.testing.assert_close(packed[start:end], model(IDS[:1, start:end])[0], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("name", PORTABLE)
 def test_poisoned_neighbours_and_padding_change_nothing(name: str) -> None:
-    model = decoder(BOTH[name])
+    model = decoder(PORTABLE[name])
     poisoned = IDS.clone()
     poisoned[0, 5:9] = torch.tensor([90, 91, 92, 93])
     poisoned[0, 12:] = 95
     with torch.no_grad():
-        calm, rough = model(IDS, SEGMENTS)[0], model(poisoned, SEGMENTS)[0]
+        calm = model.hidden(IDS, SEGMENTS)[0]
+        # Not NaN: a weight of zero times NaN is NaN, in every implementation of attention.
+        model.model.embed_tokens.weight[90:] = 1e15
+        rough = model.hidden(poisoned, SEGMENTS)[0]
     others = [0, 1, 2, 3, 4, 9, 10, 11]
-    assert torch.equal(calm[others], rough[others])
-    assert not torch.equal(calm[5:9], rough[5:9])
+    torch.testing.assert_close(calm[others], rough[others], atol=1e-6, rtol=1e-6)
+    assert (calm[5:9] - rough[5:9]).abs().amin(dim=0).max() > 0.1
 
 
-def test_no_gradient_flows_from_a_document_to_its_neighbour() -> None:
-    model = decoder(QWEN3)
-    model.hidden(IDS, SEGMENTS)[0, 4:9].square().sum().backward()
+@pytest.mark.parametrize("name", PORTABLE)
+def test_no_gradient_flows_from_a_document_to_its_neighbour(name: str) -> None:
+    model = decoder(PORTABLE[name])
+    model.hidden(IDS, SEGMENTS)[0, 4:9].sin().sum().backward()
     grad = model.model.embed_tokens.weight.grad
     assert grad is not None
     assert grad[[7, 8, 9, 40, 41, PAD]].abs().sum() == 0
@@ -57,19 +60,6 @@ def test_the_future_is_unknown() -> None:
     changed[:, 10:] = 77
     with torch.no_grad():
         assert torch.equal(model(IDS)[:, :10], model(changed)[:, :10])
-
-
-@pytest.mark.parametrize("name", BOTH)
-def test_logits_with_a_cache_equal_those_of_the_full_pass(name: str) -> None:
-    model = decoder(BOTH[name])
-    ids = IDS[1:]
-    cache = StaticCache(torch.tensor([5]), capacity=14, device=torch.device("cpu"))
-    found = []
-    with torch.no_grad():
-        for start, end in ((0, 5), *((i, i + 1) for i in range(5, 14))):
-            cache.reserve(end - start)
-            found.append(model(ids[:, start:end], cache=cache, positions=torch.arange(start, end)[None]))
-        torch.testing.assert_close(torch.cat(found, dim=1), model(ids), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("time", [16, 64, 37])

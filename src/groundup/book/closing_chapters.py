@@ -22,7 +22,7 @@ from groundup.book.content import (
     strong,
 )
 from groundup.book.figures import Bar, bars_svg
-from groundup.book.model_chapters import shape_of_story
+from groundup.book.model_chapters import config_of_story
 from groundup.book.reading import Story
 from groundup.book.sampled import Sample, compared, samples_of
 from groundup.book.verdicts import chrf_word, evidence_of, verdicts
@@ -138,9 +138,9 @@ def _samples(samples: list[Sample]) -> list[Block]:
 def verdict_chapter(story: Story) -> Chapter:
     """What follows from the figures, by rule."""
     figures = story.figures()
-    shape = shape_of_story(story)
+    config = config_of_story(story)
     recipe = (story.last("tokenize") or story.made[0]).recipe
-    context = recipe.get("seq_len") or (shape.context if shape else None)
+    context = recipe.get("seq_len") or (config.max_seq_len if config else None)
     figures["architecture"] = {"context": context}
     blocks: list[Block] = [
         prose("Nobody could talk this page up: each line follows by a fixed rule from the figure beneath it.",

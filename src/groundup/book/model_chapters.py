@@ -6,38 +6,42 @@ out: the drawing and the count of its parameters; curves and what they mean
 
 from typing import Any
 
-from groundup.book.architecture import Part, Shape, architecture_svg, parts_of, shape_of
+from groundup.book.architecture import Part, architecture_svg, parts_of
 from groundup.book.content import Block, Chapter, Fact, Facts, Figure, Heading, Table, prose, strong
 from groundup.book.figures import Panel, curves_svg, series
 from groundup.book.reading import Made, Story
 from groundup.book.words import count, duration, is_number, number, percent, short
+from groundup.model.config import DecoderConfig
+
+FAMILIES = {
+    "qwen3": "Qwen3", "llama": "Llama", "olmo3": "OLMo 3", "qwen3_moe": "Qwen3-MoE", "gpt2": "GPT-2",
+}  # fmt: skip
 
 
-def shape_of_story(story: Story) -> Shape | None:
-    """The model's shape, where pretrain left a config that says it."""
-    made = story.first("pretrain")
-    config = made.json("config.json") if made else None
+def config_of_story(story: Story) -> DecoderConfig | None:
+    """The model's config, where pretrain noted one."""
+    said = story.metrics("pretrain").get("decoder")
     try:
-        return shape_of(config) if isinstance(config, dict) else None
+        return DecoderConfig.from_json(said) if isinstance(said, dict) else None
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def architecture_chapter(story: Story) -> Chapter | None:
     """The drawing, and a table of parameters that adds up."""
-    shape = shape_of_story(story)
-    if shape is None:
+    config = config_of_story(story)
+    if config is None:
         return None
-    parts = parts_of(shape)
+    parts = parts_of(config)
     total = sum(part.parameters for part in parts)
     said = story.metrics("pretrain").get("parameters")
     blocks: list[Block] = [
         prose("The model is a ", strong("decoder"), ": it reads tokens from left to right and, at each one, gives "
-              f"every token of its vocabulary a score for coming next. Its {shape.blocks} blocks are alike. Each "
+              f"every token of its vocabulary a score for coming next. Its {config.n_layers} blocks are alike. Each "
               "lets the positions exchange what they know (attention) and then works on each by itself (MLP), and "
               "adds its result to a stream that runs straight through.", role="lead"),
-        Figure("architecture", architecture_svg(shape), _caption(shape),
-               f"A decoder of {shape.blocks} blocks, {shape.width} wide, with {shape.heads} heads", 0.86),
+        Figure("architecture", architecture_svg(config), _caption(config),
+               f"A decoder of {config.n_layers} blocks, {config.d_model} wide, with {config.n_heads} heads", 0.86),
         Heading("Where the parameters are"),
         Table(("part", "shape", "numbers", "copies", "together"),
               (*map(_row, parts), ("all parts", "", "", "", count(total))), "llrrr", _adds_up(total, said), total=True),
@@ -45,10 +49,10 @@ def architecture_chapter(story: Story) -> Chapter | None:
     return Chapter("The architecture", tuple(blocks))
 
 
-def _caption(shape: Shape) -> str:
-    family = {"qwen3": "Qwen3", "llama": "Llama"}.get(shape.family, shape.family)
+def _caption(config: DecoderConfig) -> str:
+    family = FAMILIES.get(config.architecture, config.architecture)
     return (
-        f"Drawn from the model's own config.json ({family} shape). Blue squares are query heads; the orange bar under "
+        f"Drawn from the model's own config ({family} shape). Blue squares are query heads; the orange bar under "
         "them is the key and value head they share. The violet shape is the MLP's widening, to scale."
     )
 

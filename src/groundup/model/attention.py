@@ -61,6 +61,14 @@ def segments_of(ids: Int[Tensor, "batch time"], bos: int, pad: int) -> Int[Tenso
     return starts.masked_fill(ids == pad, -1)
 
 
+def document_positions(segments: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    """0, 1, 2, ... from the beginning of each document."""
+    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    begins = torch.ones_like(segments, dtype=torch.bool)
+    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - index.masked_fill(~begins, 0).cummax(dim=1).values
+
+
 def causal_mask(time: int, device: torch.device, window: int = 0) -> Bool[Tensor, "1 1 time time"]:
     """Every position sees itself and what comes before it; with a window, `window` positions in all."""
     seen = torch.ones(time, time, dtype=torch.bool, device=device).tril()

@@ -22,7 +22,10 @@ from groundup.model.published import config_json, own_tensors, published_tensors
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+NAMED = 4
+"""Tensors named in a message; of more it says how many."""
 
 Model = TypeVar("Model", Decoder, ScalarModel)
 
@@ -54,7 +57,7 @@ def load_decoder(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Decoder:
     """Read a decoder; `dtype` is its compute dtype, its parameters are fp32."""
-    model = Decoder(_config(folder))
+    model = Decoder(read_config(folder))
     return _filled(model, folder, device, dtype)
 
 
@@ -62,11 +65,12 @@ def load_scalar_model(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> ScalarModel:
     """Read a reward model or critic; `dtype` is its compute dtype, its parameters are fp32."""
-    model = ScalarModel(_config(folder))
+    model = ScalarModel(read_config(folder))
     return _filled(model, folder, device, dtype)
 
 
-def _config(folder: Path) -> DecoderConfig:
+def read_config(folder: Path) -> DecoderConfig:
+    """The decoder that a folder's config.json describes. Raises DataError where it can't be computed here."""
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -76,16 +80,58 @@ def _config(folder: Path) -> DecoderConfig:
 
 
 def _filled(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
-    path = folder / WEIGHTS
+    tensors = read_tensors(folder)
     try:
-        tensors = load_file(path)
         load_strictly(model, own_tensors(model.config, tensors) if isinstance(model, Decoder) else tensors)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise DataError(f"{path} does not hold the weights that {CONFIG} describes: {error}") from None
+    except (ValueError, KeyError) as error:
+        what = f"missing: {error.args[0]}" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"{folder / WEIGHTS} does not hold the weights that {CONFIG} describes: {what}"
+        ) from None
     model.compute_dtype = dtype
     return model.to(device).eval()
 
 
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's safetensors files, of one or of several. Raises DataError naming the file."""
+    index = folder / INDEX
+    try:
+        names = (
+            sorted(set(json.loads(index.read_text())["weight_map"].values())) if index.exists() else [WEIGHTS]
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(f"{index} can't be read: {error!r}") from None
+    tensors: dict[str, torch.Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise DataError(f"{index} names {name!r}, which lies outside of its folder")
+        try:
+            tensors |= load_file(folder / name)
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{folder / name} does not hold the weights that {CONFIG} describes: {error}"
+            ) from None
+    return tensors
+
+
 def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Fill every parameter, fp32, and refuse what is missing or left over (RuntimeError)."""
+    """Fill every parameter, fp32. Raises ValueError naming what is missing, left over or of another shape."""
+    wanted = model.state_dict()
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted.keys() & tensors.keys()
+        if tensors[name].shape != wanted[name].shape
+    ]
+    problems = {
+        "missing": sorted(wanted.keys() - tensors.keys()),
+        "left over": sorted(tensors.keys() - wanted.keys()),
+        "of another shape": sorted(shapes),
+    }
+    if any(problems.values()):
+        raise ValueError("; ".join(f"{what}: {_few(names)}" for what, names in problems.items() if names))
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

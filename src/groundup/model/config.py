@@ -5,28 +5,73 @@ out: DecoderConfig, which `decoder.py` builds; `architectures/` turn it into pub
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from groundup.core.recipe import Recipe
+
+GATE_CHANNELS = 32
+"""Numbers of the stream from which the gates of a value embedding are computed."""
 
 
-@dataclass(frozen=True)
-class RopeScaling:
+SCALING_NUMBERS = {
+    "linear": (),
+    "llama3": ("original_max_seq_len", "low_freq_factor", "high_freq_factor"),
+    "yarn": ("original_max_seq_len", "attention_factor", "beta_fast", "beta_slow", "truncate"),
+    "longrope": ("original_max_seq_len", "attention_factor", "short_factor", "long_factor"),
+}
+"""What each kind of scaling has besides its factor."""
+
+
+class RopeScaling(Recipe):
     """How rotary angles are stretched to contexts longer than those of the first training; see `rotary.py`."""
 
-    kind: Literal["linear", "yarn", "llama3", "longrope"]
-    factor: float
-    original_max_seq_len: int
-    """context of the first training"""
-    attention_factor: float = 0.0
-    """yarn, longrope: what cosine and sine are multiplied by; 0 = by the paper's rule"""
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    """yarn: turns within the original context above which angles stay, below which they are stretched"""
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    """llama3: the same two borders, as shares of the original context"""
-    short_factor: tuple[float, ...] = ()
-    long_factor: tuple[float, ...] = ()
-    """longrope: divisor of each pair's angle, within and beyond the original context"""
+    kind: Literal["linear", "yarn", "llama3", "longrope"] = "yarn"
+    factor: float = Field(default=1.0, gt=0, description="how many times longer the context becomes")
+    original_max_seq_len: int = Field(
+        default=0, ge=0, description="context of the first training; not for linear"
+    )
+    attention_factor: float = Field(
+        default=0.0,
+        ge=0,
+        description="yarn, longrope: what cosine and sine are multiplied by; 0 = by the paper's rule",
+    )
+    beta_fast: float = Field(
+        default=32.0, gt=0, description="yarn: angles with more turns in the original context stay"
+    )
+    beta_slow: float = Field(default=1.0, gt=0, description="yarn: angles with fewer are fully stretched")
+    truncate: bool = Field(default=True, description="yarn: both borders are rounded to whole pairs")
+    low_freq_factor: float = Field(
+        default=1.0, gt=0, description="llama3: angles with fewer turns in the original context are stretched"
+    )
+    high_freq_factor: float = Field(default=4.0, gt=0, description="llama3: angles with more stay")
+    short_factor: tuple[float, ...] = Field(
+        default=(), description="longrope: divisor of each pair's angle within the original context"
+    )
+    long_factor: tuple[float, ...] = Field(default=(), description="longrope: the same beyond it")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        foreign = [
+            name
+            for name, field in type(self).model_fields.items()
+            if name not in ("kind", "factor", *SCALING_NUMBERS[self.kind])
+            and getattr(self, name) != field.default
+        ]
+        if foreign:
+            raise ValueError(f'kind = "{self.kind}" has no {foreign[0]}. It has: factor'
+                             + "".join(f", {name}" for name in SCALING_NUMBERS[self.kind]))  # fmt: skip
+        if self.kind != "linear" and not self.original_max_seq_len:
+            raise ValueError(
+                f'kind = "{self.kind}" needs original_max_seq_len, the context of the first training'
+            )
+        if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor = {self.high_freq_factor} must lie above "
+                f"low_freq_factor = {self.low_freq_factor}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -108,6 +153,21 @@ class DecoderConfig:
             raise ValueError(f"head_dim = {self.head_dim} is odd: rotary positions turn pairs of numbers")
         if self.windows and len(self.windows) != self.n_layers:
             raise ValueError(f"windows names {len(self.windows)} layers of {self.n_layers}")
+        if self.moe is not None and (self.activation != "swiglu" or self.biases):
+            raise ValueError("experts are SwiGLU without biases: no other activation is computed for them")
+        if self.rope_scaling is not None:
+            self._check_scaling(self.rope_scaling)
+
+    def _check_scaling(self, scaling: RopeScaling) -> None:
+        if self.positions == "learned":
+            raise ValueError("rope_scaling stretches rotary positions, and these are learned")
+        for name in ("short_factor", "long_factor"):
+            found = len(getattr(scaling, name))
+            if scaling.kind == "longrope" and found != self.head_dim // 2:
+                raise ValueError(
+                    f"rope_scaling.{name} has {found} numbers; heads of {self.head_dim} numbers "
+                    f"have {self.head_dim // 2} pairs"
+                )
 
     def window(self, layer: int) -> int:
         """How far back `layer` sees; 0 = everything."""
@@ -132,17 +192,16 @@ class DecoderConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, from which `from_json` makes an equal config."""
-        return asdict(self)
+        scaling = self.rope_scaling and self.rope_scaling.model_dump()
+        return asdict(self) | {"rope_scaling": scaling}
 
     @staticmethod
     def from_json(said: dict[str, Any]) -> "DecoderConfig":
-        """Back from `to_json`, once through JSON or not. Raises TypeError for unknown keys."""
-        scaling: dict[str, Any] | None = said.get("rope_scaling")
-        if scaling is not None:
-            scaling = {key: tuple(v) if isinstance(v, list) else v for key, v in scaling.items()}
+        """Back from `to_json`, once through JSON or not. Raises TypeError or ValueError for unknown keys."""
+        scaling = said.get("rope_scaling")
         fields = {
             "windows": tuple(said.get("windows", ())),
-            "rope_scaling": scaling and RopeScaling(**scaling),
+            "rope_scaling": None if scaling is None else RopeScaling.model_validate(scaling),
             "moe": said.get("moe") and MoE(**said["moe"]),
         }
         return DecoderConfig(**(said | fields))

@@ -11,14 +11,15 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.core.rng import seed_of
-from groundup.model.attention import FUSED, AttentionKernel, KVCache
+from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_positions
 from groundup.model.config import DecoderConfig
 from groundup.model.layers import Layer, Linear, norm
 from groundup.model.losses import softcap
+from groundup.model.moe import Routing, count_tokens, row_balance, sparse_layers
 from groundup.model.rotary import Turn, angles
 
 
@@ -50,6 +51,7 @@ class Decoder(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.kernel = FUSED
+        self._routed: tuple[list[Routing], Tensor] | None = None
         self.model = Trunk(config)
         if not config.tie_embeddings:
             self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
@@ -67,7 +69,7 @@ class Decoder(nn.Module):
                 nn.init.constant_(parameter, 1.0 if ones else 0.0)
                 continue
             std = 0.02 if "embed" in name or "lm_head" in name else parameter.shape[-1] ** -0.5
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
+            if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
                 std = 0.0 if self.config.zero_init else std / (2 * self.config.n_layers) ** 0.5
             if "value_gate" in name:
                 std = 0.0
@@ -97,27 +99,61 @@ class Decoder(nn.Module):
 
         segments: document of each position (see `document_mask`); None = the whole row is one document.
         cache: earlier keys and values; it then says who sees whom, and `positions` must be given.
-        positions: default 0, 1, 2, ... (also across documents: with rotary positions only distances matter).
+        positions: default 0, 1, 2, ...; rotary ones run on across documents, since only distances matter to
+            them, learned ones begin anew in each.
+        With gradients on, experts' choices are counted, and `balance_loss` speaks of this pass.
         """
         assert cache is None or (positions is not None and segments is None), (
             "a cache needs positions, not segments"
         )
-        if positions is None:
-            positions = torch.arange(ids.shape[1], device=ids.device)[None]
         if segments is None and cache is None:
             segments = torch.zeros_like(ids, dtype=torch.int32)
+        if positions is None:
+            assert segments is not None
+            positions = self._positions(segments)
         first = self._embedded(ids, positions)
         turns = self._turns(positions)
         seen = {w: self.kernel.see(segments, w) for w in set(turns)} if segments is not None else {}
-        x = first
+        x, routings = first, []
+        trains = torch.is_grad_enabled() and cache is None
         for index, layer in enumerate(self.model.layers):
             window = self.config.window(index)
             remember = None if cache is None else partial(cache.update, index)
             arguments = (turns[window], seen.get(window), remember, first, self._token_values(index, ids))
             # A compiled layer is compiled for one shape: only training, which has one shape, goes through it.
-            trains = torch.is_grad_enabled() and cache is None
-            x = layer(x, *arguments) if trains else layer.forward(x, *arguments)
+            x, routing = layer(x, *arguments) if trains else layer.forward(x, *arguments)
+            routings += [] if routing is None else [routing]
+        if trains and routings:
+            assert segments is not None
+            self._note(routings, segments >= 0)
         return self.model.norm(x)  # type: ignore[no-any-return]
+
+    def _positions(self, segments: Int[Tensor, "batch time"]) -> Int[Tensor, "rows time"]:
+        if self.config.positions == "learned":
+            return document_positions(segments)
+        return torch.arange(segments.shape[1], device=segments.device)[None]
+
+    def _note(self, routings: list[Routing], real: Bool[Tensor, "batch time"]) -> None:
+        """Keep what `balance_loss` needs, and count the tokens that each expert got; padding doesn't count."""
+        self._routed = routings, real
+        for layer, routing in zip(sparse_layers(self), routings, strict=True):
+            # Padding is counted as a choice of an expert that isn't there.
+            chosen = routing.chosen.masked_fill(~real[..., None], -1)
+            layer.load += count_tokens(chosen.flatten(), len(layer.load))
+
+    def balance_loss(self, row_weights: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """What training adds to the loss of the last pass with gradients, so that all experts stay busy.
+
+        balance_rate * sum over layers and rows of row_weight * `row_balance`; zero where the config balances
+        otherwise. row_weights: what of a step's weight lies in each row, so that micro-batches add up to the step.
+        """
+        moe = self.config.moe
+        if moe is None or moe.balance != "loss":
+            return row_weights.new_zeros(())
+        assert self._routed is not None, "a pass with gradients comes first"
+        routings, real = self._routed
+        rows = torch.stack([row_balance(routing, real) for routing in routings]).sum(dim=0)
+        return moe.balance_rate * (rows * row_weights).sum()
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
         x = F.embedding(ids, self.model.embed_tokens.weight)
@@ -126,12 +162,13 @@ class Decoder(nn.Module):
         return x.to(self.compute_dtype)
 
     def _turns(self, positions: Tensor) -> dict[int, Turn | None]:
-        """Each window's rotation; layers with a window never look far, so only those without are stretched."""
+        """Each window's rotation. Layers with a window never look far: only those without are stretched."""
         config = self.config
         windows = set(config.windows) or {0}
         if config.positions == "learned":
             return dict.fromkeys(windows)
-        return {window: angles(positions, config.head_dim, config.rope_theta) for window in windows}
+        numbers = positions, config.head_dim, config.rope_theta
+        return {window: angles(*numbers, None if window else config.rope_scaling) for window in windows}
 
     def _token_values(self, index: int, ids: Tensor) -> Float[Tensor, "batch time kv_width"] | None:
         if not self.config.has_value_embedding(index):

@@ -16,16 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.model.attention import FUSED, Attend, attend_fused
-from groundup.model.config import DecoderConfig
+from groundup.model.config import GATE_CHANNELS, DecoderConfig
+from groundup.model.moe import Routing, SparseFeedForward
 from groundup.model.rotary import Turn, rotate
 
 Remember = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 """New keys and values, window -> all keys, all values, mask: one layer's share of a KVCache."""
 Project = Callable[..., tuple[Tensor, ...]]
 """(x, linear, linear, ...) -> what each linear makes of x."""
-
-GATE_CHANNELS = 32
-"""Numbers of the stream from which a value embedding's gates are computed."""
 
 
 def rms_norm(
@@ -162,8 +160,11 @@ class Perceptron(nn.Module):
 
 
 def feed_forward(config: DecoderConfig) -> nn.Module:
-    """The feed-forward that `config` asks for."""
-    return SwiGLU(config, config.d_ff) if config.activation == "swiglu" else Perceptron(config)
+    """The feed-forward that `config` asks for. Several shared experts are one wide one: the same arithmetic."""
+    if config.moe is None:
+        return SwiGLU(config, config.d_ff) if config.activation == "swiglu" else Perceptron(config)
+    width = config.moe.n_shared_experts * config.moe.d_expert
+    return SparseFeedForward(config, config.moe, shared=SwiGLU(config, width) if width else None)
 
 
 class Layer(nn.Module):
@@ -190,8 +191,11 @@ class Layer(nn.Module):
         remember: Remember | None = None,
         first: Float[Tensor, "batch time width"] | None = None,
         token_values: Float[Tensor, "batch time kv_width"] | None = None,
-    ) -> Float[Tensor, "batch time width"]:
-        """first: the stream as it was after the embedding; the rest as in `Attention`."""
+    ) -> tuple[Float[Tensor, "batch time width"], Routing | None]:
+        """The stream after this layer, and how its router decided, if it has one.
+
+        first: the stream as it was after the embedding; the rest as in `Attention`.
+        """
         if self.residual_scalar is not None:
             x = x * self.residual_scalar.to(x.dtype)
         if self.embedding_scalar is not None:
@@ -199,8 +203,14 @@ class Layer(nn.Module):
             x = x + first * self.embedding_scalar.to(x.dtype)
         if self.norm_at == "input":
             x = x + self.self_attn(self.input_layernorm(x), turn, seen, remember, token_values)
-            fed: Tensor = self.mlp(self.post_attention_layernorm(x))
-            return x + fed
+            fed, routing = self._fed(self.post_attention_layernorm(x))
+            return x + fed, routing
         x = x + self.post_attention_layernorm(self.self_attn(x, turn, seen, remember, token_values))
-        out: Tensor = self.post_feedforward_layernorm(self.mlp(x))
-        return x + out
+        fed, routing = self._fed(x)
+        return x + self.post_feedforward_layernorm(fed), routing
+
+    def _fed(
+        self, x: Float[Tensor, "batch time width"]
+    ) -> tuple[Float[Tensor, "batch time width"], Routing | None]:
+        out = self.mlp(x)
+        return out if isinstance(self.mlp, SparseFeedForward) else (out, None)

@@ -7,6 +7,7 @@ Which names and which keys is the architecture part's business (`architectures/`
 published format carries keeps our own names and a config.json of our own (`model_type` "groundup").
 """
 
+from dataclasses import fields, replace
 from typing import Any, cast
 
 from groundup.core.slot import Slot
@@ -23,10 +24,27 @@ def part_of(config: DecoderConfig) -> type[Architecture]:
 
 
 def config_json(config: DecoderConfig) -> dict[str, Any]:
-    """config.json: the published one where there is one, else our own."""
+    """config.json: the published one where there is one, else our own.
+
+    Raises ValueError naming a number that the published form of its architecture has no place for.
+    """
     if config.unportable():
         return {"model_type": OWN, "architectures": ["Decoder"], "config": config.to_json()}
-    return part_of(config).publish(config)
+    part = part_of(config)
+    said = part.publish(config)
+    here, there = _arithmetic(config), _arithmetic(part.adopt(said))
+    lost = [field.name for field in fields(here) if getattr(here, field.name) != getattr(there, field.name)]
+    if lost:
+        raise ValueError(
+            f"{lost[0]} = {getattr(here, lost[0])!r} has no place in the published form of {config.architecture}"
+        )
+    return said
+
+
+def _arithmetic(config: DecoderConfig) -> DecoderConfig:
+    """Without what only training knows."""
+    moe = config.moe and replace(config.moe, balance="none", balance_rate=0.0)
+    return replace(config, zero_init=False, moe=moe)
 
 
 def read_config_json(said: dict[str, Any]) -> DecoderConfig:

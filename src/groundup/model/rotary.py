@@ -4,26 +4,40 @@ in:  positions (integers), queries or keys
 out: the same queries or keys, turned, so that their products depend on distances only
 
 Su et al. 2021, https://arxiv.org/abs/2104.09864. As in Llama and Qwen, number i is paired with number
-i + dim/2, not with its neighbour: published weights expect this order.
+i + dim/2, not with its neighbour: published weights expect this order. A `RopeScaling` stretches the angles, so
+that a longer context turns no further than the one that was learnt; the formulas, down to their rounding, are
+those of transformers, under which such weights are published.
 """
+
+import math
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.model.config import RopeScaling
+
 Turn = tuple[Float[Tensor, "rows 1 time dim"], Float[Tensor, "rows 1 time dim"]]
 """Cosine and sine of every position's angles, fp32; the 1 stands for the heads."""
+PerPair = Float[Tensor, " pairs"]
 
 
-def angles(positions: Int[Tensor, "batch time"], dim: int, theta: float) -> Turn:
+def angles(
+    positions: Int[Tensor, "batch time"], dim: int, theta: float, scaling: RopeScaling | None = None
+) -> Turn:
     """Cosine and sine of every position's angles, fp32; the 1 stands for the heads.
 
-    Pair i turns by position / theta^(2i/dim).
+    Pair i turns by position / theta^(2i/dim), or by what `scaling` makes of that.
     """
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    turns = positions[:, None, :, None].float() * theta**-exponents
+    periods = theta**exponents
+    frequencies = 1.0 / periods if scaling is None else stretched(periods, theta, scaling, positions)
+    turns = positions[:, None, :, None].float() * frequencies
     both = torch.cat((turns, turns), dim=-1)
-    return both.cos(), both.sin()
+    if scaling is None:
+        return both.cos(), both.sin()
+    factor = attention_factor(scaling)
+    return both.cos() * factor, both.sin() * factor
 
 
 def rotate(
@@ -35,3 +49,76 @@ def rotate(
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x.float() * cos + turned * sin).to(x.dtype)
+
+
+def stretched(
+    periods: PerPair, theta: float, scaling: RopeScaling, positions: Int[Tensor, "batch time"]
+) -> PerPair:
+    """Each pair's angle per position for a longer context. periods: 1 / that angle in the original one."""
+    if scaling.kind == "linear":
+        return 1.0 / periods / scaling.factor  # Chen et al. 2023, https://arxiv.org/abs/2306.15595
+    if scaling.kind == "llama3":
+        return _llama3(1.0 / periods, scaling)
+    if scaling.kind == "yarn":
+        return _yarn(periods, theta, scaling)
+    return _longrope(periods, scaling, positions)
+
+
+def attention_factor(scaling: RopeScaling) -> float:
+    """What cosine and sine are multiplied by, so that attention over more keys stays as sharp.
+
+    yarn: 0.1 ln(factor) + 1; longrope: sqrt(1 + ln(factor) / ln(original context)); otherwise 1.
+    """
+    if scaling.kind not in ("yarn", "longrope"):
+        return 1.0
+    if scaling.attention_factor or scaling.factor <= 1:
+        return scaling.attention_factor or 1.0
+    if scaling.kind == "yarn":
+        return 0.1 * math.log(scaling.factor) + 1.0
+    return math.sqrt(1 + math.log(scaling.factor) / math.log(scaling.original_max_seq_len))
+
+
+def _llama3(frequencies: PerPair, scaling: RopeScaling) -> PerPair:
+    """Llama 3.1 (https://arxiv.org/abs/2407.21783): slow pairs are stretched, fast ones stay, a ramp between.
+
+    Slow and fast are turns within the original context.
+    """
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    wavelengths = 2 * math.pi / frequencies
+    kept = (scaling.original_max_seq_len / wavelengths - low) / (high - low)
+    between = (1 - kept) * frequencies / scaling.factor + kept * frequencies
+    slow = wavelengths > scaling.original_max_seq_len / low
+    fast = wavelengths < scaling.original_max_seq_len / high
+    return torch.where(slow, frequencies / scaling.factor, torch.where(fast, frequencies, between))
+
+
+def _yarn(periods: PerPair, theta: float, scaling: RopeScaling) -> PerPair:
+    """YaRN (Peng et al. 2023, https://arxiv.org/abs/2309.00071): as above, the ramp linear in the pair's number."""
+    dim = 2 * len(periods)
+
+    def pair(turns: float) -> float:
+        """The pair that makes so many turns within the original context."""
+        return dim * math.log(scaling.original_max_seq_len / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    first, last = pair(scaling.beta_fast), pair(scaling.beta_slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    last = last if last != first else last + 0.001
+    numbers = torch.arange(len(periods), dtype=torch.float32, device=periods.device)
+    kept = 1 - ((numbers - first) / (last - first)).clamp(0, 1)
+    return 1.0 / (scaling.factor * periods) * (1 - kept) + 1.0 / periods * kept
+
+
+def _longrope(periods: PerPair, scaling: RopeScaling, positions: Int[Tensor, "batch time"]) -> PerPair:
+    """LongRoPE (Ding et al. 2024, https://arxiv.org/abs/2402.13753): a searched divisor for every pair.
+
+    Which of both sets is decided by the largest position present, on the device. A generation that outgrows the
+    original context goes on with long ones over keys that were turned by short ones, as in transformers.
+    """
+    short, long = (
+        torch.tensor(factors).to(periods.device, non_blocking=True)
+        for factors in (scaling.short_factor, scaling.long_factor)
+    )
+    beyond = positions.max() >= scaling.original_max_seq_len
+    return 1.0 / (torch.where(beyond, long, short) * periods)

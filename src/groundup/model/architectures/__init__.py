@@ -5,11 +5,18 @@ A published form is a config.json and names of weights, as transformers, vLLM an
 
 from typing import Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from groundup.core.recipe import Recipe
-from groundup.model.config import DecoderConfig
+from groundup.model.architectures._published import (
+    NEUTRAL,
+    adopt_scaling,
+    publish_scaling,
+    refuse_others,
+)
+from groundup.model.config import DecoderConfig, RopeScaling
 
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
@@ -24,6 +31,8 @@ class Architecture(Recipe):
     """as in config.json"""
     published_class: ClassVar[str]
     """transformers' class"""
+    not_computed: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """keys of its config.json beside `NEUTRAL` that change the arithmetic, with the values that are computed"""
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
         """The decoder of this depth. Raises ValueError where the part's own numbers don't fit it."""
@@ -61,6 +70,9 @@ class Dense(Architecture):
     d_ff: int = Field(default=0, ge=0, description="feed-forward width; 0 = 8/3 of d_model")
     tie_embeddings: bool = Field(default=False, description="one matrix for embedding and head")
     rope_theta: float = Field(default=10_000.0, gt=0, description="base of the rotary angles")
+    rope_scaling: RopeScaling | None = Field(
+        default=None, description="stretches the angles to a longer context: a table with kind, factor, ..."
+    )
     value_embeddings: bool = Field(
         default=False, description="fast: a vector of the token itself joins the values of every second layer"
     )
@@ -101,6 +113,7 @@ class Dense(Architecture):
             head_dim=width // heads,
             d_ff=d_ff * 3 // 2 if self.relu2 else d_ff,
             rope_theta=self.rope_theta,
+            rope_scaling=self.rope_scaling,
             activation="relu2" if self.relu2 else "swiglu",
             tie_embeddings=self.tie_embeddings,
             max_seq_len=max_seq_len,
@@ -111,9 +124,13 @@ class Dense(Architecture):
             zero_init=self.zero_init,
         )
 
+    defaults: ClassVar[dict[str, Any]] = {"rms_norm_eps": 1e-6, "rope_theta": 10_000.0}
+    """what transformers' class takes for keys that a config.json doesn't have"""
+
     @classmethod
     def publish(cls, config: DecoderConfig) -> dict[str, Any]:
         """The keys that all these share; a part adds its own."""
+        rope = publish_scaling(config.rope_scaling, config.rope_theta)
         return {
             "architectures": [cls.published_class],
             "model_type": cls.model_type,
@@ -125,30 +142,31 @@ class Dense(Architecture):
             "head_dim": config.head_dim,
             "intermediate_size": config.d_ff,
             "hidden_act": "silu",
-            "attention_bias": config.biases,
+            "attention_bias": False,
             "attention_dropout": 0.0,
-            "mlp_bias": config.biases,
+            "mlp_bias": False,
             "rms_norm_eps": config.norm_eps,
-            # transformers 5 reads rope_parameters; older versions and other runtimes read rope_theta.
+            # transformers 5 reads rope_parameters; older versions and other runtimes read the other two.
             "rope_theta": config.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "rope_parameters": rope,
+            "rope_scaling": rope if config.rope_scaling else None,
             "max_position_embeddings": config.max_seq_len,
             "tie_word_embeddings": config.tie_embeddings,
             "use_cache": True,
             "use_sliding_window": False,
+            # Said, since some classes have defaults; a tokenizer's own stand in their place where there is one.
+            "bos_token_id": None,
+            "eos_token_id": None,
+            "pad_token_id": None,
             "dtype": "float32",
         }
 
     @classmethod
     def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
-        """From the shared keys. Raises ValueError for biases, windows or stretched angles."""
-        rope = said.get("rope_parameters") or said.get("rope_scaling") or {}
-        if rope.get("rope_type", "default") != "default":
-            raise ValueError(
-                f"config.json scales rotary positions ({rope['rope_type']!r}), which is not computed here"
-            )
-        if said.get("attention_bias") or said.get("mlp_bias") or said.get("use_sliding_window"):
-            raise ValueError("config.json asks for biases or sliding windows, which are not computed here")
+        """From the shared keys. Raises ValueError naming what isn't computed here."""
+        refuse_others(said, {"hidden_act": ("silu", "swish")} | NEUTRAL | cls.not_computed)
+        said = cls.defaults | said
+        theta, scaling = cls.adopt_rope(said)
         heads = said["num_attention_heads"]
         return DecoderConfig(
             vocab_size=said["vocab_size"],
@@ -159,11 +177,35 @@ class Dense(Architecture):
             head_dim=said.get("head_dim") or said["hidden_size"] // heads,
             d_ff=said["intermediate_size"],
             architecture=cls.__module__.rsplit(".", 1)[-1],
-            rope_theta=float(rope.get("rope_theta") or said.get("rope_theta") or 10_000.0),
+            rope_theta=theta,
+            rope_scaling=scaling,
             norm_eps=said["rms_norm_eps"],
-            tie_embeddings=said.get("tie_word_embeddings", False),
+            tie_embeddings=said.get("tie_word_embeddings") or False,
             max_seq_len=said["max_position_embeddings"],
         )
+
+    @classmethod
+    def adopt_rope(cls, said: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+        """Base and scaling of the rotary angles."""
+        return adopt_scaling(said)
+
+    @classmethod
+    def adopt_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+        """Without what old files hold beside weights: tables of angles, and a tied head's second copy."""
+        kept = {name: value for name, value in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
+        return without_tied_head(config, kept, "model.embed_tokens.weight")
+
+
+def without_tied_head(config: DecoderConfig, tensors: Tensors, embedding: str) -> Tensors:
+    """Without the head where it is the embedding's copy. Raises ValueError where it is another matrix."""
+    head = tensors.get("lm_head.weight")
+    if head is None or not config.tie_embeddings:
+        return tensors
+    if not torch.equal(head, tensors[embedding]):
+        raise ValueError(
+            "config.json has tie_word_embeddings = true, but lm_head.weight isn't the embedding: set it to false"
+        )
+    return {name: value for name, value in tensors.items() if name != "lm_head.weight"}
 
 
 def _nearest_divisor(width: int, heads: int) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from groundup.model.architectures import Dense
+from groundup.model.architectures._published import FULL
 from groundup.model.config import DecoderConfig
 
 
@@ -15,6 +16,7 @@ class Llama(Dense):
 
     model_type: ClassVar[str] = "llama"
     published_class: ClassVar[str] = "LlamaForCausalLM"
+    not_computed: ClassVar[dict[str, tuple[Any, ...]]] = {"use_sliding_window": (False,)}
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
         """The decoder of this depth, by the rules of `Dense`."""
@@ -23,4 +25,6 @@ class Llama(Dense):
     @classmethod
     def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
         """From a published config.json."""
+        if set(said.get("layer_types") or [FULL]) != {FULL}:
+            raise ValueError("config.json has layer_types with windows, which no Llama computes")
         return replace(super().adopt(said), qk_norm="none")

@@ -1,0 +1,195 @@
+"""LoRA: train a thin change beside frozen weights, W x + (alpha / rank) B A x.
+
+in:  a decoder, a Lora (rank, scale, which matrices)
+out: the same decoder, of which only A and B learn; plain weights again after `merge`; adapters as files PEFT reads
+
+Hu et al. 2021, https://arxiv.org/abs/2106.09685. B starts at zero, so that the decoder starts as it was. Gradients
+and optimizer states exist for A and B alone, which is where the memory goes.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+from groundup.core.durable import write_bytes, write_json
+from groundup.core.errors import DataError, GroundupError
+from groundup.core.rng import seed_of
+from groundup.model.decoder import Decoder
+from groundup.model.layers import Linear
+from groundup.model.published import published_tensors
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of the adapted model."""
+OTHER_KINDS = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+"""Keys of PEFT's config that would change the arithmetic."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Which matrices are adapted, and how.
+
+    rank: columns of B and rows of A. alpha: their product is multiplied by alpha / rank.
+    targets: patterns as in file names, of the matrices' names, e.g. `*.q_proj`; by default all inside the layers.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("*_proj",)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise GroundupError(f"LoRA: rank = {self.rank} must be at least 1")
+
+
+class Thin(Linear):
+    """A or B. No plain `Linear`, so that nothing from outside stacks or rounds it."""
+
+
+class LoraLinear(Linear):
+    """A frozen linear map and what is learnt beside it. Has the base's own weight, under the same name."""
+
+    def __init__(self, base: Linear, rank: int, scale: float) -> None:
+        outer, inner = base.weight.shape
+        super().__init__(inner, outer, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        device = base.weight.device
+        self.lora_A: Thin = skip_init(Thin, inner, rank, bias=False, device=device)  # type: ignore[no-untyped-call]
+        self.lora_B: Thin = skip_init(Thin, rank, outer, bias=False, device=device)  # type: ignore[no-untyped-call]
+        self.scale = scale
+
+    def init(self, seed: int) -> None:
+        """A is uniform within 1/sqrt(inputs), as in the authors' code; B is zero."""
+        bound = self.lora_A.in_features**-0.5
+        noise = torch.rand(self.lora_A.weight.shape, generator=torch.Generator().manual_seed(seed))
+        self.lora_A.weight.data.copy_(bound * (2 * noise - 1))
+        nn.init.zeros_(self.lora_B.weight)
+
+    def forward(self, x: Float[Tensor, "*axes inner"]) -> Float[Tensor, "*axes outer"]:
+        change: Tensor = self.lora_B(self.lora_A(x))
+        return super().forward(x) + self.scale * change
+
+    def merged(self) -> Linear:
+        """A plain linear map that does the same. Its weight is the base's own parameter, changed."""
+        outer, inner = self.weight.shape
+        plain = Linear(inner, outer, bias=self.bias is not None, device="meta")
+        plain.weight, plain.bias = self.weight, self.bias
+        plain.weight.data += self.scale * (self.lora_B.weight.data @ self.lora_A.weight.data)
+        return plain
+
+
+def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
+    """Freeze all of `model` and set adapters beside the matrices that match; before `fit`, which compiles.
+
+    Raises GroundupError where none matches, or where there are adapters already.
+    """
+    if any(adapted(model)):
+        raise GroundupError("LoRA: this model has adapters already. Merge them first")
+    linears = {name: part for name, part in model.named_modules() if isinstance(part, Linear)}
+    targets = {n: part for n, part in linears.items() if any(fnmatchcase(n, p) for p in lora.targets)}
+    if not targets:
+        kinds = sorted({name.rsplit(".", 1)[-1] for name in linears})
+        raise GroundupError(
+            f"LoRA: no matrix has a name like {' or '.join(lora.targets)}. There are: {', '.join(kinds)}"
+        )
+    model.requires_grad_(False)
+    for name, linear in targets.items():
+        adapter = LoraLinear(linear, lora.rank, lora.alpha / lora.rank)
+        adapter.init(seed_of(seed, "lora", name))
+        model.set_submodule(name, adapter)
+
+
+def adapted(model: Decoder) -> Iterator[tuple[str, LoraLinear]]:
+    """Every adapted matrix under its name."""
+    for name, part in model.named_modules():
+        if isinstance(part, LoraLinear):
+            yield name, part
+
+
+def merge(model: Decoder) -> None:
+    """Add what was learnt to the weights: the same decoder without adapters, and all of it may learn again."""
+    for name, adapter in list(adapted(model)):
+        model.set_submodule(name, adapter.merged())
+    model.requires_grad_(True)
+
+
+def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> None:
+    """Write A and B as PEFT does; `base` says which model they belong to.
+
+    Raises GroundupError where an adapted matrix is published under another name or shape than ours.
+    """
+    found = dict(adapted(model))
+    ours = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
+    published = published_tensors(model.config, ours)
+    for name, part in found.items():
+        there = published.get(f"{name}.weight")
+        if there is None or there.shape != part.weight.shape:
+            raise GroundupError(
+                f"LoRA: {name} is published in another form ({model.config.architecture}), so its adapter fits no "
+                "published model. Merge it and save the whole model"
+            )
+    tensors = {f"{PREFIX}{name}": tensor for name, tensor in _tensors(model).items()}
+    write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_json(
+        folder / CONFIG,
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "r": lora.rank,
+            "lora_alpha": lora.alpha,
+            "lora_dropout": 0.0,
+            "target_modules": sorted(found),
+            "bias": "none",
+            "fan_in_fan_out": False,
+            "inference_mode": True,
+        },
+    )
+
+
+def load_adapters(folder: Path, model: Decoder) -> Lora:
+    """Attach what `save_adapters` or PEFT wrote. Raises DataError where it doesn't belong to this model."""
+    path = folder / WEIGHTS
+    try:
+        said: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        rank, alpha = said["r"], said["lora_alpha"]
+        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(path).items()}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"{folder} holds no LoRA adapters that can be read: {error!r}") from None
+    other = [key for key in OTHER_KINDS if said.get(key)]
+    if said.get("bias", "none") != "none" or other:
+        raise DataError(
+            f"{folder / CONFIG} asks for {', '.join(other or ['biases'])}, which is not computed here"
+        )
+    lora = Lora(rank, alpha, tuple(sorted({name.rsplit(".", 2)[0] for name in tensors})))
+    attach(model, lora)
+    own = _tensors(model)
+    odd = [n for n in sorted(own.keys() | tensors.keys()) if _shape(own, n) != _shape(tensors, n)]
+    if odd:
+        raise DataError(f"{path} doesn't belong to this model: look at {', '.join(odd[:3])}")
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+    return lora
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
+    return tensors[name].shape if name in tensors else None
+
+
+def _tensors(model: Decoder) -> dict[str, Tensor]:
+    """A and B of every adapted matrix, in fp32."""
+    found = {}
+    for name, part in adapted(model):
+        found[f"{name}.lora_A.weight"] = part.lora_A.weight.detach()
+        found[f"{name}.lora_B.weight"] = part.lora_B.weight.detach()
+    return found

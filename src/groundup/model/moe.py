@@ -1,0 +1,178 @@
+"""A mixture of experts: a router sends every token to a few of many feed-forwards.
+
+in:  the normed stream [batch, time, d_model]
+out: what the chosen experts make of it, weighted, and how the router decided
+
+Shazeer et al. 2017, https://arxiv.org/abs/1701.06538; many narrow experts and shared ones as in DeepSeekMoE,
+https://arxiv.org/abs/2401.06066. No token is ever dropped, and what a token becomes depends on itself alone.
+Experts are kept busy by an auxiliary loss (Switch Transformer, https://arxiv.org/abs/2101.03961) or by a bias on
+the router's choice (https://arxiv.org/abs/2408.15664).
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from groundup.model.config import DecoderConfig
+from groundup.model.config import MoE as Numbers
+from groundup.model.grouped import grouped_product
+
+
+class Routing(NamedTuple):
+    """How a layer's router decided."""
+
+    probs: Float[Tensor, "batch time experts"]
+    """its opinion of every expert, fp32, adding up to one"""
+    chosen: Int[Tensor, "batch time per_token"]
+    """the experts that each token was sent to"""
+
+
+class Router(nn.Module):
+    """Scores every expert for every token, in fp32: near ties decide which experts learn."""
+
+    bias: Float[Tensor, " experts"] | None
+
+    def __init__(self, config: DecoderConfig, numbers: Numbers) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(numbers.n_experts, config.d_model))
+        self.per_token, self.normalize = numbers.n_experts_per_token, numbers.normalize
+        # Added for the choice alone: a token's weights, and so its result, come from the scores themselves.
+        self.register_buffer("bias", torch.zeros(numbers.n_experts) if numbers.balance == "bias" else None)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"]
+    ) -> tuple[Float[Tensor, "batch time per_token"], Routing]:
+        """Weights of the chosen experts (fp32), and the routing."""
+        probs = F.linear(x.float(), self.weight.float()).softmax(dim=-1)
+        scores = probs if self.bias is None else probs + self.bias
+        chosen = scores.detach().topk(self.per_token, dim=-1).indices
+        weights = probs.gather(-1, chosen)
+        if self.normalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights, Routing(probs, chosen)
+
+
+class Experts(nn.Module):
+    """SwiGLUs of equal shape, stacked; gate and up share a matrix."""
+
+    def __init__(self, config: DecoderConfig, numbers: Numbers) -> None:
+        super().__init__()
+        count, width, hidden = numbers.n_experts, config.d_model, numbers.d_expert
+        self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * hidden, width))
+        self.down_proj = nn.Parameter(torch.empty(count, width, hidden))
+
+    def forward(
+        self,
+        x: Float[Tensor, "tokens width"],
+        chosen: Int[Tensor, "tokens per_token"],
+        weights: Float[Tensor, "tokens per_token"],
+    ) -> Float[Tensor, "tokens width"]:
+        """Sum over a token's experts of weight * expert(token)."""
+        per_token = chosen.shape[1]
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        ends = count_tokens(flat, len(self.down_proj)).cumsum(dim=0, dtype=torch.int32)
+        rows: Tensor = _Sort.apply(x, order, back, per_token)  # type: ignore[no-untyped-call]
+        gate, up = grouped_product(rows, self.gate_up_proj.to(x.dtype), ends).chunk(2, dim=-1)
+        out = grouped_product(F.silu(gate) * up, self.down_proj.to(x.dtype), ends)
+        out = _Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
+        weighted: Tensor = out.view(*chosen.shape, -1) * weights[..., None].to(out.dtype)
+        return weighted.sum(dim=1)
+
+
+class _Sort(torch.autograd.Function):
+    """Row n of the result is row order[n] // copies of x.
+
+    The order and its inverse are known, so backward is a gather and a sum instead of additions to memory in
+    whatever order they come: as fast, and the same bits in every run.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor, copies: int) -> Tensor:
+        ctx.save_for_backward(back)
+        ctx.copies = copies
+        return x[order // copies]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        (back,) = ctx.saved_tensors
+        rows = grads[0][back]
+        return rows.view(-1, ctx.copies, rows.shape[-1]).sum(dim=1), None, None, None
+
+
+class SparseFeedForward(nn.Module):
+    """Router and experts in place of a feed-forward, and what all tokens use beside them."""
+
+    load: Int[Tensor, " experts"]
+    """tokens per expert since the last `reset_load`; a figure, no part of a checkpoint"""
+
+    def __init__(self, config: DecoderConfig, numbers: Numbers, shared: nn.Module | None) -> None:
+        super().__init__()
+        self.gate = Router(config, numbers)
+        self.experts = Experts(config, numbers)
+        self.shared_experts = shared
+        self.register_buffer("load", torch.zeros(numbers.n_experts, dtype=torch.int64), persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"]
+    ) -> tuple[Float[Tensor, "batch time width"], Routing]:
+        weights, routing = self.gate(x)
+        flat = (x.flatten(0, 1), routing.chosen.flatten(0, 1), weights.flatten(0, 1))
+        out: Tensor = self.experts(*flat).view_as(x)
+        return (out if self.shared_experts is None else out + self.shared_experts(x)), routing
+
+
+def count_tokens(chosen: Int[Tensor, " choices"], n_experts: int) -> Int[Tensor, " experts"]:
+    """How often each expert was chosen. Compares instead of `bincount`, which waits for the device."""
+    numbers = torch.arange(n_experts, device=chosen.device)
+    return (chosen[:, None] == numbers).sum(dim=0)
+
+
+def row_balance(routing: Routing, real: Bool[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
+    """Switch's loss for every row: experts * sum_e share(e) * opinion(e); 1 where all experts are used alike.
+
+    share: of the row's choices, the part that fell on e; opinion: mean probability of e. Both over `real` tokens.
+    Taken per row (as DeepSeek-V3 does beside its bias, https://arxiv.org/abs/2412.19437) and not over a batch:
+    so it doesn't depend on how a step is cut into micro-batches.
+    """
+    n_experts = routing.probs.shape[-1]
+    mask = real[..., None].float()
+    count = mask.sum(dim=1).clamp(min=1)
+    numbers = torch.arange(n_experts, device=real.device)
+    picked = (routing.chosen[..., None] == numbers).sum(dim=2) * mask
+    share = picked.sum(dim=1) / (count * routing.chosen.shape[-1])
+    opinion = (routing.probs * mask).sum(dim=1) / count
+    return n_experts * (share * opinion).sum(dim=-1)
+
+
+def sparse_layers(model: nn.Module) -> list[SparseFeedForward]:
+    """A model's feed-forwards with experts, in order; none where it is dense."""
+    return [part for part in model.modules() if isinstance(part, SparseFeedForward)]
+
+
+@torch.no_grad()
+def update_biases(model: nn.Module, rate: float) -> None:
+    """Move the choice's biases against the load since `reset_load`: b += rate * sign(mean load - load).
+
+    Wang et al. 2024, https://arxiv.org/abs/2408.15664: balance without a gradient of its own, once per step.
+    """
+    for layer in sparse_layers(model):
+        if layer.gate.bias is not None:
+            load = layer.load.float()
+            layer.gate.bias += rate * (load.mean() - load).sign()
+
+
+def largest_load(model: nn.Module) -> Float[Tensor, ""]:
+    """Load of the busiest expert over the mean load, in the worst layer; 1 = perfectly even."""
+    loads = torch.stack([layer.load.float() for layer in sparse_layers(model)])
+    return (loads.amax(dim=1) / loads.mean(dim=1).clamp(min=1e-9)).amax()
+
+
+def reset_load(model: nn.Module) -> None:
+    """Count anew."""
+    for layer in sparse_layers(model):
+        layer.load.zero_()
