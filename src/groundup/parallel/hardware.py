@@ -1,32 +1,38 @@
 """What this machine can do, and a model fitted to it.
 
 in:  a Site (where to run) and the recipe's precision
-out: Hardware: device, compute dtype, whether kernels can be compiled; and the measured rate of matrix products
+out: Hardware: device, compute dtype, whether kernels can be compiled; a model that runs on it as fast as it can;
+     and the measured rate of matrix products
 """
 
 import ctypes
 import os
-import shutil
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 
 from groundup.core.errors import GroundupError
-from groundup.core.recipe import Site
+from groundup.core.recipe import Recompute, Site
+from groundup.model.attention import FUSED, AttentionKernel
+from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.heads import ScalarModel
+from groundup.parallel import fp8
+from groundup.parallel.compiling import can_compile, keep_kernels
 from groundup.parallel.cpu import BLOCKS, stacked
+from groundup.parallel.cuda import FLEX_HEAD_DIM, flex
+from groundup.parallel.memory import recompute, tokens_that_fit
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Tokens of a micro-batch where the site names no rows; a CPU's caches then hold one layer's activations."""
+MEMORY_SHARE = 0.9
+"""Of a GPU's memory that a training step may use; the rest is the driver's, the allocator's and the loss's."""
 
-Precision = Literal["auto", "bf16", "fp32"]
+Precision = Literal["auto", "fp8", "bf16", "fp32"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -41,34 +47,61 @@ class Hardware:
     can_compile: bool
     reason: str
     """why this dtype and why (not) compiled, for a person"""
+    fp8: bool = False
+    """whether the inner layers multiply in fp8 while they train"""
+    recompute: Recompute = "none"
 
     @property
     def precision(self) -> str:
-        """The compute dtype's short name."""
-        return "bf16" if self.dtype == torch.bfloat16 else "fp32"
+        """The arithmetic's short name."""
+        return "fp8" if self.fp8 else "bf16" if self.dtype == torch.bfloat16 else "fp32"
+
+    def decides_bits(self) -> dict[str, Any]:
+        """What a result's last bits depend on beside the recipe; noted in every saved state."""
+        return {"precision": self.precision, "compiled": self.can_compile, "recompute": self.recompute}
 
 
 def choose(site: Site, precision: Precision = "auto") -> Hardware:
-    """The device, dtype and compilation for `site`; sets the number of CPU threads.
+    """The device, dtype and compilation for `site`; sets the number of CPU threads and where kernels are kept.
 
     `auto` computes in bf16 where the hardware multiplies it fast, else in fp32.
-    Raises GroundupError for a device that isn't there, or compile = "on" without a compiler.
+    Raises GroundupError for a device that isn't there, fp8 on one that doesn't multiply it, or compile = "on"
+    without a compiler.
     """
     if site.device == "cuda" and not torch.cuda.is_available():
         raise GroundupError('site.device = "cuda", but PyTorch sees no CUDA device. Use "auto" or "cpu"')
     cuda = site.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
+    if precision == "fp8":
+        _require_fp8(cuda)
     if not cuda:
         _keep_freed_memory()
     cores = site.threads or len(os.sched_getaffinity(0))
     if torch.get_num_threads() != cores:
         torch.set_num_threads(cores)
     fast = torch.cuda.is_bf16_supported() if cuda else cpu_has_fast_bf16()
-    dtype = torch.bfloat16 if precision == "bf16" or (precision == "auto" and fast) else torch.float32
-    can_compile, why = _can_compile(site, cuda)
-    name = f"{'bf16' if dtype == torch.bfloat16 else 'fp32'} on {device.type}"
+    dtype = (
+        torch.bfloat16 if precision in ("bf16", "fp8") or (precision == "auto" and fast) else torch.float32
+    )
+    compiles, why = can_compile(site, cuda)
+    if compiles:
+        keep_kernels()
+    chosen = Hardware(device, dtype, cores, compiles, "", precision == "fp8", site.recompute)
     speed = "" if fast else ", which has no fast bf16"
-    return Hardware(device, dtype, cores, can_compile, f"{name}{speed}; {why}")
+    return replace(chosen, reason=f"{chosen.precision} on {device.type}{speed}; {why}")
+
+
+def _require_fp8(cuda: bool) -> None:
+    since = ".".join(map(str, fp8.CAPABILITY))
+    hint = f'It needs an NVIDIA GPU of compute capability {since} or later (Ada, Hopper). Use "auto"'
+    if not cuda:
+        raise GroundupError(f'precision = "fp8", but this runs on a CPU. {hint}')
+    found = torch.cuda.get_device_capability()
+    if found < fp8.CAPABILITY:
+        name = torch.cuda.get_device_name()
+        raise GroundupError(
+            f'precision = "fp8", but {name} has compute capability {found[0]}.{found[1]}. {hint}'
+        )
 
 
 def _keep_freed_memory() -> None:
@@ -91,33 +124,20 @@ def cpu_has_fast_bf16() -> bool:
     return any(check() for check in checks if check is not None)
 
 
-def _can_compile(site: Site, cuda: bool) -> tuple[bool, str]:
-    if site.compile == "off":
-        return False, 'eager, since site.compile = "off"'
-    missing = _missing_for_compile(cuda)
-    if missing and site.compile == "on":
-        raise GroundupError(f'site.compile = "on", but {missing}. Install it, or use "auto"')
-    if missing:
-        return False, f"eager, since {missing} (training is about half as fast)"
-    return True, "compiled"
+def rows_per_micro_batch(
+    site: Site, config: DecoderConfig, time: int, batch_rows: int, device: torch.device
+) -> int:
+    """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows, so all have one shape.
 
-
-def _missing_for_compile(cuda: bool) -> str:
-    """What compiled kernels need and this machine lacks; "" where they can be made."""
-    compiler = os.environ.get("CXX", "g++")
-    if not cuda and not (shutil.which(compiler) or shutil.which("clang++")):
-        return "there is no C++ compiler (g++)"
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
-        return "Python's headers (Python.h, in the package python3-dev) are missing"
-    return ""
-
-
-def rows_per_micro_batch(site: Site, time: int, batch_rows: int, device: torch.device) -> int:
-    """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows.
-
-    So all of them have one shape, for which the kernels are compiled.
+    Where the site names no number: as many tokens as keep the device busy; on a GPU no more than its memory holds
+    of a decoder with this `config`. Kernels are compiled for this shape.
     """
-    wanted = site.micro_batch or max(1, MICRO_BATCH_TOKENS[device.type] // time)
+    tokens = MICRO_BATCH_TOKENS[device.type]
+    if device.type == "cuda":
+        # Of the whole memory, not of what is free now: a resumed run must come to the same number.
+        memory = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
+        tokens = min(tokens, tokens_that_fit(config, site.recompute, memory))
+    wanted = site.micro_batch or max(1, tokens // time)
     return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
 
 
@@ -130,19 +150,33 @@ def compiled(function: F, hardware: Hardware) -> F:
     return cast(F, torch.compile(function, dynamic=False)) if hardware.can_compile else function
 
 
-def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
-    """Put `model` on the hardware: device, compute dtype, attention kernel, compiled layers.
+def attention_for(config: DecoderConfig, hardware: Hardware) -> tuple[AttentionKernel, str]:
+    """The attention kernel for this decoder on this hardware, and why, for a person."""
+    if not hardware.can_compile:
+        return FUSED, "PyTorch's fused kernel with a mask: the faster ways must be compiled"
+    if hardware.device.type == "cpu":
+        return BLOCKS, "plain products over blocks of queries: compiled, faster on a CPU than a fused kernel"
+    if config.head_dim < FLEX_HEAD_DIM:
+        return FUSED, f"PyTorch's fused kernel with a mask: a head has less than {FLEX_HEAD_DIM} numbers"
+    return flex(), "FlexAttention: blocks that no document may see aren't computed"
 
-    Layers are compiled one by one: they are alike, so the same kernels serve all of them and compiling takes as
-    long as for one layer. Only training steps run compiled; see `Decoder.hidden`.
+
+def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
+    """Put `model` on the hardware: device, compute dtype, precision, recomputation, kernels, compiled layers.
+
+    The order matters: what is compiled must be whole. Layers are compiled one by one: they are alike, so the same
+    kernels serve all of them and compiling takes as long as for one layer. Only training steps run compiled; see
+    `Decoder.hidden`.
     """
     model.to(hardware.device)
     model.compute_dtype = hardware.dtype
     decoder = model.decoder if isinstance(model, ScalarModel) else model
+    if hardware.fp8:
+        fp8.use_fp8(decoder)
+    recompute(decoder, hardware.recompute)
+    decoder.use(attention_for(decoder.config, hardware)[0])
     if not hardware.can_compile:
         return
-    if hardware.device.type == "cpu":
-        decoder.use(BLOCKS)
     for layer in decoder.model.layers:
         for part in layer.modules():
             if hasattr(part, "project"):

@@ -1,0 +1,64 @@
+"""Kernels compiled for this machine, and where they are kept.
+
+in:  a Site
+out: whether kernels can be compiled here, and why not; a folder in which they outlast a restart
+"""
+
+import hashlib
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import torch
+
+from groundup.core.environment import cpu_name
+from groundup.core.errors import GroundupError
+from groundup.core.recipe import Site
+
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""PyTorch's own variable: where it keeps graphs, kernels, and what Triton makes of them."""
+
+
+def can_compile(site: Site, cuda: bool) -> tuple[bool, str]:
+    """Whether, and why (not), for a person. Raises GroundupError where the site insists and it can't be done."""
+    if site.compile == "off":
+        return False, 'eager, since site.compile = "off"'
+    missing = _missing(cuda)
+    if missing and site.compile == "on":
+        raise GroundupError(f'site.compile = "on", but {missing}. Install it, or use "auto"')
+    if missing:
+        return False, f"eager, since {missing} (training is about half as fast)"
+    return True, "compiled"
+
+
+def keep_kernels() -> Path | None:
+    """Keep compiled kernels under the user's cache folder, so that the next run starts warm; returns the folder.
+
+    By default they lie in the system's temporary folder, which many systems empty. TORCHINDUCTOR_CACHE_DIR, where
+    it is set, says another place. None where no such folder can be made: then the default stays.
+    """
+    if CACHE in os.environ:
+        return Path(os.environ[CACHE])
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "groundup" / "kernels"
+    # Kernels for the CPU hold instructions of this very processor, and a home folder may serve several machines.
+    machine = f"{cpu_name()} {torch.backends.cpu.get_cpu_capability()}"
+    folder /= hashlib.sha256(machine.encode()).hexdigest()[:12]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(folder, os.W_OK):
+        return None
+    os.environ[CACHE] = str(folder)
+    return folder
+
+
+def _missing(cuda: bool) -> str:
+    """What compiled kernels need and this machine lacks; "" where they can be made."""
+    compiler = os.environ.get("CXX", "g++")
+    if not cuda and not (shutil.which(compiler) or shutil.which("clang++")):
+        return "there is no C++ compiler (g++)"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        return "Python's headers (Python.h, in the package python3-dev) are missing"
+    return ""

@@ -1,0 +1,61 @@
+"""Where compiled kernels are kept, and what is said where there can be none."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from groundup.core.errors import GroundupError
+from groundup.core.recipe import Site
+from groundup.parallel import compiling
+from groundup.parallel.compiling import CACHE, can_compile, keep_kernels
+
+
+@pytest.fixture(autouse=True)
+def _no_choice_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(CACHE, "")  # so that it is put back
+    monkeypatch.delenv(CACHE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def test_kernels_are_kept_under_the_users_cache_folder(tmp_path: Path) -> None:
+    folder = keep_kernels()
+    assert folder is not None
+    assert folder.parent == tmp_path / "groundup" / "kernels"
+    assert folder.is_dir()
+    assert os.environ[CACHE] == str(folder)
+    assert keep_kernels() == folder
+
+
+def test_every_kind_of_processor_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = keep_kernels()
+    monkeypatch.delenv(CACHE)
+    monkeypatch.setattr(compiling, "cpu_name", lambda: "another processor")
+    assert keep_kernels() != here
+
+
+def test_the_users_own_choice_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(CACHE, "/elsewhere")
+    assert keep_kernels() == Path("/elsewhere")
+    assert not (tmp_path / "groundup").exists()
+
+
+def test_where_there_is_no_room_the_default_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert keep_kernels() is None
+    assert CACHE not in os.environ
+
+
+def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
+    able, why = can_compile(Site(), cuda=False)
+    assert not able
+    assert "eager, since there is no C++ compiler" in why
+    with pytest.raises(GroundupError, match=r"no C\+\+ compiler"):
+        can_compile(Site(compile="on"), cuda=False)
+
+
+def test_the_site_may_forbid_it() -> None:
+    assert can_compile(Site(compile="off"), cuda=False) == (False, 'eager, since site.compile = "off"')
