@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from groundup.core.errors import DataError
+from groundup.core.progress import Reporter
 from groundup.core.recipe import Site
 from groundup.core.records import Document
 from groundup.core.stage import Artifact, Work
@@ -50,3 +52,23 @@ def test_where_the_reference_lies_is_no_identity_but_its_content_is(tmp_path) ->
     (tmp_path / "gpt2_vocab.bpe").write_text("y")
     assert first != outside(TokenizerRecipe(reference=str(tmp_path)))
     assert outside(TokenizerRecipe()) is None
+
+
+def test_a_checkpoints_tokenizer_is_taken_as_it_is(
+    tmp_path: Path, work: Work, site: Site, publish: Callable[..., Artifact]
+) -> None:
+    corpus = publish(documents())
+    first = Work(tmp_path / "first", Reporter(quiet=True))
+    tokenizer(TokenizerRecipe(vocab_size=300), site, first, corpus)
+    recipe = TokenizerRecipe(start=str(first.path))
+    metrics = tokenizer(recipe, site, work, corpus)
+    assert (work.path / "tokenizer.json").read_bytes() == (first.path / "tokenizer.json").read_bytes()
+    assert (metrics["vocab_size"], metrics["trainer"]) == (300, "taken over")
+    before = outside(recipe)
+    (first.path / "tokenizer.json").write_text("{}")
+    assert outside(recipe) != before
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.start: .*tokenizer\.json is missing"):
+        outside(TokenizerRecipe(start=str(tmp_path)))

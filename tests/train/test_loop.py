@@ -1,72 +1,27 @@
 """The one training loop: exact resume, faults, accumulation."""
 
-import json
-import math
+import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from groundup.core.errors import TrainingError
 from groundup.core.metrics import read_metrics
-from groundup.core.progress import Reporter
 from groundup.core.recipe import Site
-from groundup.core.stage import Work
-from groundup.train.loop import Probe, TrainResult, train
+from groundup.train.loop import Probe
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
+from loop_world import STEPS, Killed, batch, dying_at, go, net, poisoned, same, squared
+from training_world import one_thread
 
-STEPS = 12
-EAGER = Site(checkpoint_seconds=1e-6)
-"""Saves after every step."""
-
-
-def net() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(6, 8, bias=False), nn.Tanh(), nn.Linear(8, 1))
-
-
-def batch(step: int) -> list[Tensor]:
-    return [torch.randn(4, 6, generator=torch.Generator().manual_seed(step))]
-
-
-def squared(model: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
-    loss = (model(x)[:, 0] - x.sum(dim=1)).square().mean()
-    return loss, {"rows": float(len(x))}
-
-
-def go(
-    folder: Path, model: nn.Module | None = None, quiet: bool = True, **changes: Any
-) -> tuple[TrainResult, nn.Module]:
-    model = model or net()
-    optimizer = changes.pop("optimizer", None) or Muon(lr=0.05, adam_lr=0.01).build(model.named_parameters())
-    arguments: dict[str, Any] = {
-        "batches": batch, "loss": squared, "schedule": lambda step: 1 - step / STEPS, "steps": STEPS,
-        "out": Work(folder, Reporter(quiet=quiet)), "site": EAGER,
-    }  # fmt: skip
-    return train(model=model, optimizer=optimizer, **(arguments | changes)), model
-
-
-def same(a: nn.Module, b: nn.Module) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-
-
-class Killed(Exception):
-    pass
-
-
-def dying_at(step: int) -> Callable[[int], list[Tensor]]:
-    def batches(at: int) -> list[Tensor]:
-        if at == step:
-            raise Killed
-        return batch(at)
-
-    return batches
+__all__ = ["one_thread"]
 
 
 @pytest.mark.parametrize("step", [1, 5, 11])
@@ -123,22 +78,91 @@ def test_states_lie_at_boundaries_only(tmp_path: Path) -> None:
         "step-000000004", "step-000000008"]  # fmt: skip
 
 
-def poisoned(bad: set[int]) -> Callable[[int], list[Tensor]]:
-    return lambda step: [torch.full((4, 6), math.nan)] if step in bad else batch(step)
+class Reads(TorchDispatchMode):
+    """Counts scalars that are brought to Python: on a GPU every one of them waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
-def test_a_step_that_is_not_finite_is_skipped_counted_and_changes_nothing(tmp_path: Path) -> None:
-    result, model = go(tmp_path, batches=poisoned({2, 3, 8}))
-    assert result.skipped_steps == 3
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
+def test_a_step_reads_no_scalar_by_itself(tmp_path: Path) -> None:
+    def plain(folder: str, **changes: Any) -> int:
+        model = net()
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        with Reads() as reads:
+            go(tmp_path / folder, model, optimizer=optimizer, batches=lambda step: batch(step) * 3,
+               site=Site(checkpoint_seconds=1e6), **changes)  # fmt: skip
+        return reads.seen
+
+    def reading(model: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
+        loss, metrics = squared(model, x)
+        return loss, {"loss read": loss.item()} | metrics
+
+    assert plain("steps", steps=9) == plain("fewer", steps=3)
+    assert plain("reading", steps=9, loss=reading) >= 27
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_waits_for_the_device_once(tmp_path: Path) -> None:
+    model = net().cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    waits: list[int] = []
+
+    def looking(step: int) -> float:
+        waits.append(len(caught))
+        return 1.0
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            go(tmp_path, model, optimizer=optimizer, batches=lambda step: batch(step) * 3, schedule=looking,
+               prefetch=True, site=Site(checkpoint_seconds=1e6))  # fmt: skip
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert [b - a for a, b in itertools.pairwise(waits[2:])] == [1] * (STEPS - 3)
+
+
+class Looking:
+    """A watch that tells what it saw."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.steps = model, list[int]()
+        self.before: list[Tensor] = []
+
+    def before_step(self, step: int) -> None:
+        assert all(parameter.grad is not None for parameter in self.model.parameters())
+        self.steps.append(step)
+        self.before = [parameter.detach().clone() for parameter in self.model.parameters()]
+
+    def after_step(self, step: int) -> dict[str, float | Tensor]:
+        assert step == self.steps[-1]
+        moved = sum(
+            (p.detach() - q).norm() for p, q in zip(self.model.parameters(), self.before, strict=True)
+        )
+        return {"moved": moved, "seen": float(step)}
+
+
+def test_a_watch_sees_every_step_that_is_taken(tmp_path: Path) -> None:
+    model = net()
+    watch = Looking(model)
+    go(tmp_path, model, watch=watch, batches=poisoned({2}))
+    assert watch.steps == [1, 2, *range(4, STEPS + 1)]
     lines = read_metrics(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines if line.get("skipped")] == [3, 4, 9]
-    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[2])["loss"] == "nan"
+    assert [line.get("seen") for line in lines] == [None if n == 3 else n for n in range(1, STEPS + 1)]
+    assert all(line["moved"] > 0 for line in lines if "moved" in line and line["lr_factor"] > 0)
 
 
-def test_five_in_a_row_stop_the_run_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"5 steps in a row up to step 8.*Lower the learning rate"):
-        go(tmp_path, batches=poisoned({3, 4, 5, 6, 7}))
+def test_batches_made_ahead_change_nothing(tmp_path: Path) -> None:
+    _, calm = go(tmp_path / "calm")
+    _, ahead = go(tmp_path / "ahead", prefetch=True)
+    assert same(calm, ahead)
 
 
 def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path: Path) -> None:

@@ -27,3 +27,36 @@ def test_in_the_middle() -> None:
     assert schedule_factor("cosine", 250, 1000) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
     assert schedule_factor("wsd", 599, 1000, decay_share=0.4) == 1.0
     assert schedule_factor("wsd", 800, 1000, decay_share=0.4) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.1])
+def test_an_anneal_of_a_stable_checkpoint_is_the_end_of_a_whole_wsd_run(final: float) -> None:
+    stable, decay = 300, 100
+    share = decay / (stable + decay)
+    for step in range(stable + decay):
+        whole = schedule_factor("wsd", step, stable + decay, 20, final, share)
+        if step < stable:
+            resumed = schedule_factor("constant", step, 10**6, 20)
+        else:
+            resumed = schedule_factor("linear", step, stable + decay, final=final, start=stable)
+        assert resumed == pytest.approx(whole)
+
+
+def test_wsd_is_the_formula_of_its_paper() -> None:
+    warmup, stable, total = 50, 400, 500  # MiniCPM: rises to W, 1 to S, then decays (here linearly)
+    for step in range(warmup, total):
+        wanted = 1.0 if step < stable else 1 - (step - stable) / (total - stable)
+        assert schedule_factor("wsd", step, total, warmup, decay_share=0.2) == pytest.approx(wanted)
+
+
+def test_cosine_is_the_formula_of_its_paper() -> None:
+    for step in range(500):
+        wanted = 0.1 + 0.5 * (1 - 0.1) * (1 + math.cos(math.pi * step / 500))
+        assert schedule_factor("cosine", step, 500, final=0.1) == pytest.approx(wanted)
+
+
+def test_a_schedule_that_begins_later_is_the_same_one_moved() -> None:
+    for kind in ("linear", "cosine", "wsd"):
+        for step in range(0, 100, 7):
+            early = schedule_factor(kind, step, 100, 10, 0.2)
+            assert schedule_factor(kind, step + 1000, 1100, 10, 0.2, start=1000) == early

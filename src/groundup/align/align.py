@@ -53,7 +53,7 @@ class Align(Recipe):
     tasks: tuple[Annotated[Task, Slot("groundup.evaluate.tasks")], ...] = ()
 
 
-@stage(version=1, name=lambda recipe: part_name(recipe.method))
+@stage(version=2, name=lambda recipe: part_name(recipe.method))
 def align(
     recipe: Align, site: Site, out: Work, documents: Artifact, tokenizer: Artifact, **reads: Artifact
 ) -> Metrics:
@@ -88,6 +88,8 @@ def train_with(method: Method, given: Given) -> Metrics:
         tokens_per_step=session.tokens_per_step,
         grad_clip=method.grad_clip,
         boundary=session.boundary,
+        prefetch=not session.depends_on_weights,
+        spikes=not session.depends_on_weights,
     )
     speed = {"steps": result.steps, "skipped_steps": result.skipped_steps, "train_seconds": result.seconds}
     rate = {"tokens_per_second": result.tokens_per_second} if session.tokens_per_step else {}

@@ -92,7 +92,7 @@ def whiten(
     x: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], eps: float = 1e-8
 ) -> Float[Tensor, "batch time"]:
     """Mean 0 and variance 1 over the masked tokens, 0 elsewhere."""
-    centred = only(mask, x - masked_mean(x, mask))
+    centred = only(mask, only(mask, x) - masked_mean(x, mask))
     return centred * torch.rsqrt(masked_mean(centred.square(), mask) + eps)
 
 

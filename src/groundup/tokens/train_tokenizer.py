@@ -24,16 +24,20 @@ from groundup.tokens.bpe import encoder, train
 from groundup.tokens.tokenizer import SPECIALS, Tokenizer
 
 SMALLEST = 256 + len(SPECIALS)
+TOKENIZER = "tokenizer.json"
 REFERENCE_FILES = ("gpt2_encoder.json", "gpt2_vocab.bpe")
 
 
 class TokenizerRecipe(Recipe):
-    """A byte-level BPE of the corpus's own."""
+    """A byte-level BPE of the corpus's own, or that of a checkpoint."""
 
-    not_identity: ClassVar[frozenset[str]] = frozenset({"reference"})
+    not_identity: ClassVar[frozenset[str]] = frozenset({"reference", "start"})
 
     vocab_size: int = Field(
-        default=4096, ge=SMALLEST, le=2**24, description="all ids, control tokens included"
+        default=4096, ge=SMALLEST, le=2**24, description="all ids, control tokens included; not with start"
+    )
+    start: str = Field(
+        default="", description="folder of a checkpoint whose tokenizer is taken; empty = one is trained"
     )
     held_out_share: float = Field(default=0.02, ge=0, lt=1, description="documents kept for the report")
     reference: str = Field(
@@ -42,25 +46,22 @@ class TokenizerRecipe(Recipe):
 
 
 def outside(recipe: TokenizerRecipe) -> dict[str, str] | None:
-    """Digest of the reference vocabulary's files. Raises DataError naming what is missing."""
-    if not recipe.reference:
-        return None
-    paths = [Path(recipe.reference) / name for name in REFERENCE_FILES]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"tokenizer.reference: {missing[0]} is missing. Correct the folder, or leave it empty"
-        )
-    return {path.name: sha256_file(path) for path in paths}
+    """Digests of the files that are named. Raises DataError naming what is missing."""
+    wanted = {"reference": REFERENCE_FILES, "start": (TOKENIZER,)}
+    found = {}
+    for key, names in wanted.items():
+        folder = getattr(recipe, key)
+        for path in (Path(folder) / name for name in names if folder):
+            if not path.is_file():
+                raise DataError(f"tokenizer.{key}: {path} is missing. Correct the folder, or leave it empty")
+            found[path.name] = sha256_file(path)
+    return found or None
 
 
 @stage(version=1, outside=outside)
 def tokenizer(recipe: TokenizerRecipe, site: Site, out: Work, documents: Artifact) -> Metrics:
     """Train on the documents and measure on the held-out ones (on all, where none is held out)."""
-    texts = (item.text for item in _training(documents, recipe.held_out_share))
-    with out.track("train tokenizer", None, "documents") as tracker:
-        table = train(_counted(texts, tracker.advance), recipe.vocab_size - len(SPECIALS))
-    ours = Tokenizer.from_merges(table)
+    ours = Tokenizer.load(Path(recipe.start)) if recipe.start else _trained(recipe, out, documents)
     ours.save(out.path)
     held_out = list(_held_out(documents, recipe.held_out_share))
     texts_out = [item.text for item in held_out] or [item.text for item in read_documents(documents.path)]
@@ -80,10 +81,17 @@ def tokenizer(recipe: TokenizerRecipe, site: Site, out: Work, documents: Artifac
     figures = {key: value for key, value in report.items() if key != "longest_tokens"}
     return figures | {
         "vocab_size": ours.vocab_size,
-        "merges": len(table["model"]["merges"]),
-        "trainer": "tokenizers",
+        "merges": ours.vocab_size - SMALLEST,
+        "trainer": "taken over" if recipe.start else "tokenizers",
         "encoder": ours.encoder_name,
     }
+
+
+def _trained(recipe: TokenizerRecipe, out: Work, documents: Artifact) -> Tokenizer:
+    texts = (item.text for item in _training(documents, recipe.held_out_share))
+    with out.track("train tokenizer", None, "documents") as tracker:
+        table = train(_counted(texts, tracker.advance), recipe.vocab_size - len(SPECIALS))
+    return Tokenizer.from_merges(table)
 
 
 def _training(documents: Artifact, share: float) -> Iterator[Document]:

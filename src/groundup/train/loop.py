@@ -1,32 +1,40 @@
 """The training loop: the only one. Pretraining, fine-tuning, reward models and PPO all pass through it.
 
 in:  a model, `batches(step)` (what a step learns from), `loss(model, batch)`, an optimizer, a schedule
-out: the model, trained; a line per step in metrics.jsonl; TrainResult
+out: the model, trained; a line per step in metrics.jsonl; what was skipped in skipped.jsonl; TrainResult
 
 It continues after any interruption and ends in the same bits, since nothing in it depends on the past but
-weights, optimizer state and counters, which are saved together. Randomness belongs into `batches` and `loss`,
-as a function of the seed and the step.
+weights, optimizer state, counters and what the guard remembers, which are saved together. Randomness belongs into
+`batches` and `loss`, as a function of the seed and the step.
 """
 
-import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from groundup.core.durable import disk_errors_in_words
 from groundup.core.errors import TrainingError
+from groundup.core.metrics import MetricsLog
 from groundup.core.recipe import Site
 from groundup.core.stage import Work
-from groundup.train.resume import Progress, load_state, save_state
+from groundup.train.checkpoints import Conditions, Progress, Snapshot, conditions, load_state, snapshot
+from groundup.train.guard import IN_A_ROW, Guard
+from groundup.train.prefetch import Batches, prefetched
+from groundup.train.saver import Saver
+from groundup.train.signals import leave, signals
+from groundup.train.step import Loss, Outcome, Stepper
+from groundup.train.watch import Watch
 
 Batch = TypeVar("Batch")
-MAX_SKIPPED_IN_A_ROW = 5
+SKIPPED = "skipped.jsonl"
+"""A line for every skipped step: reason, figures, documents. Only there where a step was skipped."""
+NAMED = 8
+"""Documents named in a message; all of them stand in the files."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,8 @@ class TrainResult:
 
     steps: int
     skipped_steps: int
+    transient_steps: int
+    """steps whose first computation was faulty and whose second was not"""
     seconds: float
     """all training steps of all starts, without validation and saving"""
     tokens_per_second: float
@@ -53,8 +63,8 @@ class TrainResult:
 def train(
     *,
     model: nn.Module,
-    batches: Callable[[int], Sequence[Batch] | None],
-    loss: Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor | float]]],
+    batches: Batches[Batch],
+    loss: Loss[Batch],
     optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
     steps: int,
@@ -65,155 +75,212 @@ def train(
     grad_clip: float = 1.0,
     boundary: int = 1,
     probes: Sequence[Probe] = (),
+    watch: Watch | None = None,
+    prefetch: bool = False,
+    spikes: bool = False,
+    name_batch: Callable[[int], list[str]] | None = None,
+    made_under: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Take `steps` optimizer steps, or continue where an interrupted run of the same work stopped.
 
     batches: step -> the micro-batches of one optimizer step, a pure function of (weights, step) at steps
-        divisible by `boundary`; None ends the training early.
+        divisible by `boundary`; None ends the training early. prefetch: it is a function of the step alone, so
+        the next ones may be made, and moved to the model's device, while a step computes.
     loss: (model, micro-batch) -> (scalar to differentiate, metrics). Losses and metrics of a step's
         micro-batches are summed, so each is divided by the whole step's weight, not by its own.
-    schedule: step -> factor for every group's learning rate.
-    tokens_per_step: only for the rate. grad_clip: largest global gradient norm; 0 = not clipped.
-    boundary: resume states are saved only at steps divisible by it.
+    schedule: step -> factor for every group's learning rate. grad_clip: largest global norm; 0 = not clipped.
+    tokens_per_step: only for the rate. boundary: resume states are saved only at steps divisible by it.
+    watch: looks at every step that is taken; what it returns joins the step's line.
+    spikes: also mistrust a loss or gradient norm far above the recent ones (see `guard.py`).
+    name_batch: step -> ids of the documents in its batches, for whoever looks for what broke it.
+    made_under: what the result's bits depend on beside the recipe, e.g. precision; noted in every state.
 
-    A step whose loss or gradient isn't finite is skipped and counted; TrainingError after five in a row.
-    SIGINT and SIGTERM save the last whole step, then end the process as usual.
+    A faulty step is computed once more. If it is right then, it is taken and counted as transient; else it is
+    skipped, counted and logged with its documents. Three skipped in a row: the model goes back to the last saved
+    state, and TrainingError says why. A full disk raises GroundupError. SIGINT and SIGTERM save the last whole
+    step, then end the process as usual.
     """
-    rates = [group["lr"] for group in optimizer.param_groups]
-    progress = load_state(out.temporary, model, optimizer, out.say)
-    out.rewind_log(progress.step)
-    if 0 < progress.step < steps and not progress.finished:
-        out.say(f"continuing {label} at step {progress.step} of {steps}")
+    now = {**conditions(next(model.parameters()).device), **(made_under or {})}
+    progress, guard = load_state(out.temporary, model, optimizer, now, out.say)
+    run = _Run(out, label, steps, progress, guard, tokens_per_step, name_batch)
+    stepper = Stepper(model, loss, optimizer, grad_clip, guard, spikes, watch)
+    with disk_errors_in_words(label, out.path):
+        run.begin()
+        _take_steps(run, stepper, batches, schedule, probes, site, boundary, prefetch, now)
+    return run.result()
 
-    def take(step: int) -> dict[str, float] | None:
+
+def _take_steps(
+    run: "_Run",
+    stepper: Stepper[Batch],
+    batches: Batches[Batch],
+    schedule: Callable[[int], float],
+    probes: Sequence[Probe],
+    site: Site,
+    boundary: int,
+    prefetch: bool,
+    now: Conditions,
+) -> None:
+    """All that are left, with states saved in between."""
+    model, optimizer, guard, out, progress = (
+        stepper.model,
+        stepper.optimizer,
+        run.guard,
+        run.out,
+        run.progress,
+    )
+    device = next(model.parameters()).device
+
+    def take_snapshot() -> Snapshot:
+        return snapshot(model, optimizer, progress, guard, now)
+
+    with ExitStack() as stack:
+        asked = stack.enter_context(signals())
+        tracker = stack.enter_context(out.watch(run.label, run.steps, start=progress.step))
+        saver = stack.enter_context(Saver(out.temporary, site.checkpoint_seconds, device.type == "cpu"))
+        ready = stack.enter_context(prefetched(batches, run.steps, device)) if prefetch else batches
+        for outcome in run.steps_left(_taking(stepper, ready, schedule)):
+            if guard.skipped_in_a_row == IN_A_ROW:
+                saver.wait()
+                back, _ = load_state(out.temporary, model, optimizer, now, out.say)
+                raise TrainingError(run.why_it_stops(outcome, back.step))
+            _measure(probes, progress, out)
+            tracker.note(f"loss {outcome.values['loss']:.3f}")
+            tracker.advance()
+            # What is saved is good: where the last step was skipped, more may follow, and end here.
+            good = guard.skipped_in_a_row == 0 and progress.step % boundary == 0
+            if progress.finished or (good and (saver.due() or asked)):
+                saver.save(take_snapshot)
+            if asked:
+                saver.wait()
+                leave(asked[0])
+        if progress.ended_early:
+            saver.save(take_snapshot)
+
+
+def _taking(
+    stepper: Stepper[Batch], batches: Batches[Batch], schedule: Callable[[int], float]
+) -> Callable[[int], Outcome | None]:
+    """step -> what became of it; None where there is nothing more to learn from."""
+    rates = [group["lr"] for group in stepper.optimizer.param_groups]
+
+    def take(step: int) -> Outcome | None:
         micro_batches = batches(step)
         if micro_batches is None:
             return None
         factor = schedule(step)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        for group, rate in zip(stepper.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        return _step(model, micro_batches, loss, optimizer, grad_clip) | {"lr_factor": factor}
+        outcome = stepper.take(step, micro_batches)
+        outcome.values["lr_factor"] = factor
+        return outcome
 
-    with _signals() as asked, out.track(label, steps, "steps", start=progress.step) as tracker:
-        for values in _steps(progress, steps, take, tokens_per_step):
-            out.log(step=progress.step, **values)
-            _refuse_to_go_on(progress, values, label)
-            _measure(probes, progress, out)
-            tracker.note(f"loss {values['loss']:.3f}")
-            tracker.advance()
-            due = asked or time.monotonic() - progress.saved_at > site.checkpoint_seconds
-            if progress.finished or (due and progress.step % boundary == 0):
-                save_state(out.temporary, model, optimizer, progress)
-            if asked:
-                _leave(asked[0])
-    if progress.ended_early:
-        save_state(out.temporary, model, optimizer, progress)
-    rate = _rate(progress, tokens_per_step)
-    return TrainResult(progress.step, progress.skipped, progress.seconds, rate, progress.ended_early)
+    return take
 
 
 def _measure(probes: Sequence[Probe], progress: Progress, out: Work) -> None:
     for probe in probes:
         if progress.finished or progress.step % probe.every == 0:
-            out.log(step=progress.step, **probe.run(progress.step))
+            values = probe.run(progress.step)
+            if values:
+                out.log(step=progress.step, **values)
 
 
-def _steps(
-    progress: Progress, steps: int, take: Callable[[int], dict[str, float] | None], tokens_per_step: float
-) -> Iterator[dict[str, float]]:
-    """Take the steps that are left, keep the counters, and give each step's values."""
-    first = progress.step
-    while not progress.finished:
-        began = time.perf_counter()
-        values = take(progress.step)
-        if values is None:
-            progress.finished = progress.ended_early = True
-            return
-        seconds = time.perf_counter() - began
-        progress.seconds += seconds
-        if progress.step > first:
-            progress.timed_seconds += seconds
-            progress.timed_steps += 1
-        progress.step += 1
-        progress.finished = progress.step >= steps
-        skipped = not _finite(values)
-        progress.skipped += skipped
-        progress.skipped_in_a_row = progress.skipped_in_a_row + 1 if skipped else 0
-        if tokens_per_step and progress.timed_steps:
-            values["tokens_per_second"] = _rate(progress, tokens_per_step)
-        yield values | ({"skipped": 1.0} if skipped else {})
+@dataclass(frozen=True)
+class _Run:
+    """Counts the steps of a training and keeps its books."""
 
+    out: Work
+    label: str
+    steps: int
+    progress: Progress
+    guard: Guard
+    tokens_per_step: float
+    name_batch: Callable[[int], list[str]] | None
 
-def _step(
-    model: nn.Module,
-    micro_batches: Sequence[Batch],
-    loss: Callable[[Any, Batch], tuple[Tensor, dict[str, Tensor | float]]],
-    optimizer: torch.optim.Optimizer,
-    grad_clip: float,
-) -> dict[str, float]:
-    """One optimizer step; returns loss, gradient norm and the summed metrics. Not finite: nothing is changed."""
-    totals: dict[str, Any] = {}
-    for batch in micro_batches:
-        value, metrics = loss(model, batch)
-        value.backward()  # type: ignore[no-untyped-call]
-        for name, part in ({"loss": value} | metrics).items():
-            detached = part.detach() if isinstance(part, Tensor) else part
-            totals[name] = totals[name] + detached if name in totals else detached
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    values = {name: float(value) for name, value in totals.items()} | {"grad_norm": float(norm)}
-    if _finite(values):
-        if grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(parameters, grad_clip, norm)
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return values
+    def begin(self) -> None:
+        """Cut the logs back to where the training continues."""
+        step = self.progress.step
+        self.out.rewind_log(step)
+        self._skipped_log.rewind(step)
+        if 0 < step < self.steps and not self.progress.finished:
+            self.out.say(f"continuing {self.label} at step {step} of {self.steps}")
 
+    def steps_left(self, take: Callable[[int], Outcome | None]) -> Iterator[Outcome]:
+        """Take the steps that are left, and give what became of each."""
+        progress, first = self.progress, self.progress.step
+        while not progress.finished:
+            began = time.perf_counter()
+            outcome = take(progress.step)
+            if outcome is None:
+                progress.finished = progress.ended_early = True
+                return
+            seconds = time.perf_counter() - began
+            progress.seconds += seconds
+            if progress.step > first:
+                progress.timed_seconds += seconds
+                progress.timed_steps += 1
+            progress.step += 1
+            progress.finished = progress.step >= self.steps
+            self._note(outcome)
+            yield outcome
 
-def _finite(values: dict[str, float]) -> bool:
-    return math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])
-
-
-def _rate(progress: Progress, tokens_per_step: float) -> float:
-    return tokens_per_step * progress.timed_steps / max(progress.timed_seconds, 1e-9)
-
-
-def _refuse_to_go_on(progress: Progress, values: dict[str, float], label: str) -> None:
-    if progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-        raise TrainingError(
-            f"{label}: {MAX_SKIPPED_IN_A_ROW} steps in a row up to step {progress.step} had a loss or gradient "
-            f"that is not finite (loss {values['loss']}, gradient norm {values['grad_norm']}). Lower the "
-            'learning rate (lr in its optimizer), or set precision = "fp32"'
+    def why_it_stops(self, outcome: Outcome, back: int) -> str:
+        """The last words of a training that skipped too many steps in a row, and is back at step `back`."""
+        step, values = self.progress.step, outcome.values
+        begin = f"continues from step {back}" if back else "begins anew"
+        return (
+            f"{self.label}: {IN_A_ROW} steps in a row up to step {step} were faulty, each of them twice: "
+            f"{outcome.fault} (loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g})."
+            f"{self._documents_in_words()} Lower the learning rate (lr in its optimizer), or set "
+            f'precision = "fp32". The same command {begin}, and stops here again as long as nothing is changed'
         )
 
+    def result(self) -> TrainResult:
+        """The sum of it."""
+        return TrainResult(
+            steps=self.progress.step,
+            skipped_steps=self.guard.skipped,
+            transient_steps=self.guard.transient,
+            seconds=self.progress.seconds,
+            tokens_per_second=self._rate(),
+            ended_early=self.progress.ended_early,
+        )
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that holds the number of SIGINT or SIGTERM once one came; a second one acts at once."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    @property
+    def _skipped_log(self) -> MetricsLog:
+        return MetricsLog(self.out.path / SKIPPED)
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _note(self, outcome: Outcome) -> None:
+        """Log a step, and where it was skipped say so and name its documents."""
+        step, values = self.progress.step, dict(outcome.values)
+        if self.tokens_per_step and self.progress.timed_steps:
+            values["tokens_per_second"] = self._rate()
+        if outcome.fault is None:
+            self.out.log(step=step, **values)
+        elif not outcome.skipped:
+            self.out.log(step=step, **values, transient=1, reason=outcome.fault)
+            self.out.say(f"step {step}: {outcome.fault}; computed again it was not")
+        else:
+            documents = self._documents(step - 1)
+            self.out.log(step=step, **values, skipped=1, reason=outcome.fault, documents=documents)
+            figures = {name: values[name] for name in ("loss", "grad_norm")}
+            self._skipped_log.log(step=step, reason=outcome.fault, **figures, documents=documents)
+            self.out.say(f"step {step} skipped: {outcome.fault}; its documents are in {SKIPPED}")
 
-    def ask(number: int, _: Any) -> None:
-        asked.append(number)
-        restore()
+    def _documents(self, step: int) -> list[str]:
+        return [] if self.name_batch is None else list(dict.fromkeys(self.name_batch(step)))
 
-    for number in numbers:
-        signal.signal(number, ask)
-    try:
-        yield asked
-    finally:
-        restore()
+    def _documents_in_words(self) -> str:
+        last = range(self.progress.step - IN_A_ROW, self.progress.step)
+        names = list(dict.fromkeys(name for step in last for name in self._documents(step)))
+        if not names:
+            return ""
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        return (
+            f" They hold the documents {', '.join(names[:NAMED])}{more} (all are in {self.out.path / SKIPPED}): "
+            "if these are garbage, drop them in curate."
+        )
 
-
-def _leave(number: int) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
+    def _rate(self) -> float:
+        return self.tokens_per_step * self.progress.timed_steps / max(self.progress.timed_seconds, 1e-9)

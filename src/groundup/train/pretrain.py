@@ -6,8 +6,11 @@ out: a checkpoint folder that transformers reads; loss and validation curves in 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
+import numpy as np
+import pyarrow.parquet as pq
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -19,7 +22,8 @@ from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.model import scaling
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
-from groundup.model.checkpoint import save_model
+from groundup.model.checkpoint import read_config, save_model
+from groundup.model.config import DecoderConfig
 from groundup.model.counts import parameters, training_flops_per_token
 from groundup.model.decoder import Decoder
 from groundup.model.losses import Kernel, chunk_with_gradient, cross_entropy
@@ -35,16 +39,26 @@ from groundup.parallel.hardware import (
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.experts import ExpertWatch
 from groundup.train.loop import Probe, TrainResult, train
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.schedules import Kind, schedule_factor
+from groundup.train.start import resume_optimizer, save_stable, start_digest, start_model, start_optimizer
 from groundup.train.validate import TokenBatch, bits_per_byte, token_batch
+from groundup.train.watch import ModelWatch, Watch
 
 
 class Pretrain(Recipe):
     """What is trained, on how much, and how. 0 = by the rules of `model/scaling.py`."""
 
+    not_identity: ClassVar[frozenset[str]] = frozenset({"start"})
+
+    start: str = Field(
+        default="",
+        description="folder of a checkpoint to go on from, which then brings depth and architecture; "
+        "empty = from noise",
+    )
     depth: int = Field(default=4, ge=1, le=200, description="number of layers; width and more follow from it")
     architecture: Annotated[Architecture, Slot("groundup.model.architectures")] = Qwen3()
     optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon()
@@ -73,19 +87,33 @@ class Pretrain(Recipe):
         return self
 
     def resolved(self) -> "Pretrain":
-        """The same recipe with every derived value written out."""
+        """The same recipe with every derived value written out, as far as it follows from the recipe alone."""
+        if self.start:
+            return self._resolved(read_config(Path(self.start)))
         config = self.architecture.config(self.depth, vocab_size=64, max_seq_len=64)
         known = type(self.architecture).model_fields
         numbers = {name: getattr(config, name) for name in ("d_model", "n_heads", "n_kv_heads", "d_ff")}
         numbers = {name: value for name, value in numbers.items() if name in known}
-        return self.model_copy(
-            update={
-                "architecture": self.architecture.model_copy(update=numbers),
-                "optimizer": self.optimizer.resolved(config.d_model),
-                "tokens": self.tokens or scaling.horizon_tokens(config),
-                "batch_tokens": self.batch_tokens or scaling.batch_tokens(self.depth),
-            }
-        )
+        architecture = self.architecture.model_copy(update=numbers)
+        return self.model_copy(update={"architecture": architecture})._resolved(config)
+
+    def _resolved(self, config: DecoderConfig) -> "Pretrain":
+        tokens = self.tokens or scaling.horizon_tokens(config)
+        batch_tokens = self.batch_tokens or scaling.batch_tokens(config.n_layers)
+        found: dict[str, Any] = {
+            "depth": config.n_layers,
+            "tokens": tokens,
+            "batch_tokens": batch_tokens,
+        }
+        if not self.start:
+            found["optimizer"] = self.optimizer_for(config.d_model, batch_tokens, tokens)
+        return self.model_copy(update=found)
+
+    def optimizer_for(self, d_model: int, batch_tokens: int, tokens: int) -> Optimizer:
+        """The optimizer with its rates: of an annealed checkpoint its own, else by the rules."""
+        if not self.start:
+            return self.optimizer.resolved(d_model, batch_tokens=batch_tokens, tokens=tokens)
+        return start_optimizer(Path(self.start), self.optimizer).resolved(d_model, batch_tokens=batch_tokens)
 
 
 @dataclass(frozen=True)
@@ -98,29 +126,44 @@ class _Plan:
     steps: int
     warmup_steps: int
 
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_rows * self.seq_len
 
-@stage(version=1)
+
+def outside(recipe: Pretrain) -> dict[str, str] | None:
+    """Digest of the checkpoint to start from."""
+    return start_digest(Path(recipe.start)) if recipe.start else None
+
+
+@stage(version=2, outside=outside)
 def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenizer: Artifact) -> Metrics:
-    """Train a decoder from noise; see Pretrain for the choices."""
-    recipe = recipe.resolved()
+    """Train a decoder from noise, or go on from a checkpoint; see Pretrain for the choices."""
+    recipe = recipe.model_copy(
+        update=recipe.resolved().model_dump(include={"depth", "tokens", "batch_tokens"})
+    )
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = Rows(tokens.path / "train.npy"), Rows(tokens.path / "validation.npy")
     hardware = choose(site, recipe.precision)
-    plan = _plan(recipe, site, rows, hardware)
-    config = recipe.architecture.config(recipe.depth, vocabulary.vocab_size, plan.seq_len)
-    model = Decoder(config)
-    model.init_weights(recipe.seed)
+    model = _decoder(recipe, rows.width - 1, vocabulary, tokenizer.path)
+    config = model.config
+    plan = _plan(recipe, site, rows, hardware, config)
     fit(model, hardware)
     size = parameters(config)
-    out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.batch_rows * plan.seq_len:,} tokens")
+    out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
     out.say(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
+    flops = training_flops_per_token(config, plan.seq_len)
     rates = [matmul_rate(hardware)]
+    part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
+    optimizer = part.build(model.named_parameters())
+    rows_read = resume_optimizer(Path(recipe.start), optimizer, part, out.say) if recipe.start else 0
+    rows_of = _order(recipe, plan, len(rows), rows_read)
     result = train(
         model=model,
-        batches=_batches(recipe, plan, rows, vocabulary, hardware),
+        batches=_batches(plan, rows, rows_of, vocabulary),
         loss=_loss(compiled(chunk_with_gradient, hardware)),
-        optimizer=recipe.optimizer.build(model.named_parameters()),
+        optimizer=optimizer,
         schedule=lambda step: schedule_factor(
             recipe.schedule, step, plan.steps, plan.warmup_steps, recipe.final, recipe.decay
         ),
@@ -128,16 +171,26 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
         out=out,
         site=site,
         label="pretrain",
-        tokens_per_step=plan.batch_rows * plan.seq_len,
+        tokens_per_step=plan.tokens_per_step,
         grad_clip=recipe.grad_clip,
-        probes=[Probe(recipe.validate_every, _probe(model, held_out, vocabulary, hardware, rates))],
+        probes=[
+            Probe(recipe.validate_every, _probe(model, held_out, vocabulary, hardware, rates)),
+            *_keeping_stable(recipe, plan, out, model, vocabulary, optimizer, part, rows_read),
+        ],
+        watch=_watch(
+            model, held_out if len(held_out) else rows, vocabulary, flops * plan.tokens_per_step, rates
+        ),
+        prefetch=True,
+        spikes=True,
+        name_batch=_documents(rows_of, tokens.path / "train_spans.parquet"),
+        made_under=hardware.decides_bits(),
     )
     rates.append(matmul_rate(hardware))
     save_model(out.path, model, vocabulary)
-    flops = training_flops_per_token(config, plan.seq_len)
     return {
         "parameters": size,
-        "tokens": result.steps * plan.batch_rows * plan.seq_len,
+        "decoder": config.to_json(),
+        "tokens": result.steps * plan.tokens_per_step,
         "val_bpb": _score(model, held_out, vocabulary, recipe.validation_rows),
         "compiled": hardware.can_compile,
         "precision": hardware.precision,
@@ -145,25 +198,38 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     } | _speed(result, flops, sum(rates) / len(rates))
 
 
-def _plan(recipe: Pretrain, site: Site, rows: Rows, hardware: Hardware) -> _Plan:
+def _decoder(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer, tokenizer: Path) -> Decoder:
+    if recipe.start:
+        return start_model(Path(recipe.start), seq_len, tokenizer)
+    model = Decoder(recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len))
+    model.init_weights(recipe.seed)
+    return model
+
+
+def _plan(recipe: Pretrain, site: Site, rows: Rows, hardware: Hardware, config: DecoderConfig) -> _Plan:
     if len(rows) == 0:
         raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
     seq_len = rows.width - 1
     batch_rows = max(1, min(recipe.batch_tokens // seq_len, len(rows)))
-    micro_rows = rows_per_micro_batch(site, seq_len, batch_rows, hardware.device)
+    micro_rows = rows_per_micro_batch(site, config, seq_len, batch_rows, hardware.device)
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))
 
 
+def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callable[[int], np.ndarray]:
+    """step -> the rows it reads. A run that anneals another's checkpoint reads on where that one stopped."""
+    first = rows_read // plan.batch_rows
+    return lambda step: row_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
+
+
 def _batches(
-    recipe: Pretrain, plan: _Plan, rows: Rows, tokenizer: Tokenizer, hardware: Hardware
+    plan: _Plan, rows: Rows, rows_of: Callable[[int], np.ndarray], tokenizer: Tokenizer
 ) -> Callable[[int], list[TokenBatch]]:
     """step -> its micro-batches, their weights divided by the weight of the whole step."""
 
     def batches(step: int) -> list[TokenBatch]:
-        chosen = rows[row_indices(len(rows), plan.batch_rows, step, recipe.seed)]
-        whole = token_batch(chosen, tokenizer, hardware.device)
+        whole = token_batch(rows[rows_of(step)], tokenizer)
         weights = whole.weights / whole.weights.sum().clamp(min=1)
         tensors = (whole.ids, whole.targets, whole.segments, weights)
         parts = (torch.split(tensor, plan.micro_rows) for tensor in tensors)
@@ -172,12 +238,52 @@ def _batches(
     return batches
 
 
+def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[int], list[str]]:
+    """step -> ids of the documents in its rows."""
+
+    def documents(step: int) -> list[str]:
+        found = pq.read_table(spans, columns=["document"], filters=[("row", "in", rows_of(step).tolist())])
+        return [str(name) for name in found["document"].to_pylist()]
+
+    return documents
+
+
+def _keeping_stable(
+    recipe: Pretrain, plan: _Plan, out: Work, model: Decoder, tokenizer: Tokenizer,
+    optimizer: torch.optim.Optimizer, part: Optimizer, rows_read: int,
+) -> list[Probe]:  # fmt: skip
+    """With the schedule wsd: a probe that keeps the checkpoint from before the rate falls."""
+    last = round(plan.steps * (1 - recipe.decay))
+    if recipe.schedule != "wsd" or not 0 < last < plan.steps:
+        return []
+
+    def keep(step: int) -> dict[str, float]:
+        if step == last:
+            read = rows_read + last * plan.batch_rows
+            save_stable(out, model, tokenizer, optimizer, part, read)
+        return {}
+
+    return [Probe(last, keep)]
+
+
+def _watch(
+    model: Decoder, rows: Rows, tokenizer: Tokenizer, flops_per_step: float, rates: list[float]
+) -> Watch:
+    probe = token_batch(rows[:1], tokenizer, model.head_weight.device)
+    watch = ModelWatch(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
+    return ExpertWatch(model, model.config, watch) if model.config.moe else watch
+
+
 def _loss(kernel: Kernel) -> Callable[[Any, TokenBatch], tuple[Tensor, dict[str, Tensor | float]]]:
     def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
         hidden = model.hidden(batch.ids, batch.segments).flatten(0, 1)
         targets, weights = batch.targets.flatten(), batch.weights.flatten()
         cap = model.config.logit_softcap
-        return cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0], {}
+        value = cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0]
+        if model.config.moe is None or model.config.moe.balance != "loss":
+            return value, {}
+        balance = model.balance_loss(batch.weights.sum(dim=1))
+        return value + balance, {"balance_loss": balance}
 
     return loss
 
@@ -204,6 +310,7 @@ def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:
     return {
         "steps": result.steps,
         "skipped_steps": result.skipped_steps,
+        "transient_steps": result.transient_steps,
         "seconds": result.seconds,
         "tokens_per_second": result.tokens_per_second,
         "flops_utilization": flops_per_token * result.tokens_per_second / rate,

@@ -11,14 +11,27 @@ Kind = Literal["constant", "linear", "cosine", "wsd"]
 
 
 def schedule_factor(
-    kind: Kind, step: int, steps: int, warmup: int = 0, final: float = 0.0, decay_share: float = 0.4
+    kind: Kind,
+    step: int,
+    steps: int,
+    warmup: int = 0,
+    final: float = 0.0,
+    decay_share: float = 0.4,
+    start: int = 0,
 ) -> float:
-    """The factor at `step` (from 0) of a run of `steps`.
+    """The factor at `step` of a run that ends after `steps`; the schedule begins at step `start`.
 
-    All kinds rise linearly over `warmup` steps and, but for constant, end at `final`:
-    linear and cosine fall from the warm-up's end; wsd (warm-up, stable, decay; Hu et al. 2024,
-    https://arxiv.org/abs/2404.06395) stays at 1 and falls linearly over the last `decay_share` of the steps.
+    All kinds rise linearly over `warmup` steps and, but for constant, end at `final`: linear and cosine
+    (Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983) fall from the warm-up's end; wsd (warm-up, stable,
+    decay; Hu et al. 2024, https://arxiv.org/abs/2404.06395) stays at 1 and falls linearly over the last
+    `decay_share` of the steps.
+
+    To anneal a checkpoint of wsd's stable phase (or of a constant run) taken at step S over N steps: linear,
+    start = S, steps = S + N, no warm-up, with the checkpoint's optimizer state and the batches from step S on. The
+    factors are those of a wsd run of S + N steps, so one stable run serves any number of horizons.
     """
+    assert start <= step, f"step {step} lies before the schedule's start {start}"
+    step, steps = step - start, steps - start
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = (step - warmup) / max(1, steps - warmup)

@@ -44,6 +44,8 @@ class Session(Protocol):
     """training may be interrupted and taken up again after a multiple of this many steps"""
     tokens_per_step: int
     """0 where it differs from step to step"""
+    depends_on_weights: bool
+    """whether `batches` samples from the model: then none is made ahead, and figures may jump"""
     d_model: int
 
     @property

@@ -129,6 +129,7 @@ class _Aligning:
     """The session."""
 
     label = "ppo"
+    depends_on_weights = True
 
     def __init__(self, recipe: Ppo, given: Given) -> None:
         self.recipe, self.given = recipe, given
@@ -137,7 +138,7 @@ class _Aligning:
         self.judge, critic = (Judge.load(given.reads["reward"], self.hardware) for _ in range(2))
         self.model = _ActorCritic(policy, critic.model)
         time, self.d_model = policy.config.max_seq_len, policy.config.d_model
-        rows = rows_per_micro_batch(given.site, time, MICRO_ROWS, self.hardware.device)
+        rows = rows_per_micro_batch(given.site, policy.config, time, MICRO_ROWS, self.hardware.device)
         self.shape = Shape(rows, time, given.tokenizer.pad)
         self.train = self._questions(given.train, recipe.phases * recipe.rollouts)
         self.held_out = self._questions(given.held_out, recipe.held_out)

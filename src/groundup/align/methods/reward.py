@@ -91,6 +91,7 @@ class _Judging:
     """The session."""
 
     label = "reward"
+    depends_on_weights = False
     boundary = 1
 
     def __init__(self, recipe: Reward, given: Given) -> None:
@@ -99,7 +100,7 @@ class _Judging:
         start = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
         self.d_model = start.config.d_model
         rows = rows_per_micro_batch(
-            given.site, start.config.max_seq_len, recipe.batch_rows, self.hardware.device
+            given.site, start.config, start.config.max_seq_len, recipe.batch_rows, self.hardware.device
         )
         self.shape = Shape(rows, start.config.max_seq_len, tokenizer.pad)
         pairs, held_out = self._all_pairs(start)

@@ -27,6 +27,7 @@ from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
+from groundup.model.lora import Lora, attach, merge
 from groundup.model.losses import chunk_with_gradient, cross_entropy
 from groundup.parallel.hardware import choose, compiled, fit, rows_per_micro_batch
 from groundup.tokens.chat import Rendered, render
@@ -49,6 +50,11 @@ class Sft(Method):
     epochs: float = Field(default=3.0, gt=0, description="how often every conversation is seen, at most")
     max_tokens: int = Field(default=600_000, ge=1, description="tokens trained on, padding included, at most")
     validation_tokens: int = Field(default=16_000, ge=1, description="held-out tokens for val_loss, at most")
+    lora_rank: int = Field(
+        default=0,
+        ge=0,
+        description="learn a change of this rank beside frozen weights; 0 = all weights learn",
+    )
 
     def prepare(self, given: Given) -> Session:
         """Render and pack the conversations."""
@@ -69,16 +75,21 @@ class _Fine:
     """The session."""
 
     label = "sft"
+    depends_on_weights = False
     boundary = 1
 
     def __init__(self, recipe: Sft, given: Given) -> None:
         self.recipe, self.given = recipe, given
         self.hardware = choose(given.site, recipe.precision)
         self.model: Decoder = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
+        if recipe.lora_rank:
+            attach(self.model, Lora(recipe.lora_rank, alpha=2.0 * recipe.lora_rank), recipe.seed)
         fit(self.model, self.hardware)
         self.kernel = compiled(chunk_with_gradient, self.hardware)
         self.time, self.d_model = self.model.config.max_seq_len, self.model.config.d_model
-        self.rows = rows_per_micro_batch(given.site, self.time, recipe.batch_rows, self.hardware.device)
+        self.rows = rows_per_micro_batch(
+            given.site, self.model.config, self.time, recipe.batch_rows, self.hardware.device
+        )
         self.micro = self._packed(given.train, recipe.max_tokens)
         self.held_out = self._packed(given.held_out, recipe.validation_tokens)
         self.per_step = recipe.batch_rows // self.rows
@@ -104,6 +115,8 @@ class _Fine:
         return float(sum(total for total, _ in sums)) / float(sum(weight for _, weight in sums))
 
     def finish(self) -> Metrics:
+        if self.recipe.lora_rank:
+            merge(self.model)
         save_model(self.given.out.path, self.model, self.given.tokenizer)
         rendered = [
             _rendered(example, self.given.tokenizer, self.time) for example in self.given.train[:SHOWN]

@@ -1,27 +1,65 @@
 """The slot of optimizers: a part turns named parameters into a torch optimizer."""
 
 from collections.abc import Iterable
+from typing import Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from groundup.core.recipe import Recipe
+from groundup.model import scaling
+from groundup.model.scaling import REFERENCE_BATCH
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
+Decay = Annotated[float, Field(ge=0)] | Literal["auto"]
+Kind = Literal["hidden", "embedding", "head", "scalar"]
 
 
 class Optimizer(Recipe):
     """Base of the parts in this folder."""
 
-    def resolved(self, d_model: int) -> "Optimizer":
-        """The same with every rate that is left to the rules (0) written out, for a model of this width."""
+    def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "Optimizer":
+        """The same with everything that is left to the rules of `model/scaling.py` written out.
+
+        For a model of this width that learns from `tokens` tokens from noise on, `batch_tokens` at a step. 0 tokens =
+        not known, or the weights were trained before: the rate is that of a short run, and nothing decays by rule.
+        """
         raise NotImplementedError
 
     def build(self, named_parameters: NamedParameters) -> torch.optim.Optimizer:
-        """An optimizer over all of them, whose state_dict the training loop can save and restore."""
+        """An optimizer over all that learn, whose state_dict the training loop can save and restore.
+
+        Rates must be written out; decay that is still "auto" is none.
+        """
         raise NotImplementedError
 
 
-def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether a parameter maps the stream to the stream: no embedding, head, score or norm."""
-    return parameter.dim() == 2 and not any(part in name for part in ("embed_tokens", "lm_head", "score"))
+def kind_of(name: str, parameter: nn.Parameter) -> Kind:
+    """What a parameter does, by which its rate is chosen.
+
+    hidden: a matrix from the stream to the stream, or a stack of experts' matrices. embedding: looked up by token
+    (value embeddings too). head: from the stream to scores. scalar: norms, biases, scalars of the stream, and the
+    thin matrices of LoRA: an orthogonal step would be as long in the directions they don't need.
+    """
+    if parameter.dim() < 2 or "_scalars" in name or "lambdas" in name or ".lora_" in name:
+        return "scalar"
+    if "embed" in name:
+        return "embedding"
+    return "head" if "lm_head" in name or "score" in name else "hidden"
+
+
+def by_kind(named_parameters: NamedParameters) -> dict[Kind, list[nn.Parameter]]:
+    """All that learn, in their order, under what they do; kinds without a parameter are there and empty."""
+    found: dict[Kind, list[nn.Parameter]] = {kind: [] for kind in get_args(Kind)}
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            found[kind_of(name, parameter)].append(parameter)
+    return found
+
+
+def decay_of(given: Decay, rate: float, batch_tokens: int, tokens: int) -> float:
+    """The weight decay that is given, or the rule's; none by rule where the number of tokens isn't known (0)."""
+    if given != "auto":
+        return given
+    return scaling.weight_decay(rate, batch_tokens, tokens) if tokens else 0.0

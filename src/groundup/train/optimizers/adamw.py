@@ -3,43 +3,52 @@
 Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101. Norms and embeddings aren't decayed.
 """
 
-from typing import Any
+from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
 
-from groundup.train.optimizers import NamedParameters, Optimizer, is_hidden_matrix
+from groundup.model import scaling
+from groundup.model.scaling import REFERENCE_BATCH, REFERENCE_TOKENS
+from groundup.train.optimizers import Decay, NamedParameters, Optimizer, by_kind, decay_of
 
 
 class AdamW(Optimizer):
     """AdamW over all parameters; only matrices inside the layers are decayed."""
 
-    lr: float = Field(default=0.0, ge=0, description="peak rate; 0 = 3e-3 x sqrt(256 / d_model)")
+    version: ClassVar[int] = 2
+
+    lr: float = Field(default=0.0, ge=0, description="peak rate; 0 = by the rules of `model/scaling.py`")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="memory of the mean")
     beta2: float = Field(default=0.95, ge=0, lt=1, description="memory of the squares")
     eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: Decay = Field(
+        default=0.1,
+        description="of the hidden matrices; auto = by the rules",
+    )
+    embedding: float = Field(default=1.0, ge=0, description="rate of embeddings, as a multiple of lr")
+    head: float = Field(default=1.0, ge=0, description="rate of the head, as a multiple of lr")
+    scalar: float = Field(default=1.0, ge=0, description="rate of norms and scalars, as a multiple of lr")
 
-    def resolved(self, d_model: int) -> "AdamW":
-        """With the rule for `lr` applied."""
-        return self.model_copy(update={"lr": self.lr or 3e-3 * (256 / d_model) ** 0.5})
+    def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "AdamW":
+        """With the rules for rate and decay applied."""
+        factor = scaling.rate_factor(d_model, batch_tokens, tokens or REFERENCE_TOKENS)
+        lr = self.lr or scaling.ADAM_RATE * factor
+        decay = decay_of(self.weight_decay, lr, batch_tokens, tokens)
+        return self.model_copy(update={"lr": lr, "weight_decay": decay})
 
     def build(self, named_parameters: NamedParameters) -> torch.optim.Optimizer:
-        """One fused AdamW with two groups: decayed and not."""
+        """One fused AdamW with a group per kind of parameter."""
         assert self.lr > 0, "the rule for lr is applied by resolved()"
-        decayed: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, parameter in named_parameters:
-            (decayed if is_hidden_matrix(name, parameter) else rest).append(parameter)
-        groups: list[dict[str, Any]] = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
+        decay = 0.0 if self.weight_decay == "auto" else self.weight_decay
+        factors = {"hidden": 1.0, "embedding": self.embedding, "head": self.head, "scalar": self.scalar}
+        groups = [
+            {
+                "params": parameters,
+                "lr": self.lr * factors[kind],
+                "weight_decay": decay if kind == "hidden" else 0.0,
+            }
+            for kind, parameters in by_kind(named_parameters).items()
+            if parameters
         ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            fused=True,
-        )
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)

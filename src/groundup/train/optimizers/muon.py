@@ -1,56 +1,92 @@
 """Muon: momentum, made orthogonal, for the matrices inside the layers; AdamW for everything else.
 
 Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the scale that lets both share one range of
-learning rates is Liu et al. 2025, https://arxiv.org/abs/2502.16982. `torch.optim.Muon` does the work.
+learning rates is Liu et al. 2025, https://arxiv.org/abs/2502.16982.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
 
-from groundup.train.optimizers import NamedParameters, Optimizer, is_hidden_matrix
+from groundup.model import scaling
+from groundup.model.scaling import REFERENCE_BATCH, REFERENCE_TOKENS
+from groundup.parallel.hardware import cpu_has_fast_bf16
+from groundup.train.optimizers import Decay, Kind, NamedParameters, Optimizer, by_kind, decay_of
+from groundup.train.optimizers._matrices import MatrixOptimizer, Rules
+from groundup.train.optimizers._orthogonal import polar_express
 
 
 class Muon(Optimizer):
     """Muon for hidden matrices, AdamW for embedding, head, norms and scores."""
 
-    lr: float = Field(default=0.007, gt=0, description="peak learning rate of the hidden matrices")
+    version: ClassVar[int] = 2
+
+    lr: float = Field(
+        default=0.0,
+        ge=0,
+        description="peak rate of the hidden matrices; 0 = by the rules of `model/scaling.py`",
+    )
     momentum: float = Field(default=0.95, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0, description="of the hidden matrices")
-    iterations: int = Field(default=5, ge=1, le=10, description="Newton-Schulz iterations")
-    adam_lr: float = Field(
-        default=0.0, ge=0, description="peak rate of everything else; 0 = 6e-3 x sqrt(256 / d_model)"
+    momentum_warmup: int = Field(default=0, ge=0, description="steps in which it rises from 0.85; 0 = none")
+    weight_decay: Decay = Field(
+        default="auto",
+        description="of the hidden matrices; auto = by the rules",
+    )
+    neuron_beta: float = Field(
+        default=0.95,
+        ge=0,
+        lt=1,
+        description="memory of the mean square by which a neuron is scaled; 0 = it isn't",
+    )
+    iterations: int = Field(
+        default=4, ge=1, le=10, description="of Polar Express, which make a step orthogonal"
+    )
+    adam_lr: float = Field(default=0.0, ge=0, description="peak rate of everything else; 0 = by the rules")
+    embedding: float = Field(default=1.0, ge=0, description="rate of embeddings, as a multiple of adam_lr")
+    head: float = Field(default=1.0, ge=0, description="rate of the head, as a multiple of adam_lr")
+    scalar: float = Field(
+        default=1.0, ge=0, description="rate of norms and scalars, as a multiple of adam_lr"
     )
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
 
-    def resolved(self, d_model: int) -> "Muon":
-        """With the rule for `adam_lr` applied; `lr` needs none, since an orthogonal step has its own scale."""
-        rate = self.adam_lr or 6e-3 * (256 / d_model) ** 0.5
-        return self.model_copy(update={"adam_lr": rate})
+    def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "Muon":
+        """With the rules for rates and decay applied."""
+        factor = scaling.rate_factor(d_model, batch_tokens, tokens or REFERENCE_TOKENS)
+        lr, adam_lr = self.lr or scaling.MUON_RATE * factor, self.adam_lr or 2 * scaling.ADAM_RATE * factor
+        decay = decay_of(self.weight_decay, lr, batch_tokens, tokens)
+        return self.model_copy(update={"lr": lr, "adam_lr": adam_lr, "weight_decay": decay})
 
     def build(self, named_parameters: NamedParameters) -> torch.optim.Optimizer:
         """Both optimizers as one."""
-        assert self.adam_lr > 0, "the rule for adam_lr is applied by resolved()"
-        hidden: list[nn.Parameter] = []
-        rest: list[nn.Parameter] = []
-        for name, parameter in named_parameters:
-            (hidden if is_hidden_matrix(name, parameter) else rest).append(parameter)
-        betas = (self.adam_beta1, self.adam_beta2)
-        adamw = torch.optim.AdamW(rest, lr=self.adam_lr, betas=betas, weight_decay=0.0, fused=True)
-        if not hidden:
-            return adamw
-        muon = torch.optim.Muon(
-            hidden,
-            lr=self.lr,
+        assert self.lr > 0 and self.adam_lr > 0, "the rules for lr and adam_lr are applied by resolved()"
+        parameters = by_kind(named_parameters)
+        factors: dict[Kind, float] = {"embedding": self.embedding, "head": self.head, "scalar": self.scalar}
+        groups = [
+            {"params": parameters[kind], "lr": self.adam_lr * factor}
+            for kind, factor in factors.items()
+            if parameters[kind]
+        ]
+        parts: list[torch.optim.Optimizer] = []
+        if parameters["hidden"]:
+            rules = self._rules(parameters["hidden"][0].device)
+            parts.append(MatrixOptimizer(parameters["hidden"], self.lr, rules))
+        if groups:
+            betas = (self.adam_beta1, self.adam_beta2)
+            parts.append(torch.optim.AdamW(groups, betas=betas, weight_decay=0.0, fused=True))
+        return _Together(*parts)
+
+    def _rules(self, device: torch.device) -> Rules:
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_fast_bf16()
+        return Rules(
             momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            ns_steps=self.iterations,
-            adjust_lr_fn="match_rms_adamw",
+            momentum_warmup=self.momentum_warmup,
+            weight_decay=0.0 if self.weight_decay == "auto" else self.weight_decay,
+            neuron_beta=self.neuron_beta,
+            coefficients=polar_express(self.iterations),
+            dtype=torch.bfloat16 if fast else torch.float32,
         )
-        return _Together(muon, adamw)
 
 
 class _Together(torch.optim.Optimizer):
@@ -67,6 +103,8 @@ class _Together(torch.optim.Optimizer):
             size = len(part.param_groups)
             part.param_groups, groups = groups[:size], groups[size:]
             part.state = self.state
+            if isinstance(part, MatrixOptimizer):
+                part.forget_stacks()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore, and hand every part its share again."""

@@ -1,0 +1,67 @@
+"""Which steps of a training to distrust.
+
+in:  loss and gradient norm of every step
+out: what is wrong with a step, if anything, and how many were skipped
+
+A step is bad when a figure isn't finite, or spikes: stands far above the recent good ones, by median and median
+absolute deviation, which a few outliers don't move. The thresholds are wide: a skipped step is text that isn't
+learnt from, and a large but honest gradient is clipped anyway. PaLM skipped the batches around its spikes
+(https://arxiv.org/abs/2204.02311, section 5.1); we differ in looking before the step is taken.
+"""
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+
+IN_A_ROW = 3
+"""So many skipped steps in a row end a training."""
+HISTORY = 128
+"""Good steps that are remembered."""
+ENOUGH = 32
+"""Good steps to know before anything counts as a spike."""
+SIGMAS = 12.0
+"""A spike stands so many standard deviations (1.4826 x the median deviation) above the median."""
+LEAST_RISE = {"loss": 0.25, "gradient norm": 9.0}
+"""And by at least this share of the median: recent figures may agree closely by chance."""
+
+
+@dataclass
+class Guard:
+    """The figures of recent good steps, and counters. Part of the saved state, so that a resumed run judges alike."""
+
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    transient: int = 0
+
+    def fault(self, loss: float, norm: float, spikes: bool) -> str | None:
+        """What is wrong with a step, in words; None where nothing is. spikes: whether those count."""
+        for name, value, history in (("loss", loss, self.losses), ("gradient norm", norm, self.norms)):
+            if not math.isfinite(value):
+                return f"the {name} is {value}"
+            most = spike_threshold(history, LEAST_RISE[name]) if spikes else math.inf
+            if value > most:
+                return f"the {name} spiked to {value:.4g}, with a median of {median(history):.4g} before"
+        return None
+
+    def took(self, loss: float, norm: float, transient: bool) -> None:
+        """Note a step that was taken. transient: its first computation was bad, the second was not."""
+        self.losses = [*self.losses, loss][-HISTORY:]
+        self.norms = [*self.norms, norm][-HISTORY:]
+        self.transient += transient
+        self.skipped_in_a_row = 0
+
+    def skip(self) -> None:
+        """Note a step that was not taken."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+
+
+def spike_threshold(history: list[float], least_rise: float) -> float:
+    """The largest value that is no spike after `history`; infinite while that is too short."""
+    if len(history) < ENOUGH:
+        return math.inf
+    middle = median(history)
+    deviation = 1.4826 * median(abs(value - middle) for value in history)
+    return middle + max(SIGMAS * deviation, least_rise * abs(middle))

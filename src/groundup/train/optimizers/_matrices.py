@@ -1,0 +1,159 @@
+"""Muon's step on stacks: matrices of one shape are one batched product instead of a product each.
+
+in:  gradients of hidden matrices; a learning rate per group
+out: the matrices, moved; their momentum and, with NorMuon, the mean square of each neuron's update
+
+What a matrix remembers lies in `state` under its own name, as a view into its stack, so that states are saved and
+restored per parameter. Matrices of the same shape share a stack; experts [experts, out, in] are as many matrices.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
+
+UPDATE_RMS = 0.2
+"""Root mean square of an update at rate 1: about AdamW's, so both share one range of rates (Liu et al. 2025)."""
+MOMENTUM_START = 0.85
+"""Where a rising momentum begins: the first gradients are soon out of date."""
+
+
+STACK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
+"""Most numbers in a stack: on a CPU what its caches hold, on a GPU what its memory can spare several times."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the step of a matrix is made of; see the fields of `Muon`."""
+
+    momentum: float
+    momentum_warmup: int
+    weight_decay: float
+    neuron_beta: float
+    """memory of a neuron's mean square; 0 = neurons aren't scaled"""
+    coefficients: Coefficients
+    dtype: torch.dtype
+    """of the products"""
+
+
+def momentum_at(step: int, momentum: float, warmup: int) -> float:
+    """The momentum of step `step` (from 0): rises linearly over `warmup` steps to `momentum`."""
+    share = min(1.0, step / warmup) if warmup else 1.0
+    return (1 - share) * min(MOMENTUM_START, momentum) + share * momentum
+
+
+def direction(
+    momentum: Float[Tensor, "matrices rows columns"], neurons: Float[Tensor, "matrices rows 1"], rules: Rules
+) -> Float[Tensor, "matrices rows columns"]:
+    """What is taken off the weights at rate 1: the momentum's orthogonal factor at a root mean square of UPDATE_RMS.
+
+    With NorMuon (Li et al. 2025, https://arxiv.org/abs/2510.05491) each row is divided by the root of its mean square,
+    remembered over steps in `neurons`, which is updated; then all of it is brought to the size it would have without.
+    """
+    update = orthogonal(momentum, rules.coefficients, rules.dtype).float()
+    rows, columns = update.shape[-2:]
+    if not rules.neuron_beta:
+        return update.mul_(UPDATE_RMS * max(rows, columns) ** 0.5)
+    squares = torch.linalg.vector_norm(update, dim=-1, keepdim=True).square_().div_(columns)
+    neurons.lerp_(squares, 1 - rules.neuron_beta)
+    scale = neurons.sqrt().clamp_(min=1e-10).reciprocal_()
+    size = (squares * scale.square()).mean(dim=-2, keepdim=True).sqrt()
+    return update.mul_(scale * (UPDATE_RMS / size.clamp_(min=1e-10)))
+
+
+class MatrixOptimizer(torch.optim.Optimizer):
+    """Muon over hidden matrices [out, in] and stacks of experts [experts, out, in].
+
+    The momentum is an exponential mean, looked ahead by one step (Nesterov). Decay takes off rate x weight_decay x
+    weight. A parameter without a gradient counts as one with a zero gradient.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, rules: Rules) -> None:
+        super().__init__(parameters, {"lr": lr})
+        self._rules = rules
+        self._stacks: list[_Stack] = []
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore; the restored tensors are copied into stacks at the next step."""
+        super().load_state_dict(state_dict)
+        self.forget_stacks()
+
+    def forget_stacks(self) -> None:
+        """Build the stacks anew from `state` at the next step: for whoever has replaced `state`."""
+        self._stacks = []
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step of all matrices. On CUDA nothing here waits for the device."""
+        self._stacks = self._stacks or self._stacked()
+        for stack in self._stacks:
+            rules, parameters = self._rules, stack.parameters
+            beta = momentum_at(stack.advance(), rules.momentum, rules.momentum_warmup)
+            gradients = _gather([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+            stack.momentum.lerp_(gradients, 1 - beta)
+            update = direction(gradients.lerp_(stack.momentum, beta), stack.neurons, rules)
+            weights, rate = [p.data for p in parameters], stack.group["lr"]
+            if rules.weight_decay:
+                torch._foreach_mul_(weights, 1 - rate * rules.weight_decay)
+            torch._foreach_add_(weights, stack.parts(update), alpha=-rate)
+
+    def _stacked(self) -> list["_Stack"]:
+        found = []
+        for group in self.param_groups:
+            alike: dict[tuple[Any, ...], list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                alike.setdefault((parameter.device, *parameter.shape[-2:]), []).append(parameter)
+            found += [_Stack(group, part, self.state) for same in alike.values() for part in _portions(same)]
+        return found
+
+
+class _Stack:
+    """Parameters whose matrices have one shape, and what is remembered of them: one tensor [matrices, ...] each."""
+
+    def __init__(self, group: dict[str, Any], parameters: list[nn.Parameter], state: Any) -> None:
+        self.group, self.parameters = group, parameters
+        self._states: list[dict[str, Any]] = [state[parameter] for parameter in parameters]
+        for parameter, values in zip(parameters, self._states, strict=True):
+            if not values:
+                values["step"] = 0
+                values["momentum"] = torch.zeros_like(parameter)
+                values["neurons"] = torch.zeros_like(parameter[..., :1])
+        self.momentum = _gather([values["momentum"] for values in self._states])
+        self.neurons = _gather([values["neurons"] for values in self._states])
+        for name, stack in (("momentum", self.momentum), ("neurons", self.neurons)):
+            for values, part in zip(self._states, self.parts(stack), strict=True):
+                values[name] = part
+
+    def parts(self, stack: Float[Tensor, "matrices rows columns"]) -> list[Tensor]:
+        """Every parameter's share, in its own shape: views."""
+        sizes = [parameter.shape[:-2].numel() for parameter in self.parameters]
+        shares = zip(self.parameters, torch.split(stack, sizes), strict=True)
+        return [part.view(*parameter.shape[:-2], *part.shape[-2:]) for parameter, part in shares]
+
+    def advance(self) -> int:
+        """How many steps were taken before this one, which is counted."""
+        for values in self._states:
+            values["step"] += 1
+        return int(self._states[0]["step"]) - 1
+
+
+def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """The parameters in their order, STACK_NUMBERS at a time; a larger one alone."""
+    most = STACK_NUMBERS[parameters[0].device.type]
+    portion: list[nn.Parameter] = []
+    for parameter in parameters:
+        if portion and sum(p.numel() for p in portion) + parameter.numel() > most:
+            yield portion
+            portion = []
+        portion.append(parameter)
+    yield portion
+
+
+def _gather(tensors: list[Tensor]) -> Float[Tensor, "matrices rows columns"]:
+    """A copy of all matrices in one tensor."""
+    return torch.cat([tensor.reshape(-1, *tensor.shape[-2:]) for tensor in tensors])

@@ -1,0 +1,190 @@
+"""What a training tells about its health, every so many steps.
+
+in:  the model before and after an optimizer step, and a few rows that stay the same
+out: numbers for the step's line in metrics.jsonl (see `ModelWatch`)
+
+Update ratio: |w' - w| / |w| of every parameter, about 1e-3 where the learning rate suits. Attention logits:
+the largest |q . k| / sqrt(dim) that a layer compares; where they grow without end, a training is about to
+diverge (Dehghani et al. 2023, https://arxiv.org/abs/2302.05442). Nothing here changes a weight or draws a
+random number, and on steps that aren't measured nothing waits for the device.
+"""
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from groundup.model.attention import AttentionKernel, attend_fused, document_mask
+from groundup.model.decoder import Decoder
+from groundup.train.validate import TokenBatch
+
+SAMPLED = 65_536
+"""Most numbers of one parameter that its update ratio is taken from; a copy of all would double the memory."""
+
+Values = dict[str, float | Tensor]
+
+
+class Watch(Protocol):
+    """What the training loop calls around every optimizer step. Steps count from 1, as in metrics.jsonl."""
+
+    def before_step(self, step: int) -> None:
+        """The gradients are there, the weights are still the old ones."""
+        ...
+
+    def after_step(self, step: int) -> Values:
+        """The weights are the new ones; what is returned is merged into the step's line."""
+        ...
+
+
+class ModelWatch:
+    """Measures the first step and every `every`-th.
+
+    update_ratio/<part>                    median over the parameters of a part of the model (see `part_of`)
+    update_ratio_min/, update_ratio_max/   the extremes; update_ratio_max: the largest of all
+    attention_logit_max/layer_<n>          of the rows in `probe`; attention_logit_max: the largest of all
+    step_seconds                           median wall time of a step since the last measurement
+    flops_utilization                      flops_per_step / step_seconds / rate(), a share of the limit
+    memory_gb                              10^9 bytes: resident on a CPU, peak allocated on a GPU
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        every: int = 50,
+        probe: TokenBatch | None = None,
+        flops_per_step: float = 0.0,
+        rate: Callable[[], float] | None = None,
+    ) -> None:
+        """probe: rows on the model's device; without it, or where the model is no Decoder, no attention logits.
+
+        rate: FLOP/s that the device reaches at best.
+        """
+        self._model, self._every, self._probe = model, every, probe
+        self._flops, self._limit = flops_per_step, rate
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._before: list[Tensor] = []
+        self._ended: float | None = None
+        self._seconds: list[float] = []
+
+    def before_step(self, step: int) -> None:
+        """Keep a sample of every weight, if this step is measured."""
+        if self._measured(step):
+            self._before = [sample(p).clone() for p in self._parameters.values()]
+
+    def after_step(self, step: int) -> Values:
+        """The step's time is noted in any case; all else is measured only where it is due."""
+        now = time.perf_counter()
+        if self._ended is not None:
+            self._seconds.append(now - self._ended)
+        values = self._measure() if self._measured(step) else {}
+        self._ended = time.perf_counter()  # a measurement is no part of the next step
+        return values
+
+    def _measured(self, step: int) -> bool:
+        return step == 1 or step % self._every == 0
+
+    def _measure(self) -> Values:
+        after = [sample(p) for p in self._parameters.values()]
+        values = _by_part(list(self._parameters), update_ratios(self._before, after).tolist())
+        self._before = []
+        if self._probe is not None and isinstance(self._model, Decoder):
+            logits = attention_logits(self._model, self._probe).tolist()
+            values |= {f"attention_logit_max/layer_{n}": logit for n, logit in enumerate(logits)}
+            values["attention_logit_max"] = max(logits)
+        if self._seconds:
+            seconds = statistics.median(self._seconds)
+            self._seconds = []
+            values["step_seconds"] = seconds
+            if self._flops and self._limit is not None:
+                values["flops_utilization"] = self._flops / seconds / self._limit()
+        device = next(iter(self._parameters.values())).device
+        return {**values, "memory_gb": memory(device) / 1e9}
+
+
+def part_of(name: str) -> str:
+    """Which part of a decoder a parameter belongs to: embedding, head, attention, mlp, scale (norms, scalars)."""
+    known = {"norm": "scale", "scalar": "scale", "embed": "embedding", "lm_head": "head", "score": "head",
+             "self_attn": "attention", "mlp": "mlp"}  # fmt: skip
+    return next((part for word, part in known.items() if word in name), "other")
+
+
+def sample(parameter: Tensor) -> Tensor:
+    """At most SAMPLED numbers of a parameter, spread evenly over it, without copying it. No gradient."""
+    stride = math.ceil(parameter.numel() / SAMPLED)
+    # Odd, since rows are even: an even stride could pass through the same few columns of every row.
+    return parameter.detach().flatten()[:: stride | 1]
+
+
+def update_ratios(before: Sequence[Tensor], after: Sequence[Tensor]) -> Float[Tensor, " parameters"]:
+    """|after - before| / |before| of each pair; infinite or NaN where a weight was zero before."""
+    ratios = [
+        torch.linalg.vector_norm(new.float() - old.float()) / torch.linalg.vector_norm(old.float())
+        for old, new in zip(before, after, strict=True)
+    ]
+    return torch.stack(ratios)
+
+
+def largest_logit(
+    q: Float[Tensor, "batch heads time dim"],
+    k: Float[Tensor, "batch kv_heads time dim"],
+    seen: Bool[Tensor, "batch 1 time time"],
+) -> Float[Tensor, ""]:
+    """The largest |q . k| / sqrt(dim) among the pairs that see each other, computed in fp32, head by head."""
+    groups = q.shape[1] // k.shape[1]
+    largest = q.new_zeros((), dtype=torch.float32)
+    for head in range(q.shape[1]):
+        scores = q[:, head].float() @ k[:, head // groups].float().transpose(1, 2)
+        largest = torch.maximum(largest, scores.abs().masked_fill(~seen[:, 0], 0.0).amax())
+    return largest / math.sqrt(q.shape[-1])
+
+
+@torch.no_grad()
+def attention_logits(model: Decoder, rows: TokenBatch) -> Float[Tensor, " layers"]:
+    """The largest attention logit of every layer on these rows.
+
+    Goes through the layers eagerly and with a plain kernel, whatever training uses: what stands inside a
+    compiled layer or a fused kernel can't be looked at.
+    """
+    found: list[Tensor] = []
+
+    def attend_and_record(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+        found.append(largest_logit(q, k, seen))
+        return attend_fused(q, k, v, seen)
+
+    usual = model.kernel
+    model.use(AttentionKernel("recording", document_mask, attend_and_record))
+    try:
+        model.hidden(rows.ids, rows.segments)
+    finally:
+        model.use(usual)
+    return torch.stack(found)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU; what the process holds now on a CPU (Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return resident_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _by_part(names: Sequence[str], ratios: Sequence[float]) -> Values:
+    parts: dict[str, list[float]] = {}
+    for name, ratio in zip(names, ratios, strict=True):
+        if math.isfinite(ratio):  # a matrix that starts at zero has no ratio in its first step
+            parts.setdefault(part_of(name), []).append(ratio)
+    values: Values = {}
+    for part, found in sorted(parts.items()):
+        values[f"update_ratio/{part}"] = statistics.median(found)
+        values[f"update_ratio_min/{part}"] = min(found)
+        values[f"update_ratio_max/{part}"] = max(found)
+    if parts:
+        values["update_ratio_max"] = max(max(found) for found in parts.values())
+    return values
