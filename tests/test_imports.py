@@ -7,7 +7,7 @@ import groundup
 
 ROOT = Path(groundup.__file__).parent
 RIVER = ["core", "text", "tokens", "model", "parallel", "train", "generate", "evaluate",
-         "align", "export", "trace", "plan", "book", "serve"]  # fmt: skip
+         "align", "export", "doctor", "trace", "plan", "book", "serve"]  # fmt: skip
 TOP = ["presets", "pipeline", "run", "show", "cli"]
 WITHOUT_TORCH = {"core", "text", "tokens", "book", "presets"}
 SLOT_FOLDERS = {"sources", "steps", "architectures", "optimizers", "backends", "tasks", "methods", "engines"}

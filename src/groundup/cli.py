@@ -6,7 +6,7 @@ A command's code is imported when it is called, so that `--help` doesn't wait fo
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -209,6 +209,48 @@ def chat(
 
 
 @app.command
+def export(
+    model: str,
+    target: Path,
+    *,
+    dtype: Literal["fp32", "bf16"] = "fp32",
+    stage: str | None = None,
+    workspace: Workspace = HERE,
+) -> None:
+    """Write a model you built into a new folder that transformers, vLLM and llama.cpp read.
+
+    Parameters
+    ----------
+    model: name of a run, or a checkpoint's folder
+    target: the new folder
+    dtype: of the weights
+    stage: of a run: an earlier stage, e.g. pretrain (default: the last policy)
+    """
+    from groundup.export.huggingface import export_huggingface
+
+    export_huggingface(_model_folder(model, stage, workspace), target, dtype)
+    print(target)
+
+
+@app.command(name="import")
+def import_(
+    folder: Path, target: Path, *, control_tokens: Annotated[bool, Parameter(negative=())] = False
+) -> None:
+    """Write a published model (config.json, safetensors) into a new folder, as a checkpoint to train from.
+
+    Parameters
+    ----------
+    folder: where the published model lies
+    target: the new folder
+    control_tokens: put our control tokens on top of its vocabulary: needed to train it further or chat with it
+    """
+    from groundup.export.huggingface import import_huggingface
+
+    import_huggingface(folder, target, control_tokens)
+    print(target)
+
+
+@app.command
 def init(
     file: Path = Path("blueprint.toml"),
     *,
@@ -230,6 +272,32 @@ def init(
     write_text(file, commented_toml(_plan(None, data, [], None, preset)))
     print(file)
     print(f"Edit it, then: groundup run {file}", file=sys.stderr)
+
+
+@app.command
+def doctor(
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    compile: Literal["auto", "on", "off"] = "auto",
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine can do, and check our numbers on it. Takes about a minute; exit code 1 if one is wrong.
+
+    Parameters
+    ----------
+    device: where to compute
+    compile: whether kernels are compiled
+    """
+    from groundup.core.progress import Reporter
+    from groundup.core.recipe import Site
+    from groundup.doctor.doctor import diagnose
+    from groundup.doctor.report import print_diagnosis
+
+    found = diagnose(Site(device=device, compile=compile), workspace, Reporter(quiet=as_json))
+    print_diagnosis(found, as_json)
+    if not found.ok:
+        sys.exit(1)
 
 
 @app.command
@@ -281,6 +349,20 @@ def _plan(
     if name is not None:
         table["name"] = name
     return load(Blueprint, table, overrides, origin)
+
+
+def _model_folder(model: str, stage: str | None, workspace: Path) -> Path:
+    """The checkpoint that a folder or a run's name means: of a run the last policy, or the stage asked for."""
+    from groundup.serve.terminal import POLICIES
+
+    if (Path(model) / "config.json").exists():
+        return Path(model)
+    stages = _store(workspace).run(model)
+    policies = {label: item for label, item in stages.items() if item.stage in POLICIES}
+    label = stage or list(policies)[-1]
+    if label not in policies:
+        raise GroundupError(f"stage `{label}` of {model} is no policy. There is: {', '.join(policies)}")
+    return policies[label].path
 
 
 def _store(workspace: Path) -> "Store":

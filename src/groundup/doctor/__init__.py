@@ -1,0 +1,1 @@
+"""Is this machine right, and are our numbers right on it?"""

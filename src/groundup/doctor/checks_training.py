@@ -1,0 +1,340 @@
+"""Checks of training steps: optimizers, schedules, the loop, pretraining whole, compiled against plain.
+
+in:  a bench
+out: differences
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Site
+from groundup.core.stage import Artifact, Work
+from groundup.doctor import formulas, reference
+from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal, threads
+from groundup.doctor.checks_model import compare_slopes, roundings
+from groundup.doctor.probes import LLAMA, QWEN3, decoder, documents, texts, tokenizer, weights_of
+from groundup.model import checkpoint, losses
+from groundup.model.architectures.llama import Llama
+from groundup.model.decoder import Decoder
+from groundup.parallel import hardware
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train import loop, pretrain, schedules
+from groundup.train.optimizers import adamw, muon
+
+NAMES = {
+    "model.layers.0.mlp.up_proj.weight": (12, 20),
+    "model.layers.0.self_attn.q_proj.weight": (16, 16),
+    "model.embed_tokens.weight": (30, 16),
+    "lm_head.weight": (30, 16),
+    "model.norm.weight": (16,),
+}
+"""Parameters of every kind, by the names that decide how they are trained."""
+HIDDEN = list(NAMES)[:2]
+STEPS = 4
+ROUNDINGS = 16
+"""Of fp32, for a few optimizer steps on a weight."""
+SMALL = Llama(d_model=32, n_heads=2, d_ff=48, logit_softcap=0.2)
+STRETCH = 0.35
+"""How far from 1 a few iterations leave the singular values of an orthogonal step (Jordan et al. 2024)."""
+
+
+def site(bench: Bench) -> Site:
+    """One row per micro-batch, eager, on the bench's device, in this thread."""
+    device: Any = bench.device.type
+    return Site(device=device, threads=1, compile="off", micro_batch=1)
+
+
+def _parameters(bench: Bench) -> dict[str, nn.Parameter]:
+    tensors = (draw(seed, *shape) for seed, shape in enumerate(NAMES.values(), start=1))
+    return {name: nn.Parameter(x.float().to(bench.device)) for name, x in zip(NAMES, tensors, strict=True)}
+
+
+def _gradients(name: str) -> list[Tensor]:
+    """One per step; a hidden matrix's have singular values between 1/2 and 1."""
+    seed = 10 * (1 + list(NAMES).index(name))
+    noise = [draw(seed + step, *NAMES[name]) for step in range(STEPS)]
+    if name not in HIDDEN:
+        return noise
+    factors = [torch.linalg.svd(one, full_matrices=False) for one in noise]
+    return [u * torch.linspace(0.5, 1, len(s), dtype=torch.float64) @ v for u, s, v in factors]
+
+
+def _stepped(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], steps: int
+) -> dict[str, list[Tensor]]:
+    """Every parameter before the first and after every step."""
+    seen = {name: [parameter.detach().clone()] for name, parameter in parameters.items()}
+    for step in range(steps):
+        for name, parameter in parameters.items():
+            parameter.grad = _gradients(name)[step].to(parameter)
+        optimizer.step()
+        for name, parameter in parameters.items():
+            seen[name].append(parameter.detach().clone())
+    return seen
+
+
+def _check_adamw(bench: Bench) -> Iterator[Difference]:
+    """Every step, with bias correction; only hidden matrices decay."""
+    recipe = adamw.AdamW(lr=0.03, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.2)
+    parameters = _parameters(bench)
+    seen = _stepped(recipe.build(parameters.items()), parameters, STEPS)
+    for name, tensors in seen.items():
+        decay = 0.2 if name in HIDDEN else 0.0
+        for step in range(1, STEPS + 1):
+            start, gradients = tensors[0].double().cpu(), _gradients(name)[:step]
+            want = formulas.adamw(start, gradients, 0.03, (0.8, 0.9), 1e-3, decay)
+            yield compare(f"AdamW: {name} after {step} steps", tensors[step], want, ROUNDINGS)
+
+
+def _check_muon(bench: Bench) -> Iterator[Difference]:
+    """Hidden matrices move along the orthogonal factor of their momentum, everything else as AdamW says."""
+    rate, memory = 0.02, 0.9
+    recipe = muon.Muon(
+        lr=rate, momentum=memory, weight_decay=0.0, adam_lr=0.03, adam_beta1=0.8, adam_beta2=0.9
+    )
+    parameters = _parameters(bench)
+    seen = _stepped(recipe.build(parameters.items()), parameters, STEPS)
+    for name in HIDDEN:
+        momentum = torch.zeros(NAMES[name], dtype=torch.float64)
+        for step, gradient in enumerate(_gradients(name)):
+            momentum = memory * momentum + (1 - memory) * gradient
+            u, _, v = torch.linalg.svd(memory * momentum + (1 - memory) * gradient, full_matrices=False)
+            before, after = (seen[name][at].double().cpu() for at in (step, step + 1))
+            turned = u.T @ ((before - after) / (0.2 * rate * max(NAMES[name]) ** 0.5)) @ v.T
+            error = float((turned - torch.eye(len(turned), dtype=torch.float64)).abs().max())
+            yield Difference(f"Muon: {name}, step {step + 1} is orthogonal", error, STRETCH)
+    for name in NAMES.keys() - set(HIDDEN):
+        start, gradients = seen[name][0].double().cpu(), _gradients(name)
+        want = formulas.adamw(start, gradients, 0.03, (0.8, 0.9), 1e-8, 0.0)
+        yield compare(f"Muon's AdamW: {name}", seen[name][-1], want, ROUNDINGS)
+
+
+def _check_schedules(bench: Bench) -> Iterator[Difference]:
+    """Every factor of a run: the rise, the top, the way down, and where it ends."""
+    for warmup, steps, final in ((0, 20, 0.0), (5, 40, 0.1), (10, 100, 0.0)):
+        at = np.arange(warmup, steps + 1)
+        share = (at - warmup) / (steps - warmup)
+        falls = {
+            "constant": np.ones(len(at)),
+            "linear": np.interp(at, [warmup, steps], [1, final]),
+            "cosine": final + (1 - final) * np.cos(np.pi / 2 * share) ** 2,
+            "wsd": np.interp(at, [0, steps * 0.7, steps], [1, 1, final]),
+        }
+        rise = np.arange(1, warmup + 1) / (warmup + 1)
+        for kind, fall in falls.items():
+            found = [
+                schedules.schedule_factor(kind, step, steps, warmup, final, 0.3)  # type: ignore[arg-type]
+                for step in range(steps + 1)
+            ]
+            wanted = torch.from_numpy(np.concatenate((rise, fall)))
+            yield compare(f"{kind}, {steps} steps, warm-up {warmup}", torch.tensor(found), wanted, 4)
+
+
+def _check_loop(bench: Bench) -> Iterator[Difference]:
+    """Plain gradient descent through the training loop: schedule, clipping, sums over micro-batches of uneven size."""
+    ids, weights = texts(5, 17), (documents(5, 16) >= 0).float()
+    for clip in (0.0, 0.05):
+        model = decoder(LLAMA, bench)
+        plain = weights_of(model)
+        for factor in (1.0, 0.5):
+            _descend(plain, ids, weights, 0.1 * factor, clip)
+        parts = [torch.split(x, [1, 3, 1]) for x in (ids, weights / weights.sum())]
+        micro_batches = list(zip(*parts, strict=True))
+        loop.train(
+            model=model,
+            batches=lambda step, found=micro_batches: found,  # type: ignore[misc]
+            loss=_loss,
+            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+            schedule=lambda step: (1.0, 0.5)[step],
+            steps=2,
+            out=Work(bench.folder / f"clip {clip}", Reporter(quiet=True)),
+            site=site(bench),
+            grad_clip=clip,
+        )
+        for name, parameter in model.named_parameters():
+            allowed = 4 * roundings(LLAMA)  # two steps, forward and backward
+            yield compare(f"two steps, clip {clip}: {name}", parameter, plain[name], allowed)
+
+
+def _loss(model: Decoder, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Any]]:
+    """Cross-entropy of every next token, weighted."""
+    device = model.head_weight.device
+    ids, weights = batch[0].to(device), batch[1].to(device)
+    hidden, targets = model.hidden(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
+    return losses.cross_entropy(hidden, model.head_weight, targets, weights.flatten())[0], {}
+
+
+def _descend(plain: dict[str, Tensor], ids: Tensor, weights: Tensor, rate: float, clip: float) -> None:
+    """One step of gradient descent on the reference's weights, over the whole batch at once."""
+    whole = [[0] * (ids.shape[1] - 1)] * len(ids)
+    logits = reference.logits(plain, LLAMA, ids[:, :-1], whole).flatten(0, 1)
+    loss = formulas.cross_entropy(
+        logits, ids[:, 1:].flatten(), weights.flatten().double() / weights.double().sum()
+    )
+    slopes = torch.autograd.grad(loss, list(plain.values()))
+    norm = math.sqrt(sum(float((slope**2).sum()) for slope in slopes))
+    scale = clip / norm if clip and norm > clip else 1.0
+    with torch.no_grad():
+        for parameter, slope in zip(plain.values(), slopes, strict=True):
+            parameter -= rate * scale * slope
+
+
+def _rows(words: Tokenizer) -> np.ndarray:
+    """Four rows of documents and uneven padding."""
+    noise, rows = np.random.default_rng(0), np.full((4, 33), words.pad)
+    for number, row in enumerate(rows):
+        borders = [0, 9 + number, 20, 33 - 4 * number]
+        for start, end in pairwise(borders):
+            row[start:end] = noise.integers(0, 250, end - start)
+            row[start], row[end - 1] = words.bos, words.eos
+    return rows
+
+
+def _plain_step(
+    plain: dict[str, Tensor], model: Decoder, rows: np.ndarray, words: Tokenizer
+) -> tuple[Tensor, int]:
+    """Sum of -log p of every target that counts, and the number of those."""
+    ids = torch.from_numpy(rows.astype(np.int64))
+    found = []
+    for row in ids.tolist():
+        document = np.cumsum([token == words.bos for token in row])
+        found.append([-1 if token == words.pad else int(d) for token, d in zip(row, document, strict=True)])
+    counts = (ids[:, 1:] != words.pad) & (ids[:, 1:] != words.bos)
+    logits = reference.logits(plain, model.config, ids[:, :-1], [row[:-1] for row in found]).flatten(0, 1)
+    return formulas.cross_entropy(logits, ids[:, 1:].flatten(), counts.flatten().double()), int(counts.sum())
+
+
+def _check_pretrain(bench: Bench) -> Iterator[Difference]:
+    """The stage `pretrain` for one step of four micro-batches: its loss, gradient norm and validation."""
+    words = tokenizer()
+    tokens, held = bench.folder / "tokens", bench.folder / "tokenizer"
+    tokens.mkdir()
+    held.mkdir()
+    rows = _rows(words)
+    np.save(tokens / "train.npy", rows.astype(np.uint16))
+    np.save(tokens / "validation.npy", rows[:2].astype(np.uint16))
+    words.save(held)
+    recipe = pretrain.Pretrain(
+        depth=1,
+        architecture=SMALL,
+        optimizer=adamw.AdamW(lr=1e-3),
+        tokens=128,
+        batch_tokens=128,
+        precision="fp32",
+    )
+    out = Work(bench.folder / "pretrain", Reporter(quiet=True))
+    made = [Artifact(folder, "0" * 12, folder.name) for folder in (tokens, held)]
+    metrics = pretrain.pretrain(recipe, site(bench), out, *made)
+    lines = [json.loads(line) for line in out.file("metrics.jsonl").read_text().splitlines()]
+    logged = next(line for line in lines if "grad_norm" in line)
+    out.close()
+    after = checkpoint.load_decoder(out.path)
+    before = Decoder(after.config)
+    before.init_weights(recipe.seed)
+    plain = weights_of(before)
+    total, count = _plain_step(plain, before, rows, words)
+    slopes = torch.autograd.grad(total / count, list(plain.values()))
+    norm = torch.stack([slope.square().sum() for slope in slopes]).sum().sqrt()
+    allowed = 2 * roundings(after.config)
+    yield compare("loss of the first step", torch.tensor(logged["loss"]), total / count, allowed)
+    yield compare("gradient norm of the first step", torch.tensor(logged["grad_norm"]), norm, allowed)
+    with torch.no_grad():
+        scored = _plain_step(weights_of(after), after, rows[:2], words)[0]
+    size = sum(len(words.token_bytes(int(token))) for row in rows[:2] for token in row[1:])
+    bits = scored / math.log(2) / size
+    yield compare("validation, bits per byte", torch.tensor(metrics["val_bpb"]), bits, allowed)
+
+
+class _Interrupted(Exception):
+    """Raised in the middle of a training."""
+
+
+def _check_resume(bench: Bench) -> Iterator[Difference]:
+    """Interrupted after a step and taken up again, a training ends in the same bits."""
+    whole = _trained(bench, bench.folder / "whole")
+    with contextlib.suppress(_Interrupted):
+        _trained(bench, bench.folder / "parts", stop_at=2)
+    states = list((bench.folder / "parts").rglob("step-*"))
+    yield equal("a state was saved", bool(states), True)
+    yield equal("weights after resuming", _trained(bench, bench.folder / "parts"), whole)
+
+
+def _trained(bench: Bench, folder: Path, stop_at: int = -1) -> Tensor:
+    """All weights after three steps with momentum; `stop_at`: the step that raises."""
+    ids, weights = texts(2, 17), torch.full((2, 16), 1 / 32)
+    model = decoder(LLAMA, bench)
+
+    def batches(step: int) -> list[tuple[Tensor, Tensor]]:
+        if step == stop_at:
+            raise _Interrupted
+        return [(ids, weights * (1 + step))]
+
+    loop.train(
+        model=model,
+        batches=batches,
+        loss=_loss,
+        optimizer=muon.Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters()),
+        schedule=lambda step: 1.0 - step / 4,
+        steps=3,
+        out=Work(folder, Reporter(quiet=True)),
+        site=site(bench).model_copy(update={"checkpoint_seconds": 1e-9}),
+    )
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def _check_compiled(bench: Bench) -> Iterator[Difference]:
+    """A model fitted to the hardware, as training runs it: compiled where that can be done.
+
+    One layer: others would be compiled to the same kernels, and compiling is what takes the time.
+    """
+    ids, segments = texts(4, 65), documents(4, 64)
+    targets, weights = ids[:, 1:].flatten(), (segments >= 0).flatten().float() / 100
+    config = replace(QWEN3, n_layers=1, logit_softcap=4.0)
+    plain = weights_of(decoder(config, bench))
+    logits = reference.logits(plain, config, ids[:, :-1], segments.tolist())
+    want = formulas.cross_entropy(logits.flatten(0, 1), targets, weights.double())
+    want.backward()  # type: ignore[no-untyped-call]
+    model, dtype = decoder(config, bench), bench.hardware.dtype
+    hardware.fit(model, bench.hardware)
+    model.train()
+    kernel = hardware.compiled(losses.chunk_with_gradient, bench.hardware)
+    for turn in ("first", "second"):
+        with threads(bench.hardware.cores):
+            hidden = model.hidden(ids[:, :-1].to(bench.device), segments.to(bench.device)).flatten(0, 1)
+            there = (targets.to(bench.device), weights.to(bench.device))
+            loss = losses.cross_entropy(hidden, model.head_weight, *there, kernel, config.logit_softcap)[0]
+            model.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        yield compare(f"fitted model, {turn} step: loss", loss, want, roundings(config, dtype), dtype)
+        yield from compare_slopes(f"fitted model, {turn} step", model, plain, dtype)
+
+
+CHECKS = [
+    Check("training: AdamW", "weights move too far, too little, or decay where they shouldn't", _check_adamw),
+    Check("training: Muon", "hidden matrices move in a wrong direction or too far", _check_muon),
+    Check("training: schedules", "the learning rate rises or falls wrongly", _check_schedules),
+    Check("training: loop", "a step's micro-batches, clipping or rate are wrong", _check_loop),
+    Check(
+        "training: pretraining",
+        "pretraining learns from or reports something else than its loss",
+        _check_pretrain,
+    ),
+    Check("training: resume", "an interrupted training doesn't end where a whole one would", _check_resume),
+    Check(
+        "training: this hardware",
+        "steps as they run here, compiled where possible, aren't the model's",
+        _check_compiled,
+        'Set site.compile = "off", or precision = "fp32" in the recipe, and run `groundup doctor` again',
+    ),
+]

@@ -1,0 +1,162 @@
+"""What this machine is and how fast it computes.
+
+in:  Hardware (what was chosen for it), the workspace
+out: Machine: names, sizes, measured rates, and the choices with their reasons
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from groundup.core.environment import environment
+from groundup.doctor.check import short, threads
+from groundup.doctor.probes import QWEN3
+from groundup.parallel import fp8
+from groundup.parallel.hardware import Hardware, attention_for, cpu_has_fast_bf16, matmul_rate
+
+SECONDS = 0.7
+"""For each measured rate."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Sizes in bytes, rates per second. What isn't there is 0 or missing."""
+
+    device: str
+    cores: int
+    memory: int
+    memory_free: int
+    disk_free: int
+    gpu_memory: int
+    gpu_memory_free: int
+    matmul_flops: dict[str, float]
+    """FLOP/s of a large matrix product, by dtype"""
+    bandwidth: float
+    """bytes read and written by a copy"""
+    precision: str
+    attention: str
+    """the kernel of a small model, and why"""
+    kernels: str
+    """how a small kernel was compiled, or why none is"""
+    reason: str
+    versions: dict[str, str]
+
+
+def examine(hardware: Hardware, workspace: Path) -> Machine:
+    """Look and measure; takes a few seconds, and a few more where kernels are compiled."""
+    cuda = hardware.device.type == "cuda"
+    said = environment()
+    free, total = torch.cuda.mem_get_info(hardware.device) if cuda else (0, 0)
+    memory, memory_free = _memory()
+    kernel, why = attention_for(QWEN3, hardware)
+    with threads(hardware.cores):
+        return Machine(
+            device=torch.cuda.get_device_name(hardware.device) if cuda else said["cpu"],
+            cores=hardware.cores,
+            memory=memory,
+            memory_free=memory_free,
+            disk_free=shutil.disk_usage(_nearest_folder(workspace)).free,
+            gpu_memory=total,
+            gpu_memory_free=free,
+            matmul_flops=_matmul_rates(hardware),
+            bandwidth=_bandwidth(hardware.device),
+            precision=hardware.precision,
+            attention=f"{kernel.name}: {why}",
+            kernels=_kernels(hardware),
+            reason=hardware.reason,
+            versions=_versions(said),
+        )
+
+
+def _versions(said: dict[str, Any]) -> dict[str, str]:
+    found = {"python": said["python"], **said["libraries"], "platform": said["platform"]}
+    return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes in all and free; in a container no more than it may use."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+    except (OSError, ValueError):  # no such limit, or the word "max"
+        return total, free
+    return min(total, limit), min(free, limit)
+
+
+def _nearest_folder(path: Path) -> Path:
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+
+
+def _matmul_rates(hardware: Hardware) -> dict[str, float]:
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        # Where bf16 is emulated a large product takes seconds.
+        slow = hardware.device.type == "cpu" and dtype == torch.bfloat16 and not cpu_has_fast_bf16()
+        rate = matmul_rate(replace(hardware, dtype=dtype), 256 if slow else 2048, SECONDS)
+        found[short(dtype)] = rate
+    if hardware.device.type == "cuda" and torch.cuda.get_device_capability(hardware.device) >= fp8.CAPABILITY:
+        found["fp8"] = _fp8_rate(hardware.device)
+    return found
+
+
+def _fp8_rate(device: torch.device, size: int = 8192) -> float:
+    """FLOP/s of a product of fp8 matrices (e4m3) with one scale each, into bf16."""
+    a, b = (torch.randn(size, size, device=device).to(torch.float8_e4m3fn) for _ in range(2))
+    scale = torch.ones((), device=device)
+    multiply = cast(Callable[..., Tensor], torch._scaled_mm)
+
+    def product() -> None:
+        multiply(a, b.T, scale_a=scale, scale_b=scale, out_dtype=torch.bfloat16)
+
+    return 2 * size**3 / _fastest(product, device)
+
+
+def _bandwidth(device: torch.device, size: int = 2**28) -> float:
+    """Bytes per second of a copy, read and written ones both counted."""
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * size / _fastest(lambda: target.copy_(source), device)
+
+
+def _fastest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of several runs."""
+    best, began = float("inf"), time.perf_counter()
+    work()
+    while time.perf_counter() - began < SECONDS or best == float("inf"):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _kernels(hardware: Hardware) -> str:
+    """Compile a small kernel; what went wrong is told, since it is what the person asked for."""
+    if not hardware.can_compile:
+        return "not compiled"
+    began = time.perf_counter()
+
+    def small(x: Tensor) -> Tensor:
+        return (x.sin() + x.square()).sum(dim=-1)
+
+    x = torch.ones(64, 64, device=hardware.device)
+    try:
+        same = torch.allclose(torch.compile(small, dynamic=False)(x), small(x))
+    except Exception as error:
+        return f'compiling fails: {" ".join(str(error).split())[:200]}. Set site.compile = "off"'
+    if not same:
+        return (
+            'a compiled kernel computes something else than the same in eager mode. Set site.compile = "off"'
+        )
+    return f"compiled in {time.perf_counter() - began:.1f} s"
