@@ -1,0 +1,128 @@
+"""Pretraining runs for the benchmarks of learning: the pipeline's own stage, each run once.
+
+in:  texts, and a recipe `Pretrain` per run
+out: bits per byte on all validation rows, tokens, and the seconds spent in training steps
+
+Every finished run is a line in FOLDER/runs.jsonl, found again by the run's fingerprint; a run that was interrupted
+goes on where it stopped. So a benchmark of many hours may be stopped and started at will. Weights aren't kept.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Site
+from groundup.core.slot import part_name
+from groundup.core.stage import Artifact, Builder
+from groundup.core.store import Store
+from groundup.text.acquire import Acquire, acquire
+from groundup.text.curate import Curate, curate
+from groundup.tokens.tokenize import Tokenize, tokenize
+from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
+from groundup.train.pretrain import Pretrain, pretrain
+
+ALL_ROWS = 10**6
+"""`validation_rows` of every run: all there are, the same for all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    bits_per_byte: float
+    parameters: int
+    tokens: int
+    tokens_per_second: float
+
+    @property
+    def seconds(self) -> float:
+        """Time in training steps, without compiling, validating and saving."""
+        return self.tokens / self.tokens_per_second
+
+
+class Runs:
+    """The rows of one corpus, and a cached result for every recipe that is asked for."""
+
+    def __init__(self, folder: Path, data: list[str], vocab_size: int, seq_len: int, threads: int) -> None:
+        self._log = folder / "runs.jsonl"
+        self._store = Store(folder)
+        self._site = Site(threads=threads)
+        build = self._builder(build=True)
+        raw = build(acquire, Acquire.model_validate({"sources": [{"use": "files", "paths": data}]}))
+        documents = build(curate, Curate.model_validate({"steps": [{"use": "repair"}]}), raw)
+        self._vocabulary = build(tokenizer, TokenizerRecipe(vocab_size=vocab_size), documents)
+        self._rows = build(tokenize, Tokenize(seq_len=seq_len), documents, self._vocabulary)
+        lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
+        self._known = {line["run"]: Outcome(**line["outcome"]) for line in map(json.loads, lines)}
+
+    def __call__(self, recipe: Pretrain) -> Outcome:
+        """The run of this recipe: looked up, or trained now and written down."""
+        key = self._train(recipe, build=False).fingerprint
+        if key not in self._known:
+            artifact = self._train(recipe, build=True)
+            metrics = artifact.metrics()
+            names = ("parameters", "tokens", "tokens_per_second")
+            outcome = Outcome(metrics["val_bpb"], *(metrics[name] for name in names))
+            line = {"run": key, "recipe": recipe.model_dump(mode="json"), "outcome": asdict(outcome)}
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            self._known[key] = outcome
+            self._store.discard(artifact)
+        return self._known[key]
+
+    def tokens_in(self, recipe: Pretrain, seconds: float, trial_steps: int) -> int:
+        """Tokens that `recipe` trains on in so many seconds, by the speed of a short run of it."""
+        trial = recipe.model_copy(update={"tokens": trial_steps * recipe.batch_tokens})
+        steps = round(self(trial).tokens_per_second * seconds / recipe.batch_tokens)
+        return max(1, steps) * recipe.batch_tokens
+
+    def _train(self, recipe: Pretrain, build: bool) -> Artifact:
+        return self._builder(build)(pretrain, recipe, self._rows, self._vocabulary)
+
+    def _builder(self, build: bool) -> Builder:
+        return Builder(self._store, self._site, Reporter(), build)
+
+
+def recipe(*changes: dict[str, Any]) -> Pretrain:
+    """The default recipe with changes put over it, the last one on top.
+
+    A table that names another part (`use`) replaces the one before; one that names none is merged into it.
+    """
+    default = Pretrain()
+    merged: dict[str, Any] = {
+        "architecture": {"use": part_name(default.architecture)},
+        "optimizer": {"use": part_name(default.optimizer)},
+        "validation_rows": ALL_ROWS,
+        "validate_every": ALL_ROWS,
+    }
+    for table in changes:
+        for key, value in table.items():
+            merges = isinstance(value, dict) and value.get("use") in (None, merged[key]["use"])
+            merged[key] = merged[key] | value if merges else value
+    return Pretrain.model_validate(merged)
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval by Student's t; nan for a single value."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, float("nan")
+    error = float(stats.sem(values))
+    return mean, float(stats.t.ppf(0.975, len(values) - 1)) * error
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Columns as wide as their longest cell; the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    lines = []
+    for row in [head, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
