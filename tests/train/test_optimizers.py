@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.train.optimizers import by_kind, kind_of
-from groundup.train.optimizers._matrices import MatrixOptimizer, Rules, momentum_at
+from groundup.train.optimizers._matrices import MatrixOptimizer, Rules
 from groundup.train.optimizers._orthogonal import polar_express
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
 
 CONFIG = DecoderConfig(64, 32, 2, 2, 2, 16, 64)
-PLAIN = Rules(0.95, 0, 0.0, 0.0, polar_express(10, 1e-3), torch.float32)
+PLAIN = Rules(0.95, 0.0, 0.0, polar_express(10, 1e-3), torch.float32)
 
 
 def test_only_matrices_inside_the_layers_are_hidden() -> None:
@@ -108,14 +108,10 @@ class Textbook:
         self.weight, self.rules, self.lr = weight.double().clone(), rules, lr
         self.momentum = torch.zeros_like(self.weight)
         self.squares = torch.zeros(len(weight), dtype=torch.float64)
-        self.step_number = 0
 
     def step(self, gradient: Tensor) -> None:
         rules, gradient = self.rules, gradient.double()
         beta = rules.momentum
-        if rules.momentum_warmup and self.step_number < rules.momentum_warmup:
-            beta = 0.85 + (rules.momentum - 0.85) * self.step_number / rules.momentum_warmup
-        self.step_number += 1
         self.momentum = beta * self.momentum + (1 - beta) * gradient
         factor = exact_factor((1 - beta) * gradient + beta * self.momentum)
         rows, columns = factor.shape
@@ -135,10 +131,9 @@ class Textbook:
 
 VARIANTS = {
     "plain": {},
-    "momentum warm-up": {"momentum_warmup": 4},
     "NorMuon": {"neuron_beta": 0.9},
     "decay": {"weight_decay": 2.0},
-    "all": {"momentum_warmup": 4, "neuron_beta": 0.9, "weight_decay": 2.0},
+    "all": {"neuron_beta": 0.9, "weight_decay": 2.0},
 }
 
 
@@ -176,12 +171,6 @@ def test_experts_in_a_stack_step_as_matrices_of_their_own() -> None:
     torch.testing.assert_close(experts.detach(), torch.stack([matrix.detach() for matrix in single]))
 
 
-def test_momentum_rises_and_stays() -> None:
-    assert [momentum_at(step, 0.95, 4) for step in (0, 2, 4, 9)] == pytest.approx([0.85, 0.9, 0.95, 0.95])
-    assert momentum_at(0, 0.95, 0) == 0.95
-    assert momentum_at(0, 0.5, 10) == 0.5  # never above where it is to end
-
-
 def test_muons_step_has_adamws_size() -> None:
     torch.manual_seed(0)
     model = nn.ModuleDict({"inner": nn.Linear(48, 24, bias=False), "norm": nn.RMSNorm(16)})
@@ -197,9 +186,7 @@ def test_muons_step_has_adamws_size() -> None:
     assert torch.cosine_similarity(moved.flatten(), factor.flatten(), dim=0) > 0.98
 
 
-@pytest.mark.parametrize(
-    "part", [Muon(lr=0.02, adam_lr=0.01, weight_decay=0.1, momentum_warmup=9), AdamW(lr=0.01)]
-)
+@pytest.mark.parametrize("part", [Muon(lr=0.02, adam_lr=0.01, weight_decay=0.1), AdamW(lr=0.01)])
 def test_a_restored_optimizer_takes_the_same_step_to_the_bit(part: Muon | AdamW) -> None:
     torch.manual_seed(0)
     model = Decoder(CONFIG)

@@ -19,10 +19,6 @@ from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 
 UPDATE_RMS = 0.2
 """Root mean square of an update at rate 1: about AdamW's, so both share one range of rates (Liu et al. 2025)."""
-MOMENTUM_START = 0.85
-"""Where a rising momentum begins: the first gradients are soon out of date."""
-
-
 STACK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
 """Most numbers in a stack: on a CPU what its caches hold, on a GPU what its memory can spare several times."""
 
@@ -32,19 +28,12 @@ class Rules:
     """What the step of a matrix is made of; see the fields of `Muon`."""
 
     momentum: float
-    momentum_warmup: int
     weight_decay: float
     neuron_beta: float
     """memory of a neuron's mean square; 0 = neurons aren't scaled"""
     coefficients: Coefficients
     dtype: torch.dtype
     """of the products"""
-
-
-def momentum_at(step: int, momentum: float, warmup: int) -> float:
-    """The momentum of step `step` (from 0): rises linearly over `warmup` steps to `momentum`."""
-    share = min(1.0, step / warmup) if warmup else 1.0
-    return (1 - share) * min(MOMENTUM_START, momentum) + share * momentum
 
 
 def direction(
@@ -93,10 +82,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
         self._stacks = self._stacks or self._stacked()
         for stack in self._stacks:
             rules, parameters = self._rules, stack.parameters
-            beta = momentum_at(stack.advance(), rules.momentum, rules.momentum_warmup)
             gradients = _gather([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
-            stack.momentum.lerp_(gradients, 1 - beta)
-            update = direction(gradients.lerp_(stack.momentum, beta), stack.neurons, rules)
+            stack.momentum.lerp_(gradients, 1 - rules.momentum)
+            update = direction(gradients.lerp_(stack.momentum, rules.momentum), stack.neurons, rules)
             weights, rate = [p.data for p in parameters], stack.group["lr"]
             if rules.weight_decay:
                 torch._foreach_mul_(weights, 1 - rate * rules.weight_decay)
@@ -120,7 +108,6 @@ class _Stack:
         self._states: list[dict[str, Any]] = [state[parameter] for parameter in parameters]
         for parameter, values in zip(parameters, self._states, strict=True):
             if not values:
-                values["step"] = 0
                 values["momentum"] = torch.zeros_like(parameter)
                 values["neurons"] = torch.zeros_like(parameter[..., :1])
         self.momentum = _gather([values["momentum"] for values in self._states])
@@ -134,12 +121,6 @@ class _Stack:
         sizes = [parameter.shape[:-2].numel() for parameter in self.parameters]
         shares = zip(self.parameters, torch.split(stack, sizes), strict=True)
         return [part.view(*parameter.shape[:-2], *part.shape[-2:]) for parameter, part in shares]
-
-    def advance(self) -> int:
-        """How many steps were taken before this one, which is counted."""
-        for values in self._states:
-            values["step"] += 1
-        return int(self._states[0]["step"]) - 1
 
 
 def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

@@ -28,7 +28,6 @@ class Muon(Optimizer):
         description="peak rate of the hidden matrices; 0 = by the rules of `model/scaling.py`",
     )
     momentum: float = Field(default=0.95, ge=0, lt=1)
-    momentum_warmup: int = Field(default=0, ge=0, description="steps in which it rises from 0.85; 0 = none")
     weight_decay: Decay = Field(
         default="auto",
         description="of the hidden matrices; auto = by the rules",
@@ -81,7 +80,6 @@ class Muon(Optimizer):
         fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_fast_bf16()
         return Rules(
             momentum=self.momentum,
-            momentum_warmup=self.momentum_warmup,
             weight_decay=0.0 if self.weight_decay == "auto" else self.weight_decay,
             neuron_beta=self.neuron_beta,
             coefficients=polar_express(self.iterations),
