@@ -18,6 +18,7 @@ from groundup.text.documents import DOCUMENTS, DocumentWriter
 from groundup.tokens import bpe
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.optimizers.muon import Muon
 from groundup.train.pretrain import Pretrain, pretrain
 
 SEQ_LEN = 32
@@ -65,8 +66,9 @@ def recipe(steps: int) -> Pretrain:
     """A decoder of one layer for so many steps."""
     shape = Qwen3(d_model=16, n_heads=2)
     batch = ROWS * SEQ_LEN
-    return Pretrain(depth=1, architecture=shape, tokens=steps * batch, batch_tokens=batch, max_epochs=1000,
-                    validate_every=50, precision="fp32")  # fmt: skip
+    rates = Muon(lr=0.007, adam_lr=0.024, weight_decay=0.0)  # the rules are made for larger models
+    return Pretrain(depth=1, architecture=shape, optimizer=rates, tokens=steps * batch, batch_tokens=batch,
+                    max_epochs=1000, validate_every=50, precision="fp32")  # fmt: skip
 
 
 def build(workspace: Path, given: Inputs, steps: int, site: Site = SITE) -> Artifact:

@@ -25,7 +25,7 @@ from groundup.train import pretrain as stage
 from groundup.train.guard import Guard
 from groundup.train.step import Stepper
 from groundup.train.validate import TokenBatch, token_batch
-from training_world import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread, recipe
+from training_world import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
 
 __all__ = ["one_thread"]
 
@@ -65,7 +65,8 @@ def step_batches(rows: np.ndarray, words: Tokenizer, micro_rows: int, folder: Pa
     """What pretraining makes of a step that reads all `rows`."""
     np.save(folder / "rows.npy", rows)
     plan = stage._Plan(SEQ_LEN, len(rows), micro_rows, steps=1, warmup_steps=0)
-    return stage._batches(recipe(1), plan, Rows(folder / "rows.npy"), words)(0)
+    in_order = np.arange(len(rows))
+    return stage._batches(plan, Rows(folder / "rows.npy"), lambda step: in_order, words)(0)
 
 
 def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[str, Tensor]]:

@@ -60,17 +60,18 @@ MICRO_ROWS = 8
 class Ppo(Method):
     """Move towards what the reward model likes, not far from the start."""
 
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("start", "reward")
     makes: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=2e-4, weight_decay=0.0)
+    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=1e-4, weight_decay=0.0)
     phases: int = Field(default=10, ge=1, description="how often new answers are sampled")
     rollouts: int = Field(default=192, ge=1, description="answers per phase")
     epochs: int = Field(default=2, ge=1, description="how often each answer is learnt from")
     minibatches: int = Field(default=3, ge=1, description="steps per epoch")
     max_new_tokens: int = Field(default=96, ge=1, description="longest answer")
     temperature: float = Field(default=1.0, gt=0, description="of the answers, in sampling and in training")
-    kl_coef: float = Field(default=0.05, ge=0, description="price of a nat away from the start policy")
+    kl_coef: float = Field(default=0.1, ge=0, description="price of a nat away from the start policy")
     kl_stop: float = Field(
         default=20.0, gt=0, description="end when an answer is this many nats away, on average"
     )
