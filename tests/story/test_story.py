@@ -153,7 +153,7 @@ def to_build(states: dict[str, dict[str, str]]) -> list[str]:
     ("override", "first"),
     [
         ("align.finetune.epochs=4", "finetune"),
-        ("align.align.kl_coef=0.1", "align"),
+        ("align.align.kl_coef=0.2", "align"),
         ("pretrain.optimizer.lr=0.01", "pretrain"),
         ("tokenize.seq_len=128", "tokenize"),
         ("book.title=Other", "book"),
