@@ -10,8 +10,8 @@ out: a table per shape: tokens/s, ratios to both peers, share of the matrix-prod
 Ours is `train()` with AdamW on rows in memory, compiled, with document masks as in pretraining. The peers are
 `Trainer` on `LlamaForCausalLM`: at its defaults (fp32), and with torch_compile and bf16. All have the same shape, the
 same rows and 8 of them per step, which is the Trainer's default. Each contender is a process; in every round each has
-a turn of some seconds, then the matrix product is timed. Medians over the rounds; ratios and shares are taken within
-a round first. Compiling happens before the first turn and is shown as the seconds of the first step.
+a turn of some seconds, and so have matrix products of 2048^3. Medians over the rounds; ratios and shares are taken
+within a round first. Compiling happens before the first turn and is shown as the seconds of the first step.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ from groundup.model import counts
 from groundup.model.architectures.llama import Llama
 from groundup.model.config import DecoderConfig
 from groundup.model.published import config_json
-from groundup.parallel.hardware import choose, matmul_rate
+from groundup.parallel.hardware import Hardware, choose
 from groundup.train.loop import Probe
 
 BATCH_ROWS = 8
@@ -114,7 +115,7 @@ def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict
             for contender in contenders:
                 turn = contender.run(seconds)
                 rates[contender.name].append(turn.steps * BATCH_ROWS * shape.seq_len / turn.seconds)
-            products.append(matmul_rate(hardware))
+            products.append(product_rate(hardware, seconds))
     return {
         "shape": asdict(shape),
         "flops_per_token": counts.training_flops_per_token(shape.config(), shape.seq_len),
@@ -122,6 +123,16 @@ def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict
         "tokens_per_second": rates,
         "matmul_flops": products,
     }
+
+
+def product_rate(hardware: Hardware, seconds: float, size: int = 2048) -> float:
+    """FLOP/s of matrix products over a turn: all of them, as the contenders' steps, not the fastest one."""
+    a = torch.randn(size, size).to(hardware.device, hardware.dtype)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        a @ a
+        done += 1
+    return 2 * size**3 * done / (time.perf_counter() - began)
 
 
 def alike(facts: dict[str, dict[str, Any]]) -> None:

@@ -97,7 +97,6 @@ def test_the_json_is_strict_and_holds_everything(
     assert said["machine"]["matmul_flops"]["fp32"] > 1e8
     assert 1e8 < said["machine"]["bandwidth"] < 1e14
     assert 0 < said["machine"]["memory_free"] <= said["machine"]["memory"]
-    assert said["machine"]["kernels"] == "not compiled"
 
 
 def test_a_check_that_raises_has_failed_and_tells_what_was_raised(tmp_path: Path) -> None:

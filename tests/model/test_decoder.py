@@ -1,12 +1,14 @@
 """Masks, caches and dtypes: what a position may know of the others."""
 
+from functools import partial
+
 import pytest
 import torch
 from decoders import PORTABLE, QWEN3, decoder
 
 from groundup.model.attention import attend_fused, document_mask, segments_of
 from groundup.model.decoder import Decoder
-from groundup.parallel.cpu import attend_blocks
+from groundup.parallel.cpu import attend_blocks, document_ones
 
 BOS, PAD = 1, 0
 IDS = torch.tensor(
@@ -69,10 +71,13 @@ def test_attention_in_blocks_equals_the_fused_kernel(time: int, kv_heads: int) -
     q = torch.randn(2, 4, time, 8, generator=generator, requires_grad=True)
     k, v = (torch.randn(2, kv_heads, time, 8, generator=generator, requires_grad=True) for _ in range(2))
     starts = torch.rand(2, time, generator=generator) < 0.1
-    mask = document_mask(starts.int().cumsum(dim=1))
+    segments = starts.int().cumsum(dim=1)
     grads = []
-    for attend in (attend_blocks, attend_fused):
-        out = attend(q, k, v, mask)
+    for attend, seen in (
+        (partial(attend_blocks, blocks=8), document_ones(segments)),
+        (attend_fused, document_mask(segments)),
+    ):
+        out = attend(q, k, v, seen)
         grads.append((out, *torch.autograd.grad(out.sin().sum(), (q, k, v))))
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

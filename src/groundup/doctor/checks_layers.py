@@ -126,7 +126,7 @@ def _check_blocks(bench: Bench) -> Iterator[Difference]:
     yield from _check_kernel(bench, cpu.BLOCKS, bench.dtypes)
     for count in (1, 5):
         attend = partial(cpu.attend_blocks, blocks=count)
-        kernel = attention.AttentionKernel(f"{count} blocks", attention.document_mask, attend)
+        kernel = attention.AttentionKernel(f"{count} blocks", cpu.document_ones, attend)
         yield from _check_kernel(bench, kernel, bench.dtypes)
 
 

@@ -28,6 +28,7 @@ from groundup.model import checkpoint, losses
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.parallel import hardware
+from groundup.parallel.cpu import MIN_BLOCK
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import loop, pretrain, schedules
 from groundup.train.optimizers import adamw, muon
@@ -296,9 +297,10 @@ def _trained(bench: Bench, folder: Path, stop_at: int = -1) -> Tensor:
 def _check_compiled(bench: Bench) -> Iterator[Difference]:
     """A model fitted to the hardware, as training runs it: compiled where that can be done.
 
-    One layer: others would be compiled to the same kernels, and compiling is what takes the time.
+    One layer: others would be compiled to the same kernels, and compiling is what takes the time. The rows are long
+    enough for attention by blocks to need two of them.
     """
-    ids, segments = texts(4, 65), documents(4, 64)
+    ids, segments = texts(2, 2 * MIN_BLOCK + 1), documents(2, 2 * MIN_BLOCK)
     targets, weights = ids[:, 1:].flatten(), (segments >= 0).flatten().float() / 100
     config = replace(QWEN3, n_layers=1, logit_softcap=4.0)
     plain = weights_of(decoder(config, bench))

@@ -43,14 +43,12 @@ class Machine:
     precision: str
     attention: str
     """the kernel of a small model, and why"""
-    kernels: str
-    """how a small kernel was compiled, or why none is"""
     reason: str
     versions: dict[str, str]
 
 
 def examine(hardware: Hardware, workspace: Path) -> Machine:
-    """Look and measure; takes a few seconds, and a few more where kernels are compiled."""
+    """Look and measure; takes a few seconds."""
     cuda = hardware.device.type == "cuda"
     said = environment()
     free, total = torch.cuda.mem_get_info(hardware.device) if cuda else (0, 0)
@@ -69,7 +67,6 @@ def examine(hardware: Hardware, workspace: Path) -> Machine:
             bandwidth=_bandwidth(hardware.device),
             precision=hardware.precision,
             attention=f"{kernel.name}: {why}",
-            kernels=_kernels(hardware),
             reason=hardware.reason,
             versions=_versions(said),
         )
@@ -139,24 +136,3 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def _kernels(hardware: Hardware) -> str:
-    """Compile a small kernel; what went wrong is told, since it is what the person asked for."""
-    if not hardware.can_compile:
-        return "not compiled"
-    began = time.perf_counter()
-
-    def small(x: Tensor) -> Tensor:
-        return (x.sin() + x.square()).sum(dim=-1)
-
-    x = torch.ones(64, 64, device=hardware.device)
-    try:
-        same = torch.allclose(torch.compile(small, dynamic=False)(x), small(x))
-    except Exception as error:
-        return f'compiling fails: {" ".join(str(error).split())[:200]}. Set site.compile = "off"'
-    if not same:
-        return (
-            'a compiled kernel computes something else than the same in eager mode. Set site.compile = "off"'
-        )
-    return f"compiled in {time.perf_counter() - began:.1f} s"

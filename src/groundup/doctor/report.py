@@ -54,7 +54,6 @@ def _machine_table(machine: Machine) -> Table:
         "bandwidth": f"{machine.bandwidth / 1e9:,.1f} GB/s, read and written",
         "chosen": machine.reason,
         "attention": machine.attention,
-        "kernels": machine.kernels,
         "versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
     }
     if not machine.gpu_memory:

@@ -120,13 +120,13 @@ class Decoder(nn.Module):
             window = self.config.window(index)
             remember = None if cache is None else partial(cache.update, index)
             arguments = (turns[window], seen.get(window), remember, first, self._token_values(index, ids))
-            # A compiled layer is compiled for one shape: only training, which has one shape, goes through it.
+            # What is compiled is compiled for one shape: only training, which has one shape, goes through it.
             x, routing = layer(x, *arguments) if trains else layer.forward(x, *arguments)
             routings += [] if routing is None else [routing]
         if trains and routings:
             assert segments is not None
             self._note(routings, segments >= 0)
-        return self.model.norm(x)  # type: ignore[no-any-return]
+        return self.model.norm(x) if trains else self.model.norm.forward(x)  # type: ignore[no-any-return]
 
     def _positions(self, segments: Int[Tensor, "batch time"]) -> Int[Tensor, "rows time"]:
         if self.config.positions == "learned":

@@ -9,27 +9,37 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.model.attention import AttentionKernel, document_mask
 from groundup.model.layers import Linear, one_by_one
+
+MIN_BLOCK, MAX_BLOCKS = 128, 8
+"""Queries of a block at least, and blocks at most: smaller products are slower than what they save."""
+
+
+def document_ones(segments: Int[Tensor, "batch time"], window: int = 0) -> Float[Tensor, "batch 1 time time"]:
+    """`document_mask` as ones and zeros: compiled loops take these many at a time, and bools one by one."""
+    return document_mask(segments, window).to(torch.bfloat16)
 
 
 def attend_blocks(
     q: Float[Tensor, "batch heads time dim"],
     k: Float[Tensor, "batch kv_heads keys dim"],
     v: Float[Tensor, "batch kv_heads keys dim"],
-    mask: Bool[Tensor, "rows 1 time keys"],
-    blocks: int = 8,
+    seen: Float[Tensor, "rows 1 time keys"],
+    blocks: int = 0,
 ) -> Float[Tensor, "batch heads time dim"]:
-    """Causal attention as plain products over `blocks` blocks of queries; time must equal keys.
+    """Causal attention as plain products over blocks of queries; time must equal keys. blocks: 0 = by the time.
 
-    A block of queries looks only at keys up to its own end, so 7/16 of the square is never computed. The softmax is
-    in fp32; its weights are kept as they come out of the exponential, in v's dtype, and divided by their sum after
-    the product with v, where there are fewer numbers (as in FlashAttention-2, https://arxiv.org/abs/2307.08691).
+    A block of queries looks only at keys up to its own end, so with 8 of them 7/16 of the square is never computed.
+    The softmax is in fp32; its weights are kept as they come out of the exponential, in v's dtype, and divided by
+    their sum after the product with v, where there are fewer numbers (as in FlashAttention-2,
+    https://arxiv.org/abs/2307.08691).
     """
-    return cast(Tensor, _Blocks.apply(q, k, v, mask, blocks))  # type: ignore[no-untyped-call]
+    blocks = blocks or min(max(q.shape[2] // MIN_BLOCK, 1), MAX_BLOCKS)
+    return cast(Tensor, _Blocks.apply(q, k, v, seen, blocks))  # type: ignore[no-untyped-call]
 
 
 class _Blocks(torch.autograd.Function):
@@ -40,45 +50,40 @@ class _Blocks(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, blocks: int) -> Tensor:
-        kv_heads, scale = k.shape[1], q.shape[-1] ** -0.5
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, seen: Tensor, blocks: int) -> Tensor:
+        scale = q.shape[-1] ** -0.5
+        q = _grouped(q, k.shape[1])
         outs, kept = [], []
-        for start, end in _borders(q.shape[2], blocks):
-            rows = _sharing(q[:, :, start:end], kv_heads)
-            scores = (rows @ k[:, :, :end].transpose(-1, -2)).float()
-            shape = (*q.shape[:2], end - start, end)
-            scores = (
-                scores.view(shape).masked_fill(~mask[:, :, start:end, :end], float("-inf")).view_as(scores)
-            )
-            weights = ((scores - scores.amax(dim=-1, keepdim=True)) * scale).exp()
+        for start, end in _borders(q.shape[3], blocks):
+            scores = _product(q[:, :, :, start:end], k[:, :, :end].contiguous().transpose(-1, -2)).float()
+            scores = scores.where(seen[:, :, None, start:end, :end] > 0, float("-inf"))
+            weights = ((scores - scores.amax(dim=-1, keepdim=True)) * (scale * math.log2(math.e))).exp2()
             sums = weights.sum(dim=-1, keepdim=True)
             weights = weights.to(v.dtype)
-            out = ((weights @ v[:, :, :end]).float() / sums).to(v.dtype)
-            outs.append(out.view(*q.shape[:2], end - start, -1))
+            outs.append((_product(weights, v[:, :, :end]).float() / sums).to(v.dtype))
             kept += [weights, sums]
-        together = torch.cat(outs, dim=2)
+        together = torch.cat(outs, dim=3)
         ctx.blocks = blocks
         ctx.save_for_backward(q, k, v, together, *kept)
-        return together
+        return together.flatten(1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, out, *kept = ctx.saved_tensors
-        (grad,), kv_heads, scale = grads, k.shape[1], q.shape[-1] ** -0.5
-        sums_of_rows = (grad.float() * out.float()).sum(dim=-1, keepdim=True)
+        grad, scale = _grouped(grads[0], k.shape[1]), q.shape[-1] ** -0.5
+        means = (grad.float() * out.float()).sum(dim=-1, keepdim=True)
         d_q, d_k, d_v = [], [], []
-        borders = _borders(q.shape[2], ctx.blocks)
+        borders = _borders(q.shape[3], ctx.blocks)
         for (start, end), weights, sums in zip(borders, kept[::2], kept[1::2], strict=True):
-            rows = _sharing(q[:, :, start:end], kv_heads)
+            at = slice(start, end)
             # Divided by the weights' sums here, where there are fewer numbers: then w stands where p would.
-            g = (_sharing(grad[:, :, start:end], kv_heads).float() / sums).to(grad.dtype)
-            d_v.append(weights.transpose(-1, -2) @ g)
-            pull = (g @ v[:, :, :end].transpose(-1, -2)).float()
-            mean = _sharing(sums_of_rows[:, :, start:end], kv_heads) / sums
-            d_scores = (weights.float() * (pull - mean) * scale).to(q.dtype)
-            d_q.append((d_scores @ k[:, :, :end]).view(*q.shape[:2], end - start, -1))
-            d_k.append(d_scores.transpose(-1, -2) @ rows)
-        return torch.cat(d_q, dim=2), _sum_of(d_k, borders), _sum_of(d_v, borders), None, None
+            g = (grad[:, :, :, at].float() / sums).to(grad.dtype)
+            d_v.append(_rows(weights).transpose(-1, -2) @ _rows(g))
+            pull = _product(g, v[:, :, :end].contiguous().transpose(-1, -2)).float()
+            d_scores = (weights.float() * (pull - means[:, :, :, at] / sums) * scale).to(q.dtype)
+            d_q.append(_product(d_scores, k[:, :, :end]))
+            d_k.append(_rows(d_scores).transpose(-1, -2) @ _rows(q[:, :, :, at]))
+        return torch.cat(d_q, dim=3).flatten(1, 2), _sum_of(d_k, borders), _sum_of(d_v, borders), None, None
 
 
 def _borders(time: int, blocks: int) -> list[tuple[int, int]]:
@@ -86,11 +91,19 @@ def _borders(time: int, blocks: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, time)) for start in range(0, time, size)]
 
 
-def _sharing(
-    x: Float[Tensor, "batch heads time dim"], kv_heads: int
-) -> Float[Tensor, "batch kv_heads rows dim"]:
-    """Query heads that share a key/value head become more rows of one product: nothing is repeated."""
-    return x.reshape(x.shape[0], kv_heads, -1, x.shape[-1])
+def _grouped(x: Tensor, kv_heads: int) -> Float[Tensor, "batch kv_heads group time dim"]:
+    """Query heads by the key/value head that they share."""
+    return x.view(x.shape[0], kv_heads, -1, *x.shape[2:])
+
+
+def _rows(x: Float[Tensor, "batch kv_heads group time dim"]) -> Float[Tensor, "batch kv_heads rows dim"]:
+    """A group's queries are rows of one product, so its keys and values aren't repeated."""
+    return x.flatten(2, 3)
+
+
+def _product(x: Tensor, shared: Tensor) -> Float[Tensor, "batch kv_heads group time out"]:
+    """Each group's rows [batch kv_heads group time inner] times its matrix [batch kv_heads inner out]."""
+    return (_rows(x) @ shared).view(*x.shape[:4], -1)
 
 
 def _sum_of(parts: list[Tensor], borders: list[tuple[int, int]]) -> Float[Tensor, "batch kv_heads keys dim"]:
@@ -102,7 +115,7 @@ def _sum_of(parts: list[Tensor], borders: list[tuple[int, int]]) -> Float[Tensor
     return torch.cat(stretches, dim=2)
 
 
-BLOCKS = AttentionKernel("blocks", document_mask, attend_blocks)
+BLOCKS = AttentionKernel("blocks", document_ones, attend_blocks)
 
 
 def stacked(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:

@@ -182,6 +182,7 @@ def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
             if hasattr(part, "project"):
                 cast(Any, part).project = stacked
         layer.compile(dynamic=False)
+    decoder.model.norm.compile(dynamic=False)
 
 
 def matmul_rate(hardware: Hardware, size: int = 2048, seconds: float = 1.0) -> float:
