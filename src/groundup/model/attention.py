@@ -78,9 +78,10 @@ def causal_mask(time: int, device: torch.device, window: int = 0) -> Bool[Tensor
 def document_mask(segments: Int[Tensor, "batch time"], window: int = 0) -> Bool[Tensor, "batch 1 time time"]:
     """Causal, and only within equal segments; padding (-1) sees nothing but itself, and nothing sees it."""
     time = segments.shape[1]
-    same = (segments[:, :, None] == segments[:, None, :]) & (segments >= 0)[:, :, None]
-    self_only = torch.eye(time, dtype=torch.bool, device=segments.device)
-    return ((same & causal_mask(time, segments.device, window)[0]) | self_only)[:, None]
+    alone = -1 - torch.arange(time, dtype=segments.dtype, device=segments.device)
+    documents = torch.where(segments >= 0, segments, alone)
+    same = documents[:, None, :, None] == documents[:, None, None, :]
+    return same & causal_mask(time, segments.device, window)
 
 
 def attend_fused(

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from groundup.model.config import RopeScaling
 
-Turn = tuple[Float[Tensor, "rows 1 time dim"], Float[Tensor, "rows 1 time dim"]]
-"""Cosine and sine of every position's angles, fp32; the 1 stands for the heads."""
+Turn = tuple[Float[Tensor, "rows 1 time pairs"], Float[Tensor, "rows 1 time pairs"]]
+"""Cosine and sine of every position's angles, one per pair of numbers, fp32; the 1 stands for the heads."""
 PerPair = Float[Tensor, " pairs"]
 
 
 def angles(
     positions: Int[Tensor, "batch time"], dim: int, theta: float, scaling: RopeScaling | None = None
 ) -> Turn:
-    """Cosine and sine of every position's angles, fp32; the 1 stands for the heads.
+    """Cosine and sine of every position's angles.
 
     Pair i turns by position / theta^(2i/dim), or by what `scaling` makes of that.
     """
@@ -33,22 +33,22 @@ def angles(
     periods = theta**exponents
     frequencies = 1.0 / periods if scaling is None else stretched(periods, theta, scaling, positions)
     turns = positions[:, None, :, None].float() * frequencies
-    both = torch.cat((turns, turns), dim=-1)
     if scaling is None:
-        return both.cos(), both.sin()
+        return turns.cos(), turns.sin()
     factor = attention_factor(scaling)
-    return both.cos() * factor, both.sin() * factor
+    return turns.cos() * factor, turns.sin() * factor
 
 
 def rotate(
     x: Float[Tensor, "batch heads time dim"],
-    cos: Float[Tensor, "rows 1 time dim"],
-    sin: Float[Tensor, "rows 1 time dim"],
+    cos: Float[Tensor, "rows 1 time pairs"],
+    sin: Float[Tensor, "rows 1 time pairs"],
 ) -> Float[Tensor, "batch heads time dim"]:
     """Turn every pair (x_i, x_{i+dim/2}) by its angle; computed in fp32, returned in x's dtype."""
     first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (x.float() * cos + turned * sin).to(x.dtype)
+    # Each half is rounded before they are joined: compiled, it is then written to its place at once.
+    halves = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat([half.to(x.dtype) for half in halves], dim=-1)
 
 
 def stretched(
