@@ -16,9 +16,10 @@ validating and saving aren't counted.
 3. A cosine must know its end, so the Llama is trained anew with a horizon of F times its minutes for each F of
    --factors, at the tuned rate, until it is as good as ours. The seconds it needs are read off between two horizons,
    linearly in the logarithm of the seconds.
-4. Each choice of ours is taken back alone, in shorter runs of the same number of tokens (--ablation-minutes), with
-   --seeds seeds, which decide both the weights at the start and the order of the rows: the difference in bits per byte
-   (mean and 95 % interval of the paired differences, Student's t), and how much longer a step takes.
+4. Each choice of ours is taken back alone, and each fast switch put on alone, in shorter runs of the same number of
+   tokens (--ablation-minutes), with --seeds seeds, which decide both the weights at the start and the order of the
+   rows: the difference in bits per byte (mean and 95 % interval of the paired differences, Student's t), and how much
+   longer a step takes.
 
 Run it alone on the machine. It takes hours; stopped and started again it goes on where it was.
 """
@@ -58,6 +59,16 @@ ABLATIONS: dict[str, Change] = {
     "cosine to a tenth, not linear to 0": {"schedule": "cosine", "final": 0.1},
 }
 """What is taken back, one at a time, from the first profile."""
+
+SWITCHES: dict[str, Change] = {
+    "value embeddings": {"architecture": {"value_embeddings": True}},
+    "residual scalars": {"architecture": {"residual_scalars": True}},
+    "embedding scalars": {"architecture": {"embedding_scalars": True}},
+    "ReLU^2, not SwiGLU": {"architecture": {"relu2": True}},
+    "logit softcap 15": {"architecture": {"logit_softcap": 15.0}},
+    "zero-initialised outputs": {"architecture": {"zero_init": True}},
+}
+"""The fast switches, each put alone on the first profile; most of them cost export."""
 
 
 @dataclass(frozen=True)
@@ -171,32 +182,42 @@ def seconds_to(goal: float, curve: list[tuple[float, float]], ours: float) -> Re
 
 
 def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Each choice of the first profile taken back alone; prints and returns the table. rate: AdamW's best."""
+    """Each choice of the first profile taken back alone, each switch put on; prints and returns the tables.
+
+    rate: AdamW's best.
+    """
     profile = PROFILES[arguments.profiles[0]]
-    whole = recipe(profile, base)
-    tokens = runs.tokens_in(whole, 60 * arguments.ablation_minutes, arguments.trial_steps)
+    tokens = runs.tokens_in(recipe(profile, base), 60 * arguments.ablation_minutes, arguments.trial_steps)
     seeds = [{"seed": seed, "tokens": tokens} for seed in range(arguments.seeds)]
     ours = [runs(recipe(profile, base, seed)) for seed in seeds]
     mean, half = interval([run.bits_per_byte for run in ours])
-    rows = [[f"{arguments.profiles[0]} (bits per byte)", f"{mean:.4f}", f"{half:.4f}", "1.00"]]
     found: dict[str, Any] = {"tokens": tokens, "ours": [asdict(run) for run in ours]}
-    for name, change in ABLATIONS.items():
-        if change.get("optimizer", {}).get("use") == "adamw":
-            change = {"optimizer": change["optimizer"] | {"lr": rate}}
-        without = [runs(recipe(profile, change, base, seed)) for seed in seeds]
-        worse = [b.bits_per_byte - a.bits_per_byte for a, b in zip(ours, without, strict=True)]
-        mean, half = interval(worse)
-        longer = sum(run.seconds for run in without) / sum(run.seconds for run in ours)
-        rows.append([name, f"{mean:+.4f}", f"{half:.4f}", f"{longer:.2f}"])
-        found[name] = {
-            "worse": mean,
-            "half_interval": half,
-            "seconds": longer,
-            "runs": [asdict(r) for r in without],
-        }
-    print(f"\nOne choice taken back, {arguments.seeds} seeds, {tokens:,} tokens each")
-    print(table(["", "bits per byte", "+- 95 %", "seconds"], rows))
+    for title, changes in (("One choice taken back", ABLATIONS), ("One switch put on", SWITCHES)):
+        rows = [[f"{arguments.profiles[0]} (bits per byte)", f"{mean:.4f}", f"{half:.4f}", "1.00"]]
+        for name, change in changes.items():
+            if change.get("optimizer", {}).get("use") == "adamw":
+                change = {"optimizer": change["optimizer"] | {"lr": rate}}
+            other = [runs(recipe(profile, change, base, seed)) for seed in seeds]
+            found[name] = _difference(ours, other)
+            figures = found[name]
+            rows.append([name, f"{figures['worse']:+.4f}", f"{figures['half_interval']:.4f}",
+                         f"{figures['seconds']:.2f}"])  # fmt: skip
+        print(f"\n{title}, {arguments.seeds} seeds, {tokens:,} tokens each")
+        print(table(["", "bits per byte", "+- 95 %", "seconds"], rows), flush=True)
     return found
+
+
+def _difference(ours: list[Outcome], other: list[Outcome]) -> dict[str, Any]:
+    """By how much the others are worse, seed by seed, and how much longer they take."""
+    worse = [b.bits_per_byte - a.bits_per_byte for a, b in zip(ours, other, strict=True)]
+    mean, half = interval(worse)
+    longer = sum(run.seconds for run in other) / sum(run.seconds for run in ours)
+    return {
+        "worse": mean,
+        "half_interval": half,
+        "seconds": longer,
+        "runs": [asdict(run) | {"seconds": run.seconds} for run in other],
+    }
 
 
 def _print_comparison(

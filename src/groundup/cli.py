@@ -282,7 +282,7 @@ def doctor(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine can do, and check our numbers on it. Takes about a minute; exit code 1 if one is wrong.
+    """Say what this machine can do, and check our numbers on it. Takes half a minute; exit code 1 if one is wrong.
 
     Parameters
     ----------

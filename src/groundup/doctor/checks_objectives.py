@@ -136,39 +136,32 @@ def _check_whiten(bench: Bench) -> Iterator[Difference]:
 
 
 def _check_ppo(bench: Bench) -> Iterator[Difference]:
-    mask, total = answer_mask(bench.device), 57.0
     inputs = [answers(8, 0.5), answers(9, 0.5), answers(10)]
-    for poison in POISON:
-        yield from _both(
-            "ppo_policy_loss",
-            bench,
-            lambda a, b, c: objectives.ppo_policy_loss(a, b, c, mask, 0.2, total).loss,
-            lambda a, b, c: formulas.ppo(a, b, c, LENGTHS, 0.2, total)[0],
-            inputs,
-            poison,
-        )
-    narrow = [x.float().to(bench.device) for x in inputs]
-    share = formulas.ppo(inputs[0], inputs[1], inputs[2], LENGTHS, 0.2, total)[1]
-    got = objectives.ppo_policy_loss(narrow[0], narrow[1], narrow[2], mask, 0.2, total).clipped
-    yield compare("ppo_policy_loss: clipped share", got, torch.tensor(share), ROUNDINGS)
+    yield from _clipped(bench, "ppo_policy_loss", formulas.ppo, 0.2, inputs)
 
 
 def _check_value_loss(bench: Bench) -> Iterator[Difference]:
-    mask, total = answer_mask(bench.device), 57.0
     inputs = [answers(11), answers(12), answers(13)]
+    yield from _clipped(bench, "value_loss", formulas.value_loss, 0.3, inputs)
+
+
+def _clipped(
+    bench: Bench, name: str, formula: Callable[..., tuple[Tensor, float]], clip: float, inputs: list[Tensor]
+) -> Iterator[Difference]:
+    """A clipped loss, and the share of its tokens that the clip holds back."""
+    ours, mask, total = getattr(objectives, name), answer_mask(bench.device), 57.0
     for poison in POISON:
         yield from _both(
-            "value_loss",
+            name,
             bench,
-            lambda a, b, c: objectives.value_loss(a, b, c, mask, 0.3, total).loss,
-            lambda a, b, c: formulas.value_loss(a, b, c, LENGTHS, 0.3, total)[0],
+            lambda *given: ours(*given, mask, clip, total).loss,
+            lambda *given: formula(*given, LENGTHS, clip, total)[0],
             inputs,
             poison,
         )
-    narrow = [x.float().to(bench.device) for x in inputs]
-    share = formulas.value_loss(inputs[0], inputs[1], inputs[2], LENGTHS, 0.3, total)[1]
-    got = objectives.value_loss(narrow[0], narrow[1], narrow[2], mask, 0.3, total).clipped
-    yield compare("value_loss: clipped share", got, torch.tensor(share), ROUNDINGS)
+    got = ours(*(x.float().to(bench.device) for x in inputs), mask, clip, total).clipped
+    share = formula(*inputs, LENGTHS, clip, total)[1]
+    yield compare(f"{name}: clipped share", got, torch.tensor(share), ROUNDINGS)
 
 
 def _check_kl(bench: Bench) -> Iterator[Difference]:
