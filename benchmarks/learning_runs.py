@@ -74,10 +74,14 @@ class Runs:
             self._store.discard(artifact)
         return self._known[key]
 
+    def speed(self, recipe: Pretrain, trial_steps: int) -> float:
+        """Tokens/s of a short run."""
+        trial = recipe.model_copy(update={"tokens": trial_steps * recipe.batch_tokens})
+        return self(trial).tokens_per_second
+
     def tokens_in(self, recipe: Pretrain, seconds: float, trial_steps: int) -> int:
         """Tokens that `recipe` trains on in so many seconds, by the speed of a short run of it."""
-        trial = recipe.model_copy(update={"tokens": trial_steps * recipe.batch_tokens})
-        steps = round(self(trial).tokens_per_second * seconds / recipe.batch_tokens)
+        steps = round(self.speed(recipe, trial_steps) * seconds / recipe.batch_tokens)
         return max(1, steps) * recipe.batch_tokens
 
     def _train(self, recipe: Pretrain, build: bool) -> Artifact:

@@ -19,7 +19,7 @@ validating and saving aren't counted.
 4. Each choice of ours is taken back alone, and each fast switch put on alone, in shorter runs of the same number of
    tokens (--ablation-minutes), with --seeds seeds, which decide both the weights at the start and the order of the
    rows: the difference in bits per byte (mean and 95 % interval of the paired differences, Student's t), and how much
-   longer a step takes.
+   longer a step takes, in runs of --trial-steps.
 
 Run it alone on the machine. It takes hours; stopped and started again it goes on where it was.
 """
@@ -186,8 +186,9 @@ def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namesp
 
     rate: AdamW's best.
     """
-    profile = PROFILES[arguments.profiles[0]]
-    tokens = runs.tokens_in(recipe(profile, base), 60 * arguments.ablation_minutes, arguments.trial_steps)
+    profile, trial = PROFILES[arguments.profiles[0]], arguments.trial_steps
+    whole = recipe(profile, base)
+    tokens = runs.tokens_in(whole, 60 * arguments.ablation_minutes, trial)
     seeds = [{"seed": seed, "tokens": tokens} for seed in range(arguments.seeds)]
     ours = [runs(recipe(profile, base, seed)) for seed in seeds]
     mean, half = interval([run.bits_per_byte for run in ours])
@@ -198,26 +199,16 @@ def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namesp
             if change.get("optimizer", {}).get("use") == "adamw":
                 change = {"optimizer": change["optimizer"] | {"lr": rate}}
             other = [runs(recipe(profile, change, base, seed)) for seed in seeds]
-            found[name] = _difference(ours, other)
-            figures = found[name]
-            rows.append([name, f"{figures['worse']:+.4f}", f"{figures['half_interval']:.4f}",
-                         f"{figures['seconds']:.2f}"])  # fmt: skip
+            longer = runs.speed(whole, trial) / runs.speed(recipe(profile, change, base), trial)
+            worse, half_worse = interval(
+                [b.bits_per_byte - a.bits_per_byte for a, b in zip(ours, other, strict=True)]
+            )
+            rows.append([name, f"{worse:+.4f}", f"{half_worse:.4f}", f"{longer:.2f}"])
+            found[name] = {"worse": worse, "half_interval": half_worse, "step_time": longer,
+                           "runs": [asdict(run) for run in other]}  # fmt: skip
         print(f"\n{title}, {arguments.seeds} seeds, {tokens:,} tokens each")
-        print(table(["", "bits per byte", "+- 95 %", "seconds"], rows), flush=True)
+        print(table(["", "bits per byte", "+- 95 %", "step time"], rows), flush=True)
     return found
-
-
-def _difference(ours: list[Outcome], other: list[Outcome]) -> dict[str, Any]:
-    """By how much the others are worse, seed by seed, and how much longer they take."""
-    worse = [b.bits_per_byte - a.bits_per_byte for a, b in zip(ours, other, strict=True)]
-    mean, half = interval(worse)
-    longer = sum(run.seconds for run in other) / sum(run.seconds for run in ours)
-    return {
-        "worse": mean,
-        "half_interval": half,
-        "seconds": longer,
-        "runs": [asdict(run) | {"seconds": run.seconds} for run in other],
-    }
 
 
 def _print_comparison(
