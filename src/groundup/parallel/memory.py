@@ -107,7 +107,7 @@ def _numbers_per_token(config: DecoderConfig, how: Recompute) -> int:
     moe = config.moe
     fed = config.d_ff if moe is None else moe.d_expert * (moe.n_experts_per_token + moe.n_shared_experts)
     return {
-        "none": 7 * width + 6 * queries + 6 * keys + 4 * fed,
+        "none": 7 * width + 7 * queries + 6 * keys + 4 * fed,
         "selective": 3 * width + 2 * queries + 2 * keys + 2 * fed,
         "full": width,
     }[how]
