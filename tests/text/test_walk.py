@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.core.errors import DataError
 from groundup.text.walk import find, glob_to_regex
 
 
@@ -70,3 +71,11 @@ def test_a_name_that_is_no_utf8_is_spelled_with_escapes(tmp_path: Path) -> None:
 )
 def test_globs(pattern: str, path: str, means: bool) -> None:
     assert (glob_to_regex(pattern).fullmatch(path) is not None) == means
+
+
+def test_an_empty_folder_and_a_pattern_without_a_match_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    with pytest.raises(DataError, match="is a folder without any file"):
+        list(find([str(tmp_path / "texts")]))
+    with pytest.raises(DataError, match="matches no file"):
+        list(find([str(tmp_path / "texts" / "*.txt")]))

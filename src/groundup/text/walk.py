@@ -52,6 +52,10 @@ def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
                 label = labels[root.folder]
                 yield SourceFile(label + file.path, file.location, file.aside, file.detail, _bytes(file))
         if not matched:
+            if root.meant is None and root.folder.is_dir():
+                raise DataError(
+                    f"paths: {root.pattern!r} is a folder without any file. Put your texts there."
+                )
             raise DataError(
                 f"paths: {root.pattern!r} matches no file. Looked in {root.folder}. Check the spelling."
             )
