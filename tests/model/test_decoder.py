@@ -64,9 +64,9 @@ def test_the_future_is_unknown() -> None:
         assert torch.equal(model(IDS)[:, :10], model(changed)[:, :10])
 
 
-@pytest.mark.parametrize("time", [16, 64, 37])
+@pytest.mark.parametrize(("time", "blocks"), [(16, 8), (64, 8), (37, 8), (37, 0), (300, 0)])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_attention_in_blocks_equals_the_fused_kernel(time: int, kv_heads: int) -> None:
+def test_attention_in_blocks_equals_the_fused_kernel(time: int, blocks: int, kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(time)
     q = torch.randn(2, 4, time, 8, generator=generator, requires_grad=True)
     k, v = (torch.randn(2, kv_heads, time, 8, generator=generator, requires_grad=True) for _ in range(2))
@@ -74,7 +74,7 @@ def test_attention_in_blocks_equals_the_fused_kernel(time: int, kv_heads: int) -
     segments = starts.int().cumsum(dim=1)
     grads = []
     for attend, seen in (
-        (partial(attend_blocks, blocks=8), document_ones(segments)),
+        (partial(attend_blocks, blocks=blocks), document_ones(segments)),
         (attend_fused, document_mask(segments)),
     ):
         out = attend(q, k, v, seen)

@@ -78,6 +78,7 @@ def causal_mask(time: int, device: torch.device, window: int = 0) -> Bool[Tensor
 def document_mask(segments: Int[Tensor, "batch time"], window: int = 0) -> Bool[Tensor, "batch 1 time time"]:
     """Causal, and only within equal segments; padding (-1) sees nothing but itself, and nothing sees it."""
     time = segments.shape[1]
+    # A number of its own for every padding: two passes over all pairs then say everything.
     alone = -1 - torch.arange(time, dtype=segments.dtype, device=segments.device)
     documents = torch.where(segments >= 0, segments, alone)
     same = documents[:, None, :, None] == documents[:, None, None, :]

@@ -31,8 +31,9 @@ def attend_blocks(
     seen: Float[Tensor, "rows 1 time keys"],
     blocks: int = 0,
 ) -> Float[Tensor, "batch heads time dim"]:
-    """Causal attention as plain products over blocks of queries; time must equal keys. blocks: 0 = by the time.
+    """Causal attention as plain products over blocks of queries; time must equal keys.
 
+    seen: above 0 where a query may see a key. blocks: how many; 0 = as many as MIN_BLOCK and MAX_BLOCKS allow.
     A block of queries looks only at keys up to its own end, so with 8 of them 7/16 of the square is never computed.
     The softmax is in fp32; its weights are kept as they come out of the exponential, in v's dtype, and divided by
     their sum after the product with v, where there are fewer numbers (as in FlashAttention-2,

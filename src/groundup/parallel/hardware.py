@@ -162,11 +162,11 @@ def attention_for(config: DecoderConfig, hardware: Hardware) -> tuple[AttentionK
 
 
 def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
-    """Put `model` on the hardware: device, compute dtype, precision, recomputation, kernels, compiled layers.
+    """Put `model` on the hardware: device, compute dtype, precision, recomputation, kernels, compilation.
 
     The order matters: what is compiled must be whole. Layers are compiled one by one: they are alike, so the same
-    kernels serve all of them and compiling takes as long as for one layer. Only training steps run compiled; see
-    `Decoder.hidden`.
+    kernels serve all of them and compiling takes as long as for one layer; beside them the last norm is. Only
+    training steps run compiled; see `Decoder.hidden`.
     """
     model.to(hardware.device)
     model.compute_dtype = hardware.dtype
