@@ -33,7 +33,7 @@ from typing import Any
 
 from learning_runs import Outcome, Runs, interval, recipe, table
 
-from groundup.model import counts
+from groundup.model import counts, scaling
 from groundup.train.pretrain import Pretrain
 
 Change = dict[str, Any]
@@ -99,7 +99,8 @@ def main() -> None:
 def _base(arguments: argparse.Namespace) -> Change:
     """The shape and the batch that all runs share."""
     shape = {"d_model": arguments.width}
-    return {"depth": arguments.depth, "architecture": shape, "batch_tokens": arguments.batch_tokens}
+    batch_tokens = arguments.batch_tokens or scaling.batch_tokens(arguments.depth)
+    return {"depth": arguments.depth, "architecture": shape, "batch_tokens": batch_tokens}
 
 
 def _against_baseline(
@@ -249,7 +250,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--seq-len", type=int, default=512)
-    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--batch-tokens", type=int, default=0, help="0 = what the rules give at this depth")
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args()
 

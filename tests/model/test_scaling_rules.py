@@ -37,7 +37,7 @@ def test_a_rate_that_is_given_is_left_alone() -> None:
     assert AdamW(lr=1e-4).resolved(1024, batch_tokens=1, tokens=1).lr == 1e-4
     muon = Muon(lr=0.1).resolved(64)
     assert muon.lr == 0.1
-    assert muon.adam_lr == pytest.approx(2 * scaling.ADAM_RATE * 2)
+    assert muon.adam_lr == pytest.approx(scaling.BESIDE_MUON_RATE * 2)
 
 
 def test_resolving_twice_changes_nothing() -> None:

@@ -13,8 +13,8 @@ TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556: about 20 tokens per parameter is compute-optimal."""
 REFERENCE_WIDTH, REFERENCE_BATCH, REFERENCE_TOKENS = 256, 8192, 4_000_000
 """Where the rates below were measured; the rules only say how they change from there."""
-MUON_RATE, ADAM_RATE = 0.007, 3e-3
-"""The best peak rates at the reference (4 layers)."""
+MUON_RATE, BESIDE_MUON_RATE, ADAM_RATE = 0.007, 0.012, 3e-3
+"""The best peak rates at the reference (4 layers): of Muon, of AdamW for what Muon leaves, of AdamW for everything."""
 DECAY_MEMORY = 0.06
 """Share of the run over which decayed weights remember their updates."""
 

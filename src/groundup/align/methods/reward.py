@@ -50,7 +50,7 @@ class Reward(Method):
     makes: ClassVar[Literal["policy", "reward"]] = "reward"
 
     optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(
-        lr=0.005, adam_lr=1e-3, iterations=3
+        lr=0.005, adam_lr=1e-3, adam_beta1=0.9, iterations=3
     )
     batch_rows: int = Field(default=4, ge=1, description="rows of a step; a row is the model's context")
     epochs: float = Field(default=1.0, gt=0, description="how often every pair is seen, at most")

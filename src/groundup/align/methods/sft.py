@@ -45,7 +45,9 @@ class Sft(Method):
     needs: ClassVar[tuple[str, ...]] = ("start",)
     makes: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(lr=0.005, adam_lr=2e-3)
+    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(
+        lr=0.005, adam_lr=2e-3, adam_beta1=0.9
+    )
     batch_rows: int = Field(default=8, ge=1, description="rows of a step; a row is the model's context")
     epochs: float = Field(default=3.0, gt=0, description="how often every conversation is seen, at most")
     max_tokens: int = Field(default=600_000, ge=1, description="tokens trained on, padding included, at most")

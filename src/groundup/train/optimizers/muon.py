@@ -20,7 +20,7 @@ from groundup.train.optimizers._orthogonal import polar_express
 class Muon(Optimizer):
     """Muon for hidden matrices, AdamW for embedding, head, norms and scores."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     lr: float = Field(
         default=0.0,
@@ -47,13 +47,13 @@ class Muon(Optimizer):
     scalar: float = Field(
         default=1.0, ge=0, description="rate of norms and scalars, as a multiple of adam_lr"
     )
-    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta1: float = Field(default=0.8, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
 
     def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "Muon":
         """With the rules for rates and decay applied."""
         factor = scaling.rate_factor(d_model, batch_tokens, tokens or REFERENCE_TOKENS)
-        lr, adam_lr = self.lr or scaling.MUON_RATE * factor, self.adam_lr or 2 * scaling.ADAM_RATE * factor
+        lr, adam_lr = self.lr or scaling.MUON_RATE * factor, self.adam_lr or scaling.BESIDE_MUON_RATE * factor
         decay = decay_of(self.weight_decay, lr, batch_tokens, tokens)
         return self.model_copy(update={"lr": lr, "adam_lr": adam_lr, "weight_decay": decay})
 
