@@ -19,7 +19,7 @@ validating and saving aren't counted.
 4. Each choice of ours is taken back alone, and each fast switch put on alone, in shorter runs of the same number of
    tokens (--ablation-minutes), with --seeds seeds, which decide both the weights at the start and the order of the
    rows: the difference in bits per byte (mean and 95 % interval of the paired differences, Student's t), and how much
-   longer a step takes, in runs of --trial-steps.
+   longer a step takes, in runs of --trial-steps. With --adamw-rate, the rate of "AdamW, not Muon", nothing else runs.
 
 Run it alone on the machine. It takes hours; stopped and started again it goes on where it was.
 """
@@ -86,8 +86,8 @@ def main() -> None:
     runs = Runs(arguments.folder, arguments.data, arguments.vocab, arguments.seq_len, arguments.threads)
     base = _base(arguments)
     report: dict[str, Any] = {"arguments": {key: str(value) for key, value in vars(arguments).items()}}
-    rates = []
-    for name in arguments.profiles:
+    rates = [arguments.adamw_rate] if arguments.adamw_rate else []
+    for name in () if rates else arguments.profiles:
         report[name] = _against_baseline(runs, base, name, arguments)
         rates.append(report[name]["rate"])
         _write(arguments.folder, report)
@@ -194,7 +194,8 @@ def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namesp
     ours = [runs(recipe(profile, base, seed)) for seed in seeds]
     mean, half = interval([run.bits_per_byte for run in ours])
     found: dict[str, Any] = {"tokens": tokens, "ours": [asdict(run) for run in ours]}
-    for title, changes in (("One choice taken back", ABLATIONS), ("One switch put on", SWITCHES)):
+    tables = {"ablations": ("One choice taken back", ABLATIONS), "switches": ("One switch put on", SWITCHES)}
+    for title, changes in (tables[name] for name in arguments.tables):
         rows = [[f"{arguments.profiles[0]} (bits per byte)", f"{mean:.4f}", f"{half:.4f}", "1.00"]]
         for name, change in changes.items():
             if change.get("optimizer", {}).get("use") == "adamw":
@@ -245,6 +246,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--factors", nargs="+", type=float, default=[1.5, 2, 2.5, 3])
     parser.add_argument("--seeds", type=int, default=3, help="of the ablations; 0 = no ablations")
     parser.add_argument("--ablation-minutes", type=float, default=2)
+    tables = ["ablations", "switches"]
+    parser.add_argument("--tables", nargs="+", default=tables, choices=tables)
+    parser.add_argument(
+        "--adamw-rate", type=float, default=0, help="of the ablation; given, only ablations run"
+    )
     parser.add_argument("--trial-steps", type=int, default=40, help="of the run that measures the speed")
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)

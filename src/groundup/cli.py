@@ -3,8 +3,10 @@
 A command's code is imported when it is called, so that `--help` doesn't wait for torch.
 """
 
+import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -61,12 +63,21 @@ def run(
     quiet: say nothing but errors
     """
     from groundup.core.progress import Reporter
+    from groundup.parallel.cluster import Cluster, found
+    from groundup.parallel.stages import run_stage
     from groundup.run import execute
 
     overrides = [*set, f'site.ray = "{ray}"'] if ray else set
     plan = _plan(blueprint, data, overrides, name)
-    made = execute(plan, _store(workspace), Reporter(quiet), until)
-    print(made)
+    place = found(os.environ)
+    if place is None:
+        print(execute(plan, _store(workspace), Reporter(quiet), until))
+        return
+    with Cluster(place, plan.site.rank_timeout) as cluster:
+        if not cluster.leads:
+            cluster.follow()
+            return
+        print(execute(plan, _store(workspace), Reporter(quiet), until, partial(run_stage, cluster=cluster)))
 
 
 @app.command

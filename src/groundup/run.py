@@ -12,19 +12,24 @@ from pathlib import Path
 from groundup.core.durable import write_text
 from groundup.core.errors import BlueprintError, StoreError
 from groundup.core.progress import Reporter
-from groundup.core.stage import Builder, Reached, StageReport
+from groundup.core.stage import Builder, Reached, Runner, StageReport
 from groundup.core.store import Artifact, Store
+from groundup.parallel.stages import run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
 
 
-def execute(plan: Blueprint, store: Store, reporter: Reporter, until: str = "") -> Path:
+def execute(
+    plan: Blueprint, store: Store, reporter: Reporter, until: str = "", runner: Runner = run_stage
+) -> Path:
     """Build whatever isn't fresh, to the end or up to a stage. Returns the path of the book, or of that stage.
+
+    runner: how stages are called; by default in as many ranks as the site has.
 
     Raises BlueprintError if there is no stage `until`.
     """
     started = time.monotonic()
     builder = _builder(plan, store, reporter, build=True)
-    builder.until = until
+    builder.until, builder.runner = until, runner
     if until and until not in plan.labels():
         raise BlueprintError(
             f"--until {until}: there is no such stage. This run has: {', '.join(plan.labels())}"

@@ -16,6 +16,7 @@ from torch import nn
 
 from groundup.core import durable
 from groundup.core.errors import GroundupError
+from groundup.parallel.world import World
 from groundup.train import saver as saving
 from groundup.train.checkpoints import (
     Conditions,
@@ -109,7 +110,8 @@ def test_a_flipped_bit_anywhere_is_found_and_the_state_before_is_taken(tmp_path:
             data[at] ^= 1 << chance.randrange(8)
             (folder / newest.name / name).write_bytes(data)
             again = Training()
-            assert again.load(folder) == ["resume state step-000000003 is damaged, trying the one before"]
+            (said,) = again.load(folder)
+            assert said.startswith("resume state step-000000003 is damaged, trying the one before: ")
             assert again.progress.step == 2 and same(again.tensors(), two.tensors()), (name, at)
             shutil.rmtree(folder)
             tried += 1
@@ -225,7 +227,7 @@ class SlowDisk:
         self.begun: list[int] = []
         self.done: list[int] = []
 
-    def __call__(self, folder: Path, state: Snapshot) -> None:
+    def __call__(self, folder: Path, state: Snapshot, world: World) -> None:
         self.begun.append(state.step)
         assert self.go.wait(10)
         if self.error is not None:
@@ -295,7 +297,7 @@ def test_states_are_as_far_apart_as_their_cost_asks_for_and_never_farther_than_a
 def test_the_cost_is_measured(
     writing_costs: bool, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(saving, "write_state", lambda folder, state: time.sleep(0.1))
+    monkeypatch.setattr(saving, "write_state", lambda folder, state, world: time.sleep(0.1))
     monkeypatch.setattr(saving, "LEAST_SECONDS", 0.0)
     with Saver(tmp_path, 1e6, writing_costs) as saver:
         saver.save(lambda: taken(1))

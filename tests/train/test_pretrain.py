@@ -18,6 +18,7 @@ from groundup.core.metrics import read_metrics
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.world import ALONE
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
@@ -66,7 +67,7 @@ def step_batches(rows: np.ndarray, words: Tokenizer, micro_rows: int, folder: Pa
     np.save(folder / "rows.npy", rows)
     plan = stage._Plan(SEQ_LEN, len(rows), micro_rows, steps=1, warmup_steps=0)
     in_order = np.arange(len(rows))
-    return stage._batches(plan, Rows(folder / "rows.npy"), lambda step: in_order, words)(0)
+    return stage._batches(plan, Rows(folder / "rows.npy"), lambda step: in_order, words, ALONE)(0)
 
 
 def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[str, Tensor]]:

@@ -218,7 +218,7 @@ def test_memory_is_what_the_process_holds() -> None:
     with mmap.mmap(-1, 200_000_000) as held:  # from the system: torch may have freed memory left to take
         held.write(bytes(200_000_000))
         watch.before_step(2)
-        assert float(watch.after_step(2)["memory_gb"]) - float(before) == pytest.approx(0.2, abs=0.05)
+        assert float(watch.after_step(2)["memory_gb"]) - float(before) == pytest.approx(0.2, abs=0.1)
 
 
 @pytest.mark.gpu

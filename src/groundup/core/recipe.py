@@ -30,6 +30,30 @@ class Recipe(BaseModel):
         return refuse_unknown_keys(cls, value)
 
 
+class Layout(BaseModel):
+    """How ranks share a model. Their number is the product of all axes; `shard` takes what the others leave."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        return refuse_unknown_keys(cls, value)
+
+    replicate: int = Field(
+        default=1,
+        ge=1,
+        description="groups of ranks that each hold the whole model, sharded inside the group",
+    )
+    tensor: int = Field(
+        default=1, ge=1, description="ranks that share every matrix and compute the same rows together"
+    )
+    expert: int = Field(
+        default=1, ge=1, description="ranks, of those that shard, that hold different experts"
+    )
+    context: int = Field(default=1, ge=1, description="ranks that share the positions of long rows")
+
+
 class Site(BaseModel):
     """Where and how the work runs. Never part of an artifact's identity."""
 
@@ -45,6 +69,15 @@ class Site(BaseModel):
     workers: int = Field(default=0, ge=0, description="processes that read and curate; 0 = one per core")
     ray: str = Field(
         default="", description="address of a Ray cluster that reads and curates (`host:port`, `auto`)"
+    )
+    ranks: int = Field(
+        default=0,
+        ge=0,
+        description="processes that train one model together on this machine; 0 = one per GPU, or one on a CPU",
+    )
+    layout: Layout = Field(default_factory=Layout)
+    rank_timeout: float = Field(
+        default=300.0, gt=0, description="seconds a rank may stand still before all are started again"
     )
     compile: Literal["auto", "on", "off"] = "auto"
     micro_batch: int = Field(default=0, ge=0, description="rows per micro-batch; 0 = chosen")

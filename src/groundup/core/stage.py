@@ -29,6 +29,8 @@ from groundup.core.trackers import Background, Run, open_trackers, require
 METRICS = "metrics.jsonl"
 Metrics = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Metrics])
+Runner = Callable[[Callable[..., Metrics], Recipe, Site, "Work", dict[str, Artifact]], Metrics]
+"""Calls a stage function with its recipe, site, work and inputs, here or in other processes."""
 
 __all__ = ["Artifact", "Builder", "Metrics", "StageReport", "Work", "stage"]
 
@@ -37,18 +39,21 @@ def stage(
     version: int,
     outside: Callable[[Any], Any] | None = None,
     name: Callable[[Any], str] | None = None,
+    ranks: bool = False,
 ) -> Callable[[F], F]:
     """Mark a function as a stage.
 
     version: raised by hand when the function's meaning changes.
     outside: recipe -> digest (plain JSON) of what the stage reads from outside the store.
     name: recipe -> the stage's name, where it isn't the function's.
+    ranks: several processes may call the function at once, as ranks that work together.
     """
 
     def mark(function: F) -> F:
         function.stage_version = version  # type: ignore[attr-defined]
         function.stage_outside = outside  # type: ignore[attr-defined]
         function.stage_name = name or (lambda recipe: function.__name__)  # type: ignore[attr-defined]
+        function.stage_ranks = ranks  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -58,16 +63,28 @@ class Work:
     """What a stage writes into. Kept after a crash, so a stage looks in it for what to resume from."""
 
     def __init__(
-        self, path: Path, reporter: Reporter, trackers: Callable[[], Sequence[Background]] = tuple
+        self,
+        path: Path,
+        reporter: Reporter,
+        trackers: Callable[[], Sequence[Background]] = tuple,
+        keeps_log: bool = True,
     ) -> None:
-        """`trackers` opens them; called when the first line is logged, since most stages log none."""
+        """`trackers` opens them; called when the first line is logged, since most stages log none.
+
+        keeps_log: False for all but one of the ranks that share a work.
+        """
         path.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.path, self.keeps_log = path, keeps_log
         self.temporary = path / "resume"
         self.temporary.mkdir(exist_ok=True)
         self._reporter = reporter
         self._open_trackers = trackers
         self._log: MetricsLog | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody watches."""
+        return self._reporter.console.quiet
 
     def file(self, name: str) -> Path:
         """Where to write the file `name`; its folder exists."""
@@ -101,11 +118,13 @@ class Work:
 
     def log(self, **values: Any) -> None:
         """Append a line to `metrics.jsonl`."""
-        self._reporter.show(self._metrics().log(**values))
+        if self.keeps_log:
+            self._reporter.show(self._metrics().log(**values))
 
     def rewind_log(self, step: int) -> None:
         """Drop lines after `step`, which a resumed stage will write again."""
-        self._metrics().rewind(step)
+        if self.keeps_log:
+            self._metrics().rewind(step)
 
     def close_log(self) -> None:
         """Let the trackers write what is left."""
@@ -126,6 +145,12 @@ class Work:
         return self._log
 
 
+def work(part: Path, reporter: Reporter, site: Site, keeps_log: bool = True) -> Work:
+    """What the artifact that is being made in `part` (<workspace>/artifacts/<name>.part) is written into."""
+    run = Run(part.stem, part.parent.parent / "trackers")
+    return Work(part, reporter, lambda: open_trackers(site.trackers, run, reporter.say), keeps_log)
+
+
 @dataclass(frozen=True)
 class StageReport:
     """What a builder found: `state` is ready, built, or to build; `why` says what differs."""
@@ -134,6 +159,13 @@ class StageReport:
     artifact: Artifact
     state: Literal["ready", "built", "to build"]
     why: str = ""
+
+
+def call(
+    function: Callable[..., Metrics], recipe: Recipe, site: Site, out: Work, inputs: dict[str, Artifact]
+) -> Metrics:
+    """The plain runner: a call in this process."""
+    return function(recipe, site, out, **inputs)
 
 
 class Reached(Exception):
@@ -152,6 +184,8 @@ class Builder:
     """The artifacts of the last complete run, to say what differs from them."""
     until: str = ""
     """The label after which to stop; "" = build everything."""
+    runner: Runner = call
+    """How a stage function is called."""
     total: int = 0
     """How many stages there will be, for the count in front of each line; 0 = unknown."""
     reports: list[StageReport] = field(default_factory=list)
@@ -197,13 +231,11 @@ class Builder:
              artifact: Artifact, manifest: dict[str, Any]) -> None:  # fmt: skip
         part = artifact.path.with_name(artifact.path.name + ".part")
         (part / MANIFEST).unlink(missing_ok=True)
-        run = Run(artifact.path.name, self.store.root / "trackers")
-        names, say = self.site.trackers, self.reporter.say
-        require(names)
-        out = Work(part, self.reporter, lambda: open_trackers(names, run, say))
+        require(self.site.trackers)
+        out = work(part, self.reporter, self.site)
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         try:
-            metrics = function(recipe, self.site, out, **inputs)
+            metrics = self.runner(function, recipe, self.site, out, inputs)
         finally:
             out.close_log()
         out.close()

@@ -30,13 +30,19 @@ NAMED = 4
 Model = TypeVar("Model", Decoder, ScalarModel)
 
 
-def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer | None = None) -> None:
+def save_model(
+    folder: Path,
+    model: Decoder | ScalarModel,
+    tokenizer: Tokenizer | None = None,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write weights and config.json and, with a tokenizer, everything a runtime needs to talk to the model.
 
+    weights: the model's state dict, where it isn't `model.state_dict()`, as with sharded parameters.
     The bytes depend on the weights and the config alone.
     """
     # One write through our durable path: safetensors' own file writer leaves mode 0600.
-    tensors = model.state_dict()
+    tensors = model.state_dict() if weights is None else weights
     if isinstance(model, Decoder):
         tensors = published_tensors(model.config, tensors)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -7,7 +7,9 @@ The shape of Qwen3 (https://arxiv.org/abs/2505.09388), Llama (https://arxiv.org/
 or GPT-2, as its config says. Parameters have the names under which transformers publishes Llama and Qwen3.
 """
 
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +20,12 @@ from groundup.core.rng import seed_of
 from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_positions
 from groundup.model.config import DecoderConfig
 from groundup.model.layers import Layer, Linear, norm
-from groundup.model.losses import softcap
+from groundup.model.losses import cross_entropy, softcap
 from groundup.model.moe import Routing, count_tokens, row_balance, sparse_layers
 from groundup.model.rotary import Turn, angles
+
+LookUp = Callable[[Tensor, Tensor], Tensor]
+"""(ids [batch, time], vectors [vocab, width]) -> vectors [batch, time, width]"""
 
 
 class Trunk(nn.Module):
@@ -44,13 +49,18 @@ class Trunk(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A language model. `compute_dtype` and the attention kernel are set from outside; parameters stay fp32."""
+    """A language model. `compute_dtype` and the attention kernel are set from outside; parameters stay fp32.
+
+    `look_up` and `cross_entropy` may be replaced from outside by what gives the same in another way.
+    """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.compute_dtype = torch.float32
         self.kernel = FUSED
+        self.look_up: LookUp = F.embedding
+        self.cross_entropy = cross_entropy
         self._routed: tuple[list[Routing], Tensor] | None = None
         self.model = Trunk(config)
         if not config.tie_embeddings:
@@ -64,18 +74,19 @@ class Decoder(nn.Module):
         log(vocab_size). Norms start at one, biases and the gates of value embeddings at zero.
         """
         for name, parameter in self.named_parameters():
-            if parameter.dim() < 2:
-                ones = name.endswith(("norm.weight", "residual_scalar"))
-                nn.init.constant_(parameter, 1.0 if ones else 0.0)
-                continue
-            std = 0.02 if "embed" in name or "lm_head" in name else parameter.shape[-1] ** -0.5
-            if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
-                std = 0.0 if self.config.zero_init else std / (2 * self.config.n_layers) ** 0.5
-            if "value_gate" in name:
-                std = 0.0
-            generator = torch.Generator().manual_seed(seed_of(seed, "init", name))
-            noise = torch.randn(parameter.shape, generator=generator) * std
-            parameter.data.copy_(noise)
+            parameter.data.copy_(self.first_weight(name, parameter.shape, seed))
+
+    def first_weight(self, name: str, shape: torch.Size, seed: int) -> Float[Tensor, "*shape"]:
+        """What `init_weights` fills the parameter `name` with, on the CPU."""
+        if len(shape) < 2:
+            return torch.full(shape, 1.0 if name.endswith(("norm.weight", "residual_scalar")) else 0.0)
+        std = 0.02 if "embed" in name or "lm_head" in name else shape[-1] ** -0.5
+        if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
+            std = 0.0 if self.config.zero_init else std / (2 * self.config.n_layers) ** 0.5
+        if "value_gate" in name:
+            std = 0.0
+        generator = torch.Generator().manual_seed(seed_of(seed, "init", name))
+        return torch.randn(shape, generator=generator) * std
 
     @property
     def head_weight(self) -> Float[Tensor, "vocab width"]:
@@ -98,6 +109,7 @@ class Decoder(nn.Module):
         """The last norm's output, in the compute dtype.
 
         segments: document of each position (see `document_mask`); None = the whole row is one document.
+            Its rows may be longer than those of `ids`, which then are the ones at `positions`.
         cache: earlier keys and values; it then says who sees whom, and `positions` must be given.
         positions: default 0, 1, 2, ...; rotary ones run on across documents, since only distances matter to
             them, learned ones begin anew in each.
@@ -116,16 +128,21 @@ class Decoder(nn.Module):
         seen = {w: self.kernel.see(segments, w) for w in set(turns)} if segments is not None else {}
         x, routings = first, []
         trains = torch.is_grad_enabled() and cache is None
-        for index, layer in enumerate(self.model.layers):
+        for index, layer in enumerate(cast(Iterable[Layer], self.model.layers)):
             window = self.config.window(index)
             remember = None if cache is None else partial(cache.update, index)
             arguments = (turns[window], seen.get(window), remember, first, self._token_values(index, ids))
             # What is compiled is compiled for one shape: only training, which has one shape, goes through it.
-            x, routing = layer(x, *arguments) if trains else layer.forward(x, *arguments)
+            x, routing = layer(x, *arguments) if trains else layer.plainly(x, *arguments)
             routings += [] if routing is None else [routing]
         if trains and routings:
             assert segments is not None
-            self._note(routings, segments >= 0)
+            own = (
+                segments
+                if segments.shape == ids.shape
+                else segments.gather(1, positions.expand(len(ids), -1))
+            )
+            self._note(routings, own >= 0)
         return self.model.norm(x) if trains else self.model.norm.forward(x)  # type: ignore[no-any-return]
 
     def _positions(self, segments: Int[Tensor, "batch time"]) -> Int[Tensor, "rows time"]:
@@ -156,7 +173,7 @@ class Decoder(nn.Module):
         return moe.balance_rate * (rows * row_weights).sum()
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
-        x = F.embedding(ids, self.model.embed_tokens.weight)
+        x = self.look_up(ids, self.model.embed_tokens.weight)
         if self.config.positions == "learned":
             x = x + F.embedding(positions, self.model.embed_positions.weight)
         return x.to(self.compute_dtype)

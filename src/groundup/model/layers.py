@@ -209,6 +209,10 @@ class Layer(nn.Module):
         fed, routing = self._fed(x)
         return x + self.post_feedforward_layernorm(fed), routing
 
+    def plainly(self, *arguments: Any) -> tuple[Float[Tensor, "batch time width"], Routing | None]:
+        """`forward`, not compiled."""
+        return self.forward(*arguments)
+
     def _fed(
         self, x: Float[Tensor, "batch time width"]
     ) -> tuple[Float[Tensor, "batch time width"], Routing | None]:

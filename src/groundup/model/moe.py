@@ -77,11 +77,18 @@ class Experts(nn.Module):
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         ends = count_tokens(flat, len(self.down_proj)).cumsum(dim=0, dtype=torch.int32)
         rows: Tensor = _Sort.apply(x, order, back, per_token)  # type: ignore[no-untyped-call]
-        gate, up = grouped_product(rows, self.gate_up_proj.to(x.dtype), ends).chunk(2, dim=-1)
-        out = grouped_product(F.silu(gate) * up, self.down_proj.to(x.dtype), ends)
+        out = self.compute(rows, self.gate_up_proj, self.down_proj, ends)
         out = _Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
         weighted: Tensor = out.view(*chosen.shape, -1) * weights[..., None].to(out.dtype)
         return weighted.sum(dim=1)
+
+    @staticmethod
+    def compute(
+        rows: Float[Tensor, "rows width"], gate_up: Tensor, down: Tensor, ends: Int[Tensor, " experts"]
+    ) -> Float[Tensor, "rows width"]:
+        """Every expert's rows through that expert; expert e has rows ends[e-1]:ends[e]."""
+        gate, up = grouped_product(rows, gate_up.to(rows.dtype), ends).chunk(2, dim=-1)
+        return grouped_product(F.silu(gate) * up, down.to(rows.dtype), ends)
 
 
 class _Sort(torch.autograd.Function):

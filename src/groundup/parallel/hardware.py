@@ -168,7 +168,8 @@ def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
     kernels serve all of them and compiling takes as long as for one layer; beside them the last norm is. Only
     training steps run compiled; see `Decoder.hidden`.
     """
-    model.to(hardware.device)
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        model.to(hardware.device)
     model.compute_dtype = hardware.dtype
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     if hardware.fp8:

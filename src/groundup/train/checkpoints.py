@@ -28,6 +28,9 @@ from groundup.core.durable import (
     publish_folder,
     sha256_file,
 )
+from groundup.parallel.checkpoint import load_sharded, save_sharded
+from groundup.parallel.shard import as_share_of, local
+from groundup.parallel.world import ALONE, World
 from groundup.train.guard import Guard
 
 KEPT = 2
@@ -61,7 +64,7 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes of its tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        return sum(local(tensor).numel() * tensor.element_size() for tensor in self.tensors.values())
 
 
 def conditions(device: torch.device) -> Conditions:
@@ -85,7 +88,7 @@ def snapshot(
 ) -> Snapshot:
     """Copy everything of this step to the CPU."""
     weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    learnt, numbers = optimizer_state(optimizer)
+    learnt, numbers = optimizer_state(model, optimizer)
     tensors = weights | {f"optimizer.{name}": tensor for name, tensor in learnt.items()}
     copies = {name: _copy(tensor) for name, tensor in tensors.items()}
     counters = {
@@ -97,24 +100,29 @@ def snapshot(
     return Snapshot(progress.step, copies, counters)
 
 
-def write_state(folder: Path, state: Snapshot) -> None:
-    """Keep `state` in `folder`, then delete all but the newest ones.
+def write_state(folder: Path, state: Snapshot, world: World = ALONE) -> None:
+    """Keep `state` in `folder`, then delete all but the newest ones; with several ranks, all of them call this.
 
     Raises GroundupError when the disk is full or fails; what lay in the folder is as it was then.
     """
     final = folder / f"step-{state.step:09d}"
-    part = part_name(final)
+    part = world.told_by_leader(lambda: part_name(final))
     with disk_errors_in_words(f"the training state of step {state.step}", folder, state.size):
         try:
-            part.mkdir(parents=True)
-            _save_tensors(state.tensors, part / TENSORS)
-            (part / COUNTERS).write_text(json.dumps(state.counters), encoding="utf-8")
-            (part / MANIFEST).write_bytes(_manifest(part))
-            publish_folder(part, final)
+            if world.leads:
+                part.mkdir(parents=True, exist_ok=True)
+            if world.mesh is None:
+                _save_tensors(state.tensors, part / TENSORS)
+            else:
+                save_sharded(state.tensors, part, world)
+            if world.leads:
+                (part / COUNTERS).write_text(json.dumps(state.counters), encoding="utf-8")
+                (part / MANIFEST).write_bytes(_manifest(part))
+                publish_folder(part, final)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    for old in _states(folder)[KEPT:]:
+    for old in _states(folder)[KEPT:] if world.leads else ():
         _discard(old)
 
 
@@ -124,49 +132,75 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     now: Conditions,
     say: Callable[[str], None],
+    world: World = ALONE,
 ) -> tuple[Progress, Guard]:
     """Fill `model` and `optimizer` from the newest undamaged state; fresh counters where there is none.
 
-    Says which states are damaged, and where the state was made under other conditions than `now`.
+    A state may be of any number of ranks. Says which states are damaged, and where the state was made under other
+    conditions than `now`.
     """
+    state = world.told_by_leader(lambda: _newest(folder, say))
+    if state is None:
+        return Progress(), Guard()
+    counters = json.loads((state / COUNTERS).read_text(encoding="utf-8"))
+    if world.mesh is None and (state / TENSORS).exists():
+        tensors = load_file(state / TENSORS)
+    else:
+        named = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        learnt = {f"optimizer.{name}.": parameter for name, parameter in model.named_parameters()}
+        tensors = load_sharded(state, named, learnt, world)
+    _fill(model, optimizer, tensors, counters["optimizer"])
+    _say_what_differs(counters["conditions"], now, say)
+    return Progress(**counters["progress"]), Guard(**counters["guard"])
+
+
+def _newest(folder: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest undamaged state; what was left half-done or is damaged is gone then."""
     for left in (*folder.glob("step-*.part"), *folder.glob("step-*.old")):
         shutil.rmtree(left, ignore_errors=True)
     for state in _states(folder):
-        if _damaged(state):
-            say(f"resume state {state.name} is damaged, trying the one before")
-            _discard(state)
-            continue
-        counters = json.loads((state / COUNTERS).read_text(encoding="utf-8"))
-        _fill(model, optimizer, load_file(state / TENSORS), counters["optimizer"])
-        _say_what_differs(counters["conditions"], now, say)
-        return Progress(**counters["progress"]), Guard(**counters["guard"])
-    return Progress(), Guard()
+        problem = _damage(state)
+        if problem is None:
+            return state
+        say(f"resume state {state.name} is damaged, trying the one before: {problem}")
+        _discard(state)
+    return None
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What an optimizer has learnt: tensors, and plain numbers, by "<parameter's index>.<name>"."""
+def optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What an optimizer of `model` has learnt: tensors, and plain numbers, by "<parameter>.<name>"."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
             kind = tensors if isinstance(value, Tensor) else numbers
-            kind[f"{index}.{name}"] = value
+            kind[f"{names[parameter]}.{key}"] = value
     return tensors, numbers
 
 
 def fill_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    numbers: dict[str, Any],
 ) -> None:
     """The inverse of `optimizer_state`. Rates and groups stay: they come from the recipe, not from the state."""
     state: dict[int, dict[str, Any]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    index = {parameter: number for number, parameter in enumerate(parameters)}
+    named = dict(model.named_parameters())
     for name, value in (tensors | numbers).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
+        about, _, key = name.rpartition(".")
+        state.setdefault(index[named[about]], {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _copy(tensor: Tensor) -> Tensor:
-    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+    mine = local(tensor.detach())
+    return as_share_of(tensor, torch.empty(mine.shape, dtype=mine.dtype).copy_(mine))
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -185,11 +219,19 @@ def _manifest(state: Path) -> bytes:
     return (json.dumps({path.name: sha256_file(path) for path in files}, indent=1) + "\n").encode()
 
 
-def _damaged(state: Path) -> bool:
+def _damage(state: Path) -> str | None:
+    """Which file of a state isn't as it was written; None where all are."""
     try:
-        return (state / MANIFEST).read_bytes() != _manifest(state)
-    except OSError:
-        return True
+        said, found = (state / MANIFEST).read_bytes(), _manifest(state)
+        if said == found:
+            return None
+        before, now = json.loads(said), json.loads(found)
+        differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    except (OSError, ValueError, AttributeError):
+        return f"{MANIFEST} is missing or unreadable"
+    if not differing:
+        return f"{MANIFEST} is not as it was written"
+    return f"{differing[0]} " + ("does not match its checksum" if differing[0] in now else "is missing")
 
 
 def _states(folder: Path) -> list[Path]:
@@ -214,7 +256,7 @@ def _fill(
         kind, _, rest = name.partition(".")
         parts[kind][rest] = tensor
     model.load_state_dict(parts["model"])
-    fill_optimizer(optimizer, parts["optimizer"], numbers)
+    fill_optimizer(model, optimizer, parts["optimizer"], numbers)
 
 
 def _say_what_differs(before: Conditions, now: Conditions, say: Callable[[str], None]) -> None:

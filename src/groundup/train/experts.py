@@ -7,7 +7,8 @@ out: their biases moved (where the config balances by them); `expert_load` for t
 from torch import nn
 
 from groundup.model.config import DecoderConfig
-from groundup.model.moe import largest_load, reset_load, update_biases
+from groundup.model.moe import largest_load, reset_load, sparse_layers, update_biases
+from groundup.parallel.world import ALONE, World
 from groundup.train.watch import Values, Watch
 
 
@@ -17,9 +18,11 @@ class ExpertWatch:
     expert_load: the busiest expert's tokens over the mean, in the worst layer; 1 = perfectly even.
     """
 
-    def __init__(self, model: nn.Module, config: DecoderConfig, other: Watch | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, config: DecoderConfig, other: Watch | None = None, world: World = ALONE
+    ) -> None:
         assert config.moe is not None
-        self._model, self._moe, self._other = model, config.moe, other
+        self._model, self._moe, self._other, self._world = model, config.moe, other, world
 
     def before_step(self, step: int) -> None:
         """Passes on."""
@@ -28,6 +31,8 @@ class ExpertWatch:
 
     def after_step(self, step: int) -> Values:
         """Move the biases, count anew."""
+        for layer in sparse_layers(self._model):
+            self._world.sum(layer.load)
         values: Values = {"expert_load": largest_load(self._model)}
         if self._moe.balance == "bias":
             update_biases(self._model, self._moe.balance_rate)

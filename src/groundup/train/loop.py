@@ -8,6 +8,7 @@ weights, optimizer state, counters and what the guard remembers, which are saved
 `batches` and `loss`, as a function of the seed and the step.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from groundup.core.errors import TrainingError
 from groundup.core.metrics import MetricsLog
 from groundup.core.recipe import Site
 from groundup.core.stage import Work
+from groundup.parallel.world import ALONE, World, alive
 from groundup.train.checkpoints import Conditions, Progress, Snapshot, conditions, load_state, snapshot
 from groundup.train.guard import IN_A_ROW, Guard
 from groundup.train.prefetch import Batches, prefetched
@@ -80,6 +82,7 @@ def train(
     spikes: bool = False,
     name_batch: Callable[[int], list[str]] | None = None,
     made_under: Mapping[str, Any] | None = None,
+    world: World = ALONE,
 ) -> TrainResult:
     """Take `steps` optimizer steps, or continue where an interrupted run of the same work stopped.
 
@@ -94,6 +97,7 @@ def train(
     spikes: also mistrust a loss or gradient norm far above the recent ones (see `guard.py`).
     name_batch: step -> ids of the documents in its batches, for whoever looks for what broke it.
     made_under: what the result's bits depend on beside the recipe, e.g. precision; noted in every state.
+    world: the ranks that train the model together. `batches` gives each its own rows, `loss` its share of the loss.
 
     A faulty step is computed once more. If it is right then, it is taken and counted as transient; else it is
     skipped, counted and logged with its documents. Three skipped in a row: the model goes back to the last saved
@@ -101,9 +105,9 @@ def train(
     step, then end the process as usual.
     """
     now = {**conditions(next(model.parameters()).device), **(made_under or {})}
-    progress, guard = load_state(out.temporary, model, optimizer, now, out.say)
+    progress, guard = load_state(out.temporary, model, optimizer, now, out.say, world)
     run = _Run(out, label, steps, progress, guard, tokens_per_step, name_batch)
-    stepper = Stepper(model, loss, optimizer, grad_clip, guard, spikes, watch)
+    stepper = Stepper(model, loss, optimizer, grad_clip, guard, spikes, watch, world)
     with disk_errors_in_words(label, out.path):
         run.begin()
         _take_steps(run, stepper, batches, schedule, probes, site, boundary, prefetch, now)
@@ -122,13 +126,8 @@ def _take_steps(
     now: Conditions,
 ) -> None:
     """All that are left, with states saved in between."""
-    model, optimizer, guard, out, progress = (
-        stepper.model,
-        stepper.optimizer,
-        run.guard,
-        run.out,
-        run.progress,
-    )
+    model, optimizer, world = stepper.model, stepper.optimizer, stepper.world
+    guard, out, progress = run.guard, run.out, run.progress
     device = next(model.parameters()).device
 
     def take_snapshot() -> Snapshot:
@@ -137,23 +136,25 @@ def _take_steps(
     with ExitStack() as stack:
         asked = stack.enter_context(signals())
         tracker = stack.enter_context(out.watch(run.label, run.steps, start=progress.step))
-        saver = stack.enter_context(Saver(out.temporary, site.checkpoint_seconds, device.type == "cpu"))
+        costs = device.type == "cpu"
+        saver = stack.enter_context(Saver(out.temporary, site.checkpoint_seconds, costs, world))
         ready = stack.enter_context(prefetched(batches, run.steps, device)) if prefetch else batches
         for outcome in run.steps_left(_taking(stepper, ready, schedule)):
             if guard.skipped_in_a_row == IN_A_ROW:
                 saver.wait()
-                back, _ = load_state(out.temporary, model, optimizer, now, out.say)
+                back, _ = load_state(out.temporary, model, optimizer, now, out.say, world)
                 raise TrainingError(run.why_it_stops(outcome, back.step))
             _measure(probes, progress, out)
             tracker.note(f"loss {outcome.values['loss']:.3f}")
             tracker.advance()
             # What is saved is good: where the last step was skipped, more may follow, and end here.
             good = guard.skipped_in_a_row == 0 and progress.step % boundary == 0
-            if progress.finished or (good and (saver.due() or asked)):
+            due, leaving = world.any(good and saver.due(), bool(asked))
+            if progress.finished or (good and (due or leaving)):
                 saver.save(take_snapshot)
-            if asked:
+            if leaving:
                 saver.wait()
-                leave(asked[0])
+                leave(asked[0] if asked else signal.SIGTERM)
         if progress.ended_early:
             saver.save(take_snapshot)
 
@@ -202,7 +203,8 @@ class _Run:
         """Cut the logs back to where the training continues."""
         step = self.progress.step
         self.out.rewind_log(step)
-        self._skipped_log.rewind(step)
+        if self.out.keeps_log:
+            self._skipped_log.rewind(step)
         if 0 < step < self.steps and not self.progress.finished:
             self.out.say(f"continuing {self.label} at step {step} of {self.steps}")
 
@@ -215,6 +217,7 @@ class _Run:
             if outcome is None:
                 progress.finished = progress.ended_early = True
                 return
+            alive(progress.step + 1)
             seconds = time.perf_counter() - began
             progress.seconds += seconds
             if progress.step > first:
@@ -265,7 +268,8 @@ class _Run:
             documents = self._documents(step - 1)
             self.out.log(step=step, **values, skipped=1, reason=outcome.fault, documents=documents)
             figures = {name: values[name] for name in ("loss", "grad_norm")}
-            self._skipped_log.log(step=step, reason=outcome.fault, **figures, documents=documents)
+            if self.out.keeps_log:
+                self._skipped_log.log(step=step, reason=outcome.fault, **figures, documents=documents)
             self.out.say(f"step {step} skipped: {outcome.fault}; its documents are in {SKIPPED}")
 
     def _documents(self, step: int) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from groundup.core.errors import DataError
+from groundup.core.errors import DataError, GroundupError
 from groundup.core.recipe import Recipe, Site
 from groundup.core.slot import Slot
 from groundup.core.stage import Artifact, Metrics, Work, stage
@@ -26,7 +26,7 @@ from groundup.model.checkpoint import read_config, save_model
 from groundup.model.config import DecoderConfig
 from groundup.model.counts import parameters, training_flops_per_token
 from groundup.model.decoder import Decoder
-from groundup.model.losses import Kernel, chunk_with_gradient, cross_entropy
+from groundup.model.losses import Kernel, chunk_with_gradient
 from groundup.parallel.hardware import (
     Hardware,
     Precision,
@@ -36,6 +36,9 @@ from groundup.parallel.hardware import (
     matmul_rate,
     rows_per_micro_batch,
 )
+from groundup.parallel.shard import whole_weights
+from groundup.parallel.spread import spread
+from groundup.parallel.world import World, here
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
@@ -45,7 +48,7 @@ from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.schedules import Kind, schedule_factor
 from groundup.train.start import resume_optimizer, save_stable, start_digest, start_model, start_optimizer
-from groundup.train.validate import TokenBatch, bits_per_byte, token_batch
+from groundup.train.validate import TokenBatch, bits_per_byte, own_positions, token_batch
 from groundup.train.watch import ModelWatch, Watch
 
 
@@ -136,7 +139,7 @@ def outside(recipe: Pretrain) -> dict[str, str] | None:
     return start_digest(Path(recipe.start)) if recipe.start else None
 
 
-@stage(version=2, outside=outside)
+@stage(version=2, outside=outside, ranks=True)
 def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenizer: Artifact) -> Metrics:
     """Train a decoder from noise, or go on from a checkpoint; see Pretrain for the choices."""
     recipe = recipe.model_copy(
@@ -145,28 +148,28 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = Rows(tokens.path / "train.npy"), Rows(tokens.path / "validation.npy")
     hardware = choose(site, recipe.precision)
-    model = _decoder(recipe, rows.width - 1, vocabulary, tokenizer.path)
+    world = here(site.layout, hardware.device)
+    model = _decoder(recipe, rows.width - 1, vocabulary, tokenizer.path, world)
     config = model.config
-    plan = _plan(recipe, site, rows, hardware, config)
+    plan = _plan(recipe, site, rows, hardware, config, world)
     fit(model, hardware)
+    spread(model, world, hardware, recipe.seed)
     size = parameters(config)
     out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
     out.say(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
     flops = training_flops_per_token(config, plan.seq_len)
-    rates = [matmul_rate(hardware)]
+    rates = [_rate(hardware, world)]
     part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     optimizer = part.build(model.named_parameters())
-    rows_read = resume_optimizer(Path(recipe.start), optimizer, part, out.say) if recipe.start else 0
+    rows_read = resume_optimizer(Path(recipe.start), model, optimizer, part, out.say) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
     result = train(
         model=model,
-        batches=_batches(plan, rows, rows_of, vocabulary),
+        batches=_batches(plan, rows, rows_of, vocabulary, world),
         loss=_loss(compiled(chunk_with_gradient, hardware)),
         optimizer=optimizer,
-        schedule=lambda step: schedule_factor(
-            recipe.schedule, step, plan.steps, plan.warmup_steps, recipe.final, recipe.decay
-        ),
+        schedule=_schedule(recipe, plan),
         steps=plan.steps,
         out=out,
         site=site,
@@ -174,47 +177,65 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
         tokens_per_step=plan.tokens_per_step,
         grad_clip=recipe.grad_clip,
         probes=[
-            Probe(recipe.validate_every, _probe(model, held_out, vocabulary, hardware, rates)),
-            *_keeping_stable(recipe, plan, out, model, vocabulary, optimizer, part, rows_read),
+            Probe(recipe.validate_every, _probe(model, held_out, vocabulary, hardware, rates, world)),
+            *_keeping_stable(recipe, plan, out, model, vocabulary, optimizer, part, rows_read, world),
         ],
         watch=_watch(
-            model, held_out if len(held_out) else rows, vocabulary, flops * plan.tokens_per_step, rates
+            model, held_out if len(held_out) else rows, vocabulary, flops * plan.tokens_per_step, rates, world
         ),
         prefetch=True,
         spikes=True,
         name_batch=_documents(rows_of, tokens.path / "train_spans.parquet"),
         made_under=hardware.decides_bits(),
+        world=world,
     )
-    rates.append(matmul_rate(hardware))
-    save_model(out.path, model, vocabulary)
+    rates.append(_rate(hardware, world))
+    _save(out, model, vocabulary, world)
     return {
         "parameters": size,
         "decoder": config.to_json(),
         "tokens": result.steps * plan.tokens_per_step,
-        "val_bpb": _score(model, held_out, vocabulary, recipe.validation_rows),
+        "val_bpb": _score(model, held_out, vocabulary, recipe.validation_rows, world),
         "compiled": hardware.can_compile,
         "precision": hardware.precision,
         "device": str(hardware.device),
     } | _speed(result, flops, sum(rates) / len(rates))
 
 
-def _decoder(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer, tokenizer: Path) -> Decoder:
+def _decoder(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer, tokenizer: Path, world: World) -> Decoder:
     if recipe.start:
         return start_model(Path(recipe.start), seq_len, tokenizer)
-    model = Decoder(recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len))
+    config = recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len)
+    if world.mesh is not None:
+        with torch.device("meta"):  # a rank may not have room for all of it; `shard` fills each one's share
+            return Decoder(config)
+    model = Decoder(config)
     model.init_weights(recipe.seed)
     return model
 
 
-def _plan(recipe: Pretrain, site: Site, rows: Rows, hardware: Hardware, config: DecoderConfig) -> _Plan:
+def _plan(
+    recipe: Pretrain, site: Site, rows: Rows, hardware: Hardware, config: DecoderConfig, world: World
+) -> _Plan:
     if len(rows) == 0:
         raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
     seq_len = rows.width - 1
     batch_rows = max(1, min(recipe.batch_tokens // seq_len, len(rows)))
-    micro_rows = rows_per_micro_batch(site, config, seq_len, batch_rows, hardware.device)
+    if batch_rows % world.readers:
+        raise GroundupError(
+            f"pretrain.batch_tokens = {recipe.batch_tokens} is {batch_rows} rows of {seq_len} tokens a step, which "
+            f"{world.readers} ranks can't share. Make it a multiple of {world.readers * seq_len}"
+        )
+    micro_rows = rows_per_micro_batch(site, config, seq_len, batch_rows // world.readers, hardware.device)
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))
+
+
+def _schedule(recipe: Pretrain, plan: _Plan) -> Callable[[int], float]:
+    return lambda step: schedule_factor(
+        recipe.schedule, step, plan.steps, plan.warmup_steps, recipe.final, recipe.decay
+    )
 
 
 def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callable[[int], np.ndarray]:
@@ -224,16 +245,17 @@ def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callab
 
 
 def _batches(
-    plan: _Plan, rows: Rows, rows_of: Callable[[int], np.ndarray], tokenizer: Tokenizer
+    plan: _Plan, rows: Rows, rows_of: Callable[[int], np.ndarray], tokenizer: Tokenizer, world: World
 ) -> Callable[[int], list[TokenBatch]]:
-    """step -> its micro-batches, their weights divided by the weight of the whole step."""
+    """step -> this rank's micro-batches, their weights divided by the weight of the whole step of all ranks."""
 
     def batches(step: int) -> list[TokenBatch]:
         whole = token_batch(rows[rows_of(step)], tokenizer)
         weights = whole.weights / whole.weights.sum().clamp(min=1)
         tensors = (whole.ids, whole.targets, whole.segments, weights)
-        parts = (torch.split(tensor, plan.micro_rows) for tensor in tensors)
-        return [TokenBatch(*part) for part in zip(*parts, strict=True)]
+        mine = world.share(len(weights))
+        parts = (torch.split(tensor[mine], plan.micro_rows) for tensor in tensors)
+        return [own_positions(TokenBatch(*part), world) for part in zip(*parts, strict=True)]
 
     return batches
 
@@ -250,7 +272,7 @@ def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[i
 
 def _keeping_stable(
     recipe: Pretrain, plan: _Plan, out: Work, model: Decoder, tokenizer: Tokenizer,
-    optimizer: torch.optim.Optimizer, part: Optimizer, rows_read: int,
+    optimizer: torch.optim.Optimizer, part: Optimizer, rows_read: int, world: World,
 ) -> list[Probe]:  # fmt: skip
     """With the schedule wsd: a probe that keeps the checkpoint from before the rate falls."""
     last = round(plan.steps * (1 - recipe.decay))
@@ -260,26 +282,26 @@ def _keeping_stable(
     def keep(step: int) -> dict[str, float]:
         if step == last:
             read = rows_read + last * plan.batch_rows
-            save_stable(out, model, tokenizer, optimizer, part, read)
+            save_stable(out, model, tokenizer, optimizer, part, read, world)
         return {}
 
     return [Probe(last, keep)]
 
 
 def _watch(
-    model: Decoder, rows: Rows, tokenizer: Tokenizer, flops_per_step: float, rates: list[float]
+    model: Decoder, rows: Rows, tokenizer: Tokenizer, flops_per_step: float, rates: list[float], world: World
 ) -> Watch:
     probe = token_batch(rows[:1], tokenizer, model.head_weight.device)
     watch = ModelWatch(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
-    return ExpertWatch(model, model.config, watch) if model.config.moe else watch
+    return ExpertWatch(model, model.config, watch, world) if model.config.moe else watch
 
 
 def _loss(kernel: Kernel) -> Callable[[Any, TokenBatch], tuple[Tensor, dict[str, Tensor | float]]]:
     def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        hidden = model.hidden(batch.ids, batch.segments).flatten(0, 1)
+        hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
         targets, weights = batch.targets.flatten(), batch.weights.flatten()
         cap = model.config.logit_softcap
-        value = cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0]
+        value = model.cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0]
         if model.config.moe is None or model.config.moe.balance != "loss":
             return value, {}
         balance = model.balance_loss(batch.weights.sum(dim=1))
@@ -289,20 +311,36 @@ def _loss(kernel: Kernel) -> Callable[[Any, TokenBatch], tuple[Tensor, dict[str,
 
 
 def _probe(
-    model: Decoder, held_out: Rows, tokenizer: Tokenizer, hardware: Hardware, rates: list[float]
+    model: Decoder,
+    held_out: Rows,
+    tokenizer: Tokenizer,
+    hardware: Hardware,
+    rates: list[float],
+    world: World,
 ) -> Callable[[int], dict[str, float]]:
     """Validation on a few rows; and the machine's rate again, which changes with who else works on it."""
 
     def probe(step: int) -> dict[str, float]:
-        rates.append(matmul_rate(hardware, seconds=0.2))
-        score = _score(model, held_out, tokenizer, 16)
+        rates.append(_rate(hardware, world, seconds=0.2))
+        score = _score(model, held_out, tokenizer, 16, world)
         return {} if score is None else {"val_bpb": score}
 
     return probe
 
 
-def _score(model: Decoder, held_out: Rows, tokenizer: Tokenizer, limit: int) -> float | None:
-    return bits_per_byte(model, held_out, tokenizer, limit) if len(held_out) else None
+def _save(out: Work, model: Decoder, vocabulary: Tokenizer, world: World) -> None:
+    weights = whole_weights(model, world)
+    if world.leads:
+        save_model(out.path, model, vocabulary, weights)
+
+
+def _rate(hardware: Hardware, world: World, seconds: float = 1.0) -> float:
+    """FLOP/s of all ranks together; all of them measure at once, as they train."""
+    return world.size * matmul_rate(hardware, seconds=seconds)
+
+
+def _score(model: Decoder, held_out: Rows, tokenizer: Tokenizer, limit: int, world: World) -> float | None:
+    return bits_per_byte(model, held_out, tokenizer, limit, world=world) if len(held_out) else None
 
 
 def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:

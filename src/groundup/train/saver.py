@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from groundup.parallel.world import ALONE, World
 from groundup.train.checkpoints import Snapshot, write_state
 
 SHARE = 0.03
@@ -29,7 +30,8 @@ class Saver:
     as on a CPU, or only the copying does.
     """
 
-    def __init__(self, folder: Path, most_seconds: float, writing_costs: bool) -> None:
+    def __init__(self, folder: Path, most_seconds: float, writing_costs: bool, world: World = ALONE) -> None:
+        self._world = world
         self._folder, self._most, self._writing_costs = folder, most_seconds, writing_costs
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -73,7 +75,7 @@ class Saver:
     def _write(self, taken: Snapshot, stalled: float) -> None:
         began = time.monotonic()
         try:
-            write_state(self._folder, taken)
+            write_state(self._folder, taken, self._world)
         except BaseException as error:
             self._error = error
         cost = stalled + (time.monotonic() - began if self._writing_costs else 0.0)

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from groundup.core.durable import publish_folder, sha256_file, write_bytes
 from groundup.core.errors import DataError
@@ -28,6 +30,8 @@ from groundup.model.checkpoint import CONFIG, load_strictly, read_config, read_t
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.published import own_tensors
+from groundup.parallel.shard import as_share_of, share_of, whole, whole_weights
+from groundup.parallel.world import ALONE, World
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.checkpoints import fill_optimizer, optimizer_state
 from groundup.train.optimizers import Optimizer
@@ -82,17 +86,21 @@ def save_stable(
     optimizer: torch.optim.Optimizer,
     part: Optimizer,
     rows_read: int,
+    world: World = ALONE,
 ) -> None:
-    """Write the checkpoint to anneal from. part: what made `optimizer`."""
+    """Write the checkpoint to anneal from. part: what made `optimizer`. With several ranks, all must call this."""
+    tensors, numbers = optimizer_state(model, optimizer)
+    copies = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
+    weights = whole_weights(model, world)
+    if not world.leads:
+        return
     folder = out.temporary / STABLE
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    save_model(folder, model, tokenizer)
-    tensors, numbers = optimizer_state(optimizer)
+    save_model(folder, model, tokenizer, weights)
     said = json.dumps(
         {"optimizer": spell(part), "version": part.version, "numbers": numbers, "rows_read": rows_read}
     )
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes(folder / OPTIMIZER, save(copies, metadata={"groundup": said}))
     publish_folder(folder, out.path / STABLE)
 
@@ -107,17 +115,30 @@ def start_optimizer(folder: Path, part: Optimizer) -> Optimizer:
 
 
 def resume_optimizer(
-    folder: Path, optimizer: torch.optim.Optimizer, part: Optimizer, say: Callable[[str], None]
+    folder: Path,
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    part: Optimizer,
+    say: Callable[[str], None],
 ) -> int:
     """Fill `optimizer` from the checkpoint where it holds such a state; returns the rows that were read before it."""
     said = _said(folder)
     if said is None:
         return 0
     if _same(said, part):
-        fill_optimizer(optimizer, load_file(folder / OPTIMIZER), said["numbers"])
+        named, tensors = dict(model.named_parameters()), load_file(folder / OPTIMIZER)
+        mine = {name: _share(named[name.rpartition(".")[0]], tensor) for name, tensor in tensors.items()}
+        fill_optimizer(model, optimizer, mine, said["numbers"])
     else:
         say(f"{folder / OPTIMIZER} was written by {said['optimizer']['use']}: {part_name(part)} starts anew")
     return int(said["rows_read"])
+
+
+def _share(parameter: Tensor, state: Tensor) -> Tensor:
+    """This rank's share of what was learnt about each number of a parameter; anything else is whole on every rank."""
+    if not isinstance(parameter, DTensor) or state.shape != parameter.shape:
+        return state
+    return as_share_of(parameter, share_of(state, parameter).contiguous())
 
 
 def _said(folder: Path) -> dict[str, Any] | None:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm, sync_gradients
+from groundup.parallel.world import ALONE, World
 from groundup.train.guard import Guard
 from groundup.train.watch import Watch
 
@@ -41,6 +43,7 @@ class Stepper(Generic[Batch]):
     guard: Guard
     spikes: bool
     watch: Watch | None = None
+    world: World = ALONE
 
     def take(self, step: int, micro_batches: Sequence[Batch]) -> Outcome:
         """A faulty step is computed once more from the same weights; faulty again, it is skipped.
@@ -64,14 +67,17 @@ class Stepper(Generic[Batch]):
         """The step's figures, and the norm of its gradient; the gradient itself lies in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Any] = {}
-        for batch in micro_batches:
+        last = len(micro_batches) - 1
+        for index, batch in enumerate(micro_batches):
+            sync_gradients(self.model, now=index == last)
             value, metrics = self.loss(self.model, batch)
             value.backward()  # type: ignore[no-untyped-call]
             for name, part in ({"loss": value} | metrics).items():
                 detached = part.detach() if isinstance(part, Tensor) else part
                 totals[name] = totals[name] + detached if name in totals else detached
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self._learning() if p.grad is not None])
-        return read_numbers(totals | {"grad_norm": norm}), norm
+        finish_gradients(self.model, self.world)
+        norm = gradient_norm(self._learning(), self.world)
+        return read_numbers({"grad_norm": norm} | totals, self.world, alike=1), norm
 
     def _fault(self, values: dict[str, float]) -> str | None:
         return self.guard.fault(values["loss"], values["grad_norm"], self.spikes)
@@ -79,7 +85,7 @@ class Stepper(Generic[Batch]):
     def _update(self, step: int, norm: Float[Tensor, ""]) -> dict[str, float]:
         """Move the weights; returns what the watch saw."""
         if self.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(self._learning(), self.grad_clip, norm)
+            clip_gradients(self._learning(), self.grad_clip, norm)
         if self.watch is not None:
             self.watch.before_step(step + 1)
         self.optimizer.step()
@@ -89,8 +95,13 @@ class Stepper(Generic[Batch]):
         return [parameter for parameter in self.model.parameters() if parameter.grad is not None]
 
 
-def read_numbers(values: dict[str, Tensor | float]) -> dict[str, float]:
-    """Scalars as Python's numbers, all tensors with one transfer from the device."""
+def read_numbers(values: dict[str, Tensor | float], world: World = ALONE, alike: int = 0) -> dict[str, float]:
+    """Scalars as Python's numbers, all tensors with one transfer from the device.
+
+    They are added up over the world's ranks, but for the first `alike`, which are the same on all of them.
+    """
+    if world.size > 1:
+        values = {name: torch.as_tensor(value) for name, value in values.items()}
     tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
     if not tensors:
         return {name: float(value) for name, value in values.items()}
@@ -98,5 +109,6 @@ def read_numbers(values: dict[str, Tensor | float]) -> dict[str, float]:
     stacked = torch.stack(
         [value.reshape(()).to(device, torch.float64, non_blocking=True) for value in tensors.values()]
     )
+    world.sum(stacked[alike:])
     read = dict(zip(tensors, stacked.tolist(), strict=True))
     return {name: float(read.get(name, value)) for name, value in values.items()}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundup.model.attention import segments_of
 from groundup.model.decoder import Decoder
-from groundup.model.losses import cross_entropy
+from groundup.parallel.world import ALONE, World, alive
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -28,6 +28,8 @@ class TokenBatch:
     segments: Int[Tensor, "rows time"]
     weights: Float[Tensor, "rows time"]
     """1 where the target counts, 0 on padding and where the next document begins"""
+    positions: Int[Tensor, "1 time"] | None = None
+    """where in their rows these are, of which `segments` then has all positions; None = they are whole rows"""
 
 
 def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> TokenBatch:
@@ -38,28 +40,50 @@ def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | s
     return TokenBatch(ids, targets, segments_of(ids, tokenizer.bos, tokenizer.pad), counts.float())
 
 
+def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
+    """This rank's positions of whole rows."""
+    if world.context is None:
+        return batch
+    time = batch.ids.shape[1]
+    at = world.positions(time)
+    positions = torch.arange(time, device=batch.ids.device)[None, at]
+    return TokenBatch(batch.ids[:, at], batch.targets[:, at], batch.segments, batch.weights[:, at], positions)
+
+
 def bits_per_byte(
-    model: Decoder, rows: Rows, tokenizer: Tokenizer, limit: int = 0, batch_rows: int = 8
+    model: Decoder,
+    rows: Rows,
+    tokenizer: Tokenizer,
+    limit: int = 0,
+    batch_rows: int = 8,
+    world: World = ALONE,
 ) -> float:
     """Bits the model needs per byte of text: sum of -log2 p(target) / UTF-8 bytes of the same targets.
 
     Scores `limit` rows spread evenly over all (0 = all of them). The end of a document is scored and has no
-    bytes; its beginning and padding aren't scored.
+    bytes; its beginning and padding aren't scored. With several ranks, each scores its share.
     """
     lengths = torch.tensor([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
     for special in (tokenizer.bos, tokenizer.eos, tokenizer.pad):
         lengths[special] = 0
     count = min(limit, len(rows)) if limit else len(rows)
     chosen = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
+    mine = chosen[world.reader :: world.readers]
+    # Ranks go through the layers together: whoever has a row less scores its last one again, for nothing.
+    missing = -(-count // world.readers) - len(mine)
+    shares = np.concatenate([np.ones(len(mine), np.float32), np.zeros(missing, np.float32)])
+    mine = np.concatenate([mine, chosen[:1].repeat(missing)])
     device = model.head_weight.device
-    nats, size = 0.0, 0
+    found = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
-        for start in range(0, count, batch_rows):
-            batch = token_batch(rows[chosen[start : start + batch_rows]], tokenizer, device)
-            hidden = model.hidden(batch.ids, batch.segments).flatten(0, 1)
-            weights = batch.weights.flatten()
+        for start in range(0, len(mine), batch_rows):
+            alive()
+            at = slice(start, start + batch_rows)
+            batch = own_positions(token_batch(rows[mine[at]], tokenizer, device), world)
+            hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
+            weights = batch.weights * torch.from_numpy(shares[at, None]).to(device)
             targets, cap = batch.targets.flatten(), model.config.logit_softcap
-            loss, _ = cross_entropy(hidden, model.head_weight, targets, weights, cap=cap)
-            nats += float(loss)
-            size += int((lengths[batch.targets.cpu()] * batch.weights.cpu()).sum())
-    return nats / math.log(2) / max(1, size)
+            loss, _ = model.cross_entropy(hidden, model.head_weight, targets, weights.flatten(), cap=cap)
+            found += torch.tensor([float(loss), float((lengths[batch.targets.cpu()] * weights.cpu()).sum())])
+    nats, size = world.sum(found).tolist()
+    return float(nats / math.log(2) / max(1, size))

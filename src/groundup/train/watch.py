@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from groundup.model.attention import AttentionKernel, attend_fused, document_mask
 from groundup.model.decoder import Decoder
+from groundup.parallel.shard import local
 from groundup.train.validate import TokenBatch
 
 SAMPLED = 65_536
@@ -116,10 +117,11 @@ def part_of(name: str) -> str:
 
 
 def sample(parameter: Tensor) -> Tensor:
-    """At most SAMPLED numbers of a parameter, spread evenly over it, without copying it. No gradient."""
-    stride = math.ceil(parameter.numel() / SAMPLED)
+    """At most SAMPLED numbers of a parameter (of this rank's share), spread evenly, without copying it. No gradient."""
+    mine = local(parameter.detach())
+    stride = math.ceil(mine.numel() / SAMPLED)
     # Odd, since rows are even: an even stride could pass through the same few columns of every row.
-    return parameter.detach().flatten()[:: stride | 1]
+    return mine.flatten()[:: stride | 1]
 
 
 def update_ratios(before: Sequence[Tensor], after: Sequence[Tensor]) -> Float[Tensor, " parameters"]:

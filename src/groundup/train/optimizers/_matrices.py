@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.parallel.shard import Sharding, as_share_of, local
 from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 
 UPDATE_RMS = 0.2
@@ -37,14 +38,31 @@ class Rules:
 
 
 def direction(
-    momentum: Float[Tensor, "matrices rows columns"], neurons: Float[Tensor, "matrices rows 1"], rules: Rules
+    momentum: Float[Tensor, "matrices rows columns"],
+    neurons: Float[Tensor, "matrices rows 1"],
+    rules: Rules,
+    sharding: Sharding | None = None,
 ) -> Float[Tensor, "matrices rows columns"]:
     """What is taken off the weights at rate 1: the momentum's orthogonal factor at a root mean square of UPDATE_RMS.
 
     With NorMuon (Li et al. 2025, https://arxiv.org/abs/2510.05491) each row is divided by the root of its mean square,
     remembered over steps in `neurons`, which is updated; then all of it is brought to the size it would have without.
+
+    sharding: who holds which part of the matrices; `neurons` then is whole, momentum and result are this rank's part.
     """
-    update = orthogonal(momentum, rules.coefficients, rules.dtype).float()
+    if sharding is not None:
+        # The products are dear: each rank does them for its share of the matrices. The rest is cheap.
+        factor = sharding.by_shares(
+            momentum, lambda whole: orthogonal(whole, rules.coefficients, rules.dtype)
+        )
+        return sharding.mine(_sized(factor.float(), neurons, rules))
+    return _sized(orthogonal(momentum, rules.coefficients, rules.dtype).float(), neurons, rules)
+
+
+def _sized(
+    update: Float[Tensor, "matrices rows columns"], neurons: Float[Tensor, "matrices rows 1"], rules: Rules
+) -> Float[Tensor, "matrices rows columns"]:
+    """Orthogonal factors at UPDATE_RMS, row by row where neurons are scaled; in place."""
     rows, columns = update.shape[-2:]
     if not rules.neuron_beta:
         return update.mul_(UPDATE_RMS * max(rows, columns) ** 0.5)
@@ -82,10 +100,13 @@ class MatrixOptimizer(torch.optim.Optimizer):
         self._stacks = self._stacks or self._stacked()
         for stack in self._stacks:
             rules, parameters = self._rules, stack.parameters
-            gradients = _gather([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+            gradients = _gather(
+                [torch.zeros_like(local(p)) if p.grad is None else local(p.grad) for p in parameters]
+            )
             stack.momentum.lerp_(gradients, 1 - rules.momentum)
-            update = direction(gradients.lerp_(stack.momentum, rules.momentum), stack.neurons, rules)
-            weights, rate = [p.data for p in parameters], stack.group["lr"]
+            ahead = gradients.lerp_(stack.momentum, rules.momentum)
+            update = direction(ahead, stack.neurons, rules, stack.sharding)
+            weights, rate = [local(p.data) for p in parameters], stack.group["lr"]
             if rules.weight_decay:
                 torch._foreach_mul_(weights, 1 - rate * rules.weight_decay)
             torch._foreach_add_(weights, stack.parts(update), alpha=-rate)
@@ -95,7 +116,8 @@ class MatrixOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             alike: dict[tuple[Any, ...], list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                alike.setdefault((parameter.device, *parameter.shape[-2:]), []).append(parameter)
+                key = (parameter.device, *parameter.shape[-2:], *getattr(parameter, "placements", ()))
+                alike.setdefault(key, []).append(parameter)
             found += [_Stack(group, part, self.state) for same in alike.values() for part in _portions(same)]
         return found
 
@@ -105,22 +127,30 @@ class _Stack:
 
     def __init__(self, group: dict[str, Any], parameters: list[nn.Parameter], state: Any) -> None:
         self.group, self.parameters = group, parameters
+        self.sharding = Sharding.of(parameters[0])
+        """None where a matrix lies whole on its rank"""
         self._states: list[dict[str, Any]] = [state[parameter] for parameter in parameters]
         for parameter, values in zip(parameters, self._states, strict=True):
             if not values:
                 values["momentum"] = torch.zeros_like(parameter)
-                values["neurons"] = torch.zeros_like(parameter[..., :1])
-        self.momentum = _gather([values["momentum"] for values in self._states])
-        self.neurons = _gather([values["neurons"] for values in self._states])
+                values["neurons"] = self._no_neurons(parameter)
+        self.momentum = _gather([local(values["momentum"]) for values in self._states])
+        self.neurons = _gather([local(values["neurons"]) for values in self._states])
         for name, stack in (("momentum", self.momentum), ("neurons", self.neurons)):
             for values, part in zip(self._states, self.parts(stack), strict=True):
-                values[name] = part
+                values[name] = as_share_of(values[name], part)
+
+    def _no_neurons(self, parameter: nn.Parameter) -> Tensor:
+        """Zeros, one per row: of all rows on every rank where rows are sharded, since a matrix is scaled as a whole."""
+        if self.sharding is None:
+            return torch.zeros_like(parameter[..., :1])
+        return torch.zeros((*parameter.shape[:-1], 1), device=local(parameter).device)
 
     def parts(self, stack: Float[Tensor, "matrices rows columns"]) -> list[Tensor]:
         """Every parameter's share, in its own shape: views."""
-        sizes = [parameter.shape[:-2].numel() for parameter in self.parameters]
-        shares = zip(self.parameters, torch.split(stack, sizes), strict=True)
-        return [part.view(*parameter.shape[:-2], *part.shape[-2:]) for parameter, part in shares]
+        leading = [local(parameter).shape[:-2] for parameter in self.parameters]
+        shares = zip(leading, torch.split(stack, [shape.numel() for shape in leading]), strict=True)
+        return [part.view(*shape, *part.shape[-2:]) for shape, part in shares]
 
 
 def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:

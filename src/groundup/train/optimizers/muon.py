@@ -12,6 +12,7 @@ from pydantic import Field
 from groundup.model import scaling
 from groundup.model.scaling import REFERENCE_BATCH, REFERENCE_TOKENS
 from groundup.parallel.hardware import cpu_has_fast_bf16
+from groundup.parallel.shard import by_mesh
 from groundup.train.optimizers import Decay, Kind, NamedParameters, Optimizer, by_kind, decay_of
 from groundup.train.optimizers._matrices import MatrixOptimizer, Rules
 from groundup.train.optimizers._orthogonal import polar_express
@@ -63,9 +64,9 @@ class Muon(Optimizer):
         parameters = by_kind(named_parameters)
         factors: dict[Kind, float] = {"embedding": self.embedding, "head": self.head, "scalar": self.scalar}
         groups = [
-            {"params": parameters[kind], "lr": self.adam_lr * factor}
+            {"params": alike, "lr": self.adam_lr * factor}
             for kind, factor in factors.items()
-            if parameters[kind]
+            for alike in by_mesh(parameters[kind])
         ]
         parts: list[torch.optim.Optimizer] = []
         if parameters["hidden"]:

@@ -1,0 +1,96 @@
+"""Expert parallel: the ranks of one axis share a layer's experts; tokens travel to the experts they chose, and back.
+
+in:  a decoder with experts, not yet sharded, and a world with the axis `expert`
+out: the same decoder, whose ranks hold different experts
+
+Each rank routes its own tokens, sends every choice to the rank that holds the expert, computes what it was sent, and
+gets its own back (GShard, https://arxiv.org/abs/2006.16668). No token is dropped: ranks tell each other first how many
+they send.
+"""
+
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+
+from groundup.core.errors import GroundupError
+from groundup.model.decoder import Decoder
+from groundup.model.moe import Experts, count_tokens, sparse_layers
+from groundup.parallel.shard import local
+from groundup.parallel.world import World
+
+
+def expert_parallel(model: Decoder, world: World) -> None:
+    """Share the experts over the world's axis `expert`, if it has one.
+
+    Raises GroundupError where the decoder has none, or a number of them that the axis doesn't divide.
+    """
+    if world.experts is None or world.experts["expert"].size() == 1:
+        return
+    mesh = world.experts["expert"]
+    if model.config.moe is None:
+        raise GroundupError(f"site.layout.expert = {mesh.size()}: this decoder has no experts. Set it to 1")
+    if model.config.moe.n_experts % mesh.size():
+        raise GroundupError(
+            f"site.layout.expert = {mesh.size()} does not divide n_experts = {model.config.moe.n_experts}"
+        )
+    for layer in sparse_layers(model):
+        for name, parameter in list(layer.experts.named_parameters()):
+            mine = parameter.data.chunk(mesh.size())[mesh.get_local_rank()].contiguous()
+            setattr(layer.experts, name, nn.Parameter(DTensor.from_local(mine, mesh, [Shard(0)])))
+        layer.experts.__class__ = _FarExperts
+        cast(Any, layer.experts).group = mesh.get_group()
+
+
+class _FarExperts(Experts):
+    """Experts of which this rank has some."""
+
+    group: dist.ProcessGroup
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        x: Float[Tensor, "tokens width"],
+        chosen: Int[Tensor, "tokens per_token"],
+        weights: Float[Tensor, "tokens per_token"],
+    ) -> Float[Tensor, "tokens width"]:
+        """Sum over a token's experts of weight * expert(token), wherever they are."""
+        ranks, here = self.group.size(), len(local(self.down_proj))
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        sent = count_tokens(flat, ranks * here).view(ranks, here)
+        got = torch.empty_like(sent)
+        dist.all_to_all_single(got, sent, group=self.group)
+        give, take = sent.sum(dim=1).tolist(), got.sum(dim=1).tolist()
+        rows = _Exchange.apply(x[order // chosen.shape[1]], give, take, self.group)  # type: ignore[no-untyped-call]
+        # They come sorted by rank, then expert; the experts want them by expert alone.
+        experts = torch.arange(here, device=x.device).repeat(ranks).repeat_interleave(got.flatten())
+        by_expert = experts.argsort(stable=True)
+        ends = got.sum(dim=0).cumsum(dim=0, dtype=torch.int32)
+        out = self.compute(rows[by_expert], local(self.gate_up_proj), local(self.down_proj), ends)
+        out = torch.empty_like(out).index_copy(0, by_expert, out)
+        out = _Exchange.apply(out, take, give, self.group)[back]  # type: ignore[no-untyped-call]
+        weighted: Tensor = out.view(*chosen.shape, -1) * weights[..., None].to(out.dtype)
+        return weighted.sum(dim=1)
+
+
+class _Exchange(torch.autograd.Function):
+    """Rows to their ranks; gradients the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, give: list[int], take: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.splits = give, take, group
+        out = x.new_empty((sum(take), *x.shape[1:]))
+        dist.all_to_all_single(out, x.contiguous(), take, give, group=group)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        give, take, group = ctx.splits
+        back = grads[0].new_empty((sum(give), *grads[0].shape[1:]))
+        dist.all_to_all_single(back, grads[0].contiguous(), give, take, group=group)
+        return back, None, None, None

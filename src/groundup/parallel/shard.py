@@ -1,0 +1,232 @@
+"""FSDP2: every rank keeps a share of each weight, and gathers a layer's weights while it computes that layer.
+
+in:  a model fitted to the hardware, a world of several ranks
+out: the same model: its parameters are DTensors, its gradients sums over all ranks
+
+PyTorch's `fully_shard` (Zhao et al. 2023, https://arxiv.org/abs/2304.11277, in its second form). Losses are divided by
+the weight of the whole step, of all ranks, so gradients are added up and not averaged.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeGuard, cast
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor.placement_types import Placement, _StridedShard
+
+from groundup.model.decoder import Decoder
+from groundup.model.moe import sparse_layers
+from groundup.parallel.hardware import Hardware
+from groundup.parallel.world import World
+
+
+def shard(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
+    """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
+
+    A model on the meta device gets its first weights here: no rank ever holds more than its share and one parameter.
+    """
+    if world.mesh is None:
+        return
+    # Angles and masks that go into a layer keep their own dtype.
+    policy = MixedPrecisionPolicy(
+        param_dtype=hardware.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    parts: list[tuple[nn.Module, DeviceMesh]] = []
+    if world.experts is not None:
+        parts += [(layer.experts, _over(world.experts, "rest")) for layer in sparse_layers(model)]
+    parts += [(part, _over(world.mesh, "shard")) for part in (*model.model.layers, model)]
+    for part, mesh in parts:
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+        module = cast(FSDPModule, part)
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)
+    for layer in model.model.layers:
+        register_fsdp_forward_method(layer, "plainly")
+    register_fsdp_forward_method(model, "hidden")
+    if any(parameter.is_meta for parameter in model.parameters()):
+        _fill(model, hardware.device, seed)
+
+
+def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
+    """What to shard over: an axis, and around it copies, if there are any."""
+    return mesh["replicate", axis] if mesh["replicate"].size() > 1 else mesh[axis]
+
+
+def _fill(model: Decoder, device: torch.device, seed: int) -> None:
+    """The same first weights as on one rank; buffers start at zero."""
+    model.to_empty(device=device)
+    for buffer in model.buffers():
+        buffer.zero_()
+    for name, parameter in model.named_parameters():
+        first = model.first_weight(name, parameter.shape, seed).to(device)
+        local(parameter.data).copy_(share_of(first, cast(DTensor, parameter)))
+
+
+def whole_weights(model: nn.Module, world: World) -> dict[str, Tensor]:
+    """The whole state dict on the CPU of the rank that leads; an empty one on the others. All ranks must ask."""
+    found = {}
+    for name, tensor in model.state_dict().items():
+        all_of_it = whole(tensor)
+        if world.leads:
+            found[name] = all_of_it.cpu()
+    return found
+
+
+def finish_gradients(model: nn.Module, world: World) -> None:
+    """Add up, over the axis `tensor`, gradients of what isn't split there: each rank's speak of its own positions."""
+    if world.mesh is None or world.mesh["tensor"].size() == 1:
+        return
+    for parameter in model.parameters():
+        if parameter.grad is not None and "tensor" not in _axes(parameter):
+            dist.all_reduce(local(parameter.grad), group=world.mesh.get_group("tensor"))
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter], world: World) -> Float[Tensor, ""]:
+    """The norm of all gradients together, as if they were on one rank."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if world.mesh is None:
+        return torch.nn.utils.get_total_norm(gradients)
+    squares: dict[tuple[DeviceMesh | None, tuple[str, ...]], list[Tensor]] = {}
+    for gradient in gradients:
+        mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
+        square = torch.linalg.vector_norm(local(gradient).float()).square()
+        squares.setdefault((mesh, _axes(gradient)), []).append(square)
+    total = torch.zeros((), device=local(gradients[0]).device)
+    for (mesh, axes), found in squares.items():
+        part = torch.stack(found).sum()
+        for axis in axes:
+            dist.all_reduce(part, group=cast(DeviceMesh, mesh).get_group(axis))
+        total = total + part
+    return total.sqrt()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, norm: Float[Tensor, ""]) -> None:
+    """Shorten all gradients together where their `norm` is above `largest`."""
+    gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, factor)
+
+
+def _axes(tensor: Tensor) -> tuple[str, ...]:
+    """The axes of its mesh that split a tensor."""
+    if not isinstance(tensor, DTensor):
+        return ()
+    names = tensor.device_mesh.mesh_dim_names or ()
+    return tuple(name for name, place in zip(names, tensor.placements, strict=True) if is_split(place))
+
+
+def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters that are spread over the same ranks together: one operation can't take others."""
+    found: dict[DeviceMesh | None, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        found.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(
+            parameter
+        )
+    return list(found.values())
+
+
+def sync_gradients(model: nn.Module, now: bool) -> None:
+    """Whether the next backward pass adds gradients up over the ranks, or keeps them for the micro-batch after it."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(now)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's share of a tensor: its own memory. All of it where it isn't sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, on every rank; all ranks must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def share_of(everything: Tensor, like: DTensor) -> Tensor:
+    """This rank's share of a tensor that every rank has, spread as `like` is; it may have more dimensions in front.
+
+    The innermost axis of the mesh splits first, as `fully_shard` does with what is split already.
+    """
+    more, mesh = everything.dim() - like.dim(), like.device_mesh
+    for axis in reversed(range(mesh.ndim)):
+        place = like.placements[axis]
+        if is_split(place):
+            parts, rank = everything.chunk(mesh.size(axis), dim=place.dim + more), mesh.get_local_rank(axis)
+            everything = parts[rank] if rank < len(parts) else everything.narrow(place.dim + more, 0, 0)
+    return everything
+
+
+def is_split(place: Placement) -> TypeGuard[Shard]:
+    """Whether an axis splits a tensor, in one stretch per rank or in strides."""
+    return isinstance(place, Shard | _StridedShard)
+
+
+def as_share_of(like: Tensor, part: Tensor) -> Tensor:
+    """This rank's `part` of a tensor that is spread as `like` is; `part` itself where that isn't."""
+    if not isinstance(like, DTensor):
+        return part
+    return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How the ranks share the rows and columns of a stack of matrices, each of which they need whole at times."""
+
+    like: DTensor
+    """one of the parameters in the stack"""
+
+    @staticmethod
+    def of(parameter: Tensor) -> "Sharding | None":
+        """That of a parameter [..., rows, columns]; None where every matrix lies whole on its rank."""
+        if not isinstance(parameter, DTensor):
+            return None
+        splits = any(is_split(place) and place.dim >= parameter.dim() - 2 for place in parameter.placements)
+        return Sharding(parameter) if splits else None
+
+    def by_shares(
+        self,
+        mine: Float[Tensor, "matrices my_rows my_columns"],
+        function: Callable[[Float[Tensor, "some rows columns"]], Float[Tensor, "some rows columns"]],
+    ) -> Float[Tensor, "matrices rows columns"]:
+        """`function` of whole matrices, computed by each rank for some of them; all results on every rank."""
+        group, stack = self._group(), self._whole(mine)
+        count, ranks = len(stack), group.size()
+        share = -(-count // ranks)
+        first = min(count, dist.get_rank(group) * share)
+        done = function(stack[first : min(count, first + share)])
+        padded = done.new_zeros((share, *done.shape[1:]))
+        padded[: len(done)] = done
+        shares = [torch.empty_like(padded) for _ in range(ranks)]
+        dist.all_gather(shares, padded, group=group)
+        return torch.cat(shares)[:count]
+
+    def mine(
+        self, stack: Float[Tensor, "matrices rows columns"]
+    ) -> Float[Tensor, "matrices my_rows my_columns"]:
+        """This rank's part of what every rank holds whole."""
+        return share_of(stack, self.like)
+
+    def _group(self) -> dist.ProcessGroup:
+        """The largest one whose ranks share a matrix; the other axes compute the same."""
+        mesh = self.like.device_mesh
+        axes = [axis for axis, place in enumerate(self.like.placements) if is_split(place)]
+        return mesh.get_group(max(axes, key=mesh.size))
+
+    def _whole(self, mine: Tensor) -> Float[Tensor, "matrices rows columns"]:
+        more = mine.dim() - self.like.dim()
+        shape = torch.Size((len(mine), *self.like.shape[-2:]))
+        stride = (shape[1] * shape[2], shape[2], 1)
+        places = [_moved(place, more) for place in self.like.placements]
+        return whole(DTensor.from_local(mine, self.like.device_mesh, places, shape=shape, stride=stride))
+
+
+def _moved(place: Placement, more: int) -> Placement:
+    """The same split of a tensor with so many more dimensions in front."""
+    if isinstance(place, _StridedShard):
+        return _StridedShard(place.dim + more, split_factor=place.split_factor)
+    return Shard(place.dim + more) if isinstance(place, Shard) else place

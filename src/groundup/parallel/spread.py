@@ -1,0 +1,25 @@
+"""A fitted model onto the ranks of its world: every axis of the layout, in the order in which they may be applied.
+
+in:  a decoder that `fit` has put on the hardware, or one on the meta device, and a world
+out: the same decoder, spread over the ranks
+"""
+
+from groundup.model.decoder import Decoder
+from groundup.parallel.context import context_parallel
+from groundup.parallel.expert import expert_parallel
+from groundup.parallel.hardware import Hardware
+from groundup.parallel.shard import shard
+from groundup.parallel.tensor import tensor_parallel
+from groundup.parallel.world import World
+
+
+def spread(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
+    """Split matrices, positions and experts as the world's axes say, then shard what each rank is left with.
+
+    A model on the meta device gets the first weights of `seed`. Alone in the world, a model stays as it is.
+    Raises GroundupError where the decoder can't be split in that way.
+    """
+    tensor_parallel(model, world)
+    context_parallel(model, world)
+    expert_parallel(model, world)
+    shard(model, world, hardware, seed)

@@ -1,0 +1,127 @@
+"""Pretraining on several ranks against one rank: the same losses, norms, weights and resumed runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from groundup.core.recipe import Layout
+from groundup.model.architectures import Architecture
+from groundup.model.architectures.llama import Llama
+from groundup.model.architectures.olmo3 import Olmo3
+from groundup.model.architectures.qwen3 import Qwen3
+from groundup.model.architectures.qwen3_moe import Qwen3MoE
+from groundup.parallel.ranks import launch
+from groundup.train.optimizers.adamw import AdamW
+from groundup.train.pretrain import Pretrain
+from ranks_world import curve, pretrainings, weights
+from training_world import SITE, Inputs, inputs, recipe
+
+TIMEOUT = 60.0
+STEPS, LEAVE = 10, 5
+SHAPES: dict[str, Architecture] = {
+    "llama": Llama(d_model=16, n_heads=2),
+    "qwen3": Qwen3(d_model=16, n_heads=2, tie_embeddings=True),
+    "olmo3": Olmo3(d_model=16, n_heads=2),
+    "moe": Qwen3MoE(d_model=16, n_heads=2),
+}
+
+
+def cases() -> dict[str, Pretrain]:
+    """Every shape with Muon, two with AdamW. Odd sizes: rows of matrices don't divide by the ranks."""
+    plain = recipe(STEPS)
+    muon = {name: {"architecture": shape, "depth": 2} for name, shape in SHAPES.items()}
+    adam = {f"{name}-adamw": muon[name] | {"optimizer": AdamW(lr=0.01)} for name in ("llama", "moe")}
+    return {name: plain.model_copy(update=change) for name, change in (muon | adam).items()}
+
+
+def fits(name: str, layout: Layout) -> bool:
+    if "moe" in name:
+        return layout.tensor == layout.context == 1
+    return layout.expert == 1
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
+    """All cases on one rank."""
+    folder = tmp_path_factory.mktemp("alone")
+    given = inputs(folder)
+    pretrainings(cases(), SITE, folder, given)
+    return folder, given
+
+
+@pytest.mark.parametrize(
+    ("ranks", "layout"),
+    [
+        (2, Layout()),
+        (4, Layout(replicate=2)),
+        (2, Layout(tensor=2)),
+        (4, Layout(tensor=2)),
+        (4, Layout(context=2)),
+        (2, Layout(expert=2)),
+        (4, Layout(expert=2)),
+    ],
+)
+def test_losses_and_norms_are_those_of_one_rank(
+    alone: tuple[Path, Inputs], tmp_path: Path, ranks: int, layout: Layout
+) -> None:
+    reference, given = alone
+    site = SITE.model_copy(update={"layout": layout})
+    chosen = {name: case for name, case in cases().items() if fits(name, layout)}
+    launch(pretrainings, (chosen, site, tmp_path, given), ranks, TIMEOUT)
+    for name in chosen:
+        for step, (one, many) in enumerate(zip(curve(reference, name), curve(tmp_path, name), strict=True)):
+            assert many == pytest.approx(one, rel=1e-5), f"{name}, step {step + 1}"
+
+
+def test_a_state_of_four_ranks_is_continued_on_any_number(alone: tuple[Path, Inputs], tmp_path: Path) -> None:
+    reference, given = alone
+    chosen = {name: cases()[name] for name in ("qwen3", "olmo3")}
+    site = SITE.model_copy(update={"layout": Layout(tensor=2)})
+    for name, case in chosen.items():
+        with pytest.raises(SystemExit):
+            launch(pretrainings, ({name: case}, site, tmp_path / "4", given, LEAVE), 4, TIMEOUT)
+    for ranks in (1, 2, 4):
+        folder = tmp_path / f"on-{ranks}"
+        shutil.copytree(tmp_path / "4", folder)
+        if ranks == 1:
+            pretrainings(chosen, SITE, folder, given)
+        else:
+            launch(pretrainings, (chosen, SITE, folder, given), ranks, TIMEOUT)
+        for name in chosen:
+            for one, many in zip(curve(reference, name), curve(folder, name), strict=True):
+                assert many == pytest.approx(one, rel=1e-5), f"{name} on {ranks} ranks"
+
+
+def test_a_resumed_run_ends_in_the_same_bits_on_the_same_ranks(
+    alone: tuple[Path, Inputs], tmp_path: Path
+) -> None:
+    case = {"qwen3": cases()["qwen3"]}
+    whole, given = tmp_path / "whole", alone[1]
+    launch(pretrainings, (case, SITE, whole, given), 2, TIMEOUT)
+    with pytest.raises(SystemExit):
+        launch(pretrainings, (case, SITE, tmp_path / "resumed", given, LEAVE), 2, TIMEOUT)
+    launch(pretrainings, (case, SITE, tmp_path / "resumed", given), 2, TIMEOUT)
+    assert weights(whole, "qwen3") == weights(tmp_path / "resumed", "qwen3")
+
+
+@pytest.mark.parametrize("harm", ["a byte", "a file"])
+def test_a_harmed_shard_is_named_and_the_state_before_is_taken(
+    alone: tuple[Path, Inputs], tmp_path: Path, harm: str
+) -> None:
+    case, given = {"olmo3": cases()["olmo3"]}, alone[1]
+    with pytest.raises(SystemExit):
+        launch(pretrainings, (case, SITE, tmp_path, given, LEAVE), 2, TIMEOUT)
+    states = sorted((tmp_path / "olmo3.part" / "resume").glob("step-*"))
+    shard = sorted(states[-1].glob("*.safetensors"))[1]
+    if harm == "a file":
+        shard.unlink()
+    else:
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        shard.write_bytes(data)
+    said = "".join(launch(pretrainings, (case, SITE, tmp_path, given), 2, TIMEOUT)["olmo3"]["said"])
+    assert f"{states[-1].name} is damaged, trying the one before: {shard.name}" in said
+    assert f"continuing pretrain at step {int(states[-2].name[5:])}" in said
+    for one, many in zip(curve(alone[0], "olmo3"), curve(tmp_path, "olmo3"), strict=True):
+        assert many == pytest.approx(one, rel=1e-5)

@@ -1,0 +1,119 @@
+"""What ranks do in tests: functions that a rank's process finds by name."""
+
+import json
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+
+from groundup.core.errors import DataError
+from groundup.core.progress import Reporter
+from groundup.core.recipe import Layout, Site
+from groundup.core.stage import Metrics, work
+from groundup.parallel.world import alive, here
+from groundup.train.pretrain import Pretrain, pretrain
+from training_world import Inputs
+
+
+def summed(number: float) -> float:
+    """`number` times the ranks' numbers from one on, added up."""
+    total = torch.tensor(number * (dist.get_rank() + 1))
+    return float(here(Layout(), torch.device("cpu")).sum(total))
+
+
+def refuses() -> None:
+    if dist.get_rank() == 1:
+        raise DataError("rows are missing")
+    dist.barrier()
+
+
+def fails() -> None:
+    if dist.get_rank() == 1:
+        raise ZeroDivisionError("by hand")
+    dist.barrier()
+
+
+def dies(folder: Path, rank: int, times: int, how: int) -> int:
+    """Ten steps; a rank ends itself, or stands still, at the fourth, in the first `times` starts. -> starts"""
+    starts = folder / f"starts-{dist.get_rank()}"
+    starts.touch()
+    with starts.open("a") as file:
+        file.write("x")
+    count = len(starts.read_text())
+    for step in range(1, 11):
+        alive(step)
+        if step == 4 and dist.get_rank() == rank and count <= times:
+            time.sleep(0.2)
+            os.kill(os.getpid(), how) if how else stands_still()
+        dist.barrier()
+    return count
+
+
+def stands_still() -> None:
+    time.sleep(3600)
+
+
+def waits_for_sigterm(folder: Path) -> None:
+    def leave(number: int, _: Any) -> None:
+        (folder / f"left-{dist.get_rank()}").touch()
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    (folder / f"ready-{dist.get_rank()}").touch()
+    time.sleep(60)
+
+
+class Noting(Reporter):
+    """Says nothing, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def pretrainings(
+    cases: dict[str, Pretrain], site: Site, folder: Path, given: Inputs, leave_at: int = 0
+) -> dict[str, Metrics]:
+    """Pretrain every case into folder/<name>.part, as exactly as this machine can: Muon's products in fp32, too.
+
+    leave_at: the step at which a SIGTERM reaches every rank. Beside its metrics, a case tells what was `said`.
+    """
+    leave = mock.patch("groundup.train.loop.alive", partial(_terminate_at, leave_at))
+    exact = mock.patch("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
+    quick = mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    folder.mkdir(exist_ok=True)
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+    found = {}
+    with exact, quick, leave:
+        for name, recipe in cases.items():
+            noting = Noting()
+            out = work(folder / f"{name}.part", noting, site, keeps_log=rank == 0)
+            found[name] = pretrain(recipe, site, out, given.tokens, given.tokenizer) | {"said": noting.said}
+            out.close_log()
+    return found
+
+
+def _terminate_at(last: int, step: int) -> None:
+    alive(step)
+    if step == last:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def weights(folder: Path, name: str) -> bytes:
+    return (folder / f"{name}.part" / "model.safetensors").read_bytes()
+
+
+def curve(folder: Path, name: str) -> list[tuple[float, float]]:
+    """Loss and gradient norm of every step."""
+    lines = map(json.loads, (folder / f"{name}.part" / "metrics.jsonl").read_text().splitlines())
+    return [(line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
