@@ -60,11 +60,11 @@ MICRO_ROWS = 8
 class Ppo(Method):
     """Move towards what the reward model likes, not far from the start."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     needs: ClassVar[tuple[str, ...]] = ("start", "reward")
     makes: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=1e-4, weight_decay=0.0)
+    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=5e-5, weight_decay=0.0)
     phases: int = Field(default=10, ge=1, description="how often new answers are sampled")
     rollouts: int = Field(default=192, ge=1, description="answers per phase")
     epochs: int = Field(default=2, ge=1, description="how often each answer is learnt from")
