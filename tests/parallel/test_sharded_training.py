@@ -58,6 +58,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
         (2, Layout(tensor=2)),
         (4, Layout(tensor=2)),
         (4, Layout(context=2)),
+        (4, Layout(tensor=2, context=2)),
         (2, Layout(expert=2)),
         (4, Layout(expert=2)),
     ],

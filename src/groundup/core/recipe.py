@@ -14,24 +14,8 @@ from groundup.core.trackers import TrackerName
 Recompute = Literal["none", "selective", "full"]
 
 
-class Recipe(BaseModel):
-    """Base of every recipe and every part: frozen, no unknown keys, every field has a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    version: ClassVar[int] = 1
-    """Raised by hand when the meaning changes, so that old artifacts are built anew."""
-    not_identity: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something lies, not what it is; never part of a fingerprint."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        return refuse_unknown_keys(cls, value)
-
-
-class Layout(BaseModel):
-    """How ranks share a model. Their number is the product of all axes; `shard` takes what the others leave."""
+class Strict(BaseModel):
+    """Frozen; an unknown key is refused with the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,6 +23,21 @@ class Layout(BaseModel):
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         return refuse_unknown_keys(cls, value)
+
+
+class Recipe(Strict):
+    """Base of every recipe and every part: frozen, no unknown keys, every field has a default."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    version: ClassVar[int] = 1
+    """Raised by hand when the meaning changes, so that old artifacts are built anew."""
+    not_identity: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something lies, not what it is; never part of a fingerprint."""
+
+
+class Layout(Strict):
+    """How ranks share a model. What replicate x tensor leave of them shards weights, experts and positions."""
 
     replicate: int = Field(
         default=1,
@@ -54,15 +53,8 @@ class Layout(BaseModel):
     context: int = Field(default=1, ge=1, description="ranks that share the positions of long rows")
 
 
-class Site(BaseModel):
+class Site(Strict):
     """Where and how the work runs. Never part of an artifact's identity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        return refuse_unknown_keys(cls, value)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 = all cores")

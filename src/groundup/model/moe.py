@@ -74,24 +74,38 @@ class Experts(nn.Module):
         per_token = chosen.shape[1]
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        ends = count_tokens(flat, len(self.down_proj)).cumsum(dim=0, dtype=torch.int32)
-        rows: Tensor = _Sort.apply(x, order, back, per_token)  # type: ignore[no-untyped-call]
-        out = self.compute(rows, self.gate_up_proj, self.down_proj, ends)
-        out = _Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
+        back = inverse(order)
+        rows: Tensor = Sort.apply(x, order, back, per_token)  # type: ignore[no-untyped-call]
+        out = self.compute(rows, count_tokens(flat, len(self.down_proj)))
+        out = Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
         weighted: Tensor = out.view(*chosen.shape, -1) * weights[..., None].to(out.dtype)
         return weighted.sum(dim=1)
 
-    @staticmethod
     def compute(
-        rows: Float[Tensor, "rows width"], gate_up: Tensor, down: Tensor, ends: Int[Tensor, " experts"]
+        self, rows: Float[Tensor, "rows width"], counts: Int[Tensor, " experts"]
     ) -> Float[Tensor, "rows width"]:
-        """Every expert's rows through that expert; expert e has rows ends[e-1]:ends[e]."""
-        gate, up = grouped_product(rows, gate_up.to(rows.dtype), ends).chunk(2, dim=-1)
-        return grouped_product(F.silu(gate) * up, down.to(rows.dtype), ends)
+        """Every expert's rows, which come sorted by expert, through that expert."""
+        return swiglus(rows, counts, self.gate_up_proj, self.down_proj)
 
 
-class _Sort(torch.autograd.Function):
+def swiglus(
+    rows: Float[Tensor, "rows width"],
+    counts: Int[Tensor, " experts"],
+    gate_up: Float[Tensor, "experts twice_hidden width"],
+    down: Float[Tensor, "experts width hidden"],
+) -> Float[Tensor, "rows width"]:
+    """The first counts[0] rows through the first SwiGLU, the next counts[1] through the second, and so on."""
+    ends = counts.cumsum(dim=0, dtype=torch.int32)
+    gate, up = grouped_product(rows, gate_up.to(rows.dtype), ends).chunk(2, dim=-1)
+    return grouped_product(F.silu(gate) * up, down.to(rows.dtype), ends)
+
+
+def inverse(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+    """The permutation that undoes `order`."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+class Sort(torch.autograd.Function):
     """Row n of the result is row order[n] // copies of x.
 
     The order and its inverse are known, so backward is a gather and a sum instead of additions to memory in

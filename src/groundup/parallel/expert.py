@@ -13,13 +13,12 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
+from torch import Tensor
 
 from groundup.core.errors import GroundupError
 from groundup.model.decoder import Decoder
-from groundup.model.moe import Experts, count_tokens, sparse_layers
-from groundup.parallel.shard import local
+from groundup.model.moe import Experts, Sort, inverse, sparse_layers, swiglus
+from groundup.parallel.shard import local, split
 from groundup.parallel.world import World
 
 
@@ -28,7 +27,7 @@ def expert_parallel(model: Decoder, world: World) -> None:
 
     Raises GroundupError where the decoder has none, or a number of them that the axis doesn't divide.
     """
-    if world.experts is None or world.experts["expert"].size() == 1:
+    if world.experts is None:
         return
     mesh = world.experts["expert"]
     if model.config.moe is None:
@@ -39,8 +38,7 @@ def expert_parallel(model: Decoder, world: World) -> None:
         )
     for layer in sparse_layers(model):
         for name, parameter in list(layer.experts.named_parameters()):
-            mine = parameter.data.chunk(mesh.size())[mesh.get_local_rank()].contiguous()
-            setattr(layer.experts, name, nn.Parameter(DTensor.from_local(mine, mesh, [Shard(0)])))
+            setattr(layer.experts, name, split(parameter, mesh, 0))
         layer.experts.__class__ = _FarExperts
         cast(Any, layer.experts).group = mesh.get_group()
 
@@ -51,31 +49,26 @@ class _FarExperts(Experts):
     group: dist.ProcessGroup
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(
-        self,
-        x: Float[Tensor, "tokens width"],
-        chosen: Int[Tensor, "tokens per_token"],
-        weights: Float[Tensor, "tokens per_token"],
-    ) -> Float[Tensor, "tokens width"]:
-        """Sum over a token's experts of weight * expert(token), wherever they are."""
-        ranks, here = self.group.size(), len(local(self.down_proj))
-        flat = chosen.flatten()
-        order = flat.argsort(stable=True)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        sent = count_tokens(flat, ranks * here).view(ranks, here)
+    def compute(
+        self, rows: Float[Tensor, "rows width"], counts: Int[Tensor, " experts"]
+    ) -> Float[Tensor, "rows width"]:
+        """As `Experts.compute`: every row travels to its expert's rank and comes back."""
+        ranks = self.group.size()
+        sent = counts.view(ranks, -1)
         got = torch.empty_like(sent)
         dist.all_to_all_single(got, sent, group=self.group)
         give, take = sent.sum(dim=1).tolist(), got.sum(dim=1).tolist()
-        rows = _Exchange.apply(x[order // chosen.shape[1]], give, take, self.group)  # type: ignore[no-untyped-call]
-        # They come sorted by rank, then expert; the experts want them by expert alone.
-        experts = torch.arange(here, device=x.device).repeat(ranks).repeat_interleave(got.flatten())
-        by_expert = experts.argsort(stable=True)
-        ends = got.sum(dim=0).cumsum(dim=0, dtype=torch.int32)
-        out = self.compute(rows[by_expert], local(self.gate_up_proj), local(self.down_proj), ends)
-        out = torch.empty_like(out).index_copy(0, by_expert, out)
-        out = _Exchange.apply(out, take, give, self.group)[back]  # type: ignore[no-untyped-call]
-        weighted: Tensor = out.view(*chosen.shape, -1) * weights[..., None].to(out.dtype)
-        return weighted.sum(dim=1)
+        come = _Exchange.apply(rows, give, take, self.group)  # type: ignore[no-untyped-call]
+        # They come sorted by rank, then expert; the products want them by expert alone.
+        experts = (
+            torch.arange(got.shape[1], device=rows.device).repeat(ranks).repeat_interleave(got.flatten())
+        )
+        order = experts.argsort(stable=True)
+        back = inverse(order)
+        come = Sort.apply(come, order, back, 1)  # type: ignore[no-untyped-call]
+        out = swiglus(come, got.sum(dim=0), local(self.gate_up_proj), local(self.down_proj))
+        out = Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Exchange.apply(out, take, give, self.group))  # type: ignore[no-untyped-call]
 
 
 class _Exchange(torch.autograd.Function):

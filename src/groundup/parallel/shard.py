@@ -109,8 +109,8 @@ def gradient_norm(parameters: Iterable[nn.Parameter], world: World) -> Float[Ten
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, norm: Float[Tensor, ""]) -> None:
     """Shorten all gradients together where their `norm` is above `largest`."""
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, factor)
+    if gradients:
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _axes(tensor: Tensor) -> tuple[str, ...]:
@@ -145,6 +145,14 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, on every rank; all ranks must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def split(parameter: Tensor, mesh: DeviceMesh, axis: int) -> nn.Parameter:
+    """This rank's part of a parameter that `mesh` splits along `axis`; the last rank may get less."""
+    part = parameter.detach().chunk(mesh.size(), dim=axis)[mesh.get_local_rank()].contiguous()
+    return nn.Parameter(
+        DTensor.from_local(part, mesh, [Shard(axis)], shape=parameter.shape, stride=parameter.stride())
+    )
 
 
 def share_of(everything: Tensor, like: DTensor) -> Tensor:

@@ -21,15 +21,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
 
 from groundup.core.errors import GroundupError
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.layers import Layer, Linear, RMSNorm
 from groundup.model.losses import CHUNK, Kernel, softcap
-from groundup.parallel.shard import local
+from groundup.parallel.shard import local, split
 from groundup.parallel.world import World
 
 functional = torch.ops._c10d_functional
@@ -51,17 +49,17 @@ def tensor_parallel(model: Decoder, world: World) -> None:
     for layer in cast(list[Layer], model.model.layers):
         attention, mlp = layer.self_attn, cast(Any, layer.mlp)
         for linear in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
-            _split(linear, mesh, 0)
+            linear.weight = split(linear.weight, mesh, 0)
         for linear in (attention.o_proj, mlp.down_proj):
-            _split(linear, mesh, 1)
+            linear.weight = split(linear.weight, mesh, 1)
             _become(linear, _Joined, group)
         attention.project = mlp.project = partial(_split_products, group)
         if model.config.qk_norm == "width":
             for norm in (attention.q_norm, attention.k_norm):
                 _become(norm, _NormOverRanks, group)
-    _split(model.model.embed_tokens, mesh, 0)
+    model.model.embed_tokens.weight = split(model.model.embed_tokens.weight, mesh, 0)
     if not model.config.tie_embeddings:
-        _split(model.lm_head, mesh, 0)
+        model.lm_head.weight = split(model.lm_head.weight, mesh, 0)
     model.look_up = partial(_looked_up, group)
     _become(model.model.norm, _GatheringNorm, group)
     model.cross_entropy = partial(split_cross_entropy, group)
@@ -87,15 +85,6 @@ def _check(config: DecoderConfig, size: int) -> None:
             raise GroundupError(
                 f"site.layout.tensor = {size}: a decoder with {name} can't be split. Set tensor = 1"
             )
-
-
-def _split(module: nn.Module, mesh: DeviceMesh, axis: int) -> None:
-    """Make the module's weight this rank's part of it, by rows (0) or columns (1)."""
-    weight = cast(nn.Parameter, module.weight)
-    part = weight.data.chunk(mesh.size(), dim=axis)[mesh.get_local_rank()].contiguous()
-    module.weight = nn.Parameter(
-        DTensor.from_local(part, mesh, [Shard(axis)], shape=weight.shape, stride=weight.stride())
-    )
 
 
 def _split_products(group: dist.ProcessGroup, x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:

@@ -69,7 +69,7 @@ def bits_per_byte(
     count = min(limit, len(rows)) if limit else len(rows)
     chosen = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
     mine = chosen[world.reader :: world.readers]
-    # Ranks go through the layers together: whoever has a row less scores its last one again, for nothing.
+    # Ranks go through the layers together: whoever has a row less scores the first one, for nothing.
     missing = -(-count // world.readers) - len(mine)
     shares = np.concatenate([np.ones(len(mine), np.float32), np.zeros(missing, np.float32)])
     mine = np.concatenate([mine, chosen[:1].repeat(missing)])
