@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.text import calibration, fasttext_model
 from groundup.text.batch import Batch

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from planted_corpus import jaccard, shingles
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work
 from groundup.text.batch import Batch
 from groundup.text.curate import Curate, curate

@@ -22,7 +22,7 @@ from typing import get_args
 import torch
 import trainee
 
-from groundup.core.recipe import Recompute, Site
+from groundup.core.site import Recompute, Site
 from groundup.model import counts
 from groundup.model.config import DecoderConfig
 from groundup.parallel.hardware import Precision, choose, matmul_rate, rows_per_micro_batch

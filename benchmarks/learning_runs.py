@@ -15,7 +15,7 @@ from typing import Any
 from scipy import stats
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.slot import part_name
 from groundup.core.stage import Artifact, Builder
 from groundup.core.store import Store

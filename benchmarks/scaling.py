@@ -26,15 +26,14 @@ import torch.distributed as dist
 from learning_runs import table
 from trainee import Batch, batch, token_rows
 
-from groundup.core.recipe import Layout, Site
+from groundup.core.site import Layout, Site
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
-from groundup.parallel.context import context_parallel
+from groundup.parallel.engines.native import NativeLearner
 from groundup.parallel.hardware import choose, compiled, fit
 from groundup.parallel.ranks import launch
-from groundup.parallel.shard import shard
-from groundup.parallel.tensor import tensor_parallel
+from groundup.parallel.spread import spread
 from groundup.parallel.world import ALONE, here
 from groundup.train.checkpoints import Progress, conditions, snapshot, write_state
 from groundup.train.guard import Guard
@@ -88,9 +87,7 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
     if world is ALONE:
         model.init_weights(0)
     fit(model, hardware)
-    tensor_parallel(model, world)
-    context_parallel(model, world)
-    shard(model, world, hardware, seed=0)
+    spread(model, world, hardware, seed=0)
     optimizer = Muon().resolved(width).build(model.named_parameters())
     kernel = compiled(chunk_with_gradient, hardware)
 
@@ -102,7 +99,8 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
     read = batch(token_rows(rows, 513, 4096, seed=world.reader), hardware.device)
     mine = own_positions(_weighed(read, world.readers), world)
     guard = Guard()
-    stepper = Stepper(model, loss, optimizer, 1.0, guard, spikes=False, world=world)
+    learner = NativeLearner(model, optimizer, loss, 1.0, world)
+    stepper = Stepper(learner, guard, spikes=False)
     seconds = []
     for step in range(WARM_UP + steps):
         began = time.perf_counter()
@@ -111,7 +109,7 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
     step_seconds = statistics.median(seconds[WARM_UP:])
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        state = snapshot(model, optimizer, Progress(step=steps), guard, conditions(hardware.device))
+        state = snapshot(learner, Progress(step=steps), guard, conditions(hardware.device))
         stalled = time.perf_counter() - began
         shared = Path(world.told_by_leader(lambda: folder))
         write_state(shared, state, world)

@@ -15,7 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.model.attention import AttentionKernel, segments_of
 from groundup.model.config import DecoderConfig

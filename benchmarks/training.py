@@ -31,7 +31,7 @@ import torch
 import trainee
 from turns import Contender, Turns
 
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.model import counts
 from groundup.model.architectures.llama import Llama
 from groundup.model.config import DecoderConfig

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
+from groundup.parallel.engines.native import NativeLearner
 from groundup.train.loop import TrainResult, train
 from groundup.train.optimizers.muon import Muon
 
@@ -39,10 +40,11 @@ def go(
     model = model or net()
     optimizer = changes.pop("optimizer", None) or Muon(lr=0.05, adam_lr=0.01).build(model.named_parameters())
     arguments: dict[str, Any] = {
-        "batches": batch, "loss": squared, "schedule": lambda step: 1 - step / STEPS, "steps": STEPS,
+        "batches": batch, "schedule": lambda step: 1 - step / STEPS, "steps": STEPS,
         "out": Work(folder, Reporter(quiet=quiet)), "site": EAGER,
     }  # fmt: skip
-    return train(model=model, optimizer=optimizer, **(arguments | changes)), model
+    learner = NativeLearner(model, optimizer, changes.pop("loss", squared), changes.pop("grad_clip", 1.0))
+    return train(learner=learner, **(arguments | changes)), model
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Layout, Site
+from groundup.core.site import Layout, Site
 from groundup.core.stage import Metrics, work
 from groundup.parallel.world import alive, here
 from groundup.train.pretrain import Pretrain, pretrain

@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.core.durable import sha256_file
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work
 from groundup.text.acquire import Acquire, acquire
 from groundup.text.curate import Curate, curate

@@ -301,7 +301,7 @@ def doctor(
     compile: whether kernels are compiled
     """
     from groundup.core.progress import Reporter
-    from groundup.core.recipe import Site
+    from groundup.core.site import Site
     from groundup.doctor.doctor import diagnose
     from groundup.doctor.report import print_diagnosis
 

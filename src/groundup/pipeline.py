@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from groundup.align.align import Align, AlignStep, align
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.slot import Slot
 from groundup.core.stage import Artifact, Builder
 from groundup.evaluate.evaluate import Evaluate, evaluate

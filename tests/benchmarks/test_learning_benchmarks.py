@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.model import counts
 from groundup.train.pretrain import Pretrain
 

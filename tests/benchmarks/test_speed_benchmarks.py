@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.hardware import choose
 

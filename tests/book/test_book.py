@@ -19,7 +19,7 @@ from groundup.book.pdf import pdf
 from groundup.book.picture import picture
 from groundup.book.reading import Story
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work
 
 HOSTILE = (

@@ -13,7 +13,7 @@ from planting import plant, put
 from torch import Tensor, nn
 
 from groundup.align import objectives
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.doctor import doctor
 from groundup.doctor.check import Check
 from groundup.generate import cache, sampling

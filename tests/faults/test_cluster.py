@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.text.batch import Batch
 from groundup.text.curate import Curate
 from groundup.text.steps import Verdicts, passed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.recipe import Layout, Site
+from groundup.core.site import Layout, Site
 from groundup.parallel.ranks import launch
 from ranks_world import pretrainings, weights
 from training_world import SITE, Inputs, inputs, recipe

@@ -4,7 +4,7 @@ import pytest
 import torch
 from gpu_world import fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.recipe import Recompute, Site
+from groundup.core.site import Recompute, Site
 from groundup.model.config import DecoderConfig
 from groundup.model.counts import parameters
 from groundup.parallel.memory import tokens_that_fit

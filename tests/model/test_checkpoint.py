@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from decoders import LLAMA, QWEN3, decoder
+from safetensors.torch import save
 
 from groundup.core.errors import DataError
-from groundup.model.checkpoint import load_decoder, load_scalar_model, save_model
+from groundup.model.checkpoint import load_decoder, load_scalar_model, save_model, write_tensors
 from groundup.model.heads import ScalarModel
 
 
@@ -43,3 +44,17 @@ def test_missing_config_torn_weights_and_other_shapes_are_refused(tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
     with pytest.raises(DataError, match="does not hold the weights"):
         load_decoder(tmp_path)
+
+
+def test_tensors_are_written_as_safetensors_own_save_writes_them(tmp_path: Path) -> None:
+    tensors = {
+        "b": torch.randn(3, 5),
+        "a.scalar": torch.tensor(3.0),
+        "half": torch.randn(7).bfloat16(),
+        "ids": torch.arange(6).view(2, 3),
+        "turned": torch.randn(4, 2).t(),
+        "none": torch.empty(0, 3),
+    }
+    write_tensors(tmp_path / "x.safetensors", tensors, {"format": "pt"})
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    assert (tmp_path / "x.safetensors").read_bytes() == save(plain, metadata={"format": "pt"})

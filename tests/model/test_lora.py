@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from groundup.core.recipe import Recompute
+from groundup.core.site import Recompute
 from groundup.model.config import DecoderConfig, MoE
 from groundup.model.decoder import Decoder
 from groundup.parallel.memory import recompute, tokens_that_fit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.recipe import Layout
+from groundup.core.site import Layout
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
@@ -30,7 +30,7 @@ SHAPES: dict[str, Architecture] = {
 def cases() -> dict[str, Pretrain]:
     """Every shape with Muon, two with AdamW. Odd sizes: rows of matrices don't divide by the ranks."""
     plain = recipe(STEPS)
-    muon = {name: {"architecture": shape, "depth": 2} for name, shape in SHAPES.items()}
+    muon = {name: {"architecture": shape, "depth": 4} for name, shape in SHAPES.items()}
     adam = {f"{name}-adamw": muon[name] | {"optimizer": AdamW(lr=0.01)} for name in ("llama", "moe")}
     return {name: plain.model_copy(update=change) for name, change in (muon | adam).items()}
 
@@ -61,13 +61,20 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
         (4, Layout(tensor=2, context=2)),
         (2, Layout(expert=2)),
         (4, Layout(expert=2)),
+        (2, Layout(pipeline=2)),
+        (2, Layout(pipeline=2, schedule="interleaved")),
+        (2, Layout(pipeline=2, schedule="zero_bubble")),
+        (4, Layout(pipeline=2, context=2)),
+        (4, Layout(pipeline=2, expert=2, schedule="interleaved")),
+        (8, Layout(pipeline=2, tensor=2)),
     ],
+    ids=str,
 )
 def test_losses_and_norms_are_those_of_one_rank(
     alone: tuple[Path, Inputs], tmp_path: Path, ranks: int, layout: Layout
 ) -> None:
     reference, given = alone
-    site = SITE.model_copy(update={"layout": layout})
+    site = SITE.model_copy(update={"layout": layout, "micro_batch": 1 if layout.pipeline > 1 else 0})
     chosen = {name: case for name, case in cases().items() if fits(name, layout)}
     launch(pretrainings, (chosen, site, tmp_path, given), ranks, TIMEOUT)
     for name in chosen:

@@ -6,7 +6,7 @@ import pytest
 
 from groundup.core.errors import GroundupError
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Layout, Site
+from groundup.core.site import Layout, Site
 from groundup.core.stage import Builder, Work
 from groundup.core.store import Store
 from groundup.parallel.stages import ranks_of, run_stage

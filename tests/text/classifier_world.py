@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.text.batch import Batch
 from groundup.text.classifier import Classifier, classifier

@@ -12,7 +12,7 @@ import pytest
 
 from format_world import PROSE, parquet, zipped
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.text.acquire import Acquire, acquire
 from groundup.text.documents import count_rows, iter_tables, read_ledger

@@ -14,7 +14,7 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.text.acquire import Acquire, acquire, labelled, outside
 from groundup.text.documents import read_documents

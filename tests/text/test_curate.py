@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from groundup.core.errors import DataError
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
 from groundup.core.records import Document
+from groundup.core.site import Site
 from groundup.text.batch import Batch
 from groundup.text.curate import Curate
 from groundup.text.decontaminate import Decontaminate

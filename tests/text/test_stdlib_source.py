@@ -4,7 +4,7 @@ import sysconfig
 from pathlib import Path
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.text.acquire import Acquire, acquire, outside
 from groundup.text.documents import read_documents, read_ledger

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 from groundup.text.engine import SMALL_BYTES, Task, run_tasks
 

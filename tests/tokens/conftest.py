@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
 from groundup.core.records import Document
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work
 from groundup.core.store import Store
 from groundup.text.documents import DOCUMENTS, DocumentWriter

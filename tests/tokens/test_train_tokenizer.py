@@ -8,8 +8,8 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
 from groundup.core.records import Document
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.tokens.train_tokenizer import TokenizerRecipe, outside, tokenizer

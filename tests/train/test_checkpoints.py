@@ -16,6 +16,7 @@ from torch import nn
 
 from groundup.core import durable
 from groundup.core.errors import GroundupError
+from groundup.parallel.engines.native import NativeLearner
 from groundup.parallel.world import World
 from groundup.train import saver as saving
 from groundup.train.checkpoints import (
@@ -37,6 +38,10 @@ __all__ = ["one_thread"]
 HERE = conditions(torch.device("cpu"))
 
 
+def no_loss(model: nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    raise AssertionError("no gradient is asked for here")
+
+
 class Training:
     """A model of two matrices with AdamW, and steps that move it."""
 
@@ -44,6 +49,7 @@ class Training:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 1))
         self.optimizer = AdamW(lr=0.01).build(self.model.named_parameters())
+        self.learner = NativeLearner(self.model, self.optimizer, no_loss)
         self.progress, self.guard = Progress(), Guard()
 
     def step(self) -> None:
@@ -55,11 +61,11 @@ class Training:
         self.guard.took(0.1 * self.progress.step, 1 / 3, False)
 
     def take(self, made_under: Conditions = HERE) -> Snapshot:
-        return snapshot(self.model, self.optimizer, self.progress, self.guard, made_under)
+        return snapshot(self.learner, self.progress, self.guard, made_under)
 
     def load(self, folder: Path, now: Conditions = HERE) -> list[str]:
         said: list[str] = []
-        self.progress, self.guard = load_state(folder, self.model, self.optimizer, now, said.append)
+        self.progress, self.guard = load_state(folder, self.learner, now, said.append)
         return said
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from groundup.core.metrics import read_metrics
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.engines.native import NativeLearner
 from groundup.parallel.world import ALONE
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
@@ -74,7 +75,8 @@ def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[st
     """The loss and all gradients that a step of the loop sees, by plain stochastic gradient descent of rate 1."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loss = stage._loss(chunk_with_gradient)
-    stepper = Stepper(model, loss, torch.optim.SGD(model.parameters(), lr=1.0), 0.0, Guard(), spikes=False)
+    learner = NativeLearner(model, torch.optim.SGD(model.parameters(), lr=1.0), loss)
+    stepper = Stepper(learner, Guard(), spikes=False)
     outcome = stepper.take(0, batches)
     moved = {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Bits per byte against a plain count."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from groundup.model.decoder import Decoder
 from groundup.tokens import bpe
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.validate import bits_per_byte, token_batch
+from groundup.train.validate import bits_per_byte, token_batch, token_loss
 
 TEXT = "the cat sat on the mat, and the Katze saß auf der Matte. "
 
@@ -52,8 +53,10 @@ def test_each_document_is_scored_as_if_alone_and_divided_by_its_bytes(
             log_probs = model(torch.tensor([ids]))[0].double().log_softmax(dim=-1)
             nats -= sum(float(log_probs[i, ids[i + 1]]) for i in range(len(ids) - 1))
     expected = nats / math.log(2) / sum(len(text.encode()) for text in texts)
-    assert bits_per_byte(model, rows, tokenizer) == pytest.approx(expected, rel=1e-5)
-    assert bits_per_byte(model, rows, tokenizer, batch_rows=1) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_byte(partial(token_loss, model), rows, tokenizer) == pytest.approx(expected, rel=1e-5)
+    assert bits_per_byte(partial(token_loss, model), rows, tokenizer, batch_rows=1) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 def test_beginnings_and_padding_are_no_targets(tokenizer: Tokenizer) -> None:

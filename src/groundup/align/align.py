@@ -14,11 +14,13 @@ from pydantic import Field, model_validator
 from groundup.align.methods import Given, Method
 from groundup.align.methods.sft import Sft
 from groundup.core.errors import DataError
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.slot import Slot, part_name
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Task
+from groundup.parallel.engines.native import NativeLearner
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.loop import train
 from groundup.train.schedules import schedule_factor
@@ -75,18 +77,16 @@ def train_with(method: Method, given: Given) -> Metrics:
     """Prepare, train, measure."""
     session = method.prepare(given)
     warmup = round(method.warmup * session.steps)
+    optimizer = method.optimizer.resolved(session.d_model).build(session.model.named_parameters())
     result = train(
-        model=session.model,
+        learner=NativeLearner(session.model, optimizer, session.loss, method.grad_clip),
         batches=session.batches,
-        loss=session.loss,
-        optimizer=method.optimizer.resolved(session.d_model).build(session.model.named_parameters()),
         schedule=lambda step: schedule_factor(method.schedule, step, session.steps, warmup),
         steps=session.steps,
         out=given.out,
         site=given.site,
         label=session.label,
         tokens_per_step=session.tokens_per_step,
-        grad_clip=method.grad_clip,
         boundary=session.boundary,
         prefetch=not session.depends_on_weights,
         spikes=not session.depends_on_weights,

@@ -13,7 +13,8 @@ from groundup.book.html import html
 from groundup.book.pdf import pdf
 from groundup.book.reading import Story
 from groundup.core.durable import write_bytes, write_text
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work, stage
 
 

@@ -20,6 +20,7 @@ SLOTS = (
     "groundup.text.sources",
     "groundup.text.steps",
     "groundup.model.architectures",
+    "groundup.parallel.engines",
     "groundup.train.optimizers",
     "groundup.evaluate.tasks",
     "groundup.align.methods",

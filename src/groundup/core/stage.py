@@ -22,7 +22,8 @@ from groundup.core.environment import environment
 from groundup.core.fingerprint import digest, spelling
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter, Tracker
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.store import MANIFEST, Artifact, Store, damage, read_manifest
 from groundup.core.trackers import Background, Run, open_trackers, require
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Work
 from groundup.doctor import formulas, reference
 from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal, threads
@@ -29,6 +29,7 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.parallel import hardware
 from groundup.parallel.cpu import MIN_BLOCK
+from groundup.parallel.engines.native import NativeLearner
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import loop, pretrain, schedules
 from groundup.train.optimizers import adamw, muon
@@ -153,15 +154,12 @@ def _check_loop(bench: Bench) -> Iterator[Difference]:
         parts = [torch.split(x, [1, 3, 1]) for x in (ids, weights / weights.sum())]
         micro_batches = list(zip(*parts, strict=True))
         loop.train(
-            model=model,
+            learner=NativeLearner(model, torch.optim.SGD(model.parameters(), lr=0.1), _loss, clip),
             batches=lambda step, found=micro_batches: found,  # type: ignore[misc]
-            loss=_loss,
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
             schedule=lambda step: (1.0, 0.5)[step],
             steps=2,
             out=Work(bench.folder / f"clip {clip}", Reporter(quiet=True)),
             site=site(bench),
-            grad_clip=clip,
         )
         for name, parameter in model.named_parameters():
             allowed = 4 * roundings(LLAMA)  # two steps, forward and backward
@@ -282,10 +280,10 @@ def _trained(bench: Bench, folder: Path, stop_at: int = -1) -> Tensor:
         return [(ids, weights * (1 + step))]
 
     loop.train(
-        model=model,
+        learner=NativeLearner(
+            model, muon.Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters()), _loss, 1.0
+        ),
         batches=batches,
-        loss=_loss,
-        optimizer=muon.Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters()),
         schedule=lambda step: 1.0 - step / 4,
         steps=3,
         out=Work(folder, Reporter(quiet=True)),

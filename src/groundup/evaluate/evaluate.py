@@ -9,13 +9,15 @@ validation, no model has read them at all.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from groundup.core.durable import write_json
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
 from groundup.core.rng import seed_of
+from groundup.core.site import Site
 from groundup.core.slot import Slot, part_name
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.evaluate.examples import collect, split
@@ -27,7 +29,7 @@ from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import Precision, choose, fit
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.validate import bits_per_byte
+from groundup.train.validate import bits_per_byte, token_loss
 
 
 class Evaluate(Recipe):
@@ -62,8 +64,8 @@ def evaluate(
         fit(model, hardware)
     rows = Rows(tokens.path / "validation.npy")
     metrics: Metrics = {
-        "base_bpb": bits_per_byte(base_model, rows, vocabulary, recipe.validation_rows),
-        "chat_bpb": bits_per_byte(chat_model, rows, vocabulary, recipe.validation_rows),
+        "base_bpb": bits_per_byte(partial(token_loss, base_model), rows, vocabulary, recipe.validation_rows),
+        "chat_bpb": bits_per_byte(partial(token_loss, chat_model), rows, vocabulary, recipe.validation_rows),
     }
     tasks: dict[str, Task] = {part_name(task): task for task in recipe.tasks}  # type: ignore[arg-type]
     known, held_out = split(collect(recipe.tasks, documents.path))

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
-from groundup.core.durable import write_bytes, write_json
+from groundup.core.durable import appear, write_json
 from groundup.core.errors import DataError
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
@@ -27,29 +27,39 @@ CONFIG = "config.json"
 NAMED = 4
 """Tensors named in a message; of more it says how many."""
 
+KINDS = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+}
+
+Tensors = dict[str, Tensor]
 Model = TypeVar("Model", Decoder, ScalarModel)
 
 
-def save_model(
-    folder: Path,
-    model: Decoder | ScalarModel,
-    tokenizer: Tokenizer | None = None,
-    weights: dict[str, torch.Tensor] | None = None,
-) -> None:
+def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer | None = None) -> None:
     """Write weights and config.json and, with a tokenizer, everything a runtime needs to talk to the model.
 
-    weights: the model's state dict, where it isn't `model.state_dict()`, as with sharded parameters.
     The bytes depend on the weights and the config alone.
     """
-    # One write through our durable path: safetensors' own file writer leaves mode 0600.
-    tensors = model.state_dict() if weights is None else weights
     if isinstance(model, Decoder):
-        tensors = published_tensors(model.config, tensors)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
-    config = config_json(model.config)
-    if isinstance(model, ScalarModel):
-        config["architectures"] = ["ScalarModel"]
+        save_decoder(folder, model.config, model.state_dict(), tokenizer)
+    else:
+        config = config_json(model.config) | {"architectures": ["ScalarModel"]}
+        _save(folder, config, model.state_dict(), tokenizer)
+
+
+def save_decoder(
+    folder: Path, config: DecoderConfig, weights: Tensors, tokenizer: Tokenizer | None = None
+) -> None:
+    """`save_model` of a decoder that isn't here, but its whole weights are. Tensors on disk are copied one by one."""
+    _save(folder, config_json(config), published_tensors(config, weights), tokenizer)
+
+
+def _save(folder: Path, config: dict[str, Any], tensors: Tensors, tokenizer: Tokenizer | None) -> None:
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
         config |= ids
@@ -57,6 +67,27 @@ def save_model(
         write_json(folder / "generation_config.json", ids | {"eos_token_id": ends})
         tokenizer.save(folder)
     write_json(folder / CONFIG, config)
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    """The bytes that safetensors' own `save` gives, without a copy of all of them in memory."""
+    largest_first = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in largest_first:
+        start, end = end, end + tensors[name].nbytes
+        kind = KINDS[tensors[name].dtype]
+        header[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    said += b" " * (-len(said) % 8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(len(said).to_bytes(8, "little") + said)
+        for name in largest_first:
+            # A view of its bytes: NumPy has no bfloat16.
+            file.write(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    appear(part, path)
 
 
 def load_decoder(

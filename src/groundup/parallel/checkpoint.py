@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -20,23 +21,42 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from groundup.parallel.world import World
 
+WHOLE = "state.safetensors"
+"""The file of a state that one rank wrote by itself."""
+
 
 def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:
     """Write this rank's share of `tensors`; returns when all ranks have. May run beside a training step.
 
     Raises what went wrong on the first rank where something did.
     """
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), world)
+
+
+def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world: World) -> None:
     try:
         save(dict(tensors), storage_writer=writer, process_group=world.aside)
     except CheckpointException as error:
         raise error.failures[min(error.failures)][0] from None
 
 
+def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[str, Tensor]:
+    """All tensors, whole, on the rank that leads; none on the others.
+
+    They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
+    """
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True, enable_consolidation=True)
+    _save(tensors, writer, world)
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")) if world.leads else ():
+        found |= load_file(file)
+    return found
+
+
 def load_sharded(
     folder: Path, named: Mapping[str, Tensor], learnt: Mapping[str, Tensor], world: World
 ) -> dict[str, Tensor]:
-    """Everything in `folder`: `named` tensors are filled in place, the others made.
+    """What `folder` holds for this rank: `named` tensors are filled in place, what is `learnt` is made.
 
     learnt: the beginning of a name -> the parameter that such a tensor is about; it is spread as that is, where it has
     its shape. Raises KeyError where a named tensor is missing.
@@ -45,8 +65,8 @@ def load_sharded(
     found = reader.read_metadata().state_dict_metadata
     tensors = {name: named[name] for name in named if name in found or _missing(name, folder)}
     for name, said in found.items():
-        if name not in named and isinstance(said, TensorStorageMetadata):
-            about = next(parameter for begin, parameter in learnt.items() if name.startswith(begin))
+        about = next((parameter for begin, parameter in learnt.items() if name.startswith(begin)), None)
+        if name not in named and about is not None and isinstance(said, TensorStorageMetadata):
             tensors[name] = _like(said, about)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is: one rank reads them all

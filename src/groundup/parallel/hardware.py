@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from groundup.core.errors import GroundupError
-from groundup.core.recipe import Recompute, Site
+from groundup.core.site import Recompute, Site
 from groundup.model.attention import FUSED, AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from groundup.core.recipe import Recompute
+from groundup.core.site import Recompute
 from groundup.model.config import DecoderConfig
 from groundup.model.counts import parameters
 from groundup.model.decoder import Decoder

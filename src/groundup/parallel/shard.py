@@ -7,7 +7,7 @@ PyTorch's `fully_shard` (Zhao et al. 2023, https://arxiv.org/abs/2304.11277, in 
 the weight of the whole step, of all ranks, so gradients are added up and not averaged.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard, cast
 
@@ -21,14 +21,16 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import Placement, _StridedShard
 
 from groundup.model.decoder import Decoder
+from groundup.model.layers import Layer
 from groundup.model.moe import sparse_layers
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.world import World
 
 
-def shard(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
+def shard(model: Decoder, stages: Sequence[Decoder], world: World, hardware: Hardware, seed: int) -> None:
     """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
 
+    stages: what computes in place of `model`, whose parameters they share; empty = `model` itself does.
     A model on the meta device gets its first weights here: no rank ever holds more than its share and one parameter.
     """
     if world.mesh is None:
@@ -37,20 +39,24 @@ def shard(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
     policy = MixedPrecisionPolicy(
         param_dtype=hardware.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
+    roots = stages or [model]
+    layers = [layer for layer in model.model.layers if isinstance(layer, Layer)]
     parts: list[tuple[nn.Module, DeviceMesh]] = []
     if world.experts is not None:
         parts += [(layer.experts, _over(world.experts, "rest")) for layer in sparse_layers(model)]
-    parts += [(part, _over(world.mesh, "shard")) for part in (*model.model.layers, model)]
+    parts += [(part, _over(world.mesh, "shard")) for part in (*layers, *roots)]
     for part, mesh in parts:
-        fully_shard(part, mesh=mesh, mp_policy=policy)
+        # In a pipeline the next micro-batch follows at once: weights stay until the last one is through.
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False if stages else None)
         module = cast(FSDPModule, part)
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    for layer in model.model.layers:
+    for layer in layers:
         register_fsdp_forward_method(layer, "plainly")
-    register_fsdp_forward_method(model, "hidden")
-    if any(parameter.is_meta for parameter in model.parameters()):
-        _fill(model, hardware.device, seed)
+    if not stages:
+        register_fsdp_forward_method(model, "hidden")
+    for root in roots:
+        _fill(root, hardware.device, seed)
 
 
 def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
@@ -59,23 +65,15 @@ def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
 
 
 def _fill(model: Decoder, device: torch.device, seed: int) -> None:
-    """The same first weights as on one rank; buffers start at zero."""
+    """The same first weights as on one rank, for what is on the meta device; buffers start at zero."""
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        return
     model.to_empty(device=device)
     for buffer in model.buffers():
         buffer.zero_()
     for name, parameter in model.named_parameters():
         first = model.first_weight(name, parameter.shape, seed).to(device)
         local(parameter.data).copy_(share_of(first, cast(DTensor, parameter)))
-
-
-def whole_weights(model: nn.Module, world: World) -> dict[str, Tensor]:
-    """The whole state dict on the CPU of the rank that leads; an empty one on the others. All ranks must ask."""
-    found = {}
-    for name, tensor in model.state_dict().items():
-        all_of_it = whole(tensor)
-        if world.leads:
-            found[name] = all_of_it.cpu()
-    return found
 
 
 def finish_gradients(model: nn.Module, world: World) -> None:
@@ -92,17 +90,20 @@ def gradient_norm(parameters: Iterable[nn.Parameter], world: World) -> Float[Ten
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if world.mesh is None:
         return torch.nn.utils.get_total_norm(gradients)
+    # A stage's part must be summed over its own ranks first: the pipeline adds what is whole.
     squares: dict[tuple[DeviceMesh | None, tuple[str, ...]], list[Tensor]] = {}
     for gradient in gradients:
         mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
         square = torch.linalg.vector_norm(local(gradient).float()).square()
         squares.setdefault((mesh, _axes(gradient)), []).append(square)
-    total = torch.zeros((), device=local(gradients[0]).device)
+    total = torch.zeros((), device=world.mesh.device_type)
     for (mesh, axes), found in squares.items():
         part = torch.stack(found).sum()
         for axis in axes:
             dist.all_reduce(part, group=cast(DeviceMesh, mesh).get_group(axis))
         total = total + part
+    if world.pipeline > 1:
+        dist.all_reduce(total, group=world.mesh.get_group("pipeline"))
     return total.sqrt()
 
 

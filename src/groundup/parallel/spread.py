@@ -4,22 +4,27 @@ in:  a decoder that `fit` has put on the hardware, or one on the meta device, an
 out: the same decoder, spread over the ranks
 """
 
+from groundup.core.site import Schedule
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import context_parallel
 from groundup.parallel.expert import expert_parallel
 from groundup.parallel.hardware import Hardware
+from groundup.parallel.pipeline import Stage, cut
 from groundup.parallel.shard import shard
 from groundup.parallel.tensor import tensor_parallel
 from groundup.parallel.world import World
 
 
-def spread(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
-    """Split matrices, positions and experts as the world's axes say, then shard what each rank is left with.
+def spread(model: Decoder, world: World, hardware: Hardware, schedule: Schedule, seed: int) -> list[Stage]:
+    """Split matrices, positions, experts and layers as the world's axes say, then shard what each rank is left with.
 
     A model on the meta device gets the first weights of `seed`. Alone in the world, a model stays as it is.
-    Raises GroundupError where the decoder can't be split in that way.
+    Returns this rank's stages of a pipeline, if there is one. Raises GroundupError where the decoder can't be split in
+    that way.
     """
     tensor_parallel(model, world)
     context_parallel(model, world)
     expert_parallel(model, world)
-    shard(model, world, hardware, seed)
+    stages = cut(model, world, schedule, hardware.device)
+    shard(model, stages, world, hardware, seed)
+    return stages

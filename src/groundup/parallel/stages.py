@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from groundup.core.progress import Reporter
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Metrics, Work, work
 from groundup.parallel.cluster import Cluster
 from groundup.parallel.ranks import launch

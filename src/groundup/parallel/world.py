@@ -3,10 +3,11 @@
 in:  a process group, if this process is one of several ranks
 out: World, with which one rank and many are written alike; alone, nothing here costs anything
 
-Ranks stand in a mesh with named axes. Over `replicate` every rank holds the same weights, over `shard` each holds its
-share of every weight (hybrid sharding, Zhao et al. 2023, https://arxiv.org/abs/2304.11277); all of these read different
-rows. Over `tensor` they read the same rows and compute them together (see `tensor.py`). Some of those that shard may
-share rows, too, each with positions of its own (see `context.py`), and some may hold different experts
+Ranks stand in a mesh with named axes. Over `pipeline` they hold different layers and compute the same rows one after
+the other (see `pipeline.py`). Over `replicate` every rank holds the same weights, over `shard` each holds its
+share of every weight (hybrid sharding, Zhao et al. 2023, https://arxiv.org/abs/2304.11277); both of these read
+different rows. Over `tensor` they read the same rows and compute them together (see `tensor.py`). Some of those that
+shard may share rows, too, each with positions of its own (see `context.py`), and some may hold different experts
 (see `expert.py`).
 """
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from groundup.core.errors import GroundupError
-from groundup.core.recipe import Layout
+from groundup.core.site import Layout
 
 Told = TypeVar("Told")
 
@@ -41,9 +42,9 @@ class World:
     rank: int = 0
     size: int = 1
     mesh: DeviceMesh | None = None
-    """axes replicate, shard and tensor; None = alone"""
+    """axes pipeline, replicate, shard and tensor; None = alone"""
     experts: DeviceMesh | None = None
-    """the same ranks with the axes replicate, rest, expert and tensor; None = every rank has all experts"""
+    """the same ranks with the axes pipeline, replicate, rest, expert and tensor; None = every rank has all experts"""
     context: dist.ProcessGroup | None = None
     """the ranks that share the positions of this one's rows; None = it has all of them"""
     aside: dist.ProcessGroup | None = None
@@ -57,12 +58,31 @@ class World:
     @property
     def readers(self) -> int:
         """How many parts a step's rows are cut into: ranks that share matrices or positions read the same rows."""
-        return self.size if self.mesh is None else self.size // self.mesh["tensor"].size() // self._contexts
+        return self.size // self.pipeline // self.axis("tensor") // self._contexts
 
     @property
     def reader(self) -> int:
         """Which of these parts is this rank's."""
-        return self.rank // (self.size // self.readers)
+        return self.rank % (self.size // self.pipeline) // (self.axis("tensor") * self._contexts)
+
+    @property
+    def pipeline(self) -> int:
+        """How many ranks have the layers of one model."""
+        return self.axis("pipeline")
+
+    @property
+    def stage(self) -> int:
+        """This rank's place in the pipeline, from 0."""
+        return 0 if self.mesh is None else self.mesh.get_local_rank("pipeline")
+
+    @property
+    def concludes(self) -> bool:
+        """Whether this rank has the last layer, and so the loss."""
+        return self.stage == self.pipeline - 1
+
+    def axis(self, name: str) -> int:
+        """How many ranks stand along an axis of the mesh."""
+        return 1 if self.mesh is None else self.mesh[name].size()
 
     @property
     def _contexts(self) -> int:
@@ -87,6 +107,13 @@ class World:
                 dist.all_reduce(values, group=self.mesh.get_group(axis))
         return values
 
+    def total(self, values: Tensor) -> Tensor:
+        """As `sum`, of all stages of a pipeline together: what isn't a stage's to say must be zero there."""
+        self.sum(values)
+        if self.mesh is not None and self.pipeline > 1:
+            dist.all_reduce(values, group=self.mesh.get_group("pipeline"))
+        return values
+
     def any(self, *said: bool) -> list[bool]:
         """What at least one rank says of each question: the same on all."""
         if self.mesh is None:
@@ -106,6 +133,14 @@ class World:
         dist.broadcast_object_list(told, src=0, group=self.aside)
         return told[0]  # type: ignore[return-value]
 
+    def merged(self, said: dict[str, Told]) -> dict[str, Told]:
+        """What all stages of a pipeline say, in one; may be called by a thread beside the training."""
+        if self.pipeline == 1:
+            return said
+        found: list[dict[str, Told]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(found, said, group=self.aside)
+        return {name: value for each in found for name, value in each.items()}
+
     def share(self, count: int) -> slice:
         """This rank's part of `count` rows, which must divide by `readers`."""
         each = count // self.readers
@@ -117,17 +152,18 @@ ALONE = World()
 
 def check(layout: Layout, ranks: int) -> None:
     """Raises GroundupError where the layout's axes don't fit so many ranks."""
-    taken = layout.replicate * layout.context * layout.tensor
-    shared = ranks // layout.replicate // layout.tensor
-    if ranks % taken == 0 and shared % layout.expert:
+    whole = layout.pipeline * layout.replicate * layout.tensor
+    shared = ranks // whole
+    if ranks % (whole * layout.context):
+        raise GroundupError(
+            f"site.layout: pipeline x replicate x context x tensor = {layout.pipeline} x {layout.replicate} x "
+            f"{layout.context} x {layout.tensor} = {whole * layout.context} does not divide the number of ranks, "
+            f"{ranks} (site.ranks). It must; what it leaves is sharded"
+        )
+    if shared % layout.expert:
         raise GroundupError(
             f"site.layout.expert = {layout.expert} does not divide the {shared} ranks that share weights (all of them "
-            "over replicate x tensor)"
-        )
-    if ranks % taken:
-        raise GroundupError(
-            f"site.layout: replicate x context x tensor = {layout.replicate} x {layout.context} x {layout.tensor} = "
-            f"{taken} does not divide the number of ranks, {ranks} (site.ranks). It must; what it leaves is sharded"
+            "over pipeline x replicate x tensor)"
         )
 
 
@@ -137,26 +173,22 @@ def here(layout: Layout, device: torch.device) -> World:
         return ALONE
     size = dist.get_world_size()
     check(layout, size)
+
+    def mesh(**axes: int) -> DeviceMesh:
+        return init_device_mesh(device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+
     # Ranks that share positions learn from different ones: for weights and gradients they are like those that shard.
-    axes = {
-        "replicate": layout.replicate,
-        "shard": size // layout.replicate // layout.tensor,
-        "tensor": layout.tensor,
-    }
-    mesh = init_device_mesh(device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
-    context = None
+    stages, copies, tensor = layout.pipeline, layout.replicate, layout.tensor
+    shared = size // stages // copies // tensor
+    plain = mesh(pipeline=stages, replicate=copies, shard=shared, tensor=tensor)
+    context = experts = None
     if layout.context > 1:
-        shape = (size // layout.context // layout.tensor, layout.context, layout.tensor)
-        context = init_device_mesh(device.type, shape, mesh_dim_names=("rows", "context", "same")).get_group(
-            "context"
-        )
-    experts = None
+        rows = size // layout.context // tensor
+        context = mesh(rows=rows, context=layout.context, same=tensor).get_group("context")
     if layout.expert > 1:
-        parts = axes["replicate"], axes["shard"] // layout.expert, layout.expert, axes["tensor"]
-        experts = init_device_mesh(
-            device.type, parts, mesh_dim_names=("replicate", "rest", "expert", "tensor")
-        )
-    return World(dist.get_rank(), size, mesh, experts, context, dist.new_group(backend="gloo"))
+        rest = shared // layout.expert
+        experts = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
+    return World(dist.get_rank(), size, plain, experts, context, dist.new_group(backend="gloo"))
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from pydantic import Field
 from groundup.core.durable import write_text
 from groundup.core.errors import DataError
 from groundup.core.fingerprint import canonical
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.slot import Slot, part_name
 from groundup.core.stage import Work, stage
 from groundup.text.documents import LEDGER, spell_reasons

@@ -21,8 +21,9 @@ from pydantic import Field
 
 from groundup.core.durable import write_json
 from groundup.core.errors import DataError
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
 from groundup.core.rng import share_of
+from groundup.core.site import Site
 from groundup.core.stage import Work, stage
 from groundup.core.store import MANIFEST
 from groundup.text import calibration, fasttext_model

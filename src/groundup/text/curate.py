@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from groundup.core.durable import write_text
 from groundup.core.errors import DataError
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.slot import Slot
 from groundup.core.stage import Artifact, Work, stage
 from groundup.text.batch import Batch

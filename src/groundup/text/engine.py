@@ -26,7 +26,7 @@ from typing import Any
 
 from groundup.core.durable import write_text
 from groundup.core.errors import DataError, GroundupError
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
 
 SMALL_BYTES = 24 << 20

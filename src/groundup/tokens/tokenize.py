@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from groundup.core.errors import DataError
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
 from groundup.core.rng import share_of
+from groundup.core.site import Site
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.text.documents import iter_tables, strings
 from groundup.tokens.packing import pack

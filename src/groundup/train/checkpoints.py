@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from groundup.core.durable import (
     disk_errors_in_words,
@@ -28,14 +28,15 @@ from groundup.core.durable import (
     publish_folder,
     sha256_file,
 )
-from groundup.parallel.checkpoint import load_sharded, save_sharded
-from groundup.parallel.shard import as_share_of, local
+from groundup.parallel.checkpoint import WHOLE, save_sharded
+from groundup.parallel.engines import Learner
+from groundup.parallel.shard import local
 from groundup.parallel.world import ALONE, World
 from groundup.train.guard import Guard
 
 KEPT = 2
 """States that are kept, so that one is left when the newest is damaged."""
-TENSORS, COUNTERS, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+COUNTERS, MANIFEST = "state.json", "manifest.json"
 
 Conditions = Mapping[str, Any]
 """What the bits of a result depend on beside the recipe, e.g. {"threads": 2}; plain JSON."""
@@ -79,25 +80,16 @@ def conditions(device: torch.device) -> Conditions:
     }
 
 
-def snapshot(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    guard: Guard,
-    made_under: Conditions,
-) -> Snapshot:
+def snapshot(learner: Learner, progress: Progress, guard: Guard, made_under: Conditions) -> Snapshot:
     """Copy everything of this step to the CPU."""
-    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    learnt, numbers = optimizer_state(model, optimizer)
-    tensors = weights | {f"optimizer.{name}": tensor for name, tensor in learnt.items()}
-    copies = {name: _copy(tensor) for name, tensor in tensors.items()}
+    state = learner.snapshot()
     counters = {
         "progress": asdict(progress),
         "guard": asdict(guard),
-        "optimizer": numbers,
+        "optimizer": state.numbers,
         "conditions": dict(made_under),
     }
-    return Snapshot(progress.step, copies, counters)
+    return Snapshot(progress.step, state.tensors, counters)
 
 
 def write_state(folder: Path, state: Snapshot, world: World = ALONE) -> None:
@@ -112,11 +104,13 @@ def write_state(folder: Path, state: Snapshot, world: World = ALONE) -> None:
             if world.leads:
                 part.mkdir(parents=True, exist_ok=True)
             if world.mesh is None:
-                _save_tensors(state.tensors, part / TENSORS)
+                _save_tensors(state.tensors, part / WHOLE)
             else:
                 save_sharded(state.tensors, part, world)
+            numbers = world.merged(state.counters["optimizer"])
             if world.leads:
-                (part / COUNTERS).write_text(json.dumps(state.counters), encoding="utf-8")
+                counters = json.dumps(state.counters | {"optimizer": numbers})
+                (part / COUNTERS).write_text(counters, encoding="utf-8")
                 (part / MANIFEST).write_bytes(_manifest(part))
                 publish_folder(part, final)
         except BaseException:
@@ -128,13 +122,12 @@ def write_state(folder: Path, state: Snapshot, world: World = ALONE) -> None:
 
 def load_state(
     folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    learner: Learner,
     now: Conditions,
     say: Callable[[str], None],
     world: World = ALONE,
 ) -> tuple[Progress, Guard]:
-    """Fill `model` and `optimizer` from the newest undamaged state; fresh counters where there is none.
+    """Fill `learner` from the newest undamaged state; fresh counters where there is none.
 
     A state may be of any number of ranks. Says which states are damaged, and where the state was made under other
     conditions than `now`.
@@ -143,13 +136,7 @@ def load_state(
     if state is None:
         return Progress(), Guard()
     counters = json.loads((state / COUNTERS).read_text(encoding="utf-8"))
-    if world.mesh is None and (state / TENSORS).exists():
-        tensors = load_file(state / TENSORS)
-    else:
-        named = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-        learnt = {f"optimizer.{name}.": parameter for name, parameter in model.named_parameters()}
-        tensors = load_sharded(state, named, learnt, world)
-    _fill(model, optimizer, tensors, counters["optimizer"])
+    learner.load(state, counters["optimizer"])
     _say_what_differs(counters["conditions"], now, say)
     return Progress(**counters["progress"]), Guard(**counters["guard"])
 
@@ -165,42 +152,6 @@ def _newest(folder: Path, say: Callable[[str], None]) -> Path | None:
         say(f"resume state {state.name} is damaged, trying the one before: {problem}")
         _discard(state)
     return None
-
-
-def optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What an optimizer of `model` has learnt: tensors, and plain numbers, by "<parameter>.<name>"."""
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    for parameter, values in optimizer.state.items():
-        for key, value in values.items():
-            kind = tensors if isinstance(value, Tensor) else numbers
-            kind[f"{names[parameter]}.{key}"] = value
-    return tensors, numbers
-
-
-def fill_optimizer(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    tensors: dict[str, Tensor],
-    numbers: dict[str, Any],
-) -> None:
-    """The inverse of `optimizer_state`. Rates and groups stay: they come from the recipe, not from the state."""
-    state: dict[int, dict[str, Any]] = {}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    index = {parameter: number for number, parameter in enumerate(parameters)}
-    named = dict(model.named_parameters())
-    for name, value in (tensors | numbers).items():
-        about, _, key = name.rpartition(".")
-        state.setdefault(index[named[about]], {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    mine = local(tensor.detach())
-    return as_share_of(tensor, torch.empty(mine.shape, dtype=mine.dtype).copy_(mine))
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -246,17 +197,6 @@ def _discard(state: Path) -> None:
     state.rename(aside)
     fsync_folder(state.parent)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _fill(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: dict[str, Any]
-) -> None:
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        parts[kind][rest] = tensor
-    model.load_state_dict(parts["model"])
-    fill_optimizer(model, optimizer, parts["optimizer"], numbers)
 
 
 def _say_what_differs(before: Conditions, now: Conditions, say: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """The training loop: the only one. Pretraining, fine-tuning, reward models and PPO all pass through it.
 
-in:  a model, `batches(step)` (what a step learns from), `loss(model, batch)`, an optimizer, a schedule
+in:  a learner (model, loss, optimizer: see `parallel/engines`), `batches(step)` (what a step learns from), a schedule
 out: the model, trained; a line per step in metrics.jsonl; what was skipped in skipped.jsonl; TrainResult
 
 It continues after any interruption and ends in the same bits, since nothing in it depends on the past but
@@ -15,21 +15,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
-from torch import nn
-
 from groundup.core.durable import disk_errors_in_words
 from groundup.core.errors import TrainingError
 from groundup.core.metrics import MetricsLog
-from groundup.core.recipe import Site
+from groundup.core.site import Site
 from groundup.core.stage import Work
+from groundup.parallel.engines import Learner
 from groundup.parallel.world import ALONE, World, alive
 from groundup.train.checkpoints import Conditions, Progress, Snapshot, conditions, load_state, snapshot
 from groundup.train.guard import IN_A_ROW, Guard
 from groundup.train.prefetch import Batches, prefetched
 from groundup.train.saver import Saver
 from groundup.train.signals import leave, signals
-from groundup.train.step import Loss, Outcome, Stepper
+from groundup.train.step import Outcome, Stepper
 from groundup.train.watch import Watch
 
 Batch = TypeVar("Batch")
@@ -64,17 +62,14 @@ class TrainResult:
 
 def train(
     *,
-    model: nn.Module,
+    learner: Learner,
     batches: Batches[Batch],
-    loss: Loss[Batch],
-    optimizer: torch.optim.Optimizer,
     schedule: Callable[[int], float],
     steps: int,
     out: Work,
     site: Site,
     label: str = "train",
     tokens_per_step: float = 0.0,
-    grad_clip: float = 1.0,
     boundary: int = 1,
     probes: Sequence[Probe] = (),
     watch: Watch | None = None,
@@ -89,34 +84,34 @@ def train(
     batches: step -> the micro-batches of one optimizer step, a pure function of (weights, step) at steps
         divisible by `boundary`; None ends the training early. prefetch: it is a function of the step alone, so
         the next ones may be made, and moved to the model's device, while a step computes.
-    loss: (model, micro-batch) -> (scalar to differentiate, metrics). Losses and metrics of a step's
-        micro-batches are summed, so each is divided by the whole step's weight, not by its own.
-    schedule: step -> factor for every group's learning rate. grad_clip: largest global norm; 0 = not clipped.
+    learner: the model, its optimizer and its loss. Losses and figures of a step's micro-batches are summed, so each
+        is divided by the whole step's weight, not by its own.
+    schedule: step -> factor for every group's learning rate.
     tokens_per_step: only for the rate. boundary: resume states are saved only at steps divisible by it.
     watch: looks at every step that is taken; what it returns joins the step's line.
     spikes: also mistrust a loss or gradient norm far above the recent ones (see `guard.py`).
     name_batch: step -> ids of the documents in its batches, for whoever looks for what broke it.
     made_under: what the result's bits depend on beside the recipe, e.g. precision; noted in every state.
-    world: the ranks that train the model together. `batches` gives each its own rows, `loss` its share of the loss.
+    world: the ranks that train the model together. `batches` gives each its own rows.
 
     A faulty step is computed once more. If it is right then, it is taken and counted as transient; else it is
     skipped, counted and logged with its documents. Three skipped in a row: the model goes back to the last saved
     state, and TrainingError says why. A full disk raises GroundupError. SIGINT and SIGTERM save the last whole
     step, then end the process as usual.
     """
-    now = {**conditions(next(model.parameters()).device), **(made_under or {})}
-    progress, guard = load_state(out.temporary, model, optimizer, now, out.say, world)
+    now = {**conditions(learner.device), **(made_under or {})}
+    progress, guard = load_state(out.temporary, learner, now, out.say, world)
     run = _Run(out, label, steps, progress, guard, tokens_per_step, name_batch)
-    stepper = Stepper(model, loss, optimizer, grad_clip, guard, spikes, watch, world)
+    stepper = Stepper(learner, guard, spikes, watch)
     with disk_errors_in_words(label, out.path):
         run.begin()
-        _take_steps(run, stepper, batches, schedule, probes, site, boundary, prefetch, now)
+        _take_steps(run, stepper, batches, schedule, probes, site, boundary, prefetch, now, world)
     return run.result()
 
 
 def _take_steps(
     run: "_Run",
-    stepper: Stepper[Batch],
+    stepper: Stepper,
     batches: Batches[Batch],
     schedule: Callable[[int], float],
     probes: Sequence[Probe],
@@ -124,14 +119,14 @@ def _take_steps(
     boundary: int,
     prefetch: bool,
     now: Conditions,
+    world: World,
 ) -> None:
     """All that are left, with states saved in between."""
-    model, optimizer, world = stepper.model, stepper.optimizer, stepper.world
-    guard, out, progress = run.guard, run.out, run.progress
-    device = next(model.parameters()).device
+    learner, guard, out, progress = stepper.learner, run.guard, run.out, run.progress
+    device = learner.device
 
     def take_snapshot() -> Snapshot:
-        return snapshot(model, optimizer, progress, guard, now)
+        return snapshot(learner, progress, guard, now)
 
     with ExitStack() as stack:
         asked = stack.enter_context(signals())
@@ -142,7 +137,7 @@ def _take_steps(
         for outcome in run.steps_left(_taking(stepper, ready, schedule)):
             if guard.skipped_in_a_row == IN_A_ROW:
                 saver.wait()
-                back, _ = load_state(out.temporary, model, optimizer, now, out.say, world)
+                back, _ = load_state(out.temporary, learner, now, out.say, world)
                 raise TrainingError(run.why_it_stops(outcome, back.step))
             _measure(probes, progress, out)
             tracker.note(f"loss {outcome.values['loss']:.3f}")
@@ -160,19 +155,16 @@ def _take_steps(
 
 
 def _taking(
-    stepper: Stepper[Batch], batches: Batches[Batch], schedule: Callable[[int], float]
+    stepper: Stepper, batches: Batches[Batch], schedule: Callable[[int], float]
 ) -> Callable[[int], Outcome | None]:
     """step -> what became of it; None where there is nothing more to learn from."""
-    rates = [group["lr"] for group in stepper.optimizer.param_groups]
 
     def take(step: int) -> Outcome | None:
         micro_batches = batches(step)
         if micro_batches is None:
             return None
         factor = schedule(step)
-        for group, rate in zip(stepper.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        outcome = stepper.take(step, micro_batches)
+        outcome = stepper.take(step, micro_batches, factor)
         outcome.values["lr_factor"] = factor
         return outcome
 

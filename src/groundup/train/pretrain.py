@@ -6,8 +6,9 @@ out: a checkpoint folder that transformers reads; loss and validation curves in 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,28 +17,29 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from groundup.core.errors import DataError, GroundupError
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.slot import Slot
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.model import scaling
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
-from groundup.model.checkpoint import read_config, save_model
+from groundup.model.checkpoint import read_config
 from groundup.model.config import DecoderConfig
 from groundup.model.counts import parameters, training_flops_per_token
 from groundup.model.decoder import Decoder
 from groundup.model.losses import Kernel, chunk_with_gradient
+from groundup.parallel.engines import Job, Learner, Loss
+from groundup.parallel.engines.native import NativeLearner
+from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import (
     Hardware,
     Precision,
     choose,
     compiled,
-    fit,
     matmul_rate,
     rows_per_micro_batch,
 )
-from groundup.parallel.shard import whole_weights
-from groundup.parallel.spread import spread
 from groundup.parallel.world import World, here
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
@@ -47,8 +49,15 @@ from groundup.train.loop import Probe, TrainResult, train
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.schedules import Kind, schedule_factor
-from groundup.train.start import resume_optimizer, save_stable, start_digest, start_model, start_optimizer
-from groundup.train.validate import TokenBatch, bits_per_byte, own_positions, token_batch
+from groundup.train.start import (
+    resume_optimizer,
+    save_learnt,
+    save_stable,
+    start_digest,
+    start_model,
+    start_optimizer,
+)
+from groundup.train.validate import TokenBatch, bits_per_byte, own_positions, token_batch, token_loss
 from groundup.train.watch import ModelWatch, Watch
 
 
@@ -152,8 +161,6 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     model = _decoder(recipe, rows.width - 1, vocabulary, tokenizer.path, world)
     config = model.config
     plan = _plan(recipe, site, rows, hardware, config, world)
-    fit(model, hardware)
-    spread(model, world, hardware, recipe.seed)
     size = parameters(config)
     out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
     out.say(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
@@ -161,28 +168,28 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     flops = training_flops_per_token(config, plan.seq_len)
     rates = [_rate(hardware, world)]
     part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
-    optimizer = part.build(model.named_parameters())
-    rows_read = resume_optimizer(Path(recipe.start), model, optimizer, part, out.say) if recipe.start else 0
+    loss = _loss(compiled(chunk_with_gradient, hardware))
+    learner = site.engine.prepare(
+        Job(model, recipe.seed, hardware, world, site.layout, part.build, loss, recipe.grad_clip)
+    )
+    rows_read = resume_optimizer(Path(recipe.start), learner, part, out.say) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
+    score = partial(_score, learner, held_out, vocabulary, world)
+    probed = held_out if len(held_out) else rows
     result = train(
-        model=model,
+        learner=learner,
         batches=_batches(plan, rows, rows_of, vocabulary, world),
-        loss=_loss(compiled(chunk_with_gradient, hardware)),
-        optimizer=optimizer,
         schedule=_schedule(recipe, plan),
         steps=plan.steps,
         out=out,
         site=site,
         label="pretrain",
         tokens_per_step=plan.tokens_per_step,
-        grad_clip=recipe.grad_clip,
         probes=[
-            Probe(recipe.validate_every, _probe(model, held_out, vocabulary, hardware, rates, world)),
-            *_keeping_stable(recipe, plan, out, model, vocabulary, optimizer, part, rows_read, world),
+            Probe(recipe.validate_every, _probe(score, hardware, rates, world)),
+            *_keeping_stable(recipe, plan, out, config, vocabulary, learner, part, rows_read, world),
         ],
-        watch=_watch(
-            model, held_out if len(held_out) else rows, vocabulary, flops * plan.tokens_per_step, rates, world
-        ),
+        watch=_watch(learner, probed, vocabulary, flops * plan.tokens_per_step, rates, world),
         prefetch=True,
         spikes=True,
         name_batch=_documents(rows_of, tokens.path / "train_spans.parquet"),
@@ -190,12 +197,12 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
         world=world,
     )
     rates.append(_rate(hardware, world))
-    _save(out, model, vocabulary, world)
+    save_learnt(out.path, learner, config, vocabulary, world)
     return {
         "parameters": size,
         "decoder": config.to_json(),
         "tokens": result.steps * plan.tokens_per_step,
-        "val_bpb": _score(model, held_out, vocabulary, recipe.validation_rows, world),
+        "val_bpb": score(recipe.validation_rows),
         "compiled": hardware.can_compile,
         "precision": hardware.precision,
         "device": str(hardware.device),
@@ -207,7 +214,9 @@ def _decoder(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer, tokenizer: P
         return start_model(Path(recipe.start), seq_len, tokenizer)
     config = recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len)
     if world.mesh is not None:
-        with torch.device("meta"):  # a rank may not have room for all of it; `shard` fills each one's share
+        with torch.device(
+            "meta"
+        ):  # a rank may not have room for all of it; the engine fills each one's share
             return Decoder(config)
     model = Decoder(config)
     model.init_weights(recipe.seed)
@@ -226,7 +235,14 @@ def _plan(
             f"pretrain.batch_tokens = {recipe.batch_tokens} is {batch_rows} rows of {seq_len} tokens a step, which "
             f"{world.readers} ranks can't share. Make it a multiple of {world.readers * seq_len}"
         )
-    micro_rows = rows_per_micro_batch(site, config, seq_len, batch_rows // world.readers, hardware.device)
+    rows_each = batch_rows // world.readers
+    if rows_each % world.pipeline:
+        raise GroundupError(
+            f"pretrain.batch_tokens = {recipe.batch_tokens} is {rows_each} rows of {seq_len} tokens for each pipeline, "
+            f"whose {world.pipeline} ranks each need a micro-batch. Make it a multiple of "
+            f"{world.readers * world.pipeline * seq_len}"
+        )
+    micro_rows = rows_per_micro_batch(site, config, seq_len, rows_each // world.pipeline, hardware.device)
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))
@@ -271,8 +287,8 @@ def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[i
 
 
 def _keeping_stable(
-    recipe: Pretrain, plan: _Plan, out: Work, model: Decoder, tokenizer: Tokenizer,
-    optimizer: torch.optim.Optimizer, part: Optimizer, rows_read: int, world: World,
+    recipe: Pretrain, plan: _Plan, out: Work, config: DecoderConfig, tokenizer: Tokenizer,
+    learner: Learner, part: Optimizer, rows_read: int, world: World,
 ) -> list[Probe]:  # fmt: skip
     """With the schedule wsd: a probe that keeps the checkpoint from before the rate falls."""
     last = round(plan.steps * (1 - recipe.decay))
@@ -282,22 +298,34 @@ def _keeping_stable(
     def keep(step: int) -> dict[str, float]:
         if step == last:
             read = rows_read + last * plan.batch_rows
-            save_stable(out, model, tokenizer, optimizer, part, read, world)
+            save_stable(out, learner, config, tokenizer, part, read, world)
         return {}
 
     return [Probe(last, keep)]
 
 
 def _watch(
-    model: Decoder, rows: Rows, tokenizer: Tokenizer, flops_per_step: float, rates: list[float], world: World
-) -> Watch:
-    probe = token_batch(rows[:1], tokenizer, model.head_weight.device)
+    learner: Learner,
+    rows: Rows,
+    tokenizer: Tokenizer,
+    flops_per_step: float,
+    rates: list[float],
+    world: World,
+) -> Watch | None:
+    """Of a model whose parameters this rank can see."""
+    if not isinstance(learner, NativeLearner):
+        return None
+    model = cast(Decoder, learner.model)
+    # Attention can't be looked at where this rank has a part of the layers.
+    probe = token_batch(rows[:1], tokenizer, learner.device) if world.pipeline == 1 else None
     watch = ModelWatch(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
     return ExpertWatch(model, model.config, watch, world) if model.config.moe else watch
 
 
-def _loss(kernel: Kernel) -> Callable[[Any, TokenBatch], tuple[Tensor, dict[str, Tensor | float]]]:
-    def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
+def _loss(kernel: Kernel) -> Loss:
+    def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, Figures]:
+        if not torch.is_grad_enabled():
+            return token_loss(model, batch), {}
         hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
         targets, weights = batch.targets.flatten(), batch.weights.flatten()
         cap = model.config.logit_softcap
@@ -311,27 +339,16 @@ def _loss(kernel: Kernel) -> Callable[[Any, TokenBatch], tuple[Tensor, dict[str,
 
 
 def _probe(
-    model: Decoder,
-    held_out: Rows,
-    tokenizer: Tokenizer,
-    hardware: Hardware,
-    rates: list[float],
-    world: World,
+    score: Callable[[int], float | None], hardware: Hardware, rates: list[float], world: World
 ) -> Callable[[int], dict[str, float]]:
     """Validation on a few rows; and the machine's rate again, which changes with who else works on it."""
 
     def probe(step: int) -> dict[str, float]:
         rates.append(_rate(hardware, world, seconds=0.2))
-        score = _score(model, held_out, tokenizer, 16, world)
-        return {} if score is None else {"val_bpb": score}
+        found = score(16)
+        return {} if found is None else {"val_bpb": found}
 
     return probe
-
-
-def _save(out: Work, model: Decoder, vocabulary: Tokenizer, world: World) -> None:
-    weights = whole_weights(model, world)
-    if world.leads:
-        save_model(out.path, model, vocabulary, weights)
 
 
 def _rate(hardware: Hardware, world: World, seconds: float = 1.0) -> float:
@@ -339,8 +356,8 @@ def _rate(hardware: Hardware, world: World, seconds: float = 1.0) -> float:
     return world.size * matmul_rate(hardware, seconds=seconds)
 
 
-def _score(model: Decoder, held_out: Rows, tokenizer: Tokenizer, limit: int, world: World) -> float | None:
-    return bits_per_byte(model, held_out, tokenizer, limit, world=world) if len(held_out) else None
+def _score(learner: Learner, held_out: Rows, tokenizer: Tokenizer, world: World, limit: int) -> float | None:
+    return bits_per_byte(learner.score, held_out, tokenizer, limit, world=world) if len(held_out) else None
 
 
 def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:

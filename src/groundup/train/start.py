@@ -11,29 +11,34 @@ https://arxiv.org/abs/2404.06395).
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from groundup.core.durable import publish_folder, sha256_file, write_bytes
+from groundup.core.durable import publish_folder, sha256_file
 from groundup.core.errors import DataError
 from groundup.core.slot import part_name, spell
 from groundup.core.stage import Work
-from groundup.model.checkpoint import CONFIG, load_strictly, read_config, read_tensors, save_model
+from groundup.model.checkpoint import (
+    CONFIG,
+    load_strictly,
+    read_config,
+    read_tensors,
+    save_decoder,
+    write_tensors,
+)
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.published import own_tensors
-from groundup.parallel.shard import as_share_of, share_of, whole, whole_weights
+from groundup.parallel.checkpoint import gather
+from groundup.parallel.engines import Learner
 from groundup.parallel.world import ALONE, World
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.checkpoints import fill_optimizer, optimizer_state
 from groundup.train.optimizers import Optimizer
 
 TOKENIZER = "tokenizer.json"
@@ -79,30 +84,53 @@ def start_model(folder: Path, seq_len: int, tokenizer: Path) -> Decoder:
     return model
 
 
-def save_stable(
-    out: Work,
-    model: Decoder,
-    tokenizer: Tokenizer,
-    optimizer: torch.optim.Optimizer,
-    part: Optimizer,
-    rows_read: int,
-    world: World = ALONE,
+def save_learnt(
+    folder: Path, learner: Learner, config: DecoderConfig, tokenizer: Tokenizer, world: World = ALONE
 ) -> None:
-    """Write the checkpoint to anneal from. part: what made `optimizer`. With several ranks, all must call this."""
-    tensors, numbers = optimizer_state(model, optimizer)
-    copies = {name: whole(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
-    weights = whole_weights(model, world)
-    if not world.leads:
-        return
+    """Write the checkpoint of what was learnt. With several ranks, all must call this."""
+    with _gathered(folder, learner.snapshot().tensors, world) as tensors:
+        if world.leads:
+            save_decoder(folder, config, _about("model.", tensors), tokenizer)
+
+
+def save_stable(
+    out: Work, learner: Learner, config: DecoderConfig, tokenizer: Tokenizer, part: Optimizer, rows_read: int,
+    world: World = ALONE,
+) -> None:  # fmt: skip
+    """Write the checkpoint to anneal from. part: what made the optimizer. With several ranks, all must call this."""
+    state = learner.snapshot()
+    numbers = world.merged(state.numbers)
     folder = out.temporary / STABLE
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    save_model(folder, model, tokenizer, weights)
-    said = json.dumps(
-        {"optimizer": spell(part), "version": part.version, "numbers": numbers, "rows_read": rows_read}
-    )
-    write_bytes(folder / OPTIMIZER, save(copies, metadata={"groundup": said}))
+    if world.leads:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    with _gathered(out.temporary, state.tensors, world) as tensors:
+        if not world.leads:
+            return
+        save_decoder(folder, config, _about("model.", tensors), tokenizer)
+        said = {"optimizer": spell(part), "version": part.version, "numbers": numbers, "rows_read": rows_read}
+        learnt = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
+        write_tensors(folder / OPTIMIZER, learnt, {"groundup": json.dumps(said)})
     publish_folder(folder, out.path / STABLE)
+
+
+@contextmanager
+def _gathered(folder: Path, tensors: dict[str, Tensor], world: World) -> Iterator[dict[str, Tensor]]:
+    """All tensors whole, on the rank that leads, from files beside what is being made; these go in the end."""
+    if world.mesh is None:
+        yield tensors
+        return
+    aside = folder / "gathered"
+    if world.leads:
+        shutil.rmtree(aside, ignore_errors=True)
+    world.any(True)  # nobody writes before it is gone
+    yield gather(tensors, aside, world)
+    if world.leads:
+        shutil.rmtree(aside)
+
+
+def _about(begin: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
 
 
 def start_optimizer(folder: Path, part: Optimizer) -> Optimizer:
@@ -114,31 +142,16 @@ def start_optimizer(folder: Path, part: Optimizer) -> Optimizer:
     return part.model_copy(update={key: known[key] for key in known if key not in part.model_fields_set})
 
 
-def resume_optimizer(
-    folder: Path,
-    model: Decoder,
-    optimizer: torch.optim.Optimizer,
-    part: Optimizer,
-    say: Callable[[str], None],
-) -> int:
-    """Fill `optimizer` from the checkpoint where it holds such a state; returns the rows that were read before it."""
+def resume_optimizer(folder: Path, learner: Learner, part: Optimizer, say: Callable[[str], None]) -> int:
+    """Fill the learner's optimizer from the checkpoint where it holds such a state; returns the rows read before it."""
     said = _said(folder)
     if said is None:
         return 0
     if _same(said, part):
-        named, tensors = dict(model.named_parameters()), load_file(folder / OPTIMIZER)
-        mine = {name: _share(named[name.rpartition(".")[0]], tensor) for name, tensor in tensors.items()}
-        fill_optimizer(model, optimizer, mine, said["numbers"])
+        learner.load(folder, said["numbers"], weights=False)
     else:
         say(f"{folder / OPTIMIZER} was written by {said['optimizer']['use']}: {part_name(part)} starts anew")
     return int(said["rows_read"])
-
-
-def _share(parameter: Tensor, state: Tensor) -> Tensor:
-    """This rank's share of what was learnt about each number of a parameter; anything else is whole on every rank."""
-    if not isinstance(parameter, DTensor) or state.shape != parameter.shape:
-        return state
-    return as_share_of(parameter, share_of(state, parameter).contiguous())
 
 
 def _said(folder: Path) -> dict[str, Any] | None:

@@ -5,7 +5,8 @@ out: bits per byte over exactly the tokens that were scored
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,8 +51,17 @@ def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
     return TokenBatch(batch.ids[:, at], batch.targets[:, at], batch.segments, batch.weights[:, at], positions)
 
 
+def token_loss(model: Decoder, batch: TokenBatch) -> Float[Tensor, ""]:
+    """The weighted sum of every target's -log p, fp32."""
+    device = model.head_weight.device
+    positions = None if batch.positions is None else batch.positions.to(device)
+    hidden = model.hidden(batch.ids.to(device), batch.segments.to(device), positions=positions).flatten(0, 1)
+    targets, weights = batch.targets.flatten().to(device), batch.weights.flatten().to(device)
+    return model.cross_entropy(hidden, model.head_weight, targets, weights, cap=model.config.logit_softcap)[0]
+
+
 def bits_per_byte(
-    model: Decoder,
+    score: Callable[[TokenBatch], Float[Tensor, ""]],
     rows: Rows,
     tokenizer: Tokenizer,
     limit: int = 0,
@@ -60,8 +70,8 @@ def bits_per_byte(
 ) -> float:
     """Bits the model needs per byte of text: sum of -log2 p(target) / UTF-8 bytes of the same targets.
 
-    Scores `limit` rows spread evenly over all (0 = all of them). The end of a document is scored and has no
-    bytes; its beginning and padding aren't scored. With several ranks, each scores its share.
+    score: `token_loss` of a model. Takes `limit` rows spread evenly over all (0 = all of them). The end of a document
+    is scored and has no bytes; its beginning and padding aren't scored. With several ranks, each scores its share.
     """
     lengths = torch.tensor([len(tokenizer.token_bytes(i)) for i in range(tokenizer.vocab_size)])
     for special in (tokenizer.bos, tokenizer.eos, tokenizer.pad):
@@ -73,17 +83,17 @@ def bits_per_byte(
     missing = -(-count // world.readers) - len(mine)
     shares = np.concatenate([np.ones(len(mine), np.float32), np.zeros(missing, np.float32)])
     mine = np.concatenate([mine, chosen[:1].repeat(missing)])
-    device = model.head_weight.device
     found = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(mine), batch_rows):
             alive()
             at = slice(start, start + batch_rows)
-            batch = own_positions(token_batch(rows[mine[at]], tokenizer, device), world)
-            hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
-            weights = batch.weights * torch.from_numpy(shares[at, None]).to(device)
-            targets, cap = batch.targets.flatten(), model.config.logit_softcap
-            loss, _ = model.cross_entropy(hidden, model.head_weight, targets, weights.flatten(), cap=cap)
-            found += torch.tensor([float(loss), float((lengths[batch.targets.cpu()] * weights.cpu()).sum())])
-    nats, size = world.sum(found).tolist()
+            batch = own_positions(token_batch(rows[mine[at]], tokenizer), world)
+            batch = replace(batch, weights=batch.weights * torch.from_numpy(shares[at, None]))
+            found += torch.tensor(
+                [float(score(batch)), float((lengths[batch.targets] * batch.weights).sum())]
+            )
+    if not world.concludes:
+        found.zero_()
+    nats, size = world.total(found).tolist()
     return float(nats / math.log(2) / max(1, size))

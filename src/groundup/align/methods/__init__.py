@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.core.recipe import Recipe, Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Site
 from groundup.core.slot import Slot
 from groundup.core.stage import Metrics, Work
 from groundup.evaluate.tasks import Example

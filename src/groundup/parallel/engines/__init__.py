@@ -1,0 +1,94 @@
+"""Engines: ways to hold one model on many ranks and to move it. Each file is one; `site.engine` names it.
+
+in:  a decoder, an optimizer's maker, a loss, the ranks (`Job`)
+out: Learner: what the training loop moves, saves and loads, whoever computes it
+
+The loop, the rows, the guard and the checkpoints are the same for all: an engine only says how a gradient comes about,
+how it moves the weights, and what of them lies where.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from groundup.core.site import Layout
+from groundup.model.decoder import Decoder
+from groundup.parallel.figures import Figures
+from groundup.parallel.hardware import Hardware
+from groundup.parallel.world import World
+
+Loss = Callable[[Any, Any], tuple[Tensor, Figures]]
+"""(model, micro-batch) -> (scalar to differentiate, the step's other figures), each of them a share of the step's"""
+Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+"""named parameters -> their optimizer"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a learner has learnt, engine-neutral: on every rank its share."""
+
+    tensors: dict[str, Tensor]
+    """copies on the CPU: "model.<parameter>", "optimizer.<parameter>.<name>"; a DTensor where ranks share it"""
+    numbers: dict[str, Any]
+    """plain numbers of the optimizer, by "<parameter>.<name>" """
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an engine is to hold."""
+
+    model: Decoder
+    """on the meta device where it gets the first weights of `seed`, else with the weights to start from"""
+    seed: int
+    hardware: Hardware
+    world: World
+    layout: Layout
+    build: Build
+    loss: Loss
+    grad_clip: float
+    """largest global norm; 0 = not clipped"""
+
+
+class Learner(Protocol):
+    """A model and its optimizer on this rank and the others; all ranks make the same calls."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are wanted."""
+        ...
+
+    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+        """The step's figures, `loss` and `grad_norm` among them: the same on all ranks. The gradient is kept."""
+        ...
+
+    def update(self, factor: float) -> None:
+        """Clip the kept gradient and move the weights, at `factor` times the recipe's rates."""
+        ...
+
+    def forget(self) -> None:
+        """Drop the kept gradient."""
+        ...
+
+    def score(self, batch: Any) -> Tensor:
+        """The loss of a batch, without a gradient: this rank's part of it, fp32."""
+        ...
+
+    def snapshot(self) -> State:
+        """Copy everything that was learnt to the CPU."""
+        ...
+
+    def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
+        """Fill optimizer and, if asked, weights from the tensors in `folder`, of any engine and number of ranks."""
+        ...
+
+
+class Engine(Protocol):
+    """A part that makes learners."""
+
+    def prepare(self, job: Job) -> Learner:
+        """Spread the model over the ranks. Raises GroundupError for what this engine can't do."""
+        ...
