@@ -23,6 +23,8 @@ from groundup.parallel.world import World
 
 WHOLE = "state.safetensors"
 """The file of a state that one rank wrote by itself."""
+SCALAR = " (a number)"
+"""Ends the name of a tensor without an axis while it is gathered."""
 
 
 def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:
@@ -46,10 +48,13 @@ def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[st
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True, enable_consolidation=True)
-    _save(tensors, writer, world)
+    # PyTorch makes zeros of tensors without an axis.
+    named = {name if tensor.dim() else f"{name}{SCALAR}": torch.atleast_1d(tensor) for name, tensor in tensors.items()}
+    _save(named, writer, world)
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")) if world.leads else ():
-        found |= load_file(file)
+        for name, tensor in load_file(file).items():
+            found[name.removesuffix(SCALAR)] = tensor[0] if name.endswith(SCALAR) else tensor
     return found
 
 

@@ -169,9 +169,9 @@ def check(layout: Layout, ranks: int) -> None:
 
 def here(layout: Layout, device: torch.device) -> World:
     """The world this process is in. Raises GroundupError where the layout doesn't fit its ranks."""
-    if not dist.is_initialized():
+    size = dist.get_world_size() if dist.is_initialized() else 1
+    if size == 1:
         return ALONE
-    size = dist.get_world_size()
     check(layout, size)
 
     def mesh(**axes: int) -> DeviceMesh:

@@ -1,0 +1,302 @@
+"""DeepSpeed: ZeRO shares out the optimizer's memory, then gradients, then weights; all of it may lie in the CPU's memory.
+
+in:  a Job whose ranks all read rows of their own
+out: DeepSpeedLearner
+
+Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054; offloading is Ren et al. 2021,
+https://arxiv.org/abs/2101.06840. DeepSpeed keeps flat pieces of many parameters in one tensor. What is saved is put
+together parameter by parameter, so that any engine can read it, and no rank ever holds all of it.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+import torch.distributed as dist
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from groundup.core.errors import GroundupError
+from groundup.core.recipe import Recipe
+from groundup.model.decoder import Decoder
+from groundup.parallel.checkpoint import load_sharded
+from groundup.parallel.engines import Job, Loss, State
+from groundup.parallel.engines._guests import library, meet, refuse_axes, refuse_fp8, require_adamw
+from groundup.parallel.figures import Figures, add_up, read_numbers
+from groundup.parallel.hardware import attention_for, fit
+from groundup.parallel.world import ALONE, World
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What AdamW remembers of every number."""
+
+
+class DeepSpeed(Recipe):
+    """ZeRO over all ranks; models of any architecture, AdamW."""
+
+    stage: Literal[1, 2, 3] = Field(
+        default=3, description="what ranks share: 1 = the optimizer's memory, 2 = gradients too, 3 = weights too"
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        default="none",
+        description="what lies in the CPU's memory: the optimizer's share, or with stage 3 that of the weights too",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.offload == "all" and self.stage < 3:
+            raise ValueError(f'offload = "all" needs stage = 3: with {self.stage} every rank computes with all weights')
+        return self
+
+    def prepare(self, job: Job) -> "DeepSpeedLearner":
+        """Spread the model with ZeRO, fill it, and give it its optimizer."""
+        if job.hardware.device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        deepspeed = library("deepspeed", "deepspeed")
+        _refuse(job)
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        meet(job.hardware.device)
+        deepspeed.init_distributed(verbose=False)
+        config = self._config(job)
+        # With stage 3 no rank ever has all weights: each layer is shared out as it is made.
+        made_in = deepspeed.zero.Init(config_dict_or_path=config) if self.stage == 3 else job.hardware.device
+        model = _empty(job, made_in)
+        module = _Losses(model, job.loss)
+        if self.stage == 3:
+            for parameter in _read_directly(model):
+                deepspeed.zero.register_external_parameter(module, parameter)
+        engine = deepspeed.initialize(model=module, optimizer=_optimizer(job, model), config=config)[0]
+        learner = DeepSpeedLearner(engine, model, job.hardware.device, job.world, _shapes(job.model))
+        given = dict(job.model.named_parameters())
+        learner.fill(
+            lambda name: job.model.first_weight(name, given[name].shape, job.seed)
+            if given[name].is_meta
+            else given[name].detach()
+        )
+        return learner
+
+    def _config(self, job: Job) -> dict[str, Any]:
+        """As DeepSpeed's documentation names it. Gradients are added up in fp32."""
+        cpu = {"device": "cpu", "pin_memory": job.hardware.device.type == "cuda"}
+        zero: dict[str, Any] = {"stage": self.stage, "memory_efficient_linear": False}
+        if self.offload != "none":
+            zero["offload_optimizer"] = cpu
+        if self.offload == "all":
+            zero["offload_param"] = cpu
+        # Stage 1 keeps weights in fp32: in bf16 it is another implementation, whose gradients can't be looked at.
+        bf16 = job.hardware.dtype == torch.bfloat16 and self.stage > 1
+        return {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,  # the learner says where a step ends
+            "gradient_clipping": job.grad_clip,
+            "bf16": {"enabled": bf16, "check_grad_overflow": True},
+            "data_types": {"grad_accum_dtype": "fp32"},
+            "communication_data_type": "fp32",
+            "zero_optimization": zero,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": sys.maxsize,
+        }
+
+
+class _Losses(nn.Module):
+    """A model with its loss: one forward pass, for which ZeRO gathers what it needs."""
+
+    def __init__(self, model: Decoder, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Any) -> tuple[Tensor, Figures]:
+        return self.loss(self.model, batch)
+
+
+@dataclass
+class DeepSpeedLearner:
+    """A model in DeepSpeed's hands."""
+
+    engine: Any
+    """a DeepSpeedEngine"""
+    model: Decoder
+    device: torch.device
+    world: World
+    shapes: dict[str, torch.Size]
+    """of all parameters: ZeRO-3 leaves nothing of them in the model itself"""
+    _rates: list[float] = field(init=False)
+    _first_micro_step: int = field(init=False)
+    """the number with which DeepSpeed begins to add up"""
+    _steps: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._rates = [group["lr"] for group in self._adamw.param_groups]
+        self._first_micro_step = self.engine.optimizer.micro_step_id
+        self._begin_state()
+
+    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+        """See `Learner`."""
+        self.forget()
+        totals: dict[str, Any] = {}
+        for index, batch in enumerate(micro_batches):
+            self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
+            value, figures = self.engine(batch)
+            # ZeRO takes the mean over the ranks; ours are shares of a sum.
+            self.engine.backward(value * dist.get_world_size(), scale_wrt_gas=False)
+            add_up(totals, {"loss": value, **figures})
+        return read_numbers({"grad_norm": self._norm()} | totals, self.world, alike=1)
+
+    def update(self, factor: float) -> None:
+        """See `Learner`. DeepSpeed clips."""
+        for group, rate in zip(self._adamw.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.engine.step()
+        self._steps += 1
+
+    def forget(self) -> None:
+        """See `Learner`. DeepSpeed has no word for it: this is what it does itself where a gradient isn't finite."""
+        zero = self.engine.optimizer
+        zero.zero_grad()
+        zero.reset_cpu_buffers()
+        zero.micro_step_id = self._first_micro_step
+        if not self._shares_weights:
+            zero.averaged_gradients = dict.fromkeys(zero.averaged_gradients)
+            zero.all_grad_tensors = dict.fromkeys(zero.all_grad_tensors)
+
+    @torch.no_grad()
+    def score(self, batch: Any) -> Tensor:
+        """See `Learner`."""
+        return cast(Tensor, self.engine(batch)[0])
+
+    def snapshot(self) -> State:
+        """See `Learner`. Ranks take turns in keeping a parameter."""
+        tools, tensors = _library(), {}
+        for index, (name, parameter) in enumerate(self.model.named_parameters()):
+            mine = index % dist.get_world_size() == dist.get_rank()
+            found = {f"model.{name}": tools.safe_get_full_fp32_param(parameter)}
+            for key in MOMENTS:
+                found[f"optimizer.{name}.{key}"] = tools.safe_get_full_optimizer_state(parameter, key)
+            if mine:
+                tensors |= {name: tensor.to("cpu", copy=True) for name, tensor in found.items()}
+                tensors[f"optimizer.{name}.step"] = torch.tensor(self._steps)
+        return State(tensors, {})
+
+    def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
+        """See `Learner`. Every rank reads one parameter after the other, and keeps its share."""
+        for name, parameter in self.model.named_parameters():
+            learnt = {f"optimizer.{name}.": torch.empty(self.shapes[name])}
+            tensors = load_sharded(folder, {}, learnt, ALONE)
+            for key in MOMENTS:
+                if f"optimizer.{name}.{key}" in tensors:
+                    self._set(parameter, tensors[f"optimizer.{name}.{key}"], key)
+            self._steps = float(tensors.get(f"optimizer.{name}.step", self._steps))
+        for state in self._adamw.state.values():
+            state["step"].fill_(self._steps)
+        if weights:
+            self.fill(lambda name: self._read(folder, name))
+
+    def fill(self, weight: Callable[[str], Tensor]) -> None:
+        """Set all weights: the fp32 ones and those that are computed with. weight: name -> all of it, on the CPU."""
+        for name, parameter in self.model.named_parameters():
+            whole = weight(name)
+            self._set(parameter, whole)
+            if self._shares_weights:
+                with library("deepspeed", "deepspeed").zero.GatheredParameters([parameter], modifier_rank=0):
+                    if dist.get_rank() == 0:
+                        parameter.data.copy_(whole)
+        if not self._shares_weights:
+            self.engine.optimizer.update_lp_params()
+
+    @property
+    def _adamw(self) -> torch.optim.Optimizer:
+        return cast(torch.optim.Optimizer, self.engine.optimizer.optimizer)
+
+    @property
+    def _shares_weights(self) -> bool:
+        return bool(self.engine.zero_optimization_stage() == 3)
+
+    def _norm(self) -> Tensor:
+        """Of all ranks' gradients together."""
+        if not self._shares_weights:
+            norm = self.engine.optimizer.scaled_global_norm()
+            return torch.where(norm < 0, torch.nan, norm)  # what isn't finite DeepSpeed calls -1
+        squares = torch.zeros((), device=self.device)
+        for parameter in self.model.parameters():
+            squares += _library().safe_get_local_grad(parameter).square().sum()
+        dist.all_reduce(squares)
+        return squares.sqrt()
+
+    def _begin_state(self) -> None:
+        """An AdamW that has learnt nothing yet, so that there is something to save and to fill."""
+        zero = self.engine.optimizer
+        for flat in zero.fp32_partitioned_groups_flat if self._shares_weights else zero.single_partition_of_fp32_groups:
+            step = torch.zeros((), device=flat.device)
+            self._adamw.state[flat] = {"step": step} | {key: torch.zeros_like(flat) for key in MOMENTS}
+        if not self._shares_weights:
+            zero._lazy_init_hp_params_optimizer_state()  # says which piece is about which parameter
+
+    def _set(self, parameter: nn.Parameter, whole: Tensor, key: str | None = None) -> None:
+        """This rank's share of a weight, or of what is remembered of it."""
+        tools, value = _library(), whole.to(self.device, torch.float32)
+        if not self._shares_weights:
+            set_ = tools.safe_set_full_fp32_param if key is None else tools.safe_set_full_optimizer_state
+        else:
+            set_ = tools.safe_set_local_fp32_param if key is None else tools.safe_set_local_optimizer_state
+            size, first = parameter.ds_tensor.numel(), parameter.ds_tensor.numel() * dist.get_rank()
+            value = value.flatten()[first : first + size]
+            value = nn.functional.pad(value, (0, size - value.numel()))
+        set_(parameter, value, *(() if key is None else (key,)))
+
+    def _read(self, folder: Path, name: str) -> Tensor:
+        wanted = {f"model.{name}": torch.empty(self.shapes[name])}
+        return load_sharded(folder, wanted, {}, ALONE)[f"model.{name}"]
+
+
+def _library() -> Any:
+    return library("deepspeed.utils", "deepspeed")
+
+
+def _refuse(job: Job) -> None:
+    refuse_axes(job, "deepspeed", frozenset())
+    refuse_fp8(job, "deepspeed")
+    moe = job.model.config.moe
+    if moe is not None and moe.balance == "bias":
+        raise GroundupError(
+            'site.engine: the engine "deepspeed" balances experts by a loss only. Set pretrain.architecture.balance = '
+            '"loss", or take site.engine.use = "native"'
+        )
+
+
+def _empty(job: Job, made_in: Any) -> Decoder:
+    """The job's decoder as it is fitted to the hardware, with any weights. made_in: what it is made inside of."""
+    with made_in:
+        model = Decoder(job.model.config)
+    # Layers are not compiled: ZeRO gathers weights in hooks between them.
+    fit(model, replace(job.hardware, can_compile=False))
+    if job.hardware.device.type == "cuda":
+        model.use(attention_for(model.config, job.hardware)[0])
+    return model
+
+
+def _shapes(model: Decoder) -> dict[str, torch.Size]:
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def _read_directly(model: Decoder) -> Iterator[nn.Parameter]:
+    """Parameters that are used outside of the forward pass of their own module."""
+    for name, parameter in model.named_parameters():
+        if not name.startswith("model.layers."):
+            yield parameter
+    for layer in model.model.layers:
+        yield from layer.parameters(recurse=False)
+
+
+def _optimizer(job: Job, model: Decoder) -> torch.optim.Optimizer:
+    """The recipe's, of `model`'s parameters; what is a matrix is told by the job's model, whose tensors have shapes."""
+    optimizer = job.build(job.model.named_parameters())
+    require_adamw(optimizer, "deepspeed", "Muon needs whole matrices, and ZeRO has flat pieces")
+    names: dict[Tensor, str] = {parameter: name for name, parameter in job.model.named_parameters()}
+    own = dict(model.named_parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [own[names[parameter]] for parameter in group["params"]]
+    return optimizer
