@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo setup setup-dev test lint clean
+.PHONY: demo setup setup-dev test test-engines lint clean
 
 demo: setup
 	$(BIN)/groundup run
@@ -26,10 +26,22 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 test: setup-dev
 	$(BIN)/python -m pytest
 
+# DeepSpeed and Megatron-Core, in an environment of their own.
+ENGINES := .venv-engines
+
+$(ENGINES)/.installed: pyproject.toml
+	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/pip install --quiet --disable-pip-version-check 'torch>=2.11,<2.14'
+	$(ENGINES)/bin/pip install --quiet --disable-pip-version-check -e '.[deepspeed,megatron]' 'pytest>=8.3' 'transformers>=5,<6'
+	touch $@
+
+test-engines: $(ENGINES)/.installed
+	$(ENGINES)/bin/python -m pytest tests/engines -m engines
+
 lint: setup-dev
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) workspace .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES) workspace .pytest_cache .mypy_cache .ruff_cache

@@ -3,32 +3,47 @@
 import importlib.util
 import math
 import os
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
+from megatron_on_cpu import cuda_is_cpu
+from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
-from groundup.core.site import Site
+from groundup.core.recipe import Recipe
+from groundup.core.site import Layout, Site
+from groundup.core.slot import part_name
 from groundup.core.stage import Metrics
+from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
+from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.engines import Job
 from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import Precision, choose
+from groundup.parallel.shard import local
 from groundup.parallel.world import here
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain
 from groundup.train.validate import TokenBatch, token_loss
-from ranks_world import pretrainings
-from training_world import SEQ_LEN, SITE, Inputs
+from ranks_world import curve, pretrainings
+from training_world import SEQ_LEN, SITE, Inputs, recipe
 
 if importlib.util.find_spec("deepspeed"):
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  (ranks are forked from a process that has it)
+
+if importlib.util.find_spec("megatron"):
+    with warnings.catch_warnings(action="ignore"):
+        import megatron.core.models.gpt  # noqa: F401
 
 
 def with_engines(
@@ -36,7 +51,53 @@ def with_engines(
 ) -> dict[str, dict[str, Metrics]]:
     """`pretrainings` with one site after the other, each into folder/<name>."""
     folder.mkdir(exist_ok=True)
-    return {name: pretrainings(cases, site, folder / name, given, leave_at) for name, site in sites.items()}
+    return {name: with_engine(cases, site, folder / name, given, leave_at) for name, site in sites.items()}
+
+
+def with_engine(
+    cases: dict[str, Pretrain], site: Site, folder: Path, given: Inputs, leave_at: int = 0
+) -> dict[str, Metrics]:
+    """`pretrainings`, with any engine."""
+    with as_on_cuda(site.engine):
+        return pretrainings(cases, site, folder, given, leave_at)
+
+
+def as_on_cuda(engine: Recipe) -> AbstractContextManager[None]:
+    return cuda_is_cpu() if part_name(engine) == "megatron" else nullcontext()
+
+
+HERE = SITE.model_copy(update={"micro_batch": 1})
+"""Two micro-batches a step on two ranks that read."""
+
+
+def recipes(steps: int, shapes: dict[str, Architecture]) -> dict[str, Pretrain]:
+    """One for each shape, with AdamW; validated in between."""
+    plain = recipe(steps).model_copy(update={"optimizer": AdamW(lr=0.01), "depth": 2, "validate_every": 4})
+    return {name: plain.model_copy(update={"architecture": shape}) for name, shape in shapes.items()}
+
+
+def agree(reference: Path, folder: Path, name: str, rel: float = 1e-5) -> None:
+    """The same losses and gradient norms."""
+    found, wanted = curve(folder, name), curve(reference, name)
+    for step, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
+        assert mine == pytest.approx(theirs, rel=rel), f"{folder.name}, {name}, step {step + 1}"
+
+
+def same_checkpoint(reference: Path, folder: Path, name: str) -> None:
+    """The same tensors, up to rounding; transformers reads them, and gives the logits of our own decoder."""
+    one, other = (load_file(where / f"{name}.part" / "model.safetensors") for where in (reference, folder))
+    assert one.keys() == other.keys()
+    for key in one:
+        torch.testing.assert_close(
+            other[key], one[key], rtol=1e-4, atol=1e-4, msg=f"{folder.name}, {name}: {key}"
+        )
+    ids = torch.arange(SEQ_LEN)[None] + 7
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(folder / f"{name}.part", dtype=torch.float32)(
+            ids
+        ).logits
+        ours = load_decoder(reference / f"{name}.part")(ids)
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
 
 
 def one_rank(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -53,27 +114,29 @@ def plain_loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, Figures]:
 
 
 def repeated(
-    engines: dict[str, Any], precision: Precision
+    engines: dict[str, Any], precision: Precision, layout: Layout
 ) -> dict[str, tuple[Pair, Pair, Pair, list[str]]]:
     """What each engine says of one step's gradient: at once, again, and after one that isn't a number; what moved."""
-    site = SITE.model_copy(update={"micro_batch": 1})
-    hardware, found = choose(site, precision), {}
-    world = here(site.layout, hardware.device)
-    config = Qwen3(d_model=16, n_heads=2).config(2, vocab_size=64, max_seq_len=SEQ_LEN)
-    rows = torch.randint(64, (2, 1, SEQ_LEN), generator=torch.Generator().manual_seed(dist.get_rank()))
-    batches = [TokenBatch(row, row.roll(-1), torch.zeros_like(row), torch.full(row.shape, 0.01)) for row in rows]
+    hardware, found = choose(HERE, precision), {}
+    world = here(layout, hardware.device)
+    config = Qwen3(d_model=16, n_heads=2).config(2, vocab_size=65, max_seq_len=SEQ_LEN)
+    rows = torch.randint(64, (2, 1, SEQ_LEN), generator=torch.Generator().manual_seed(world.reader))
+    batches = [
+        TokenBatch(row, row.roll(-1), torch.zeros_like(row), torch.full(row.shape, 0.01)) for row in rows
+    ]
     faulty = [replace(batch, weights=batch.weights * torch.nan) for batch in batches]
     for name, engine in engines.items():
-        with torch.device("meta"):
-            model = Decoder(config)
-        learner = engine.prepare(
-            Job(model, 0, hardware, world, site.layout, AdamW(lr=0.01).build, plain_loss, 1.0)
-        )
-        before = learner.snapshot().tensors
-        said = [learner.gradient(of) for of in (batches, batches, faulty, batches)]
-        assert math.isnan(said[2]["loss"]) and not math.isfinite(said[2]["grad_norm"])
-        learner.forget()
-        after = learner.snapshot().tensors
+        with as_on_cuda(engine):
+            with torch.device("meta"):
+                model = Decoder(config)
+            job = Job(model, 0, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
+            learner = engine.prepare(job)
+            before = learner.snapshot().tensors
+            said = [learner.gradient(of) for of in (batches, batches, faulty, batches)]
+            assert math.isnan(said[2]["loss"]) and not math.isfinite(said[2]["grad_norm"])
+            learner.forget()
+            after = learner.snapshot().tensors
         first, again, _, last = [(one["loss"], one["grad_norm"]) for one in said]
-        found[name] = first, again, last, [key for key in before if not torch.equal(before[key], after[key])]
+        moved = [key for key in before if not torch.equal(local(before[key]), local(after[key]))]
+        found[name] = first, again, last, moved
     return found

@@ -49,7 +49,10 @@ def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[st
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True, enable_consolidation=True)
     # PyTorch makes zeros of tensors without an axis.
-    named = {name if tensor.dim() else f"{name}{SCALAR}": torch.atleast_1d(tensor) for name, tensor in tensors.items()}
+    named = {
+        name if tensor.dim() else f"{name}{SCALAR}": tensor if tensor.dim() else tensor.reshape(1)
+        for name, tensor in tensors.items()
+    }
     _save(named, writer, world)
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")) if world.leads else ():

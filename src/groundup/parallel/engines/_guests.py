@@ -37,7 +37,8 @@ def meet(device: torch.device) -> None:
     """Be in a process group, alone if need be; the local rank is where these libraries look for it."""
     if not dist.is_initialized():
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        store = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
     devices = torch.cuda.device_count() if device.type == "cuda" else dist.get_world_size()
     os.environ.setdefault("LOCAL_RANK", str(dist.get_rank() % devices))
 

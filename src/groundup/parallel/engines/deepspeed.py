@@ -1,4 +1,4 @@
-"""DeepSpeed: ZeRO shares out the optimizer's memory, then gradients, then weights; all of it may lie in the CPU's memory.
+"""DeepSpeed: ZeRO shares out the optimizer's memory, gradients and weights; they may lie in the CPU's memory.
 
 in:  a Job whose ranks all read rows of their own
 out: DeepSpeedLearner
@@ -39,7 +39,8 @@ class DeepSpeed(Recipe):
     """ZeRO over all ranks; models of any architecture, AdamW."""
 
     stage: Literal[1, 2, 3] = Field(
-        default=3, description="what ranks share: 1 = the optimizer's memory, 2 = gradients too, 3 = weights too"
+        default=3,
+        description="what ranks share: 1 = the optimizer's memory, 2 = gradients too, 3 = weights too",
     )
     offload: Literal["none", "optimizer", "all"] = Field(
         default="none",
@@ -49,7 +50,9 @@ class DeepSpeed(Recipe):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.offload == "all" and self.stage < 3:
-            raise ValueError(f'offload = "all" needs stage = 3: with {self.stage} every rank computes with all weights')
+            raise ValueError(
+                f'offload = "all" needs stage = 3: with {self.stage} every rank computes with all weights'
+            )
         return self
 
     def prepare(self, job: Job) -> "DeepSpeedLearner":
@@ -73,9 +76,11 @@ class DeepSpeed(Recipe):
         learner = DeepSpeedLearner(engine, model, job.hardware.device, job.world, _shapes(job.model))
         given = dict(job.model.named_parameters())
         learner.fill(
-            lambda name: job.model.first_weight(name, given[name].shape, job.seed)
-            if given[name].is_meta
-            else given[name].detach()
+            lambda name: (
+                job.model.first_weight(name, given[name].shape, job.seed)
+                if given[name].is_meta
+                else given[name].detach()
+            )
         )
         return learner
 
@@ -170,7 +175,8 @@ class DeepSpeedLearner:
 
     def snapshot(self) -> State:
         """See `Learner`. Ranks take turns in keeping a parameter."""
-        tools, tensors = _library(), {}
+        tools = _library()
+        tensors: dict[str, Tensor] = {}
         for index, (name, parameter) in enumerate(self.model.named_parameters()):
             mine = index % dist.get_world_size() == dist.get_rank()
             found = {f"model.{name}": tools.safe_get_full_fp32_param(parameter)}
@@ -229,7 +235,11 @@ class DeepSpeedLearner:
     def _begin_state(self) -> None:
         """An AdamW that has learnt nothing yet, so that there is something to save and to fill."""
         zero = self.engine.optimizer
-        for flat in zero.fp32_partitioned_groups_flat if self._shares_weights else zero.single_partition_of_fp32_groups:
+        for flat in (
+            zero.fp32_partitioned_groups_flat
+            if self._shares_weights
+            else zero.single_partition_of_fp32_groups
+        ):
             step = torch.zeros((), device=flat.device)
             self._adamw.state[flat] = {"step": step} | {key: torch.zeros_like(flat) for key in MOMENTS}
         if not self._shares_weights:
@@ -242,8 +252,8 @@ class DeepSpeedLearner:
             set_ = tools.safe_set_full_fp32_param if key is None else tools.safe_set_full_optimizer_state
         else:
             set_ = tools.safe_set_local_fp32_param if key is None else tools.safe_set_local_optimizer_state
-            size, first = parameter.ds_tensor.numel(), parameter.ds_tensor.numel() * dist.get_rank()
-            value = value.flatten()[first : first + size]
+            size = cast(Any, parameter).ds_tensor.numel()  # the last rank's is filled up
+            value = value.flatten()[size * dist.get_rank() :][:size]
             value = nn.functional.pad(value, (0, size - value.numel()))
         set_(parameter, value, *(() if key is None else (key,)))
 

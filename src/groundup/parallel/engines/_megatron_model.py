@@ -1,0 +1,251 @@
+"""Megatron-Core's GPTModel for a decoder of ours, and where each of our parameters lies in it.
+
+in:  a decoder's config, the layout, Megatron's ranks
+out: this rank's GPTModel; Places: for each of its parameters, the parts of ours that are in it
+
+Megatron keeps queries, keys and values in one matrix, key/value head by key/value head with the queries that share it;
+gate and up in one, half and half; and it fills up the vocabulary until it divides by the ranks.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.core.errors import GroundupError
+from groundup.model.config import DecoderConfig
+from groundup.parallel.engines import Job
+from groundup.parallel.engines._guests import library
+
+CORE = "megatron.core"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of our parameters, as far as this rank has it."""
+
+    name: str
+    shape: torch.Size
+    """of all of it"""
+    axis: int | None
+    """along which the axis `tensor` splits it; None = every rank has all of it"""
+    at: Callable[[Tensor], Tensor]
+    """Megatron's parameter, or what is remembered of it -> the part's numbers in it: a view, of any shape"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of Megatron's parameters."""
+
+    parameter: nn.Parameter
+    parts: tuple[Part, ...]
+    twin: bool = False
+    """whether it is the last stage's copy of the embedding, which counts there where it is the embedding"""
+    by_heads: bool = False
+    """whether ranks of the axis `tensor` have all of it, but each learns from its own heads"""
+
+    @property
+    def split(self) -> bool:
+        """Whether ranks of the axis `tensor` have different numbers of it."""
+        return self.parts[0].axis is not None
+
+
+@cache
+def core(module: str) -> Any:
+    """A module of Megatron-Core, which warns of its own defaults."""
+    warnings.filterwarnings("ignore", module=r"megatron\.core", category=UserWarning)
+    return library(f"{CORE}.{module}", "megatron")
+
+
+def refuse(config: DecoderConfig, tensor: int, pipeline: int) -> None:
+    """Raises GroundupError for a decoder that isn't built here of Megatron's parts, or that ranks can't share."""
+    odd = {
+        "experts": config.moe is not None,
+        "biases": config.biases,
+        "LayerNorm": config.norm == "layer",
+        "norms after the layers": config.norm_at == "output",
+        "a norm over all heads": config.qk_norm == "width",
+        "learned positions": config.positions == "learned",
+        "stretched rotary angles": config.rope_scaling is not None,
+        "windows": any(config.windows),
+        f'activation = "{config.activation}"': config.activation != "swiglu",
+        "value embeddings": config.value_embeddings,
+        "scalars on the stream": config.residual_scalars or config.embedding_scalars,
+        "a softcap": bool(config.logit_softcap),
+    }
+    for name, there in odd.items():
+        if there:
+            raise GroundupError(
+                f'site.engine: the engine "megatron" is built for Llama and Qwen3, and this decoder has {name}. '
+                'Take site.engine.use = "native"'
+            )
+    sizes = {"key/value heads": config.n_kv_heads, "feed-forward width": config.d_ff}
+    for name, size in sizes.items():
+        if size % tensor:
+            raise GroundupError(f"site.layout.tensor = {tensor} does not divide the {size} of the {name}")
+    if config.n_layers % pipeline:
+        raise GroundupError(
+            f"site.layout.pipeline = {pipeline} does not divide the {config.n_layers} layers, as Megatron needs it"
+        )
+
+
+def gpt_model(job: Job) -> nn.Module:
+    """This rank's layers, with weights of any value. Megatron's ranks must have met."""
+    config, layout = job.model.config, job.layout
+    ranks = core("parallel_state")
+    layer = core("models.gpt.gpt_layer_specs").get_gpt_layer_local_spec(
+        normalization="RMSNorm", qk_layernorm=config.qk_norm == "head"
+    )
+    model: nn.Module = core("models.gpt").GPTModel(
+        _numbers(job),
+        layer,
+        vocab_size=_rows(config, layout.tensor) * layout.tensor,
+        max_sequence_length=config.max_seq_len,
+        position_embedding_type="rope",
+        rotary_base=config.rope_theta,
+        share_embeddings_and_output_weights=config.tie_embeddings,
+        pre_process=ranks.is_pipeline_first_stage(),
+        post_process=ranks.is_pipeline_last_stage(),
+    )
+    if ranks.is_pipeline_last_stage():
+        _hide_filling(
+            model, config.vocab_size - ranks.get_tensor_model_parallel_rank() * _rows(config, layout.tensor)
+        )
+    return model.to(job.hardware.device)
+
+
+def _numbers(job: Job) -> Any:
+    """The decoder as Megatron's TransformerConfig."""
+    config, layout = job.model.config, job.layout
+    return core("transformer.transformer_config").TransformerConfig(
+        num_layers=config.n_layers,
+        hidden_size=config.d_model,
+        num_attention_heads=config.n_heads,
+        num_query_groups=config.n_kv_heads,
+        kv_channels=config.head_dim,
+        ffn_hidden_size=config.d_ff,
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        normalization="RMSNorm",
+        layernorm_epsilon=config.norm_eps,
+        qk_layernorm=config.qk_norm == "head",
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        add_bias_linear=False,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        use_cpu_initialization=True,
+        perform_initialization=False,
+        bf16=job.hardware.dtype == torch.bfloat16,
+        params_dtype=job.hardware.dtype,
+        pipeline_dtype=job.hardware.dtype,
+        calculate_per_token_loss=True,  # ours are shares already: nothing is to be divided
+        # Parts that need Apex or Transformer Engine.
+        bias_activation_fusion=False,
+        masked_softmax_fusion=False,
+        gradient_accumulation_fusion=False,
+        bias_dropout_fusion=False,
+        apply_rope_fusion=False,
+        persist_layer_norm=False,
+    )
+
+
+def _rows(config: DecoderConfig, tensor: int) -> int:
+    """Tokens of each rank of the axis `tensor`, with what fills up the last one's."""
+    return -(-config.vocab_size // tensor)
+
+
+def _hide_filling(model: Any, real: int) -> None:
+    """Nobody may think of tokens that only fill up the vocabulary. real: tokens of this rank."""
+
+    def hide(
+        module: nn.Module, given: Any, made: tuple[Tensor, Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
+        logits, bias = made
+        filling = torch.arange(logits.shape[-1], device=logits.device) >= real
+        return logits.masked_fill(filling, -torch.inf), bias
+
+    model.output_layer.register_forward_hook(hide)
+
+
+def places(model: Any, config: DecoderConfig, rank: int, ranks: int) -> list[Place]:
+    """All parameters of this rank's model. rank: its place along the axis `tensor`, which has so many `ranks`."""
+    width, each = config.d_model, _rows(config, ranks)
+    real = max(0, min(each, config.vocab_size - rank * each))
+
+    def table(name: str) -> Part:
+        return Part(name, torch.Size((config.vocab_size, width)), 0, lambda matrix: matrix[:real])
+
+    found = []
+    if model.pre_process:
+        found.append(Place(model.embedding.word_embeddings.weight, (table("model.embed_tokens.weight"),)))
+    for layer in model.decoder.layers:
+        found += _of_layer(layer, config, f"model.layers.{layer.layer_number - 1}.")
+    if model.post_process:
+        found.append(Place(model.decoder.final_layernorm.weight, (_whole("model.norm.weight", width),)))
+        if not config.tie_embeddings:
+            found.append(Place(model.output_layer.weight, (table("lm_head.weight"),)))
+        elif not model.pre_process:
+            found.append(Place(model.output_layer.weight, (table("model.embed_tokens.weight"),), twin=True))
+    missing = set(model.parameters()) - {place.parameter for place in found}
+    assert not missing, f"{len(missing)} parameters of Megatron's model have no place"
+    return found
+
+
+def _whole(name: str, size: int) -> Part:
+    return Part(name, torch.Size((size,)), None, lambda vector: vector)
+
+
+def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[Place]:
+    attention, mlp, width = layer.self_attention, layer.mlp, config.d_model
+    queries, dim, per_key = (
+        config.n_heads * config.head_dim,
+        config.head_dim,
+        config.n_heads // config.n_kv_heads,
+    )
+    keys = config.n_kv_heads * dim
+
+    def part(name: str, rows: int, columns: int, axis: int, at: Callable[[Tensor], Tensor]) -> Part:
+        return Part(f"{begin}{name}.weight", torch.Size((rows, columns)), axis, at)
+
+    def group(first: int, last: int) -> Callable[[Tensor], Tensor]:
+        """Heads first..last of every group of queries, a key and a value."""
+        return lambda matrix: matrix.view(-1, per_key + 2, dim, width)[:, first:last]
+
+    def half(which: int) -> Callable[[Tensor], Tensor]:
+        return lambda matrix: matrix.chunk(2)[which]
+
+    def all_of(matrix: Tensor) -> Tensor:
+        return matrix
+
+    found = [
+        Place(layer.input_layernorm.weight, (_whole(f"{begin}input_layernorm.weight", width),)),
+        Place(
+            attention.linear_qkv.weight,
+            (
+                part("self_attn.q_proj", queries, width, 0, group(0, per_key)),
+                part("self_attn.k_proj", keys, width, 0, group(per_key, per_key + 1)),
+                part("self_attn.v_proj", keys, width, 0, group(per_key + 1, per_key + 2)),
+            ),
+        ),
+        Place(attention.linear_proj.weight, (part("self_attn.o_proj", width, queries, 1, all_of),)),
+        Place(layer.pre_mlp_layernorm.weight, (_whole(f"{begin}post_attention_layernorm.weight", width),)),
+        Place(
+            mlp.linear_fc1.weight,
+            (
+                part("mlp.gate_proj", config.d_ff, width, 0, half(0)),
+                part("mlp.up_proj", config.d_ff, width, 0, half(1)),
+            ),
+        ),
+        Place(mlp.linear_fc2.weight, (part("mlp.down_proj", width, config.d_ff, 1, all_of),)),
+    ]
+    if config.qk_norm == "head":
+        for kind, normed in (("q", attention.q_layernorm), ("k", attention.k_layernorm)):
+            name = f"{begin}self_attn.{kind}_norm.weight"
+            found.append(Place(normed.weight, (_whole(name, dim),), by_heads=True))
+    return found

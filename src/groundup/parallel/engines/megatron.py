@@ -1,0 +1,267 @@
+"""Megatron-Core: its GPTModel and its schedules, tensor and pipeline parallel, with our rows and our optimizer.
+
+in:  a Job with a decoder of Llama's or Qwen3's shape; `site.layout` says `tensor` and `pipeline`
+out: MegatronLearner
+
+Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053; Narayanan et al. 2021, https://arxiv.org/abs/2104.04473. The
+layers are Megatron-Core's own ("local spec"): neither Apex nor Transformer Engine is needed. What the axes leave of
+the ranks reads other rows, each with the whole model. What is saved has our names and shapes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
+
+from groundup.core.errors import GroundupError
+from groundup.core.recipe import Recipe
+from groundup.model.attention import document_mask
+from groundup.parallel.checkpoint import load_sharded
+from groundup.parallel.engines import Job, State
+from groundup.parallel.engines._guests import library, meet, refuse_axes, refuse_fp8, require_adamw
+from groundup.parallel.engines._megatron_model import CORE, Part, Place, core, gpt_model, places, refuse
+from groundup.parallel.figures import read_numbers
+from groundup.parallel.shard import clip_gradients, local
+from groundup.parallel.world import World
+
+
+class Megatron(Recipe):
+    """Tensor and pipeline parallel by Megatron-Core, as `site.layout` says; Llama and Qwen3, AdamW."""
+
+    def prepare(self, job: Job) -> "MegatronLearner":
+        """Build this rank's part of the model, fill it, and give it its optimizer."""
+        library(CORE, "megatron")
+        refuse_axes(job, "megatron", frozenset({"tensor", "pipeline"}))
+        refuse_fp8(job, "megatron")
+        if job.hardware.recompute != "none":
+            raise GroundupError('site.recompute: the engine "megatron" keeps all results here. Set "none"')
+        tensor, pipeline = job.layout.tensor, job.layout.pipeline
+        refuse(job.model.config, tensor, pipeline)
+        meet(job.hardware.device)
+        ranks = core("parallel_state")
+        ranks.destroy_model_parallel()  # of a training before this one
+        ranks.initialize_model_parallel(tensor, pipeline)
+        core("tensor_parallel.random").model_parallel_cuda_manual_seed(job.seed)
+        model = gpt_model(job)
+        held = places(model, job.model.config, ranks.get_tensor_model_parallel_rank(), tensor)
+        masters = [_master(place.parameter) for place in held]
+        optimizer = job.build(
+            (place.parts[0].name, master) for place, master in zip(held, masters, strict=True)
+        )
+        require_adamw(optimizer, "megatron", "Muon would take Megatron's joined matrices for one")
+        learner = MegatronLearner(
+            model, held, masters, optimizer, job.grad_clip, job.world, job.hardware.device
+        )
+        learner.fill(partial(_first, job))
+        return learner
+
+
+def _master(parameter: nn.Parameter) -> nn.Parameter:
+    """What the optimizer moves: the parameter itself, or where that is bf16 its fp32 twin, which gets its gradients."""
+    if parameter.dtype == torch.float32:
+        return parameter
+    master = nn.Parameter(parameter.detach().float())
+
+    def hand_over(of: Tensor) -> None:
+        assert of.grad is not None
+        gradient = of.grad.float()
+        master.grad = gradient if master.grad is None else master.grad + gradient
+        of.grad = None
+
+    parameter.register_post_accumulate_grad_hook(hand_over)  # type: ignore[no-untyped-call]
+    return master
+
+
+def _first(job: Job, part: Part) -> Tensor:
+    """All of a parameter as the training starts with it."""
+    given = job.model.get_parameter(part.name).detach()
+    return job.model.first_weight(part.name, part.shape, job.seed) if given.is_meta else given
+
+
+@dataclass
+class MegatronLearner:
+    """This rank's part of a model in Megatron's hands."""
+
+    model: nn.Module
+    places: Sequence[Place]
+    masters: Sequence[nn.Parameter]
+    """the fp32 weights, in the places' order"""
+    optimizer: torch.optim.Optimizer
+    grad_clip: float
+    world: World
+    device: torch.device
+    _rates: list[float] = field(init=False)
+    _norm: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+        """See `Learner`."""
+        self.forget()
+        loss = self._pass(micro_batches, forward_only=False)
+        self._share_gradients()
+        self._norm = self._gradient_norm()
+        return read_numbers({"grad_norm": self._norm, "loss": loss}, self.world, alike=1)
+
+    def update(self, factor: float) -> None:
+        """See `Learner`."""
+        if self.grad_clip:
+            clip_gradients(self.masters, self.grad_clip, self._norm)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        self.optimizer.step()
+        self._copy_down()
+
+    def forget(self) -> None:
+        """See `Learner`."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def score(self, batch: Any) -> Tensor:
+        """See `Learner`."""
+        return self._pass([batch], forward_only=True)
+
+    def snapshot(self) -> State:
+        """See `Learner`."""
+        tensors: dict[str, Tensor] = {}
+        for place, master in self._counted():
+            for part in place.parts:
+                tensors[f"model.{part.name}"] = self._share(part, master, keep=True)
+                for key, value in self.optimizer.state[master].items():
+                    name = f"optimizer.{part.name}.{key}"
+                    tensors[name] = (
+                        self._share(part, value, keep=True) if value.dim() else value.to("cpu", copy=True)
+                    )
+        return State(tensors, {})
+
+    def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
+        """See `Learner`."""
+        parts = [(part, master) for place, master in self._held() for part in place.parts]
+        shares = {part.name: self._share(part, torch.empty_like(master)) for part, master in parts}
+        learnt = {f"optimizer.{name}.": share for name, share in shares.items()}
+        named = {f"model.{name}": share for name, share in shares.items()} if weights else {}
+        tensors = load_sharded(folder, named, learnt, self.world)
+        for name, tensor in tensors.items():
+            if not name.startswith("optimizer."):
+                continue
+            about, _, key = name.removeprefix("optimizer.").rpartition(".")
+            for part, master in parts:
+                if part.name == about and tensor.dim():
+                    state = self.optimizer.state[master].setdefault(key, torch.zeros_like(master))
+                    _put(part, state, local(tensor))
+                elif part.name == about:
+                    self.optimizer.state[master][key] = tensor.to(self.device, copy=True)
+        if weights:
+            self._fill(lambda part: local(tensors[f"model.{part.name}"]))
+
+    def fill(self, weight: Callable[[Part], Tensor]) -> None:
+        """Set all weights. weight: part -> the whole of our parameter, on the CPU."""
+        rank, ranks = core("parallel_state").get_tensor_model_parallel_rank(), self.world.axis("tensor")
+
+        def mine(part: Part) -> Tensor:
+            return weight(part) if part.axis is None else weight(part).chunk(ranks, dim=part.axis)[rank]
+
+        self._fill(mine)
+
+    def _fill(self, mine: Callable[[Part], Tensor]) -> None:
+        for place, master in self._held():
+            master.data.zero_()  # rows that fill up the vocabulary stay so
+            for part in place.parts:
+                _put(part, master.data, mine(part))
+        self._copy_down()
+
+    def _copy_down(self) -> None:
+        """Weights as they were moved to those that are computed with."""
+        for place, master in self._held():
+            if master is not place.parameter:
+                place.parameter.data.copy_(master.data)
+
+    def _held(self) -> list[tuple[Place, nn.Parameter]]:
+        return list(zip(self.places, self.masters, strict=True))
+
+    def _counted(self) -> list[tuple[Place, nn.Parameter]]:
+        """No parameter of the model twice."""
+        return [(place, master) for place, master in self._held() if not place.twin]
+
+    def _share(self, part: Part, tensor: Tensor, keep: bool = False) -> Tensor:
+        """This rank's share of one of our parameters. keep: a copy on the CPU."""
+        shape = list(part.shape)
+        if part.axis is not None:
+            shape[part.axis] = -1
+        mine = part.at(tensor.detach()).reshape(shape)
+        mine = mine.to("cpu", copy=True).contiguous() if keep else mine.clone()
+        if self.world.mesh is None or part.axis is None:
+            return mine
+        stride = torch.empty(part.shape, device="meta").stride()
+        return DTensor.from_local(
+            mine, self.world.mesh["tensor"], [Shard(part.axis)], shape=part.shape, stride=stride
+        )
+
+    def _pass(self, micro_batches: Sequence[Any], forward_only: bool) -> Tensor:
+        """All micro-batches through Megatron's schedule -> the sum of their losses; zero but in the last stage."""
+        run = core("pipeline_parallel.schedules").get_forward_backward_func()
+        rows, time = micro_batches[0].ids.shape
+        found = run(
+            forward_step_func=partial(_step, self.device),
+            data_iterator=iter(micro_batches),
+            model=self.model,
+            num_microbatches=len(micro_batches),
+            seq_length=time,
+            micro_batch_size=rows,
+            forward_only=forward_only,
+        )
+        return torch.stack([torch.zeros((), device=self.device), *found]).sum()
+
+    def _share_gradients(self) -> None:
+        """Add up what ranks have learnt apart from each other about the same numbers."""
+        mesh, ranks = self.world.mesh, core("parallel_state")
+        if mesh is None:
+            return
+        for place, master in self._held():
+            embedding = place.parts[0].name == "model.embed_tokens.weight"
+            if place.by_heads:
+                dist.all_reduce(master.grad, group=mesh.get_group("tensor"))
+            if embedding and self.model.share_embeddings_and_output_weights and self.world.pipeline > 1:
+                dist.all_reduce(master.grad, group=ranks.get_embedding_group())
+            dist.all_reduce(master.grad, group=mesh.get_group("shard"))
+
+    def _gradient_norm(self) -> Tensor:
+        """The norm of all gradients together, as if they were on one rank."""
+        squares = torch.zeros(2, device=self.device)
+        for place, master in self._counted():
+            assert master.grad is not None
+            squares[int(place.split)] += master.grad.square().sum()
+        mesh = self.world.mesh
+        if mesh is not None:
+            dist.all_reduce(squares[1:], group=mesh.get_group("tensor"))
+            dist.all_reduce(squares, group=mesh.get_group("pipeline"))
+        return squares.sum().sqrt()
+
+
+def _put(part: Part, into: Tensor, mine: Tensor) -> None:
+    view = part.at(into)
+    view.copy_(mine.view(view.shape))
+
+
+def _step(
+    device: torch.device, micro_batches: Any, model: Any
+) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]]:
+    """Megatron's `forward_step_func`: the next micro-batch through this rank's layers, and what becomes of the end."""
+    batch = next(micro_batches)
+    ids, segments, weights = batch.ids.to(device), batch.segments.to(device), batch.weights.to(device)
+    positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
+    # True = may not be seen.
+    out = model(ids, positions, ~document_mask(segments), labels=batch.targets.to(device))
+
+    def loss(of_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        value = (of_tokens.float() * weights).sum()
+        return value, torch.tensor(1, dtype=torch.int, device=device), value.detach().clone()
+
+    return out, loss

@@ -1,0 +1,66 @@
+"""What needs none of the engines' extras: how a missing one is said, what a recipe refuses."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from groundup.core.errors import GroundupError
+from groundup.core.site import Layout, Site
+from groundup.model.architectures.qwen3 import Qwen3
+from groundup.model.decoder import Decoder
+from groundup.parallel.checkpoint import gather
+from groundup.parallel.engines import Job
+from groundup.parallel.engines._guests import library
+from groundup.parallel.engines.deepspeed import DeepSpeed
+from groundup.parallel.engines.megatron import Megatron
+from groundup.parallel.hardware import choose
+from groundup.parallel.ranks import launch
+from groundup.parallel.world import ALONE, here
+from groundup.train.optimizers.adamw import AdamW
+from groundup.train.validate import token_loss
+
+
+@pytest.mark.parametrize(("engine", "name"), [(DeepSpeed(), "deepspeed"), (Megatron(), "megatron.core")])
+def test_a_missing_library_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, engine: DeepSpeed | Megatron, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    library.cache_clear()
+    hardware = choose(Site(device="cpu", threads=1, compile="off"), "fp32")
+    model = Decoder(Qwen3(d_model=16, n_heads=2).config(1, vocab_size=64, max_seq_len=8))
+    job = Job(
+        model, 0, hardware, ALONE, Layout(), AdamW(lr=0.1).build, lambda *of: (token_loss(*of), {}), 1.0
+    )
+    with pytest.raises(GroundupError, match=rf"pip install 'groundup\[{name.split('.')[0]}\]'"):
+        engine.prepare(job)
+
+
+def test_weights_are_not_offloaded_where_every_rank_needs_them() -> None:
+    with pytest.raises(ValidationError, match='offload = "all" needs stage = 3'):
+        DeepSpeed(stage=2, offload="all")
+
+
+def test_an_engine_is_named_in_the_blueprint() -> None:
+    site = Site.model_validate({"engine": {"use": "deepspeed", "stage": 2, "offload": "optimizer"}})
+    assert site.engine == DeepSpeed(stage=2, offload="optimizer")
+
+
+def gathered(folder: Path) -> dict[str, list[float]]:
+    """Tensors of which each rank has one alone, and one that both have; numbers among them."""
+    world = here(Layout(), torch.device("cpu"))
+    mine = {
+        f"{world.rank}.number": torch.tensor(6.0 + world.rank),
+        f"{world.rank}.row": torch.ones(2) + world.rank,
+    }
+    found = gather({"all.number": torch.tensor(5.0)} | mine, folder, world)
+    return {name: [tensor.dim(), *tensor.flatten().tolist()] for name, tensor in found.items()}
+
+
+def test_tensors_of_single_ranks_and_numbers_are_gathered(tmp_path: Path) -> None:
+    assert launch(gathered, (tmp_path / "aside",), 2, 60.0) == {
+        "all.number": [0, 5.0], "0.number": [0, 6.0], "0.row": [1, 1.0, 1.0], 
+        "1.number": [0, 7.0], "1.row": [1, 2.0, 2.0],
+    }  # fmt: skip

@@ -1,0 +1,142 @@
+"""Megatron-Core against the native engine: the same losses, norms, weights and states, forth and back."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.core.errors import GroundupError
+from groundup.core.site import Layout, Site
+from groundup.model.architectures.llama import Llama
+from groundup.model.architectures.olmo3 import Olmo3
+from groundup.model.architectures.qwen3 import Qwen3
+from groundup.parallel.engines.megatron import Megatron
+from groundup.parallel.engines.native import Native
+from groundup.parallel.ranks import launch
+from groundup.train.pretrain import Pretrain
+from ranks_world import pretrainings
+from training_world import Inputs, inputs, recipe
+
+pytest.importorskip("megatron.core", reason="needs the extra `megatron`: make test-engines")
+from engines_world import HERE, agree, one_rank, recipes, repeated, same_checkpoint, with_engine
+
+pytestmark = pytest.mark.engines
+TIMEOUT = 120.0
+STEPS = 10
+# The vocabulary has an odd number of tokens: ranks of the axis `tensor` get one that is none.
+CASES = recipes(
+    STEPS,
+    {
+        "llama": Llama(d_model=16, n_heads=4, n_kv_heads=2),
+        "tied": Qwen3(d_model=16, n_heads=4, n_kv_heads=2, tie_embeddings=True),
+    },
+)
+
+
+def site(**axes: int) -> Site:
+    return HERE.model_copy(update={"engine": Megatron(), "layout": Layout(**axes)})
+
+
+def one(name: str, **changes: Any) -> dict[str, Pretrain]:
+    return {name: CASES[name].model_copy(update=changes)}
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
+    """All cases with the native engine on one rank."""
+    folder = tmp_path_factory.mktemp("native")
+    given = inputs(folder)
+    metrics = pretrainings(CASES, HERE, folder, given)
+    assert metrics["llama"]["decoder"]["vocab_size"] % 2
+    return folder, given
+
+
+@pytest.mark.parametrize(
+    ("ranks", "axes"),
+    [
+        (2, {"tensor": 2}),
+        (2, {"pipeline": 2}),
+        (2, {}),
+        (4, {"tensor": 2, "pipeline": 2}),
+        (4, {"tensor": 2}),
+    ],
+    ids=str,
+)
+def test_losses_norms_and_weights_are_those_of_native(
+    native: tuple[Path, Inputs], tmp_path: Path, ranks: int, axes: dict[str, int]
+) -> None:
+    reference, given = native
+    launch(with_engine, (CASES, site(**axes), tmp_path, given), ranks, TIMEOUT)
+    for name in CASES:
+        agree(reference, tmp_path, name)
+        same_checkpoint(reference, tmp_path, name)
+
+
+def test_a_state_moves_from_engine_to_engine(native: tuple[Path, Inputs], tmp_path: Path) -> None:
+    """Tensor x 2, native x 2, pipeline x 2, native x 1: each takes some steps of the same training."""
+    reference, given = native
+    for name, where, last in (("a", site(tensor=2), 3), ("b", HERE, 5), ("c", site(pipeline=2), 7)):
+        with pytest.raises(SystemExit):
+            launch(with_engine, (one("tied"), where, tmp_path / name, given, last), 2, TIMEOUT)
+        shutil.copytree(tmp_path / name, tmp_path / chr(ord(name) + 1))
+    said = pretrainings(one("tied"), HERE, tmp_path / "d", given)["tied"]["said"]
+    assert f"continuing pretrain at step 7 of {STEPS}" in " ".join(said)
+    agree(reference, tmp_path / "d", "tied")
+
+
+def test_annealing_goes_on_from_the_others_stable_checkpoint(
+    native: tuple[Path, Inputs], tmp_path: Path
+) -> None:
+    given, where = native[1], site(tensor=2)
+    stable = one("llama", schedule="wsd", decay=0.4)
+    pretrainings(stable, HERE, tmp_path / "native", given)
+    launch(with_engine, (stable, where, tmp_path / "megatron", given), 2, TIMEOUT)
+
+    def anneal(of: str) -> dict[str, Pretrain]:
+        return one("llama", start=str(tmp_path / of / "llama.part" / "stable"), warmup=0.0)
+
+    pretrainings(anneal("native"), HERE, tmp_path / "native-native", given)
+    pretrainings(anneal("megatron"), HERE, tmp_path / "megatron-native", given)
+    launch(with_engine, (anneal("native"), where, tmp_path / "native-megatron", given), 2, TIMEOUT)
+    agree(tmp_path / "native-native", tmp_path / "megatron-native", "llama", rel=1e-4)
+    agree(tmp_path / "native-native", tmp_path / "native-megatron", "llama")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("axes", [{"tensor": 2}, {"pipeline": 2}], ids=str)
+def test_a_forgotten_gradient_leaves_nothing_behind(precision: str, axes: dict[str, int]) -> None:
+    """In bf16, too, gradients are those of native."""
+    engines = {"megatron": Megatron(), "native": Native()}
+    found = launch(repeated, (engines, precision, Layout(**axes)), 2, TIMEOUT)
+    native = found["native"][0]
+    for name, (first, again, after_nan, moved) in found.items():
+        assert first == pytest.approx(native, rel=3e-2 if precision == "bf16" else 1e-5), name
+        assert again == pytest.approx(first, rel=1e-6), name
+        assert after_nan == pytest.approx(first, rel=1e-6), name
+        assert not moved, name
+
+
+def test_one_rank_needs_no_process_group(native: tuple[Path, Inputs], tmp_path: Path) -> None:
+    launch(one_rank, (with_engine, (one("llama"), site(), tmp_path, native[1])), 1, TIMEOUT)
+    agree(native[0], tmp_path, "llama")
+
+
+@pytest.mark.parametrize(
+    ("change", "axes", "said"),
+    [
+        ({}, {"replicate": 2}, r"site.layout.replicate = 2: .*Set replicate = 1"),
+        ({"optimizer": recipe(1).optimizer}, {"tensor": 2}, r'Set pretrain.optimizer.use = "adamw"'),
+        (
+            {"architecture": Olmo3(d_model=16, n_heads=2)},
+            {"tensor": 2},
+            "this decoder has norms after the layers",
+        ),
+        ({"depth": 3}, {"pipeline": 2}, "pipeline = 2 does not divide the 3 layers"),
+    ],
+)
+def test_what_it_cannot_do_is_said(
+    native: tuple[Path, Inputs], tmp_path: Path, change: dict[str, Any], axes: dict[str, int], said: str
+) -> None:
+    with pytest.raises(GroundupError, match=said):
+        launch(with_engine, (one("llama", **change), site(**axes), tmp_path, native[1]), 2, TIMEOUT)
