@@ -42,6 +42,8 @@ def cuda_is_cpu() -> Iterator[None]:
     """Inside, Megatron-Core computes on the CPU, over gloo. There is no dropout, so no state of CUDA's noise."""
     from megatron.core.tensor_parallel import random
 
+    from groundup.parallel.engines import megatron
+
     changes: dict[Any, dict[str, Any]] = {
         torch.cuda: {
             "current_device": lambda: CPU,
@@ -50,6 +52,7 @@ def cuda_is_cpu() -> Iterator[None]:
             "default_stream": _Stream,
             "stream": lambda _: contextlib.nullcontext(),
         },
+        megatron: {"require_cuda": lambda _: None},
         random: {"model_parallel_cuda_manual_seed": lambda *_, **__: None},
         random.CudaRNGStatesTracker: {"fork": _no_fork},
     }

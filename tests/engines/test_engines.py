@@ -15,7 +15,7 @@ from groundup.parallel.checkpoint import gather
 from groundup.parallel.engines import Job
 from groundup.parallel.engines._guests import library
 from groundup.parallel.engines.deepspeed import DeepSpeed
-from groundup.parallel.engines.megatron import Megatron
+from groundup.parallel.engines.megatron import Megatron, require_cuda
 from groundup.parallel.hardware import choose
 from groundup.parallel.ranks import launch
 from groundup.parallel.world import ALONE, here
@@ -36,6 +36,11 @@ def test_a_missing_library_is_named_with_what_installs_it(
     )
     with pytest.raises(GroundupError, match=rf"pip install 'groundup\[{name.split('.')[0]}\]'"):
         engine.prepare(job)
+
+
+def test_megatron_is_refused_on_a_cpu() -> None:
+    with pytest.raises(GroundupError, match="needs an NVIDIA GPU"):
+        require_cuda(torch.device("cpu"))
 
 
 def test_weights_are_not_offloaded_where_every_rank_needs_them() -> None:

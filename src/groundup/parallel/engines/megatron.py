@@ -43,6 +43,7 @@ class Megatron(Recipe):
             raise GroundupError('site.recompute: the engine "megatron" keeps all results here. Set "none"')
         tensor, pipeline = job.layout.tensor, job.layout.pipeline
         refuse(job.model.config, tensor, pipeline)
+        require_cuda(job.hardware.device)
         meet(job.hardware.device)
         ranks = core("parallel_state")
         ranks.destroy_model_parallel()  # of a training before this one
@@ -60,6 +61,15 @@ class Megatron(Recipe):
         )
         learner.fill(partial(_first, job))
         return learner
+
+
+def require_cuda(device: torch.device) -> None:
+    """Raises GroundupError on a CPU."""
+    if device.type != "cuda":
+        raise GroundupError(
+            'site.engine: the engine "megatron" needs an NVIDIA GPU: Megatron-Core keeps its books on one. Take '
+            'site.engine.use = "native" or "deepspeed"'
+        )
 
 
 def _master(parameter: nn.Parameter) -> nn.Parameter:
