@@ -107,6 +107,13 @@ class World:
                 dist.all_reduce(values, group=self.mesh.get_group(axis))
         return values
 
+    def sum_tokens(self, counts: Tensor) -> Tensor:
+        """As `sum`, of what each rank counts of its own positions."""
+        if self.axis("tensor") > 1:
+            assert self.mesh is not None
+            dist.all_reduce(counts, group=self.mesh.get_group("tensor"))
+        return self.sum(counts)
+
     def total(self, values: Tensor) -> Tensor:
         """As `sum`, of all stages of a pipeline together: what isn't a stage's to say must be zero there."""
         self.sum(values)

@@ -332,7 +332,7 @@ def _loss(kernel: Kernel) -> Loss:
         value = model.cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0]
         if model.config.moe is None or model.config.moe.balance != "loss":
             return value, {}
-        balance = model.balance_loss(batch.weights.sum(dim=1))
+        balance = model.balance_loss(batch.row_weights)
         return value + balance, {"balance_loss": balance}
 
     return loss
