@@ -86,6 +86,21 @@ def test_losses_and_norms_are_those_of_one_rank(
             assert many == pytest.approx(one, rel=1e-5), f"{name}, step {step + 1}"
 
 
+@pytest.mark.parametrize("layout", [Layout(), Layout(tensor=2), Layout(pipeline=2)], ids=str)
+def test_in_bf16_they_are_those_of_one_rank_to_its_tolerance(
+    alone: tuple[Path, Inputs], tmp_path: Path, layout: Layout
+) -> None:
+    """A step's loss and norm before any weight has moved; then losses alone: each rounding grows from step to step."""
+    chosen = {name: cases()[name].model_copy(update={"precision": "bf16"}) for name in ("olmo3", "moe-adamw")}
+    pretrainings(chosen, RARELY, tmp_path / "one", alone[1])
+    run_on(2, layout, chosen, tmp_path / "two", alone[1])
+    for name in chosen:
+        one, two = curve(tmp_path / "one", name), curve(tmp_path / "two", name)
+        assert two[0][0] == pytest.approx(one[0][0], rel=1e-4)
+        assert two[0][1] == pytest.approx(one[0][1], rel=5e-3)
+        assert [loss for loss, _ in two] == pytest.approx([loss for loss, _ in one], rel=2e-2)
+
+
 OTHERS = [(1, Layout()), (2, Layout()), (8, Layout(tensor=2, pipeline=2))]
 
 

@@ -46,11 +46,13 @@ def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[st
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True, enable_consolidation=True)
-    _save(tensors, writer, world)
+    # PyTorch joins a tensor's shards along its axes, and leaves one without axes zero.
+    _save({name: tensor if tensor.dim() else tensor[None] for name, tensor in tensors.items()}, writer, world)
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")) if world.leads else ():
         found |= load_file(file)
-    return found
+    points = world.merged({name: True for name, tensor in tensors.items() if not tensor.dim()})
+    return {name: tensor[0] if name in points else tensor for name, tensor in found.items()}
 
 
 def load_sharded(
