@@ -55,7 +55,9 @@ class Site(Strict):
         ge=0,
         description="processes that train one model together on this machine; 0 = one per GPU, or one on a CPU",
     )
-    layout: Layout = Field(default_factory=Layout)
+    layout: Layout | Literal["auto"] = Field(
+        default_factory=Layout, description='"auto" = the simplest one in which a step fits these machines'
+    )
     engine: Annotated[Any, Slot("groundup.parallel.engines")] = Field(
         default={"use": "native"}, validate_default=True, description="who trains on these ranks"
     )

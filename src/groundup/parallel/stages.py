@@ -33,7 +33,8 @@ def run_stage(
     ranks = cluster.place.local_ranks if cluster else ranks_of(site)
     if not function.stage_ranks:  # type: ignore[attr-defined]
         return function(recipe, site, out, **inputs)
-    check(site.layout, cluster.place.ranks if cluster else ranks)
+    if site.layout != "auto":
+        check(site.layout, cluster.place.ranks if cluster else ranks)
     if ranks == 1 and cluster is None:
         return function(recipe, site, out, **inputs)
     threads = max(1, (site.threads or len(os.sched_getaffinity(0))) // ranks)
