@@ -30,6 +30,7 @@ def shard(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
     """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
 
     A model on the meta device gets its first weights here: no rank ever holds more than its share and one parameter.
+    Where the hardware is that device, too, it stays there, empty.
     """
     if world.mesh is None:
         return
@@ -49,7 +50,7 @@ def shard(model: Decoder, world: World, hardware: Hardware, seed: int) -> None:
     for layer in model.model.layers:
         register_fsdp_forward_method(layer, "plainly")
     register_fsdp_forward_method(model, "hidden")
-    if any(parameter.is_meta for parameter in model.parameters()):
+    if hardware.device.type != "meta" and any(parameter.is_meta for parameter in model.parameters()):
         _fill(model, hardware.device, seed)
 
 
@@ -80,7 +81,7 @@ def whole_weights(model: nn.Module, world: World) -> dict[str, Tensor]:
 
 def finish_gradients(model: nn.Module, world: World) -> None:
     """Add up, over the axis `tensor`, gradients of what isn't split there: each rank's speak of its own positions."""
-    if world.mesh is None or world.mesh["tensor"].size() == 1:
+    if world.mesh is None or world.mesh.get_group("tensor").size() == 1:
         return
     for parameter in model.parameters():
         if parameter.grad is not None and "tensor" not in _axes(parameter):
