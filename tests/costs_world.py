@@ -1,5 +1,6 @@
 """A real training step whose costs can be measured: functions that a rank's process finds by name."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
@@ -11,6 +12,7 @@ from groundup.model.attention import FUSED
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.accounting import Accounting
 from groundup.parallel.hardware import Hardware, fit
 from groundup.parallel.shard import local
 from groundup.parallel.simulate import Setting
@@ -26,6 +28,8 @@ CONFIG = DecoderConfig(512, 128, 4, 4, 2, 32, 384, architecture="llama", qk_norm
 SETTING = Setting(CONFIG, seq_len=128, rows=4, attention=FUSED)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 BUILD = AdamW(lr=1e-3).build
+DAWDLE = 0.5
+"""Seconds."""
 
 
 def trainer(setting: Setting) -> tuple[Stepper[TokenBatch], list[TokenBatch], World]:
@@ -71,3 +75,14 @@ def _rise(function: Callable[[], object]) -> int:
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     in_order = sorted(events, key=lambda event: event.start_ns())
     return max(accumulate(event.nbytes() for event in in_order))
+
+
+def accounted(setting: Setting, slow: int) -> tuple[dict[str, float], dict[tuple[str, str], int]]:
+    """Figures and bytes sent of one step, in which the rank `slow` takes its time."""
+    stepper, batches, world = trainer(setting)
+    stepper.take(0, batches)
+    with Accounting(world) as costs:
+        if world.rank == slow:
+            time.sleep(DAWDLE)
+        stepper.take(1, batches)
+    return costs.figures(), dict(costs.sent)

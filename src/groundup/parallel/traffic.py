@@ -28,41 +28,54 @@ SENT = {"input", "inputs", "input_tensor", "input_tensors", "input_list", "tenso
 """What these operators call that which a rank gives."""
 
 
+class Group(NamedTuple):
+    """Ranks that talk to one another, this one among them."""
+
+    axis: str
+    """of the layout; "all" where it is none"""
+    ranks: dist.ProcessGroup
+
+
 class Message(NamedTuple):
     """One collective, as a rank sees it."""
 
-    axis: str
     kind: str
     sent: int
     """bytes that leave this rank"""
+    group: str
+    """name of its process group"""
 
 
-def axes(world: World) -> dict[str, dist.ProcessGroup]:
-    """The layout's axes that have more than one rank, and this rank's group along each.
+def groups(world: World) -> dict[str, Group]:
+    """This rank's groups of more than one rank by their names, in an order that all ranks have in common.
 
-    Experts are sharded over what is left of `shard`, so that counts as `shard`, too.
+    What weights of experts are sharded over is "shard", too. Axes that have the same ranks are one group, and all
+    counts for the first of them.
     """
-    found: dict[str, dist.ProcessGroup] = {}
+    found: dict[str, Group] = {}
+
+    def add(axis: str, ranks: dist.ProcessGroup | None) -> None:
+        if ranks is not None and ranks.size() > 1:
+            found.setdefault(ranks.group_name, Group(axis, ranks))
+
     for mesh in (world.mesh, world.experts):
         for axis in () if mesh is None else mesh.mesh_dim_names or ():
-            found.setdefault(axis, mesh.get_group(axis))  # type: ignore[union-attr]
-    if world.context is not None:
-        found["context"] = world.context
-    return {axis: group for axis, group in found.items() if group.size() > 1}
+            add("shard" if axis == "rest" else axis, mesh.get_group(axis))  # type: ignore[union-attr]
+    add("context", world.context)
+    add("all", None if world.mesh is None else dist.group.WORLD)
+    return found
 
 
 class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what this rank sends. Where axes have the same ranks, all counts for the first of them."""
+    """Counts what this rank sends."""
 
     supports_higher_order_operators = True
 
     def __init__(self, world: World) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sent: dict[tuple[str, str], int] = defaultdict(int)
-        """(axis, kind) -> bytes; axis "rest" of an expert layout is "shard", and what goes to all ranks is "all\""""
-        self._axes: dict[str, str] = {}
-        for axis, group in axes(world).items():
-            self._axes.setdefault(group.group_name, "shard" if axis == "rest" else axis)
+        """(axis, kind) -> bytes"""
+        self._groups = groups(world)
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -76,7 +89,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         message = self._message(function, args, kwargs)
         if message is None:
             return function(*args, **kwargs)
-        self.sent[message.axis, message.kind] += message.sent
+        self.sent[self._groups[message.group].axis, message.kind] += message.sent
         return self._carry(message, lambda: function(*args, **kwargs))
 
     def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
@@ -92,10 +105,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         said = by_name(function, args, kwargs)
         group = _group(said)
-        if group.size() == 1:
-            return None
-        axis = self._axes.get(group.group_name, "all")
-        return Message(axis, kind, _sent(kind, group, said))
+        return Message(kind, _sent(kind, group, said), group.group_name) if group.size() > 1 else None
 
 
 def by_name(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -113,10 +123,10 @@ def _group(said: dict[str, Any]) -> dist.ProcessGroup:
 def _sent(kind: str, group: dist.ProcessGroup, said: dict[str, Any]) -> int:
     ranks = group.size()
     given = next(value for name, value in said.items() if name in SENT)
-    size: int = sum(part.numel() * part.itemsize for part in tree_leaves(given) if isinstance(part, Tensor))
-    splits = said.get("input_split_sizes")
+    size = sum(part.numel() * part.itemsize for part in tree_leaves(given) if isinstance(part, Tensor))
+    splits: list[int] = list(said.get("input_split_sizes") or ())
     if kind == "all_to_all" and splits:
-        return size - size * int(splits[dist.get_rank(group)]) // max(1, sum(splits))
+        return size - size * splits[dist.get_rank(group)] // max(1, sum(splits))
     if kind == "all_gather":
         return size * (ranks - 1)
     if kind == "send":

@@ -1,0 +1,132 @@
+"""Where the time of a training step goes among ranks: computing, sending, waiting; and for whom they wait.
+
+in:  a world, and one step of a training, run by all of its ranks inside `with Accounting(world) as costs`
+out: costs.figures(): what the step cost, the same on every rank
+
+A collective ends for all of its ranks at about the same time, but begins for each when it gets there. So whoever is
+shortest in it came last, and what the others were longer in it they waited for that one. No clock is compared with
+another's.
+
+In an accounted step every collective is awaited where it is called, and a GPU finishes what it was given before and
+after. So nothing overlaps, and the step is slower than others: one of many is enough. The shares say what there is to
+hide, not what wasn't hidden.
+"""
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import Work
+from torch.utils._pytree import tree_leaves
+
+from groundup.parallel.traffic import Message, Traffic
+from groundup.parallel.world import World
+
+BETWEEN_TWO = "send"
+"""What only two ranks take part in isn't awaited: the other may not ask for it before this one goes on."""
+
+
+class Accounting(Traffic):  # type: ignore[no-untyped-call]
+    """Traffic, and the seconds that each collective took. For one step."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._world = world
+        self._taken: dict[str, list[float]] = defaultdict(list)
+        """group -> seconds of each of its collectives, in their order"""
+        self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        _settle()
+        self._began = time.perf_counter()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
+        _settle()
+        self._seconds = time.perf_counter() - self._began
+
+    def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
+        if message.kind == BETWEEN_TWO:
+            return call()
+        _settle()
+        began = time.perf_counter()
+        out = call()
+        _await(out)
+        _settle()
+        self._taken[message.group].append(time.perf_counter() - began)
+        return out
+
+    def figures(self) -> dict[str, float]:
+        """What the step cost. All ranks must ask for it after the step, and get the same answer.
+
+        comm_bytes_<axis>: bytes sent by the rank that sent most. comm_share, idle_share: of the step's time, in
+        collectives once all of their ranks were there, and waiting there for the last one; mean over ranks. straggler:
+        the rank that was waited for longest. memory_per_rank: see `largest_memory`, of the rank that used most.
+        """
+        memory = largest_memory()
+        if self._world.mesh is None:
+            return {"memory_per_rank": float(memory)}
+        sent: dict[str, int] = dict.fromkeys((group.axis for group in self._groups.values()), 0)
+        for (axis, _), size in self.sent.items():
+            sent[axis] += size
+        taken = sum(sum(seconds) for seconds in self._taken.values())
+        waited, kept = self._waiting()
+        mine = torch.tensor([self._seconds, taken, waited, kept, memory, *sent.values()], dtype=torch.float64)
+        gathered = [torch.empty_like(mine) for _ in range(self._world.size)]
+        dist.all_gather(gathered, mine)
+        table = torch.stack(gathered)
+        seconds, taking, waiting, keeping, memories = table[:, :5].unbind(dim=1)
+        most = table[:, 5:].amax(dim=0).tolist()
+        return {f"comm_bytes_{axis}": size for axis, size in zip(sent, most, strict=True) if size} | {
+            "comm_share": float(((taking - waiting) / seconds).mean()),
+            "idle_share": float((waiting / seconds).mean()),
+            "straggler": float(keeping.argmax()),
+            "memory_per_rank": float(memories.max()),
+        }
+
+    def _waiting(self) -> tuple[float, float]:
+        """Seconds this rank waited for others, and all that others waited for it."""
+        waited = kept = 0.0
+        for name, (_, ranks) in self._groups.items():
+            mine = torch.tensor(self._taken[name], dtype=torch.float64)
+            if not len(mine):
+                continue
+            least, total = mine.clone(), mine.clone()
+            dist.all_reduce(least, dist.ReduceOp.MIN, ranks)
+            dist.all_reduce(total, group=ranks)
+            waited += float((mine - least).sum())
+            kept += float((total - ranks.size() * least)[mine == least].sum())
+        return waited, kept
+
+
+def largest_memory() -> int:
+    """Bytes of this process at their peak: what PyTorch held of the GPU, or all of it where it runs on CPUs."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _settle() -> None:
+    """Let the device finish, so that the clock shows its work and not its queue."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _await(out: Any) -> None:
+    """Wait for what an operator of c10d has begun (it gives back a handle), or one of its functional kin (a tensor)."""
+    leaves = tree_leaves(out)
+    handles = [leaf for leaf in leaves if isinstance(leaf, torch.ScriptObject)]
+    for handle in handles:
+        Work.unbox(handle).wait()
+    for leaf in leaves if not handles else ():
+        if isinstance(leaf, Tensor):
+            torch.ops._c10d_functional.wait_tensor(leaf)
