@@ -81,7 +81,7 @@ def accounted(setting: Setting, slow: int) -> tuple[dict[str, float], dict[tuple
     """Figures and bytes sent of one step, in which the rank `slow` takes its time."""
     stepper, batches, world = trainer(setting)
     stepper.take(0, batches)
-    with Accounting(world) as costs:
+    with Accounting(world, torch.device("cpu")) as costs:
         if world.rank == slow:
             time.sleep(DAWDLE)
         stepper.take(1, batches)

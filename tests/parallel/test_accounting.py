@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 import costs_world
 from costs_world import BUILD, CONFIG, SETTING
 from groundup.model.counts import parameters
-from groundup.parallel.accounting import Accounting, largest_memory
+from groundup.parallel.accounting import Accounting
+from groundup.parallel.hardware import memory_held
 from groundup.parallel.ranks import launch
 from groundup.parallel.simulate import simulate
 from groundup.parallel.world import ALONE
@@ -38,12 +40,14 @@ def test_bytes_are_those_of_fsdp_and_who_is_waited_for_is_named(slow: int) -> No
     # One of two ranks waits for most of its step.
     assert 0.25 < figures["idle_share"] < 0.5
     assert 0 < figures["comm_share"] < 1 - figures["idle_share"]
-    assert figures["memory_per_rank"] > 1e7
+    assert 0.05 < figures["memory_gb_per_rank"] < 10
 
 
 def test_a_rank_alone_sends_nothing_and_waits_for_nobody() -> None:
     stepper, batches, _ = costs_world.trainer(SETTING)
-    with Accounting(ALONE) as costs:
+    with Accounting(ALONE, torch.device("cpu")) as costs:
         stepper.take(0, batches)
     assert dict(costs.sent) == {}
-    assert costs.figures() == {"memory_per_rank": float(largest_memory())}
+    assert costs.figures() == {
+        "memory_gb_per_rank": pytest.approx(memory_held(torch.device("cpu")) / 1e9, rel=0.1)
+    }

@@ -1,6 +1,6 @@
 """Where the time of a training step goes among ranks: computing, sending, waiting; and for whom they wait.
 
-in:  a world, and one step of a training, run by all of its ranks inside `with Accounting(world) as costs`
+in:  a world, and one step of a training, run by all of its ranks inside `with Accounting(world, device) as costs`
 out: costs.figures(): what the step cost, the same on every rank
 
 A collective ends for all of its ranks at about the same time, but begins for each when it gets there. So whoever is
@@ -12,8 +12,6 @@ after. So nothing overlaps, and the step is slower than others: one of many is e
 hide, not what wasn't hidden.
 """
 
-import resource
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from torch import Tensor
 from torch.distributed import Work
 from torch.utils._pytree import tree_leaves
 
+from groundup.parallel.hardware import memory_held
 from groundup.parallel.traffic import Message, Traffic
 from groundup.parallel.world import World
 
@@ -35,45 +34,51 @@ BETWEEN_TWO = "send"
 class Accounting(Traffic):  # type: ignore[no-untyped-call]
     """Traffic, and the seconds that each collective took. For one step."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, device: torch.device) -> None:
         super().__init__(world)
-        self._world = world
+        self._world, self._device = world, device
         self._taken: dict[str, list[float]] = defaultdict(list)
         """group -> seconds of each of its collectives, in their order"""
         self._seconds = 0.0
 
     def __enter__(self) -> Self:
-        _settle()
+        self._settle()
         self._began = time.perf_counter()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *details: Any) -> None:
         super().__exit__(*details)  # type: ignore[no-untyped-call]
-        _settle()
+        self._settle()
         self._seconds = time.perf_counter() - self._began
 
     def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
         if message.kind == BETWEEN_TWO:
             return call()
-        _settle()
+        self._settle()
         began = time.perf_counter()
         out = call()
         _await(out)
-        _settle()
+        self._settle()
         self._taken[message.group].append(time.perf_counter() - began)
         return out
+
+    def _settle(self) -> None:
+        """Let the device finish, so that the clock shows its work and not its queue."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
 
     def figures(self) -> dict[str, float]:
         """What the step cost. All ranks must ask for it after the step, and get the same answer.
 
         comm_bytes_<axis>: bytes sent by the rank that sent most. comm_share, idle_share: of the step's time, in
         collectives once all of their ranks were there, and waiting there for the last one; mean over ranks. straggler:
-        the rank that was waited for longest. memory_per_rank: see `largest_memory`, of the rank that used most.
+        the rank that was waited for longest; across axes that may be one that has waited itself. memory_gb_per_rank:
+        10^9 bytes of the rank that holds most (see `memory_held`). A rank that is alone has no others.
         """
-        memory = largest_memory()
+        memory = memory_held(self._device)
         if self._world.mesh is None:
-            return {"memory_per_rank": float(memory)}
+            return {"memory_gb_per_rank": memory / 1e9}
         sent: dict[str, int] = dict.fromkeys((group.axis for group in self._groups.values()), 0)
         for (axis, _), size in self.sent.items():
             sent[axis] += size
@@ -89,7 +94,7 @@ class Accounting(Traffic):  # type: ignore[no-untyped-call]
             "comm_share": float(((taking - waiting) / seconds).mean()),
             "idle_share": float((waiting / seconds).mean()),
             "straggler": float(keeping.argmax()),
-            "memory_per_rank": float(memories.max()),
+            "memory_gb_per_rank": float(memories.max()) / 1e9,
         }
 
     def _waiting(self) -> tuple[float, float]:
@@ -105,20 +110,6 @@ class Accounting(Traffic):  # type: ignore[no-untyped-call]
             waited += float((mine - least).sum())
             kept += float((total - ranks.size() * least)[mine == least].sum())
         return waited, kept
-
-
-def largest_memory() -> int:
-    """Bytes of this process at their peak: what PyTorch held of the GPU, or all of it where it runs on CPUs."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _settle() -> None:
-    """Let the device finish, so that the clock shows its work and not its queue."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _await(out: Any) -> None:
