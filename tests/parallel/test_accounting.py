@@ -7,6 +7,7 @@ import torch
 
 import costs_world
 from costs_world import BUILD, CONFIG, SETTING
+from groundup.core.recipe import Layout
 from groundup.model.counts import parameters
 from groundup.parallel.accounting import Accounting
 from groundup.parallel.hardware import memory_held
@@ -36,11 +37,23 @@ def test_bytes_are_those_of_fsdp_and_who_is_waited_for_is_named(slow: int) -> No
     assert simulated == by_hand | {("shard", "all_reduce"): 4}  # it has no loss to read
 
     assert figures["comm_bytes_shard"] == sum(by_hand.values())
+    assert (
+        figures["comm_seconds_shard"] > costs_world.DAWDLE / 2
+    )  # mean of one that waits and one that doesn't
     assert figures["straggler"] == slow
     # One of two ranks waits for most of its step.
     assert 0.25 < figures["idle_share"] < 0.5
     assert 0 < figures["comm_share"] < 1 - figures["idle_share"]
     assert 0.05 < figures["memory_gb_per_rank"] < 10
+
+
+def test_every_axis_carries_what_was_simulated() -> None:
+    setting = replace(SETTING, ranks=4, layout=Layout(tensor=2, context=2))
+    figures, sent = launch(costs_world.accounted, (setting, 2), 4, TIMEOUT)
+    simulated = simulate(setting, BUILD).sent
+    assert {axis for axis, _ in sent} == {"shard", "tensor", "context"}
+    assert sent == simulated | {("shard", "all_reduce"): simulated["shard", "all_reduce"] + 8}  # the loss
+    assert figures["straggler"] == 2
 
 
 def test_a_rank_alone_sends_nothing_and_waits_for_nobody() -> None:

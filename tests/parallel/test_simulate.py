@@ -42,8 +42,8 @@ def test_memory_is_that_of_ranks_that_are_there(ranks: int, cases: list[dict[str
     measured = launch(measure, (settings,), ranks, TIMEOUT) if ranks > 1 else measure(settings)
     for setting, (peak, between) in zip(settings, measured, strict=True):
         costs = simulate(setting, BUILD)
-        assert costs.peak.total == pytest.approx(peak, rel=0.05), setting
-        assert costs.steady.total == pytest.approx(between, rel=0.05), setting
+        assert costs.peak.total == pytest.approx(peak, rel=0.03), setting
+        assert costs.steady.total == pytest.approx(between, rel=0.03), setting
         assert costs.steady.gradients == 0
         assert costs.steady.optimizer == pytest.approx(2 * costs.steady.weights, rel=0.01)
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributed import Work
 from torch.utils._pytree import tree_leaves
@@ -71,31 +72,43 @@ class Accounting(Traffic):  # type: ignore[no-untyped-call]
     def figures(self) -> dict[str, float]:
         """What the step cost. All ranks must ask for it after the step, and get the same answer.
 
-        comm_bytes_<axis>: bytes sent by the rank that sent most. comm_share, idle_share: of the step's time, in
-        collectives once all of their ranks were there, and waiting there for the last one; mean over ranks. straggler:
-        the rank that was waited for longest; across axes that may be one that has waited itself. memory_gb_per_rank:
-        10^9 bytes of the rank that holds most (see `memory_held`). A rank that is alone has no others.
+        comm_bytes_<axis>: bytes sent by the rank that sent most. comm_seconds_<axis>: in its collectives, waiting
+        included; mean over ranks. comm_share, idle_share: of the step's time, in collectives once all of their ranks
+        were there, and waiting there for the last one; mean over ranks. straggler: the rank that was waited for
+        longest; across axes that may be one that has waited itself. memory_gb_per_rank: 10^9 bytes of the rank that
+        holds most (see `memory_held`). A rank that is alone has only this.
         """
         memory = memory_held(self._device)
         if self._world.mesh is None:
             return {"memory_gb_per_rank": memory / 1e9}
-        sent: dict[str, int] = dict.fromkeys((group.axis for group in self._groups.values()), 0)
+        sent = dict.fromkeys((group.axis for group in self._groups.values()), 0.0)
+        taken = dict(sent)
         for (axis, _), size in self.sent.items():
             sent[axis] += size
-        taken = sum(sum(seconds) for seconds in self._taken.values())
+        for name, seconds in self._taken.items():
+            taken[self._groups[name].axis] += sum(seconds)
         waited, kept = self._waiting()
-        mine = torch.tensor([self._seconds, taken, waited, kept, memory, *sent.values()], dtype=torch.float64)
+        of_all = self._of_all([self._seconds, waited, kept, memory, *sent.values(), *taken.values()])
+        steps, waiting, keeping, memories = of_all[:4]
+        sizes, seconds_in = of_all[4:].chunk(2)
+        figures: dict[str, Tensor] = {}
+        for axis, size, spent in zip(sent, sizes, seconds_in, strict=True):
+            if size.any():
+                figures |= {f"comm_bytes_{axis}": size.max(), f"comm_seconds_{axis}": spent.mean()}
+        figures |= {
+            "comm_share": ((seconds_in.sum(dim=0) - waiting) / steps).mean(),
+            "idle_share": (waiting / steps).mean(),
+            "straggler": keeping.argmax(),
+            "memory_gb_per_rank": memories.max() / 1e9,
+        }
+        return {name: float(value) for name, value in figures.items()}
+
+    def _of_all(self, figures: list[float]) -> Float[Tensor, "figures ranks"]:
+        """Each figure of every rank."""
+        mine = torch.tensor(figures, dtype=torch.float64)
         gathered = [torch.empty_like(mine) for _ in range(self._world.size)]
         dist.all_gather(gathered, mine)
-        table = torch.stack(gathered)
-        seconds, taking, waiting, keeping, memories = table[:, :5].unbind(dim=1)
-        most = table[:, 5:].amax(dim=0).tolist()
-        return {f"comm_bytes_{axis}": size for axis, size in zip(sent, most, strict=True) if size} | {
-            "comm_share": float(((taking - waiting) / seconds).mean()),
-            "idle_share": float((waiting / seconds).mean()),
-            "straggler": float(keeping.argmax()),
-            "memory_gb_per_rank": float(memories.max()) / 1e9,
-        }
+        return torch.stack(gathered, dim=1)
 
     def _waiting(self) -> tuple[float, float]:
         """Seconds this rank waited for others, and all that others waited for it."""
