@@ -7,8 +7,9 @@ The step runs through the code that trains: `fit`, `spread`, the decoder's own f
 optimizer. Tensors are PyTorch's FakeTensors, which have a shape and no memory; the other ranks are its fake process
 group, which answers at once. So a rank of thousands is simulated in seconds, on a laptop.
 
-What it doesn't see: memory inside an operator, what the allocator can't use, the driver's own; and layers are eager,
-which keep more than compiled ones do. No time is estimated.
+What it doesn't see: memory inside an operator, what the allocator can't use, the driver's own. Layers are eager, which
+keep more than compiled ones do; tensors say that they are on a CPU, and Muon takes fewer matrices at once there than on
+a GPU. No time is estimated.
 """
 
 import warnings
