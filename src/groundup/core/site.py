@@ -17,7 +17,10 @@ Schedule = Literal["1f1b", "interleaved", "zero_bubble"]
 
 
 class Layout(Strict):
-    """How ranks share a model. What pipeline x replicate x tensor leave of them shards weights, experts, positions."""
+    """How ranks share a model. `layout = "auto"` finds the simplest in which a step fits.
+
+    What pipeline x replicate x tensor leave of the ranks shards weights, experts and positions.
+    """
 
     replicate: int = Field(
         default=1,

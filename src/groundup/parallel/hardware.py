@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -194,6 +195,14 @@ def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
                 cast(Any, part).project = stacked
         layer.compile(dynamic=False)
     decoder.model.norm.compile(dynamic=False)
+
+
+def memory_held(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU; what the process holds now on a CPU (Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return resident_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def matmul_rate(hardware: Hardware, size: int = 2048, seconds: float = 1.0) -> float:

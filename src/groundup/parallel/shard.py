@@ -32,6 +32,7 @@ def shard(model: Decoder, stages: Sequence[Decoder], world: World, hardware: Har
 
     stages: what computes in place of `model`, whose parameters they share; empty = `model` itself does.
     A model on the meta device gets its first weights here: no rank ever holds more than its share and one parameter.
+    Where the hardware is that device, too, it stays there, empty.
     """
     if world.mesh is None:
         return
@@ -66,7 +67,7 @@ def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
 
 def _fill(model: Decoder, device: torch.device, seed: int) -> None:
     """The same first weights as on one rank, for what is on the meta device; buffers start at zero."""
-    if not any(parameter.is_meta for parameter in model.parameters()):
+    if device.type == "meta" or not any(parameter.is_meta for parameter in model.parameters()):
         return
     model.to_empty(device=device)
     for buffer in model.buffers():
@@ -78,7 +79,7 @@ def _fill(model: Decoder, device: torch.device, seed: int) -> None:
 
 def finish_gradients(model: nn.Module, world: World) -> None:
     """Add up, over the axis `tensor`, gradients of what isn't split there: each rank's speak of its own positions."""
-    if world.mesh is None or world.mesh["tensor"].size() == 1:
+    if world.mesh is None or world.mesh.get_group("tensor").size() == 1:
         return
     for parameter in model.parameters():
         if parameter.grad is not None and "tensor" not in _axes(parameter):

@@ -82,7 +82,7 @@ class World:
 
     def axis(self, name: str) -> int:
         """How many ranks stand along an axis of the mesh."""
-        return 1 if self.mesh is None else self.mesh[name].size()
+        return 1 if self.mesh is None else self.mesh.get_group(name).size()
 
     @property
     def _contexts(self) -> int:
@@ -195,7 +195,9 @@ def here(layout: Layout, device: torch.device) -> World:
     if layout.expert > 1:
         rest = shared // layout.expert
         experts = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
-    return World(dist.get_rank(), size, plain, experts, context, dist.new_group(backend="gloo"))
+    # Ranks that are only simulated have nobody to talk to.
+    aside = None if dist.get_backend() == "fake" else dist.new_group(backend="gloo")
+    return World(dist.get_rank(), size, plain, experts, context, aside)
 
 
 @contextmanager
