@@ -154,6 +154,9 @@ def _take_steps(
                 saver.save(take_snapshot)
             if leaving:
                 saver.wait()
+                world.any(
+                    True
+                )  # whoever leaves first may end the others, and one of them may still be writing
                 leave(asked[0] if asked else signal.SIGTERM)
         if progress.ended_early:
             saver.save(take_snapshot)
