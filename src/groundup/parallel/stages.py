@@ -41,7 +41,8 @@ def run_stage(
     site = site.model_copy(update={"threads": threads})
     arguments = (function, recipe, site, out.path, inputs, out.quiet)
     if cluster is not None:
-        out.say(f"{cluster.place.ranks} ranks of a cluster, {ranks} of them on this machine")
+        count = cluster.place.ranks
+        out.say(f"{count} rank{'s' if count > 1 else ''} of a cluster, {ranks} on this machine")
         return cluster.lead(_stage_on_a_rank, arguments)
     out.say(f"{ranks} ranks of {threads} thread{'s' if threads > 1 else ''} each")
     return launch(_stage_on_a_rank, arguments, ranks, site.rank_timeout, out.say)

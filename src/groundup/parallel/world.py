@@ -207,8 +207,7 @@ def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Ite
     timeout: seconds after which a rank that waits for another one gives up.
     sign: called with the step at every sign of life.
     """
-    global _sign
-    _sign = sign
+    set_sign(sign)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
     backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
@@ -219,7 +218,13 @@ def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Ite
         yield
         dist.barrier()
     finally:
-        _sign = None
+        set_sign(None)
+
+
+def set_sign(sign: Sign | None) -> None:
+    """Whom `alive` tells from now on."""
+    global _sign
+    _sign = sign
 
 
 def alive(step: int | None = None) -> None:

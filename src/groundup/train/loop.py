@@ -149,6 +149,7 @@ def _take_steps(
                 saver.save(take_snapshot)
             if leaving:
                 saver.wait()
+                world.any(True)  # whoever leaves first may end the others, of which one may still be writing
                 leave(asked[0] if asked else signal.SIGTERM)
         if progress.ended_early:
             saver.save(take_snapshot)
