@@ -155,7 +155,7 @@ def count_tokens(chosen: Int[Tensor, " choices"], n_experts: int) -> Int[Tensor,
     return (chosen[:, None] == numbers).sum(dim=0)
 
 
-def alone(x: Tensor) -> Tensor:
+def _alone(x: Tensor) -> Tensor:
     """`x`: this process has all there is."""
     return x
 
@@ -164,11 +164,11 @@ def alone(x: Tensor) -> Tensor:
 class RowShare:
     """What of its rows a process has, if others have the rest: set from outside."""
 
-    mine: Callable[[Tensor], Tensor] = alone
+    mine: Callable[[Tensor], Tensor] = _alone
     """of [batch, time] the positions whose tokens are routed here"""
-    over_row: Callable[[Tensor], Tensor] = alone
+    over_row: Callable[[Tensor], Tensor] = _alone
     """sums over these positions -> sums over the whole row; no gradient passes"""
-    once: Callable[[Tensor], Tensor] = alone
+    once: Callable[[Tensor], Tensor] = _alone
     """this process's part of a loss -> the number that stands beside other losses; its gradient stays the part's"""
 
 
