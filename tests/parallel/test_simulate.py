@@ -22,13 +22,14 @@ from groundup.train.optimizers.muon import Muon
 
 TIMEOUT = 60.0
 H100 = 80e9
+CHAIN = {"layout": Layout(pipeline=2, schedule="interleaved"), "rows": 2, "micro_batches": 4}
 
 
 @pytest.mark.parametrize(
     ("ranks", "cases"),
     [
         (1, [{"recompute": "full"}]),
-        (2, [{"precision": "fp32"}, {"micro_batches": 2}, {"layout": Layout(tensor=2)}]),
+        (2, [{"precision": "fp32"}, {"micro_batches": 2}, {"layout": Layout(tensor=2)}, CHAIN]),
         (4, [{"layout": Layout(tensor=2)}]),
     ],
 )
@@ -43,7 +44,7 @@ def test_memory_is_that_of_ranks_that_are_there(ranks: int, cases: list[dict[str
     for setting, (peak, between) in zip(settings, measured, strict=True):
         costs = simulate(setting, BUILD)
         assert costs.peak.total == pytest.approx(peak, rel=0.03), setting
-        assert costs.steady.total == pytest.approx(between, rel=0.03), setting
+        assert costs.steady.weights + costs.steady.optimizer == pytest.approx(between, rel=0.03), setting
         assert costs.steady.gradients == 0
         assert costs.steady.optimizer == pytest.approx(2 * costs.steady.weights, rel=0.01)
 
@@ -96,13 +97,31 @@ def test_experts_exchange_their_rows_evenly() -> None:
     assert costs.sent["expert", "all_to_all"] == (there_and_back + told) * 3 // 4
 
 
+def test_a_pipelines_first_rank_holds_most_and_zero_bubbles_hold_no_less() -> None:
+    chain = replace(SETTING, ranks=4, rows=1, micro_batches=8, layout=Layout(pipeline=4))
+    costs = [simulate(replace(chain, stage=stage), BUILD) for stage in range(4)]
+    assert costs[0].peak.rest > costs[1].peak.rest > costs[2].peak.rest
+    stream = SETTING.seq_len * CONFIG.d_model * 2
+    assert [cost.sent["pipeline", "send"] for cost in costs] == [
+        8 * stream,
+        16 * stream,
+        16 * stream,
+        8 * stream,
+    ]
+    two = replace(chain, ranks=2, layout=Layout(pipeline=2, schedule="interleaved"))
+    later = replace(two, layout=Layout(pipeline=2, schedule="zero_bubble"))
+    assert simulate(later, BUILD).peak.total >= 0.9 * simulate(two, BUILD).peak.total
+
+
 def test_muon_keeps_one_number_where_adamw_keeps_two_and_sends_no_more_than_it_holds() -> None:
     adamw, muon = (
         simulate(replace(SETTING, ranks=4), build) for build in (BUILD, Muon(lr=0.01, adam_lr=0.01).build)
     )
     assert muon.steady.optimizer < 0.75 * adamw.steady.optimizer
     hidden = parameters(CONFIG) - 2 * CONFIG.vocab_size * CONFIG.d_model
-    there_and_back = 2 * 4 * hidden / 4 * 3 / 4  # fp32 on this CPU or bf16, of a rank's quarter three quarters
+    there_and_back = (
+        2 * 4 * hidden / 4 * 3 / 4
+    )  # fp32 on this CPU or bf16, of a rank's quarter three quarters
     assert 0 < muon.sent["shard", "all_to_all"] <= 1.05 * there_and_back
     assert muon.sent["shard", "all_gather"] == pytest.approx(adamw.sent["shard", "all_gather"], rel=0.02)
 

@@ -88,15 +88,15 @@ def finish_gradients(model: nn.Module, world: World) -> None:
 
 def gradient_norm(parameters: Iterable[nn.Parameter], world: World) -> Float[Tensor, ""]:
     """The norm of all gradients together, as if they were on one rank."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    learning = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     if world.mesh is None:
-        return torch.nn.utils.get_total_norm(gradients)
+        return torch.nn.utils.get_total_norm([gradient for _, gradient in learning])
     # A stage's part must be summed over its own ranks first: the pipeline adds what is whole.
     squares: dict[tuple[DeviceMesh | None, tuple[str, ...]], list[Tensor]] = {}
-    for gradient in gradients:
-        mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
+    for parameter, gradient in learning:
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         square = torch.linalg.vector_norm(local(gradient).float()).square()
-        squares.setdefault((mesh, _axes(gradient)), []).append(square)
+        squares.setdefault((mesh, _axes(parameter)), []).append(square)
     total = torch.zeros((), device=world.mesh.device_type)
     for (mesh, axes), found in squares.items():
         part = torch.stack(found).sum()

@@ -13,19 +13,24 @@ a GPU. No time is estimated.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor.debug import (
+    _clear_fast_path_sharding_prop_cache,
+    _clear_python_sharding_prop_cache,
+)
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from groundup.core.errors import GroundupError
 from groundup.core.site import Layout, Recompute
 from groundup.model.attention import AttentionKernel
 from groundup.model.config import DecoderConfig
@@ -34,13 +39,18 @@ from groundup.parallel.engines.native import accumulate
 from groundup.parallel.expert import share_evenly
 from groundup.parallel.hardware import Hardware, fit
 from groundup.parallel.ledger import Ledger, Memory
-from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm
+from groundup.parallel.pipeline import Pipeline, Stage, tensors_of
+from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm, sync_gradients
 from groundup.parallel.spread import spread
 from groundup.parallel.traffic import Traffic
-from groundup.parallel.world import ALONE, World, here
+from groundup.parallel.world import ALONE, World, check, here
 
 Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """Named parameters -> their optimizer."""
+
+
+Passes = Callable[[list[Any]], object]
+"""Forward and backward of all micro-batches."""
 
 
 def _attend_causally(q: Tensor, k: Tensor, v: Tensor, _: None) -> Tensor:
@@ -68,6 +78,8 @@ class Setting:
     precision: Literal["bf16", "fp32"] = "bf16"
     recompute: Recompute = "none"
     attention: AttentionKernel = SKIPPING
+    stage: int = 0
+    """of a pipeline: which of its ranks"""
 
 
 @dataclass(frozen=True)
@@ -89,30 +101,33 @@ class Costs:
 
 
 def simulate(setting: Setting, build: Build) -> Costs:
-    """The costs of rank 0, whose shares are the largest, in its second step: from then on all steps are alike.
+    """The costs of a stage's first rank, whose shares are the largest, in its second step: all others are alike.
 
     build: e.g. `AdamW(lr=1e-3).build`. Experts get the same number of tokens each. To be called where no process
     group is.
 
-    Raises GroundupError where the layout doesn't fit the decoder or the ranks, and for pipelines.
+    Raises GroundupError where the layout doesn't fit the decoder or the ranks.
     """
-    if setting.layout.pipeline > 1:
-        raise GroundupError(
-            "a pipeline isn't simulated: its stages wait for numbers. Set site.layout.pipeline = 1"
-        )
-    with _one_of(setting.ranks, setting.layout) as world, warnings.catch_warnings():
+    with _one_of(setting) as world, warnings.catch_warnings():
         # FSDP2 warns of what a caller might do in place to a view; nobody does.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-        model = _model(setting, world)
+        model, stages = _model(setting, world)
         with FakeTensorMode(allow_non_fake_inputs=True):
-            model.to_empty(device="cpu")
+            roots: Sequence[Decoder] = stages or [model]
+            for root in roots:
+                root.to_empty(device="cpu")
             optimizer = build(model.named_parameters())
             batches = [_batch(setting, world)] * setting.micro_batches
+            passes = (
+                _Chain(Pipeline(stages, setting.layout.schedule, _loss, world), batches)
+                if stages
+                else partial(accumulate, model, _loss)
+            )
             # The first step also works out shapes of sharded tensors, whole ones, and makes the optimizer's memory.
-            _step(model, optimizer, batches, world)
+            _step(model, passes, optimizer, batches, world)
             ledger, traffic = Ledger(model, optimizer, batches), Traffic(world)
             with ledger, traffic:
-                _step(model, optimizer, batches, world)
+                _step(model, passes, optimizer, batches, world)
     return Costs(ledger.peak, ledger.now, dict(traffic.sent), ledger.flops)
 
 
@@ -146,19 +161,25 @@ def estimate(setting: Setting, build: Build) -> Costs:
 
 
 @contextmanager
-def _one_of(ranks: int, layout: Layout) -> Iterator[World]:
-    """Be rank 0 of so many ranks that aren't there."""
+def _one_of(setting: Setting) -> Iterator[World]:
+    """Be the first rank of a stage among so many ranks that aren't there."""
+    ranks, layout = setting.ranks, setting.layout
     if ranks == 1:
         yield ALONE
         return
-    dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
+    check(layout, ranks)
+    rank = setting.stage * ranks // layout.pipeline
+    dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
     try:
         yield here(layout, torch.device("cpu"))
     finally:
         dist.destroy_process_group()
+        # What is remembered of sharded tensors names these ranks' groups, which the next ones' are taken for.
+        _clear_python_sharding_prop_cache()  # type: ignore[no-untyped-call]
+        _clear_fast_path_sharding_prop_cache()  # type: ignore[no-untyped-call]
 
 
-def _model(setting: Setting, world: World) -> Decoder:
+def _model(setting: Setting, world: World) -> tuple[Decoder, list[Stage]]:
     """The decoder on the meta device, spread over the ranks: what makes meshes needs numbers, so it comes first."""
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[setting.precision]
     hardware = Hardware(torch.device("meta"), dtype, 1, False, "", recompute=setting.recompute)
@@ -166,9 +187,9 @@ def _model(setting: Setting, world: World) -> Decoder:
         model = Decoder(setting.config)
     fit(model, hardware)
     model.use(setting.attention)
-    spread(model, world, hardware, setting.layout.schedule, seed=0)
+    stages = spread(model, world, hardware, setting.layout.schedule, seed=0)
     share_evenly(model)
-    return model
+    return model, stages
 
 
 @dataclass(frozen=True)
@@ -199,9 +220,44 @@ def _loss(model: Decoder, batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
     return loss, {}
 
 
-def _step(model: Decoder, optimizer: torch.optim.Optimizer, batches: list[_Batch], world: World) -> None:
+class _Chain:
+    """This rank's part of a pipeline's passes, in the pipeline's order, with nobody before or after it."""
+
+    def __init__(self, pipeline: Pipeline, batches: list[_Batch]) -> None:
+        self._pipeline, self._order = pipeline, pipeline.order(batches)
+        inner = [stage for stage in pipeline.stages if not stage.begins]
+        inner += [stage for stage in pipeline.stages if not stage.ends]
+        # PyTorch's stages keep room for what comes of every micro-batch, from both sides.
+        self._room = [pipeline.stream(stage, batch) for stage in inner for batch in batches]
+        for stage in pipeline.stages:
+            stage.example, stage.totals = batches[0], {}
+
+    def __call__(self, batches: list[_Batch]) -> None:
+        pipeline, rest = self._pipeline, tensors_of(batches[0])  # they are all alike
+        ids = rest.pop("ids")
+        left = {stage.index: len(batches) for stage in pipeline.stages}
+        under_way: dict[int, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+        for stage, kind in self._order:
+            if kind == "F":
+                taken = ids if stage.begins else pipeline.stream(stage, batches[0]).requires_grad_()
+                out = stage(taken, **rest)
+                under_way[stage.index].append((taken, out))
+                if not stage.ends:
+                    pipeline.send(out.detach())
+            elif kind != "I":  # half a backward pass; what is kept for the other half goes with that
+                taken, out = under_way[stage.index].popleft()
+                left[stage.index] -= 1
+                sync_gradients(stage, now=left[stage.index] == 0)
+                out.backward(None if stage.ends else torch.empty_like(out))  # type: ignore[no-untyped-call]
+                if not stage.begins:
+                    pipeline.send(cast(Tensor, taken.grad), back=True)
+
+
+def _step(
+    model: Decoder, passes: Passes, optimizer: torch.optim.Optimizer, batches: list[_Batch], world: World
+) -> None:
     """What `NativeLearner` does, but for reading figures: these tensors have none."""
-    accumulate(model, _loss, batches)
+    passes(batches)
     finish_gradients(model, world)
     clip_gradients(model.parameters(), 1.0, gradient_norm(model.parameters(), world))
     optimizer.step()
