@@ -1,12 +1,14 @@
 """What a step between ranks cost: bytes against a sum by hand, waiting against a rank that is slow on purpose."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import costs_world
 from costs_world import BUILD, CONFIG, SETTING
+from groundup.core.metrics import read_metrics
 from groundup.core.site import Layout
 from groundup.model.counts import parameters
 from groundup.parallel.accounting import Accounting
@@ -14,6 +16,9 @@ from groundup.parallel.hardware import memory_held
 from groundup.parallel.ranks import launch
 from groundup.parallel.simulate import simulate
 from groundup.parallel.world import ALONE
+from groundup.train.loop import ACCOUNTED
+from ranks_world import pretrainings
+from training_world import SITE, inputs, recipe
 
 TIMEOUT = 60.0
 PAIR = replace(SETTING, ranks=2)
@@ -64,3 +69,16 @@ def test_a_rank_alone_sends_nothing_and_waits_for_nobody() -> None:
     assert costs.figures() == {
         "memory_gb_per_rank": pytest.approx(memory_held(torch.device("cpu")) / 1e9, rel=0.1)
     }
+
+
+def test_a_training_takes_account_every_so_often(tmp_path: Path) -> None:
+    site = SITE.model_copy(update={"layout": Layout(pipeline=2), "micro_batch": 1, "checkpoint_seconds": 1e6})
+    case = {"run": recipe(ACCOUNTED).model_copy(update={"depth": 2})}
+    launch(pretrainings, (case, site, tmp_path / "two", inputs(tmp_path / "inputs")), 2, TIMEOUT)
+    lines = read_metrics(tmp_path / "two" / "run.part" / "metrics.jsonl")
+    *before, last = (line for line in lines if "loss" in line)
+    assert last["straggler"] in (0, 1)
+    assert 0 <= last["idle_share"] < 1
+    assert last["comm_bytes_pipeline"] > 0
+    assert not any("straggler" in line for line in before)
+    assert all(0 < line["bubble_share"] < 1 for line in before)

@@ -9,7 +9,9 @@ gradients of weights when a rank would wait. The loss is taken in the last stage
 stage both hold the matrix, and add up what they learn of it.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields, replace
 from typing import Any, cast
@@ -190,6 +192,7 @@ class Pipeline:
         self._group = world.mesh.get_group("pipeline")
         self._count = world.pipeline * SCHEDULES[schedule][1]
         self._schedule: Any = None
+        self._clock = _Clock()
         for stage in stages:
             stage.loss = loss
 
@@ -212,9 +215,10 @@ class Pipeline:
         whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         ids = whole.pop("ids")
         arguments = [ids] if self.stages[0].begins else []
+        self._clock.start()
         self._schedule.step(*arguments, target=ids, return_outputs=False, **whole)
+        totals: dict[str, Any] = self._clock.figures(self._world)
         self._add_up_tied()
-        totals: dict[str, Any] = {}
         for stage in self.stages:
             add_up(totals, stage.totals)
         return totals
@@ -257,7 +261,8 @@ class Pipeline:
 
     def _pytorch_stage(self, stage: Stage, batch: Any) -> PipelineStage:
         stream = self.stream(stage, batch).requires_grad_()
-        return PipelineStage(
+        return _TimedStage(
+            self._clock,
             stage,
             stage.index,
             self._count,
@@ -298,6 +303,49 @@ class Pipeline:
         assert sent is not None
         sent.wait()
         mine.add_(theirs)
+
+
+class _Clock:
+    """How long the stages of a rank compute. On a CPU: elsewhere a pass has only been asked for when it returns."""
+
+    def __init__(self) -> None:
+        self._busy = self._began = 0.0
+
+    def start(self) -> None:
+        """A step begins."""
+        self._busy, self._began = 0.0, time.perf_counter()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Of a pass of one micro-batch through one stage."""
+        began = time.perf_counter()
+        yield
+        self._busy += time.perf_counter() - began
+
+    def figures(self, world: World) -> dict[str, float]:
+        """bubble_share: what of the step a rank of the pipeline waits, as this rank's part of the mean of all."""
+        if world.mesh is None or world.mesh.device_type != "cpu":
+            return {}
+        waited = 1 - self._busy / (time.perf_counter() - self._began)
+        return {"bubble_share": waited / (world.size // world.axis("tensor"))}
+
+
+class _TimedStage(PipelineStage):
+    def __init__(self, clock: _Clock, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._clock = clock
+
+    def forward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().forward_one_chunk(*arguments, **named)
+
+    def backward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().backward_one_chunk(*arguments, **named)
+
+    def backward_weight_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().backward_weight_one_chunk(*arguments, **named)
 
 
 def tensors_of(batch: Any) -> dict[str, Tensor]:
