@@ -30,10 +30,10 @@ from groundup.core.site import Layout, Site
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
-from groundup.parallel.engines.native import NativeLearner
-from groundup.parallel.hardware import choose, compiled, fit
+from groundup.parallel.engines import Job
+from groundup.parallel.engines.native import Native
+from groundup.parallel.hardware import choose, compiled
 from groundup.parallel.ranks import launch
-from groundup.parallel.spread import spread
 from groundup.parallel.world import ALONE, here
 from groundup.train.checkpoints import Progress, conditions, snapshot, write_state
 from groundup.train.guard import Guard
@@ -47,6 +47,9 @@ LAYOUTS = {
     "2 ranks, replicate": (2, Layout(replicate=2)),
     "2 ranks, tensor": (2, Layout(tensor=2)),
     "2 ranks, context": (2, Layout(context=2)),
+    "2 ranks, pipeline (1F1B)": (2, Layout(pipeline=2)),
+    "2 ranks, pipeline (interleaved)": (2, Layout(pipeline=2, schedule="interleaved")),
+    "2 ranks, pipeline (zero-bubble)": (2, Layout(pipeline=2, schedule="zero_bubble")),
 }
 WARM_UP = 3
 """Steps that aren't timed: kernels are compiled in the first."""
@@ -86,9 +89,6 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
         model = Decoder(Llama(d_model=width).config(depth, 4096, 512))
     if world is ALONE:
         model.init_weights(0)
-    fit(model, hardware)
-    spread(model, world, hardware, seed=0)
-    optimizer = Muon().resolved(width).build(model.named_parameters())
     kernel = compiled(chunk_with_gradient, hardware)
 
     def loss(model: Any, mine: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
@@ -97,14 +97,18 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
         return model.cross_entropy(hidden, model.head_weight, *flat, kernel)[0], {}
 
     read = batch(token_rows(rows, 513, 4096, seed=world.reader), hardware.device)
-    mine = own_positions(_weighed(read, world.readers), world)
+    weighed = _weighed(read, world.readers)
+    # As many micro-batches as two ranks of a pipeline need to be busy most of the time.
+    parts = 4 if world.pipeline > 1 else 1
+    mine = [own_positions(part, world) for part in _cut(weighed, parts)]
     guard = Guard()
-    learner = NativeLearner(model, optimizer, loss, 1.0, world)
+    build = Muon().resolved(width).build
+    learner = Native().prepare(Job(model, 0, hardware, world, layout, build, loss, 1.0))
     stepper = Stepper(learner, guard, spikes=False)
     seconds = []
     for step in range(WARM_UP + steps):
         began = time.perf_counter()
-        stepper.take(step, [mine])
+        stepper.take(step, mine)
         seconds.append(time.perf_counter() - began)
     step_seconds = statistics.median(seconds[WARM_UP:])
     with tempfile.TemporaryDirectory() as folder:
@@ -127,6 +131,11 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
 def _weighed(rows: Batch, readers: int) -> TokenBatch:
     weights = torch.ones(rows.ids.shape) / rows.ids.numel() / readers
     return TokenBatch(rows.ids, rows.targets, rows.segments, weights)
+
+
+def _cut(batch: TokenBatch, parts: int) -> list[TokenBatch]:
+    tensors = (batch.ids, batch.targets, batch.segments, batch.weights)
+    return [TokenBatch(*part) for part in zip(*(tensor.chunk(parts) for tensor in tensors), strict=True)]
 
 
 def _arguments() -> argparse.Namespace:

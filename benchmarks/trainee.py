@@ -6,6 +6,7 @@ out: a Trainee whose `train` takes steps; rows packed with documents, as batches
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from groundup.model.attention import AttentionKernel, segments_of
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
+from groundup.parallel.engines.native import NativeLearner
 from groundup.parallel.hardware import Hardware, compiled, fit
 from groundup.train.loop import Probe, TrainResult, train
 from groundup.train.optimizers.adamw import AdamW
@@ -110,11 +112,10 @@ class Trainee:
         micro_batches = batches(0)
         positions = sum(part.ids.numel() for part in micro_batches)
         out = Work(folder, Reporter(quiet=True))
+        loss = partial(self.loss, positions=positions)
         result = train(
-            model=self.model,
+            learner=NativeLearner(self.model, self._optimizer, loss, 1.0),
             batches=batches,
-            loss=lambda model, part: self.loss(model, part, positions),
-            optimizer=self._optimizer,
             schedule=lambda step: 1.0,
             steps=steps,
             out=out,

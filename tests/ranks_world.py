@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import sys
 import time
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store, TCPStore
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
 from groundup.core.site import Layout, Site
 from groundup.core.stage import Metrics, work
+from groundup.parallel.lookout import Lookout
 from groundup.parallel.world import alive, here
 from groundup.train.pretrain import Pretrain, pretrain
 from training_world import Inputs
@@ -117,3 +121,19 @@ def curve(folder: Path, name: str) -> list[tuple[float, float]]:
     """Loss and gradient norm of every step."""
     lines = map(json.loads, (folder / f"{name}.part" / "metrics.jsonl").read_text().splitlines())
     return [(line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
+
+
+def looks_out(port: int, rank: int, how: int, folder: Path) -> None:
+    """Be one of two ranks, of which the second hangs after its first step: sleeping, or with the signal `how`."""
+
+    def store() -> Store:
+        return TCPStore("localhost", port, None, False, timedelta(seconds=60), wait_for_workers=False)
+
+    sys.stderr = (folder / f"said-{rank}").open("w")
+    dist.init_process_group("gloo", store=store(), rank=rank, world_size=2)
+    with Lookout(lambda: PrefixStore("lookout", store()), "the test", rank, 2, timeout=1.0):
+        alive(1)
+        if rank == 0:
+            dist.barrier()
+        time.sleep(0.6)
+        os.kill(os.getpid(), how) if how else stands_still()

@@ -61,7 +61,44 @@ def crawl() -> Table:
     }
 
 
-PRESETS = {"stdlib": stdlib, "crawl": crawl}
+def llama_8b() -> Table:
+    """The shape of Llama 3 8B (https://arxiv.org/abs/2407.21783, table 3), for one machine of 8 H100 of 80 GB.
+
+    A step is 64 rows of 8,192 tokens, 8 for each rank at once: a second micro-batch would have to keep gradients whole.
+    """
+    return _llama(32, 4096, 32, 14_336, 3e-4) | {
+        "name": "llama-8b",
+        "site": {"ranks": 8, "micro_batch": 8, "recompute": "full"},
+    }
+
+
+def llama_70b() -> Table:
+    """The shape of Llama 3 70B (https://arxiv.org/abs/2407.21783, table 3), for 32 machines of 8 H100 of 80 GB.
+
+    The 8 GPUs of a machine share every matrix, so 32 groups read rows of their own: of a step's 512 rows of 8,192
+    tokens, 16 each at once. Ranks are started by torchrun or Slurm, 8 per machine.
+    """
+    return _llama(80, 8192, 64, 28_672, 1.5e-4) | {
+        "name": "llama-70b",
+        "site": {"micro_batch": 16, "recompute": "full", "layout": {"tensor": 8}},
+    }
+
+
+def _llama(depth: int, d_model: int, n_heads: int, d_ff: int, rate: float) -> Table:
+    """A Llama 3 from scratch: its shape and peak rate, on web pages of one's own."""
+    shape = {"d_model": d_model, "n_heads": n_heads, "n_kv_heads": 8, "d_ff": d_ff, "rope_theta": 500_000.0}
+    return crawl() | {
+        "tokenizer": {"vocab_size": 128_256},
+        "tokenize": {"seq_len": 8192},
+        "pretrain": {
+            "depth": depth,
+            "architecture": {"use": "llama", **shape},
+            "optimizer": {"use": "adamw", "lr": rate},
+        },
+    }
+
+
+PRESETS = {"stdlib": stdlib, "crawl": crawl, "llama-8b": llama_8b, "llama-70b": llama_70b}
 
 
 def table(name: str) -> Table:

@@ -1,16 +1,10 @@
-"""Ranks that torchrun or Slurm has started: recognised, and led by one of them."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+"""Ranks that torchrun or Slurm has started: recognised by what these say."""
 
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.parallel.cluster import PORT, Place, first_host, found
+from groundup.parallel.cluster import PORT, first_host, found
+from groundup.parallel.meeting import Place
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node-a",
             "MASTER_PORT": "1234"}  # fmt: skip
@@ -27,6 +21,17 @@ def test_a_process_by_itself_is_no_rank() -> None:
 
 def test_torchruns_variables_say_who_and_where() -> None:
     assert found(TORCHRUN) == Place(3, 8, 1, 2, "node-a", 1234)
+
+
+def test_the_last_rank_that_torchrun_has_left_is_one_of_a_cluster() -> None:
+    alone = {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    assert found(TORCHRUN | alone) == Place(0, 1, 0, 1, "node-a", 1234)
 
 
 def test_slurms_variables_say_who_and_where() -> None:
@@ -52,71 +57,3 @@ def test_the_first_host_of_slurms_list(nodes: str, host: str) -> None:
 def test_half_an_environment_is_named(said: dict[str, str], message: str) -> None:
     with pytest.raises(GroundupError, match=message):
         found(said)
-
-
-BLUEPRINT = """
-name = "tiny"
-[[acquire.sources]]
-use = "files"
-paths = ["docs/*.txt"]
-[tokenizer]
-vocab_size = 400
-[tokenize]
-seq_len = 64
-[pretrain]
-depth = 2
-tokens = 5120
-batch_tokens = 512
-precision = "fp32"
-[pretrain.architecture]
-use = "qwen3"
-d_model = 32
-[site]
-device = "cpu"
-compile = "off"
-"""
-GROUNDUP = str(Path(sys.executable).with_name("groundup"))
-RUN = ["run", "tiny.toml", "--until", "pretrain", "--workspace"]
-
-
-@pytest.fixture
-def blueprint(tmp_path: Path) -> Path:
-    """A folder with a blueprint and what it reads."""
-    (tmp_path / "docs").mkdir()
-    for n in range(60):
-        text = (
-            f"Number {n} is a fine number. Its square is {n * n}, and its double is {2 * n}. It is said that {n} likes "
-            f"{n + 1} more than {n + 2}. The end of the story of {n}."
-        )
-        (tmp_path / "docs" / f"{n}.txt").write_text(text)
-    (tmp_path / "tiny.toml").write_text(BLUEPRINT)
-    return tmp_path
-
-
-def pretrained(workspace: Path) -> dict[str, Any]:
-    (manifest,) = (workspace / "artifacts").glob("pretrain-*/manifest.json")
-    metrics: dict[str, Any] = json.loads(manifest.read_text())["metrics"]
-    return metrics
-
-
-@pytest.mark.slow
-def test_torchrun_and_srun_give_what_one_process_gives(blueprint: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
-    one = subprocess.Popen([GROUNDUP, *RUN, "one"], cwd=blueprint)
-    assert one.wait(120) == 0
-    agent = subprocess.run([*torchrun, GROUNDUP, *RUN, "torchrun"], cwd=blueprint, timeout=120, check=False)
-    assert agent.returncode == 0
-    ours = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost"}
-    tasks = [
-        subprocess.Popen(
-            [GROUNDUP, *RUN, "srun"], cwd=blueprint,
-            env={**os.environ, **SRUN, **ours, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    assert [task.wait(120) for task in tasks] == [0, 0]
-    expected = pretrained(blueprint / "one")
-    for workspace in ("torchrun", "srun"):
-        found = pretrained(blueprint / workspace)
-        assert found["steps"] == expected["steps"] == 10
-        assert found["val_bpb"] == pytest.approx(expected["val_bpb"], rel=1e-2)

@@ -17,7 +17,10 @@ Schedule = Literal["1f1b", "interleaved", "zero_bubble"]
 
 
 class Layout(Strict):
-    """How ranks share a model. What pipeline x replicate x tensor leave of them shards weights, experts, positions."""
+    """How ranks share a model. `layout = "auto"` finds the simplest in which a step fits.
+
+    What pipeline x replicate x tensor leave of the ranks shards weights, experts and positions.
+    """
 
     replicate: int = Field(
         default=1,
@@ -55,7 +58,9 @@ class Site(Strict):
         ge=0,
         description="processes that train one model together on this machine; 0 = one per GPU, or one on a CPU",
     )
-    layout: Layout = Field(default_factory=Layout)
+    layout: Layout | Literal["auto"] = Field(
+        default_factory=Layout, description='"auto" = the simplest one in which a step fits these machines'
+    )
     engine: Annotated[Any, Slot("groundup.parallel.engines")] = Field(
         default={"use": "native"}, validate_default=True, description="who trains on these ranks"
     )

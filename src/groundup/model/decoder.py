@@ -21,7 +21,7 @@ from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_p
 from groundup.model.config import DecoderConfig
 from groundup.model.layers import Layer, Linear, norm
 from groundup.model.losses import cross_entropy, softcap
-from groundup.model.moe import Routing, count_tokens, row_balance, sparse_layers
+from groundup.model.moe import Routing, RowShare, count_tokens, row_balance, sparse_layers
 from groundup.model.rotary import Turn, angles
 
 LookUp = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +51,7 @@ class Trunk(nn.Module):
 class Decoder(nn.Module):
     """A language model. `compute_dtype` and the attention kernel are set from outside; parameters stay fp32.
 
-    `look_up` and `cross_entropy` may be replaced from outside by what gives the same in another way.
+    `look_up`, `cross_entropy` and `row_share` may be replaced from outside by what gives the same in another way.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -61,6 +61,7 @@ class Decoder(nn.Module):
         self.kernel = FUSED
         self.look_up: LookUp = F.embedding
         self.cross_entropy = cross_entropy
+        self.row_share = RowShare()
         self._routed: tuple[list[Routing], Tensor] | None = None
         self.model = Trunk(config)
         if not config.tie_embeddings:
@@ -152,6 +153,7 @@ class Decoder(nn.Module):
 
     def _note(self, routings: list[Routing], real: Bool[Tensor, "batch time"]) -> None:
         """Keep what `balance_loss` needs, and count the tokens that each expert got; padding doesn't count."""
+        real = self.row_share.mine(real)
         self._routed = routings, real
         for layer, routing in zip(sparse_layers(self), routings, strict=True):
             # Padding is counted as a choice of an expert that isn't there.
@@ -169,8 +171,8 @@ class Decoder(nn.Module):
             return row_weights.new_zeros(())
         assert self._routed is not None, "a pass with gradients comes first"
         routings, real = self._routed
-        rows = torch.stack([row_balance(routing, real) for routing in routings]).sum(dim=0)
-        return moe.balance_rate * (rows * row_weights).sum()
+        rows = torch.stack([row_balance(routing, real, self.row_share) for routing in routings]).sum(dim=0)
+        return self.row_share.once(moe.balance_rate * (rows * row_weights).sum())
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
         x = self.look_up(ids, self.model.embed_tokens.weight)

@@ -9,6 +9,8 @@ Experts are kept busy by an auxiliary loss (Switch Transformer, https://arxiv.or
 the router's choice (https://arxiv.org/abs/2408.15664).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -153,19 +155,40 @@ def count_tokens(chosen: Int[Tensor, " choices"], n_experts: int) -> Int[Tensor,
     return (chosen[:, None] == numbers).sum(dim=0)
 
 
-def row_balance(routing: Routing, real: Bool[Tensor, "batch time"]) -> Float[Tensor, " batch"]:
+def _alone(x: Tensor) -> Tensor:
+    """`x`: this process has all there is."""
+    return x
+
+
+@dataclass(frozen=True)
+class RowShare:
+    """What of its rows a process has, if others have the rest: set from outside."""
+
+    mine: Callable[[Tensor], Tensor] = _alone
+    """of [batch, time] the positions whose tokens are routed here"""
+    over_row: Callable[[Tensor], Tensor] = _alone
+    """sums over these positions -> sums over the whole row; no gradient passes"""
+    once: Callable[[Tensor], Tensor] = _alone
+    """this process's part of a loss -> the number that stands beside other losses; its gradient stays the part's"""
+
+
+def row_balance(
+    routing: Routing, real: Bool[Tensor, "batch time"], share_of: RowShare | None = None
+) -> Float[Tensor, " batch"]:
     """Switch's loss for every row: experts * sum_e share(e) * opinion(e); 1 where all experts are used alike.
 
     share: of the row's choices, the part that fell on e; opinion: mean probability of e. Both over `real` tokens.
     Taken per row (as DeepSeek-V3 does beside its bias, https://arxiv.org/abs/2412.19437) and not over a batch:
-    so it doesn't depend on how a step is cut into micro-batches.
+    so it doesn't depend on how a step is cut into micro-batches. Processes that share rows (`share_of`) get parts that
+    add up to it.
     """
+    over_row = (share_of or RowShare()).over_row
     n_experts = routing.probs.shape[-1]
     mask = real[..., None].float()
-    count = mask.sum(dim=1).clamp(min=1)
+    count = over_row(mask.sum(dim=1)).clamp(min=1)
     numbers = torch.arange(n_experts, device=real.device)
     picked = (routing.chosen[..., None] == numbers).sum(dim=2) * mask
-    share = picked.sum(dim=1) / (count * routing.chosen.shape[-1])
+    share = over_row(picked.sum(dim=1)) / (count * routing.chosen.shape[-1])
     opinion = (routing.probs * mask).sum(dim=1) / count
     return n_experts * (share * opinion).sum(dim=-1)
 

@@ -48,7 +48,8 @@ def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[st
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True, enable_consolidation=True)
-    # PyTorch makes zeros of tensors without an axis.
+    # PyTorch joins a tensor's shards along its axes, and leaves one without axes zero. A name says which they are: the
+    # rank that leads may have none of them.
     named = {
         name if tensor.dim() else f"{name}{SCALAR}": tensor if tensor.dim() else tensor.reshape(1)
         for name, tensor in tensors.items()

@@ -8,6 +8,7 @@ Keys and values are gathered over the axis; queries, and all that is done positi
 other is keys and values of one layer at a time.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -18,25 +19,28 @@ from torch import Tensor
 from groundup.core.errors import GroundupError
 from groundup.model.attention import AttentionKernel, attend_fused, document_mask
 from groundup.model.decoder import Decoder
-from groundup.parallel.tensor import gather_positions
+from groundup.model.moe import RowShare
+from groundup.parallel.tensor import gather_positions, reduced
 from groundup.parallel.world import World
 
 
 def context_parallel(model: Decoder, world: World) -> None:
     """Let attention reach over the world's axis `context`, if it has one.
 
-    Raises GroundupError for what needs whole rows: learned positions, and experts balanced by a loss.
+    Raises GroundupError for what needs whole rows: learned positions.
     """
     if world.context is None:
         return
     config = model.config
     if config.positions == "learned":
         raise GroundupError("site.layout.context: learned positions need whole rows. Set context = 1")
-    if config.moe is not None and config.moe.balance == "loss":
-        raise GroundupError(
-            'site.layout.context: experts balanced by a loss need whole rows. Set context = 1, or balance = "bias"'
-        )
+    both = partial(_over_row, model.row_share, world.context)
+    model.row_share = replace(model.row_share, over_row=both)
     model.use(AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.context)))
+
+
+def _over_row(share: RowShare, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
+    return reduced(share.over_row(sums), "sum", group)
 
 
 def _own_rows(

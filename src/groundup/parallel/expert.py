@@ -57,18 +57,32 @@ class _FarExperts(Experts):
         sent = counts.view(ranks, -1)
         got = torch.empty_like(sent)
         dist.all_to_all_single(got, sent, group=self.group)
-        give, take = sent.sum(dim=1).tolist(), got.sum(dim=1).tolist()
+        give, take = self.rows_per_rank(sent, len(rows)), self.rows_per_rank(got, len(rows))
         come = _Exchange.apply(rows, give, take, self.group)  # type: ignore[no-untyped-call]
         # They come sorted by rank, then expert; the products want them by expert alone.
-        experts = (
-            torch.arange(got.shape[1], device=rows.device).repeat(ranks).repeat_interleave(got.flatten())
-        )
+        every = torch.arange(got.shape[1], device=rows.device).repeat(ranks)
+        experts = every.repeat_interleave(got.flatten(), output_size=len(come))
         order = experts.argsort(stable=True)
         back = inverse(order)
         come = Sort.apply(come, order, back, 1)  # type: ignore[no-untyped-call]
         out = swiglus(come, got.sum(dim=0), local(self.gate_up_proj), local(self.down_proj))
         out = Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
         return cast(Tensor, _Exchange.apply(out, take, give, self.group))  # type: ignore[no-untyped-call]
+
+    def rows_per_rank(self, counts: Int[Tensor, "ranks experts"], rows: int) -> list[int]:
+        """Of so many rows of this rank, those that go to each rank, or the ones that come from it."""
+        return cast(list[int], counts.sum(dim=1).tolist())
+
+
+def share_evenly(model: Decoder) -> None:
+    """Give every rank the same number of rows, whatever the router says: for a model whose tensors hold nothing."""
+
+    def even(counts: Int[Tensor, "ranks experts"], rows: int) -> list[int]:
+        ranks = len(counts)
+        return [rows // ranks + (rank < rows % ranks) for rank in range(ranks)]
+
+    for layer in sparse_layers(model):
+        cast(Any, layer.experts).rows_per_rank = even
 
 
 class _Exchange(torch.autograd.Function):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -25,7 +26,7 @@ from groundup.parallel import fp8
 from groundup.parallel.compiling import can_compile, keep_kernels
 from groundup.parallel.cpu import BLOCKS, stacked
 from groundup.parallel.cuda import FLEX_HEAD_DIM, flex
-from groundup.parallel.memory import recompute, tokens_that_fit
+from groundup.parallel.memory import WHOLE, Parts, recompute, tokens_that_fit
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Tokens of a micro-batch where the site names no rows; a CPU's caches then hold one layer's activations."""
@@ -125,7 +126,12 @@ def cpu_has_fast_bf16() -> bool:
 
 
 def rows_per_micro_batch(
-    site: Site, config: DecoderConfig, time: int, batch_rows: int, device: torch.device
+    site: Site,
+    config: DecoderConfig,
+    time: int,
+    batch_rows: int,
+    device: torch.device,
+    parts: Parts = WHOLE,
 ) -> int:
     """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows, so all have one shape.
 
@@ -134,11 +140,16 @@ def rows_per_micro_batch(
     """
     tokens = MICRO_BATCH_TOKENS[device.type]
     if device.type == "cuda":
-        # Of the whole memory, not of what is free now: a resumed run must come to the same number.
-        memory = int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
-        tokens = min(tokens, tokens_that_fit(config, site.recompute, memory))
+        tokens = min(tokens, tokens_that_fit(config, site.recompute, usable_memory(device), parts))
     wanted = site.micro_batch or max(1, tokens // time)
     return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
+
+
+def usable_memory(device: torch.device) -> int:
+    """Bytes that a training may use. Of the whole memory, not of what is free now: a resumed run must see the same."""
+    if device.type == "cuda":
+        return int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return int(MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def compiled(function: F, hardware: Hardware) -> F:
@@ -184,6 +195,14 @@ def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
                 cast(Any, part).project = stacked
         layer.compile(dynamic=False)
     decoder.model.norm.compile(dynamic=False)
+
+
+def memory_held(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU; what the process holds now on a CPU (Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return resident_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def matmul_rate(hardware: Hardware, size: int = 2048, seconds: float = 1.0) -> float:

@@ -7,6 +7,7 @@ Chen et al. 2016, https://arxiv.org/abs/1604.06174; choosing by operation as in 
 https://arxiv.org/abs/2205.05198: results of large matrix products are dear to compute and cheap to keep.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -85,16 +86,39 @@ BYTES_PER_NUMBER = 4
 """Of an activation. In bf16 half of it, which the larger tensors inside the attention and the loss may need."""
 
 
-def tokens_that_fit(config: DecoderConfig, how: Recompute, memory: int) -> int:
-    """Tokens of a micro-batch whose training step needs at most `memory` bytes; at least 0.
+GATHERED = 12
+"""Bytes per parameter of the layer at work where ranks share parameters: the layer and the one after it in the compute
+dtype, and its gradient in fp32 before and after it is cut."""
 
-    An estimate from above: every tensor that an eager layer keeps for its backward pass, in fp32.
+
+@dataclass(frozen=True)
+class Parts:
+    """In how many parts ranks share a model."""
+
+    parameters: int = 1
+    """weights, gradients, the optimizer's memory"""
+    between: int = 1
+    """what lies between matrices, and the matrices while they are at work: the ranks of tensor parallel"""
+
+
+WHOLE = Parts()
+
+
+def tokens_that_fit(config: DecoderConfig, how: Recompute, memory: int, parts: Parts = WHOLE) -> int:
+    """Tokens of a micro-batch whose training step needs at most `memory` bytes on a rank; at least 0.
+
+    An estimate from above: every tensor that an eager layer keeps for its backward pass, in fp32. A pipeline's first
+    rank keeps as much: it has fewer layers and more micro-batches.
     """
-    left = memory - BYTES_PER_PARAMETER * parameters(config)
+    size = parameters(config)
+    left = memory - BYTES_PER_PARAMETER * size // parts.parameters
+    if parts.parameters > parts.between:
+        ends = config.vocab_size * config.d_model
+        left -= GATHERED * (max(0, size - 2 * ends) // config.n_layers + ends) // parts.between
     whole, kept = _numbers_per_token(config, "none"), _numbers_per_token(config, how)
     # While a layer is recomputed, all it would have kept exists too.
     numbers = config.n_layers * kept + (whole if how != "none" else 0) + 4 * config.d_model
-    return max(0, left // (BYTES_PER_NUMBER * numbers))
+    return max(0, left * parts.between // (BYTES_PER_NUMBER * numbers))
 
 
 def _numbers_per_token(config: DecoderConfig, how: Recompute) -> int:

@@ -9,7 +9,9 @@ gradients of weights when a rank would wait. The loss is taken in the last stage
 stage both hold the matrix, and add up what they learn of it.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields, replace
 from typing import Any, cast
@@ -186,17 +188,18 @@ class Pipeline:
 
     def __init__(self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, world: World) -> None:
         assert world.mesh is not None
-        self._stages, self._name, self._world = stages, schedule, world
+        self.stages, self._name, self._world = stages, schedule, world
         self._group = world.mesh.get_group("pipeline")
         self._count = world.pipeline * SCHEDULES[schedule][1]
         self._schedule: Any = None
+        self._clock = _Clock()
         for stage in stages:
             stage.loss = loss
 
     @property
     def twin(self) -> Tensor | None:
         """The last stage's copy of a tied embedding, if it is here."""
-        last = self._stages[-1]
+        last = self.stages[-1]
         return last.head_weight if last.ends and last.config.tie_embeddings else None
 
     def backward(self, micro_batches: Sequence[Any]) -> dict[str, Any]:
@@ -204,49 +207,62 @@ class Pipeline:
 
         All micro-batches have the same shape, in every step.
         """
-        for stage in self._stages:
+        for stage in self.stages:
             stage.example, stage.totals = micro_batches[0], {}
         if self._schedule is None:
             self._schedule = self._plan(micro_batches)
-        parts = [_tensors(batch) for batch in micro_batches]
+        parts = [tensors_of(batch) for batch in micro_batches]
         whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         ids = whole.pop("ids")
-        arguments = [ids] if self._stages[0].begins else []
+        arguments = [ids] if self.stages[0].begins else []
+        self._clock.start()
         self._schedule.step(*arguments, target=ids, return_outputs=False, **whole)
+        totals: dict[str, Any] = self._clock.figures(self._world)
         self._add_up_tied()
-        totals: dict[str, Any] = {}
-        for stage in self._stages:
+        for stage in self.stages:
             add_up(totals, stage.totals)
         return totals
 
     def score(self, batch: Any) -> Float[Tensor, ""]:
         """The loss of a batch, without a gradient; zero on ranks without the last stage."""
         value = torch.zeros((), device=batch.ids.device)
-        rest = _tensors(batch)
+        rest = tensors_of(batch)
         ids = rest.pop("ids")
         sent: list[tuple[Tensor, dist.Work]] = []
-        for stage in self._stages:
+        for stage in self.stages:
             stage.example = batch
             out = stage(ids if stage.begins else self._received(stage, batch), **rest)
             if stage.ends:
                 value = out[0]
             else:
-                sent.append((out, self._send(out)))  # the tensor must live until it is there
+                sent.append((out, self.send(out)))  # the tensor must live until it is there
         for _, work in sent:
             work.wait()
         return value
 
+    def order(self, micro_batches: Sequence[Any]) -> list[tuple[Stage, str]]:
+        """What this rank computes in a step, one micro-batch after the other in each stage.
+
+        "F": forward, "B": backward, "I" and "W": its two halves, for the inputs and for the weights.
+        """
+        mine = {stage.index: stage for stage in self.stages}
+        actions = self._plan(micro_batches).pipeline_order[self._world.stage]
+        # None is waiting; without a micro-batch, gradients are added up.
+        passes = [action for action in actions if action and action.microbatch_index is not None]
+        return [(mine[action.stage_index], action.computation_type.value) for action in passes]
+
     def _plan(self, micro_batches: Sequence[Any]) -> Any:
         """PyTorch's schedule for so many micro-batches of this shape."""
         kind = get_schedule_class(SCHEDULES[self._name][0])
-        stages = [self._pytorch_stage(stage, micro_batches[0]) for stage in self._stages]
+        stages = [self._pytorch_stage(stage, micro_batches[0]) for stage in self.stages]
         of = stages[0] if issubclass(kind, PipelineScheduleSingle) else stages
         # What a stage gives is a loss already, divided by the weight of the whole step.
         return kind(of, len(micro_batches), loss_fn=lambda value, _: value.sum(), scale_grads=False)
 
     def _pytorch_stage(self, stage: Stage, batch: Any) -> PipelineStage:
-        stream = self._stream(stage, batch).requires_grad_()
-        return PipelineStage(
+        stream = self.stream(stage, batch).requires_grad_()
+        return _TimedStage(
+            self._clock,
             stage,
             stage.index,
             self._count,
@@ -256,28 +272,30 @@ class Pipeline:
             group=self._group,
         )
 
-    def _stream(self, stage: Stage, batch: Any) -> Tensor:
+    def stream(self, stage: Stage, batch: Any) -> Tensor:
         """Room for what goes from stage to stage: of a rank's own positions, where tensor parallel shares them."""
         rows, time = batch.ids.shape
         shape = rows, time // self._world.axis("tensor"), stage.config.d_model
         return torch.empty(shape, dtype=stage.compute_dtype, device=batch.ids.device)
 
     def _received(self, stage: Stage, batch: Any) -> Tensor:
-        room = self._stream(stage, batch)
+        room = self.stream(stage, batch)
         dist.recv(room, group=self._group, group_src=(self._world.stage - 1) % self._world.pipeline)
         return room
 
-    def _send(self, x: Tensor) -> dist.Work:
-        work = dist.isend(x, group=self._group, group_dst=(self._world.stage + 1) % self._world.pipeline)
+    def send(self, x: Tensor, back: bool = False) -> dist.Work:
+        """Begin to send to the rank with the next stage, or with the one before."""
+        to = (self._world.stage + (-1 if back else 1)) % self._world.pipeline
+        work = dist.isend(x, group=self._group, group_dst=to)
         assert work is not None
         return work
 
     def _add_up_tied(self) -> None:
         """Give the embedding's gradient in the first stage and the head's in the last one the sum of both."""
-        begins, ends = self._stages[0].begins, self._stages[-1].ends
-        if not self._stages[0].config.tie_embeddings or not (begins or ends):
+        begins, ends = self.stages[0].begins, self.stages[-1].ends
+        if not self.stages[0].config.tie_embeddings or not (begins or ends):
             return
-        matrix = self._stages[0 if begins else -1].head_weight
+        matrix = self.stages[0 if begins else -1].head_weight
         mine, other = local(cast(Tensor, matrix.grad)), self._world.pipeline - 1 if begins else 0
         theirs = torch.empty_like(mine)
         sent = dist.isend(mine.contiguous(), group=self._group, group_dst=other)
@@ -287,7 +305,50 @@ class Pipeline:
         mine.add_(theirs)
 
 
-def _tensors(batch: Any) -> dict[str, Tensor]:
+class _Clock:
+    """How long the stages of a rank compute. On a CPU: elsewhere a pass has only been asked for when it returns."""
+
+    def __init__(self) -> None:
+        self._busy = self._began = 0.0
+
+    def start(self) -> None:
+        """A step begins."""
+        self._busy, self._began = 0.0, time.perf_counter()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Of a pass of one micro-batch through one stage."""
+        began = time.perf_counter()
+        yield
+        self._busy += time.perf_counter() - began
+
+    def figures(self, world: World) -> dict[str, float]:
+        """bubble_share: what of the step a rank of the pipeline waits, as this rank's part of the mean of all."""
+        if world.mesh is None or world.mesh.device_type != "cpu":
+            return {}
+        waited = 1 - self._busy / (time.perf_counter() - self._began)
+        return {"bubble_share": waited / (world.size // world.axis("tensor"))}
+
+
+class _TimedStage(PipelineStage):
+    def __init__(self, clock: _Clock, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._clock = clock
+
+    def forward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().forward_one_chunk(*arguments, **named)
+
+    def backward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().backward_one_chunk(*arguments, **named)
+
+    def backward_weight_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().backward_weight_one_chunk(*arguments, **named)
+
+
+def tensors_of(batch: Any) -> dict[str, Tensor]:
     """Those of a micro-batch, each with as many rows as the others."""
     found = {field.name: getattr(batch, field.name) for field in fields(batch)}
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}

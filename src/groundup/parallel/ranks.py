@@ -257,7 +257,7 @@ def _rank(
         pipe.send(("leaves", code))
     except Exception as error:
         if LOST.search(str(error)) and not isinstance(error, GroundupError):
-            pipe.send(("failed", f"{LOST_TOUCH} in {_place_of(error)}"))
+            pipe.send(("failed", f"{LOST_TOUCH} in {place_of(error)}"))
         else:
             pipe.send(("raised", _portable(error, place.rank)))
     sys.exit(code)
@@ -287,7 +287,7 @@ def _place(line: str) -> str:
     return f"{found[3]} ({Path(found[1]).name}:{found[2]})" if found else line.strip()
 
 
-def _place_of(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Where in this project an error came about."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = next((frame for frame in reversed(frames) if not LIBRARY.search(frame.filename)), frames[-1])

@@ -7,8 +7,8 @@ PyTorch's `fully_shard` (Zhao et al. 2023, https://arxiv.org/abs/2304.11277, in 
 the weight of the whole step, of all ranks, so gradients are added up and not averaged.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard, cast
 
 import torch
@@ -32,6 +32,7 @@ def shard(model: Decoder, stages: Sequence[Decoder], world: World, hardware: Har
 
     stages: what computes in place of `model`, whose parameters they share; empty = `model` itself does.
     A model on the meta device gets its first weights here: no rank ever holds more than its share and one parameter.
+    Where the hardware is that device, too, it stays there, empty.
     """
     if world.mesh is None:
         return
@@ -66,7 +67,7 @@ def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
 
 def _fill(model: Decoder, device: torch.device, seed: int) -> None:
     """The same first weights as on one rank, for what is on the meta device; buffers start at zero."""
-    if not any(parameter.is_meta for parameter in model.parameters()):
+    if device.type == "meta" or not any(parameter.is_meta for parameter in model.parameters()):
         return
     model.to_empty(device=device)
     for buffer in model.buffers():
@@ -78,7 +79,7 @@ def _fill(model: Decoder, device: torch.device, seed: int) -> None:
 
 def finish_gradients(model: nn.Module, world: World) -> None:
     """Add up, over the axis `tensor`, gradients of what isn't split there: each rank's speak of its own positions."""
-    if world.mesh is None or world.mesh["tensor"].size() == 1:
+    if world.mesh is None or world.mesh.get_group("tensor").size() == 1:
         return
     for parameter in model.parameters():
         if parameter.grad is not None and "tensor" not in _axes(parameter):
@@ -87,15 +88,15 @@ def finish_gradients(model: nn.Module, world: World) -> None:
 
 def gradient_norm(parameters: Iterable[nn.Parameter], world: World) -> Float[Tensor, ""]:
     """The norm of all gradients together, as if they were on one rank."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    learning = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     if world.mesh is None:
-        return torch.nn.utils.get_total_norm(gradients)
+        return torch.nn.utils.get_total_norm([gradient for _, gradient in learning])
     # A stage's part must be summed over its own ranks first: the pipeline adds what is whole.
     squares: dict[tuple[DeviceMesh | None, tuple[str, ...]], list[Tensor]] = {}
-    for gradient in gradients:
-        mesh = gradient.device_mesh if isinstance(gradient, DTensor) else None
+    for parameter, gradient in learning:
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         square = torch.linalg.vector_norm(local(gradient).float()).square()
-        squares.setdefault((mesh, _axes(gradient)), []).append(square)
+        squares.setdefault((mesh, _axes(parameter)), []).append(square)
     total = torch.zeros((), device=world.mesh.device_type)
     for (mesh, axes), found in squares.items():
         part = torch.stack(found).sum()
@@ -175,67 +176,16 @@ def is_split(place: Placement) -> TypeGuard[Shard]:
     return isinstance(place, Shard | _StridedShard)
 
 
+def parts_of(tensor: Tensor) -> int:
+    """In how many parts ranks hold a tensor: the same number on all of them, however large its own is."""
+    if not isinstance(tensor, DTensor):
+        return 1
+    sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)
+    return math.prod(size for size, place in sizes if is_split(place))
+
+
 def as_share_of(like: Tensor, part: Tensor) -> Tensor:
     """This rank's `part` of a tensor that is spread as `like` is; `part` itself where that isn't."""
     if not isinstance(like, DTensor):
         return part
     return DTensor.from_local(part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride())
-
-
-@dataclass(frozen=True)
-class Sharding:
-    """How the ranks share the rows and columns of a stack of matrices, each of which they need whole at times."""
-
-    like: DTensor
-    """one of the parameters in the stack"""
-
-    @staticmethod
-    def of(parameter: Tensor) -> "Sharding | None":
-        """That of a parameter [..., rows, columns]; None where every matrix lies whole on its rank."""
-        if not isinstance(parameter, DTensor):
-            return None
-        splits = any(is_split(place) and place.dim >= parameter.dim() - 2 for place in parameter.placements)
-        return Sharding(parameter) if splits else None
-
-    def by_shares(
-        self,
-        mine: Float[Tensor, "matrices my_rows my_columns"],
-        function: Callable[[Float[Tensor, "some rows columns"]], Float[Tensor, "some rows columns"]],
-    ) -> Float[Tensor, "matrices rows columns"]:
-        """`function` of whole matrices, computed by each rank for some of them; all results on every rank."""
-        group, stack = self._group(), self._whole(mine)
-        count, ranks = len(stack), group.size()
-        share = -(-count // ranks)
-        first = min(count, dist.get_rank(group) * share)
-        done = function(stack[first : min(count, first + share)])
-        padded = done.new_zeros((share, *done.shape[1:]))
-        padded[: len(done)] = done
-        shares = [torch.empty_like(padded) for _ in range(ranks)]
-        dist.all_gather(shares, padded, group=group)
-        return torch.cat(shares)[:count]
-
-    def mine(
-        self, stack: Float[Tensor, "matrices rows columns"]
-    ) -> Float[Tensor, "matrices my_rows my_columns"]:
-        """This rank's part of what every rank holds whole."""
-        return share_of(stack, self.like)
-
-    def _group(self) -> dist.ProcessGroup:
-        """The largest one whose ranks share a matrix; the other axes compute the same."""
-        mesh = self.like.device_mesh
-        axes = [axis for axis, place in enumerate(self.like.placements) if is_split(place)]
-        return mesh.get_group(max(axes, key=mesh.size))
-
-    def _whole(self, mine: Tensor) -> Float[Tensor, "matrices rows columns"]:
-        more = mine.dim() - self.like.dim()
-        shape = torch.Size((len(mine), *self.like.shape[-2:]))
-        stride = (shape[1] * shape[2], shape[2], 1)
-        places = [_moved(place, more) for place in self.like.placements]
-        return whole(DTensor.from_local(mine, self.like.device_mesh, places, shape=shape, stride=stride))
-
-
-def _moved(place: Placement, more: int) -> Placement:
-    """The same split of a tensor with so many more dimensions in front."""
-    if isinstance(place, _StridedShard):
-        return _StridedShard(place.dim + more, split_factor=place.split_factor)
-    return Shard(place.dim + more) if isinstance(place, Shard) else place

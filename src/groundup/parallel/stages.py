@@ -33,14 +33,16 @@ def run_stage(
     ranks = cluster.place.local_ranks if cluster else ranks_of(site)
     if not function.stage_ranks:  # type: ignore[attr-defined]
         return function(recipe, site, out, **inputs)
-    check(site.layout, cluster.place.ranks if cluster else ranks)
+    if site.layout != "auto":
+        check(site.layout, cluster.place.ranks if cluster else ranks)
     if ranks == 1 and cluster is None:
         return function(recipe, site, out, **inputs)
     threads = max(1, (site.threads or len(os.sched_getaffinity(0))) // ranks)
     site = site.model_copy(update={"threads": threads})
     arguments = (function, recipe, site, out.path, inputs, out.quiet)
     if cluster is not None:
-        out.say(f"{cluster.place.ranks} ranks of a cluster, {ranks} of them on this machine")
+        count = cluster.place.ranks
+        out.say(f"{count} rank{'s' if count > 1 else ''} of a cluster, {ranks} on this machine")
         return cluster.lead(_stage_on_a_rank, arguments)
     out.say(f"{ranks} ranks of {threads} thread{'s' if threads > 1 else ''} each")
     return launch(_stage_on_a_rank, arguments, ranks, site.rank_timeout, out.say)

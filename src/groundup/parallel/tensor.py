@@ -13,6 +13,7 @@ these up.
 """
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -21,12 +22,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from groundup.core.errors import GroundupError
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.layers import Layer, Linear, RMSNorm
+from groundup.model.layers import Layer, Linear, RMSNorm, SwiGLU
 from groundup.model.losses import CHUNK, Kernel, softcap
+from groundup.model.moe import RowShare
 from groundup.parallel.shard import local, split
 from groundup.parallel.world import World
 
@@ -47,13 +50,12 @@ def tensor_parallel(model: Decoder, world: World) -> None:
     group = mesh.get_group()
     _check(model.config, mesh.size())
     for layer in cast(list[Layer], model.model.layers):
-        attention, mlp = layer.self_attn, cast(Any, layer.mlp)
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
-            linear.weight = split(linear.weight, mesh, 0)
-        for linear in (attention.o_proj, mlp.down_proj):
-            linear.weight = split(linear.weight, mesh, 1)
-            _become(linear, _Joined, group)
-        attention.project = mlp.project = partial(_split_products, group)
+        attention, mlp = layer.self_attn, layer.mlp
+        _split_linears(
+            attention, (attention.q_proj, attention.k_proj, attention.v_proj), attention.o_proj, mesh
+        )
+        if isinstance(mlp, SwiGLU):  # experts are computed for a rank's own positions, whole
+            _split_linears(mlp, (mlp.gate_proj, mlp.up_proj), mlp.down_proj, mesh)
         if model.config.qk_norm == "width":
             for norm in (attention.q_norm, attention.k_norm):
                 _become(norm, _NormOverRanks, group)
@@ -63,6 +65,17 @@ def tensor_parallel(model: Decoder, world: World) -> None:
     model.look_up = partial(_looked_up, group)
     _become(model.model.norm, _GatheringNorm, group)
     model.cross_entropy = partial(split_cross_entropy, group)
+    own = partial(_own_positions, group)
+    model.row_share = RowShare(own, partial(reduced, how="sum", group=group), partial(_sum_once, group))
+
+
+def _split_linears(block: Any, inner: Sequence[nn.Module], outer: nn.Module, mesh: DeviceMesh) -> None:
+    """Those that lead out of the stream by rows, and what leads back into it by columns."""
+    for linear in inner:
+        linear.weight = split(cast(Tensor, linear.weight), mesh, 0)
+    outer.weight = split(cast(Tensor, outer.weight), mesh, 1)
+    _become(outer, _Joined, mesh.get_group())
+    block.project = partial(_split_products, mesh.get_group())
 
 
 def _become(module: nn.Module, kind: type[nn.Module], group: dist.ProcessGroup) -> None:
@@ -78,7 +91,7 @@ def _check(config: DecoderConfig, size: int) -> None:
                 f"site.layout.tensor = {size} does not divide {name} = {getattr(config, name)} of this decoder. "
                 f"Take a divisor, or shard instead (tensor = 1)"
             )
-    odd = {"moe": config.moe is not None, "biases": config.biases, "value_embeddings": config.value_embeddings,
+    odd = {"biases": config.biases, "value_embeddings": config.value_embeddings,
            'activation = "relu2"': config.activation != "swiglu"}  # fmt: skip
     for name, there in odd.items():
         if there:
@@ -174,9 +187,9 @@ class _SplitCrossEntropy(torch.autograd.Function):
             at = slice(start, start + CHUNK)
             logits = softcap((hidden[at] @ head.T).float(), cap)
             is_target = tokens[None] == targets[at, None]
-            highest = _reduced(logits.amax(dim=-1), "max", group)
+            highest = reduced(logits.amax(dim=-1), "max", group)
             figures = torch.stack([(logits - highest[:, None]).exp().sum(-1), (logits * is_target).sum(-1)])
-            sums, chosen = _reduced(figures, "sum", group)
+            sums, chosen = reduced(figures, "sum", group)
             log_norm = highest + sums.log()
             loss += ((log_norm - chosen) * weights[at]).sum()
             slope = ((logits - log_norm[:, None]).exp() - is_target.float()) * weights[at, None]
@@ -192,6 +205,14 @@ class _SplitCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_head = ctx.saved_tensors
         return d_hidden * grads[0], d_head * grads[0], None, None, None, None, None
+
+
+def _own_positions(group: dist.ProcessGroup, whole: Tensor) -> Tensor:
+    return whole.chunk(group.size(), dim=1)[dist.get_rank(group)]
+
+
+def _sum_once(group: dist.ProcessGroup, part: Tensor) -> Tensor:
+    return part + (reduced(part.detach(), "sum", group) - part.detach())
 
 
 def gather_positions(
@@ -236,11 +257,11 @@ class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
-        return _reduced(x, "sum", group)
+        return reduced(x, "sum", group)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _reduced(grads[0], "sum", ctx.group), None
+        return reduced(grads[0], "sum", ctx.group), None
 
 
 # PyTorch's own names for these change from version to version; the operators below them don't, and can be compiled.
@@ -249,7 +270,7 @@ class _SumOverRanks(torch.autograd.Function):
 def _gathered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     parts = functional.all_gather_into_tensor(x.contiguous(), group.size(), group.group_name)
     parts = functional.wait_tensor(parts).view(group.size(), *x.shape)
-    return cast(Tensor, parts.movedim(0, 1).flatten(1, 2))
+    return torch.cat(parts.unbind(), dim=1)
 
 
 def _scattered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
@@ -258,5 +279,5 @@ def _scattered(x: Tensor, group: dist.ProcessGroup) -> Tensor:
     return cast(Tensor, functional.wait_tensor(mine))
 
 
-def _reduced(x: Tensor, how: str, group: dist.ProcessGroup) -> Tensor:
+def reduced(x: Tensor, how: str, group: dist.ProcessGroup) -> Tensor:
     return cast(Tensor, functional.wait_tensor(functional.all_reduce(x.contiguous(), how, group.group_name)))

@@ -82,7 +82,7 @@ class World:
 
     def axis(self, name: str) -> int:
         """How many ranks stand along an axis of the mesh."""
-        return 1 if self.mesh is None else self.mesh[name].size()
+        return 1 if self.mesh is None else self.mesh.get_group(name).size()
 
     @property
     def _contexts(self) -> int:
@@ -106,6 +106,13 @@ class World:
             for axis in ("shard", "replicate"):
                 dist.all_reduce(values, group=self.mesh.get_group(axis))
         return values
+
+    def sum_tokens(self, counts: Tensor) -> Tensor:
+        """As `sum`, of what each rank counts of its own positions."""
+        if self.axis("tensor") > 1:
+            assert self.mesh is not None
+            dist.all_reduce(counts, group=self.mesh.get_group("tensor"))
+        return self.sum(counts)
 
     def total(self, values: Tensor) -> Tensor:
         """As `sum`, of all stages of a pipeline together: what isn't a stage's to say must be zero there."""
@@ -188,7 +195,9 @@ def here(layout: Layout, device: torch.device) -> World:
     if layout.expert > 1:
         rest = shared // layout.expert
         experts = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
-    return World(dist.get_rank(), size, plain, experts, context, dist.new_group(backend="gloo"))
+    # Ranks that are only simulated have nobody to talk to.
+    aside = None if dist.get_backend() == "fake" else dist.new_group(backend="gloo")
+    return World(dist.get_rank(), size, plain, experts, context, aside)
 
 
 @contextmanager
@@ -198,8 +207,7 @@ def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Ite
     timeout: seconds after which a rank that waits for another one gives up.
     sign: called with the step at every sign of life.
     """
-    global _sign
-    _sign = sign
+    set_sign(sign)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
     backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
@@ -210,7 +218,13 @@ def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Ite
         yield
         dist.barrier()
     finally:
-        _sign = None
+        set_sign(None)
+
+
+def set_sign(sign: Sign | None) -> None:
+    """Whom `alive` tells from now on."""
+    global _sign
+    _sign = sign
 
 
 def alive(step: int | None = None) -> None:

@@ -32,7 +32,7 @@ class ExpertWatch:
     def after_step(self, step: int) -> Values:
         """Move the biases, count anew."""
         for layer in sparse_layers(self._model):
-            self._world.sum(layer.load)
+            self._world.sum_tokens(layer.load)
         values: Values = {"expert_load": largest_load(self._model)}
         if self._moe.balance == "bias":
             update_biases(self._model, self._moe.balance_rate)

@@ -11,7 +11,7 @@ weights, optimizer state, counters and what the guard remembers, which are saved
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from groundup.core.errors import TrainingError
 from groundup.core.metrics import MetricsLog
 from groundup.core.site import Site
 from groundup.core.stage import Work
+from groundup.parallel.accounting import Accounting
 from groundup.parallel.engines import Learner
 from groundup.parallel.world import ALONE, World, alive
 from groundup.train.checkpoints import Conditions, Progress, Snapshot, conditions, load_state, snapshot
@@ -33,6 +34,8 @@ from groundup.train.watch import Watch
 Batch = TypeVar("Batch")
 SKIPPED = "skipped.jsonl"
 """A line for every skipped step: reason, figures, documents. Only there where a step was skipped."""
+ACCOUNTED = 50
+"""Every so many steps, several ranks take one account of what it cost among them."""
 NAMED = 8
 """Documents named in a message; all of them stand in the files."""
 
@@ -134,7 +137,7 @@ def _take_steps(
         costs = device.type == "cpu"
         saver = stack.enter_context(Saver(out.temporary, site.checkpoint_seconds, costs, world))
         ready = stack.enter_context(prefetched(batches, run.steps, device)) if prefetch else batches
-        for outcome in run.steps_left(_taking(stepper, ready, schedule)):
+        for outcome in run.steps_left(_taking(stepper, ready, schedule, world)):
             if guard.skipped_in_a_row == IN_A_ROW:
                 saver.wait()
                 back, _ = load_state(out.temporary, learner, now, out.say, world)
@@ -149,22 +152,29 @@ def _take_steps(
                 saver.save(take_snapshot)
             if leaving:
                 saver.wait()
+                world.any(True)  # whoever leaves first may end the others, of which one may still be writing
                 leave(asked[0] if asked else signal.SIGTERM)
         if progress.ended_early:
             saver.save(take_snapshot)
 
 
 def _taking(
-    stepper: Stepper, batches: Batches[Batch], schedule: Callable[[int], float]
+    stepper: Stepper, batches: Batches[Batch], schedule: Callable[[int], float], world: World
 ) -> Callable[[int], Outcome | None]:
     """step -> what became of it; None where there is nothing more to learn from."""
+    device = stepper.learner.device
 
     def take(step: int) -> Outcome | None:
         micro_batches = batches(step)
         if micro_batches is None:
             return None
         factor = schedule(step)
-        outcome = stepper.take(step, micro_batches, factor)
+        accounted = world.mesh is not None and (step + 1) % ACCOUNTED == 0
+        costs = Accounting(world, device) if accounted else None
+        with costs or nullcontext():
+            outcome = stepper.take(step, micro_batches, factor)
+        if costs is not None:
+            outcome.values.update(costs.figures())
         outcome.values["lr_factor"] = factor
         return outcome
 

@@ -40,6 +40,8 @@ from groundup.parallel.hardware import (
     matmul_rate,
     rows_per_micro_batch,
 )
+from groundup.parallel.layout import layout_of, parts_of
+from groundup.parallel.memory import Parts
 from groundup.parallel.world import World, here
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
@@ -53,6 +55,7 @@ from groundup.train.start import (
     resume_optimizer,
     save_learnt,
     save_stable,
+    start_config,
     start_digest,
     start_model,
     start_optimizer,
@@ -157,10 +160,11 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = Rows(tokens.path / "train.npy"), Rows(tokens.path / "validation.npy")
     hardware = choose(site, recipe.precision)
-    world = here(site.layout, hardware.device)
-    model = _decoder(recipe, rows.width - 1, vocabulary, tokenizer.path, world)
-    config = model.config
-    plan = _plan(recipe, site, rows, hardware, config, world)
+    config = _config(recipe, rows.width - 1, vocabulary)
+    layout = layout_of(site, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
+    world = here(layout, hardware.device)
+    model = _decoder(recipe, config, tokenizer.path, world)
+    plan = _plan(recipe, site, rows, hardware, config, world, parts_of(layout, world.size))
     size = parameters(config)
     out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
     out.say(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
@@ -170,7 +174,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = _loss(compiled(chunk_with_gradient, hardware))
     learner = site.engine.prepare(
-        Job(model, recipe.seed, hardware, world, site.layout, part.build, loss, recipe.grad_clip)
+        Job(model, recipe.seed, hardware, world, layout, part.build, loss, recipe.grad_clip)
     )
     rows_read = resume_optimizer(Path(recipe.start), learner, part, out.say) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
@@ -209,10 +213,15 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     } | _speed(result, flops, sum(rates) / len(rates))
 
 
-def _decoder(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer, tokenizer: Path, world: World) -> Decoder:
+def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderConfig:
     if recipe.start:
-        return start_model(Path(recipe.start), seq_len, tokenizer)
-    config = recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len)
+        return start_config(Path(recipe.start), seq_len)
+    return recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len)
+
+
+def _decoder(recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: World) -> Decoder:
+    if recipe.start:
+        return start_model(Path(recipe.start), config.max_seq_len, tokenizer)
     if world.mesh is not None:
         with torch.device(
             "meta"
@@ -224,12 +233,15 @@ def _decoder(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer, tokenizer: P
 
 
 def _plan(
-    recipe: Pretrain, site: Site, rows: Rows, hardware: Hardware, config: DecoderConfig, world: World
+    recipe: Pretrain,
+    site: Site,
+    rows: Rows,
+    hardware: Hardware,
+    config: DecoderConfig,
+    world: World,
+    parts: Parts,
 ) -> _Plan:
-    if len(rows) == 0:
-        raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
-    seq_len = rows.width - 1
-    batch_rows = max(1, min(recipe.batch_tokens // seq_len, len(rows)))
+    seq_len, batch_rows = rows.width - 1, _batch_rows(recipe, rows)
     if batch_rows % world.readers:
         raise GroundupError(
             f"pretrain.batch_tokens = {recipe.batch_tokens} is {batch_rows} rows of {seq_len} tokens a step, which "
@@ -242,10 +254,18 @@ def _plan(
             f"whose {world.pipeline} ranks each need a micro-batch. Make it a multiple of "
             f"{world.readers * world.pipeline * seq_len}"
         )
-    micro_rows = rows_per_micro_batch(site, config, seq_len, rows_each // world.pipeline, hardware.device)
+    mine = len(range(seq_len)[world.positions(seq_len)])
+    micro_rows = rows_per_micro_batch(site, config, mine, rows_each // world.pipeline, hardware.device, parts)
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))
+
+
+def _batch_rows(recipe: Pretrain, rows: Rows) -> int:
+    """Of a step of all ranks."""
+    if len(rows) == 0:
+        raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
+    return max(1, min(recipe.batch_tokens // (rows.width - 1), len(rows)))
 
 
 def _schedule(recipe: Pretrain, plan: _Plan) -> Callable[[int], float]:
@@ -332,7 +352,7 @@ def _loss(kernel: Kernel) -> Loss:
         value = model.cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0]
         if model.config.moe is None or model.config.moe.balance != "loss":
             return value, {}
-        balance = model.balance_loss(batch.weights.sum(dim=1))
+        balance = model.balance_loss(batch.row_weights)
         return value + balance, {"balance_loss": balance}
 
     return loss

@@ -31,6 +31,13 @@ class TokenBatch:
     """1 where the target counts, 0 on padding and where the next document begins"""
     positions: Int[Tensor, "1 time"] | None = None
     """where in their rows these are, of which `segments` then has all positions; None = they are whole rows"""
+    of_rows: Float[Tensor, " rows"] | None = None
+    """weights of whole rows, where these are parts of them"""
+
+    @property
+    def row_weights(self) -> Float[Tensor, " rows"]:
+        """What of the weights lies in each whole row."""
+        return self.weights.sum(dim=1) if self.of_rows is None else self.of_rows
 
 
 def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> TokenBatch:
@@ -48,7 +55,14 @@ def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
     time = batch.ids.shape[1]
     at = world.positions(time)
     positions = torch.arange(time, device=batch.ids.device)[None, at]
-    return TokenBatch(batch.ids[:, at], batch.targets[:, at], batch.segments, batch.weights[:, at], positions)
+    return TokenBatch(
+        batch.ids[:, at],
+        batch.targets[:, at],
+        batch.segments,
+        batch.weights[:, at],
+        positions,
+        batch.row_weights,
+    )
 
 
 def token_loss(model: Decoder, batch: TokenBatch) -> Float[Tensor, ""]:

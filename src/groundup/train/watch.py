@@ -10,11 +10,9 @@ random number, and on steps that aren't measured nothing waits for the device.
 """
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -23,6 +21,7 @@ from torch import Tensor, nn
 
 from groundup.model.attention import AttentionKernel, attend_fused, document_mask
 from groundup.model.decoder import Decoder
+from groundup.parallel.hardware import memory_held
 from groundup.parallel.shard import local
 from groundup.train.validate import TokenBatch
 
@@ -106,7 +105,7 @@ class ModelWatch:
             if self._flops and self._limit is not None:
                 values["flops_utilization"] = self._flops / seconds / self._limit()
         device = next(iter(self._parameters.values())).device
-        return {**values, "memory_gb": memory(device) / 1e9}
+        return {**values, "memory_gb": memory_held(device) / 1e9}
 
 
 def part_of(name: str) -> str:
@@ -167,14 +166,6 @@ def attention_logits(model: Decoder, rows: TokenBatch) -> Float[Tensor, " layers
     finally:
         model.use(usual)
     return torch.stack(found)
-
-
-def memory(device: torch.device) -> int:
-    """Bytes: the most that was allocated on a GPU; what the process holds now on a CPU (Linux)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    resident_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return resident_pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _by_part(names: Sequence[str], ratios: Sequence[float]) -> Values:

@@ -15,13 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.parallel.shard import Sharding, as_share_of, local
+from groundup.parallel.owners import Owners
+from groundup.parallel.shard import as_share_of, local, parts_of
 from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 
 UPDATE_RMS = 0.2
 """Root mean square of an update at rate 1: about AdamW's, so both share one range of rates (Liu et al. 2025)."""
 STACK_NUMBERS = {"cpu": 2**20, "cuda": 2**28}
-"""Most numbers in a stack: on a CPU what its caches hold, on a GPU what its memory can spare several times."""
+"""Most numbers of a rank's own in a stack: what a CPU's caches hold, what a GPU's memory can spare several times."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +42,44 @@ def direction(
     momentum: Float[Tensor, "matrices rows columns"],
     neurons: Float[Tensor, "matrices rows 1"],
     rules: Rules,
-    sharding: Sharding | None = None,
+    owners: Owners | None = None,
 ) -> Float[Tensor, "matrices rows columns"]:
     """What is taken off the weights at rate 1: the momentum's orthogonal factor at a root mean square of UPDATE_RMS.
 
     With NorMuon (Li et al. 2025, https://arxiv.org/abs/2510.05491) each row is divided by the root of its mean square,
     remembered over steps in `neurons`, which is updated; then all of it is brought to the size it would have without.
 
-    sharding: who holds which part of the matrices; `neurons` then is whole, momentum and result are this rank's part.
+    owners: who computes which of the matrices that ranks share; momentum and result are then this rank's parts of them,
+    and `neurons` of all rows.
     """
-    if sharding is not None:
-        # The products are dear: each rank does them for its share of the matrices. The rest is cheap.
-        factor = sharding.by_shares(
-            momentum, lambda whole: orthogonal(whole, rules.coefficients, rules.dtype)
-        )
-        return sharding.mine(_sized(factor.float(), neurons, rules))
-    return _sized(orthogonal(momentum, rules.coefficients, rules.dtype).float(), neurons, rules)
+    if owners is None:
+        update = orthogonal(momentum, rules.coefficients, rules.dtype).float()
+        return update.mul_(_scale(update.shape, _squares(update), neurons, rules))
+    whole = orthogonal(owners.to_owners(momentum.to(rules.dtype)), rules.coefficients, rules.dtype)
+    squares = owners.told(_squares(whole.float()), len(momentum))
+    mine = owners.from_owners(whole, len(momentum)).float()
+    return mine.mul_(owners.my_rows(_scale(whole.shape, squares, neurons, rules)))
 
 
-def _sized(
-    update: Float[Tensor, "matrices rows columns"], neurons: Float[Tensor, "matrices rows 1"], rules: Rules
-) -> Float[Tensor, "matrices rows columns"]:
-    """Orthogonal factors at UPDATE_RMS, row by row where neurons are scaled; in place."""
-    rows, columns = update.shape[-2:]
+def _squares(update: Float[Tensor, "matrices rows columns"]) -> Float[Tensor, "matrices rows 1"]:
+    """The mean square of every row."""
+    lengths: Tensor = torch.linalg.vector_norm(update, dim=-1, keepdim=True)
+    return lengths.square_().div_(update.shape[-1])
+
+
+def _scale(
+    shape: torch.Size,
+    squares: Float[Tensor, "matrices rows 1"],
+    neurons: Float[Tensor, "matrices rows 1"],
+    rules: Rules,
+) -> Float[Tensor, "matrices rows 1"]:
+    """What brings rows of orthogonal factors of this shape to UPDATE_RMS, each by itself where neurons are scaled."""
     if not rules.neuron_beta:
-        return update.mul_(UPDATE_RMS * max(rows, columns) ** 0.5)
-    squares = torch.linalg.vector_norm(update, dim=-1, keepdim=True).square_().div_(columns)
+        return torch.full_like(squares, UPDATE_RMS * max(shape[-2:]) ** 0.5)
     neurons.lerp_(squares, 1 - rules.neuron_beta)
     scale = neurons.sqrt().clamp_(min=1e-10).reciprocal_()
     size = (squares * scale.square()).mean(dim=-2, keepdim=True).sqrt()
-    return update.mul_(scale * (UPDATE_RMS / size.clamp_(min=1e-10)))
+    return scale.mul_(UPDATE_RMS / size.clamp_(min=1e-10))
 
 
 class MatrixOptimizer(torch.optim.Optimizer):
@@ -105,7 +114,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
             )
             stack.momentum.lerp_(gradients, 1 - rules.momentum)
             ahead = gradients.lerp_(stack.momentum, rules.momentum)
-            update = direction(ahead, stack.neurons, rules, stack.sharding)
+            update = direction(ahead, stack.neurons, rules, stack.owners)
             weights, rate = [local(p.data) for p in parameters], stack.group["lr"]
             if rules.weight_decay:
                 torch._foreach_mul_(weights, 1 - rate * rules.weight_decay)
@@ -127,7 +136,7 @@ class _Stack:
 
     def __init__(self, group: dict[str, Any], parameters: list[nn.Parameter], state: Any) -> None:
         self.group, self.parameters = group, parameters
-        self.sharding = Sharding.of(parameters[0])
+        self.owners = Owners.of(parameters[0])
         """None where a matrix lies whole on its rank"""
         self._states: list[dict[str, Any]] = [state[parameter] for parameter in parameters]
         for parameter, values in zip(parameters, self._states, strict=True):
@@ -142,7 +151,7 @@ class _Stack:
 
     def _no_neurons(self, parameter: nn.Parameter) -> Tensor:
         """Zeros, one per row: of all rows on every rank where rows are sharded, since a matrix is scaled as a whole."""
-        if self.sharding is None:
+        if self.owners is None:
             return torch.zeros_like(parameter[..., :1])
         return torch.zeros((*parameter.shape[:-1], 1), device=local(parameter).device)
 
@@ -154,11 +163,12 @@ class _Stack:
 
 
 def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """The parameters in their order, STACK_NUMBERS at a time; a larger one alone."""
+    """The parameters in their order, STACK_NUMBERS of this rank's at a time; a larger one alone."""
     most = STACK_NUMBERS[parameters[0].device.type]
     portion: list[nn.Parameter] = []
     for parameter in parameters:
-        if portion and sum(p.numel() for p in portion) + parameter.numel() > most:
+        held = sum(p.numel() // parts_of(p) for p in (*portion, parameter))
+        if portion and held > most:
             yield portion
             portion = []
         portion.append(parameter)

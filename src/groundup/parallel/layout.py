@@ -1,0 +1,119 @@
+"""`site.layout = "auto"`: how ranks share a model, from what the machines hold.
+
+in:  a decoder's config, rows and positions of a step, the ranks with their machines and memory
+out: a Layout
+
+The simplest layout in which a step fits is taken, and simple is what ranks needn't wait for: sharding alone, inside a
+machine where the model fits there; then tensor parallel, which stays inside a machine; then context; then a pipeline
+(the order of Llama 3's training, https://arxiv.org/abs/2407.21783, section 3.3.2).
+"""
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import gcd
+
+import torch
+import torch.distributed as dist
+
+from groundup.core.errors import GroundupError
+from groundup.core.site import Layout, Recompute, Site
+from groundup.model.config import DecoderConfig
+from groundup.parallel.hardware import usable_memory
+from groundup.parallel.memory import Parts, tokens_that_fit
+
+
+@dataclass(frozen=True)
+class Machines:
+    """The ranks of a training and what they stand on."""
+
+    ranks: int
+    per_machine: int
+    memory: int
+    """bytes that each rank may use"""
+
+
+def layout_of(site: Site, config: DecoderConfig, rows: int, seq_len: int, device: torch.device) -> Layout:
+    """The site's layout, found where it is "auto": the same on all ranks. rows: of a step.
+
+    Raises GroundupError where there is none in which a step fits.
+    """
+    if site.layout != "auto":
+        return site.layout
+    if not dist.is_initialized():
+        return Layout()
+    return find_layout(config, rows, seq_len, _machines(device), site.recompute)
+
+
+def find_layout(
+    config: DecoderConfig, rows: int, seq_len: int, machines: Machines, how: Recompute = "none"
+) -> Layout:
+    """The first layout, from simple to complex, that the decoder and the rows allow and whose step fits the memory.
+
+    Raises GroundupError where none does.
+    """
+    for layout in _from_simple_to_complex(config, seq_len, machines):
+        readers = machines.ranks // (layout.tensor * layout.context * layout.pipeline)
+        positions = seq_len // layout.context
+        if rows % readers or rows // readers % layout.pipeline:
+            continue
+        if tokens_that_fit(config, how, machines.memory, parts_of(layout, machines.ranks)) >= positions:
+            return layout
+    raise GroundupError(
+        f'site.layout = "auto": no layout lets {machines.ranks} ranks with {machines.memory / 1e9:.0f} GB each train '
+        f"this decoder on {rows} rows of {seq_len} tokens a step. Take more ranks, more rows a step "
+        '(pretrain.batch_tokens), or site.recompute = "full"'
+    )
+
+
+def parts_of(layout: Layout, ranks: int) -> Parts:
+    """In how many parts a layout shares a model."""
+    return Parts(ranks // layout.replicate, layout.tensor)
+
+
+def _from_simple_to_complex(config: DecoderConfig, seq_len: int, machines: Machines) -> Iterator[Layout]:
+    splits = _powers(machines.per_machine)
+    splittable = not (config.biases or config.value_embeddings) and config.activation == "swiglu"
+    chains = not (config.value_embeddings or config.embedding_scalars)
+    for pipeline, context, tensor in product(_powers(machines.ranks), _powers(machines.ranks), splits):
+        whole = pipeline * context * tensor
+        if machines.ranks % whole or seq_len % (context * tensor):
+            continue
+        if tensor > 1 and not (splittable and config.n_kv_heads % tensor == 0 and config.d_ff % tensor == 0):
+            continue
+        if (pipeline > 1 and not (chains and config.n_layers >= pipeline)) or (
+            context > 1 and config.positions == "learned"
+        ):
+            continue
+        for replicate in _copies(machines, pipeline * tensor, context):
+            shared = machines.ranks // (pipeline * replicate * tensor)
+            expert = 1 if config.moe is None else gcd(config.moe.n_experts, shared, machines.per_machine)
+            yield Layout(
+                pipeline=pipeline, context=context, tensor=tensor, replicate=replicate, expert=expert
+            )
+
+
+def _copies(machines: Machines, whole: int, context: int) -> Iterator[int]:
+    """Groups that each hold the model: one per machine first, so that weights needn't leave it; then one in all."""
+    count = machines.ranks // machines.per_machine
+    if count > 1 and whole <= machines.per_machine and machines.per_machine % (whole * context) == 0:
+        yield count
+    yield 1
+
+
+def _powers(largest: int) -> list[int]:
+    return [2**power for power in range(largest.bit_length()) if 2**power <= largest]
+
+
+def _machines(device: torch.device) -> Machines:
+    """Told by all ranks to all: the smallest machine counts."""
+    mine = socket.gethostname(), usable_memory(device)
+    found: list[tuple[str, int]] = [mine] * dist.get_world_size()
+    dist.all_gather_object(found, mine)
+    on = Counter(host for host, _ in found)
+    per_machine = min(on.values())
+    memory = min(memory for _, memory in found)
+    # On a CPU the ranks of a machine share its memory.
+    return Machines(len(found), per_machine, memory if device.type == "cuda" else memory // per_machine)

@@ -1,0 +1,141 @@
+"""Whole matrices, each on one of the ranks that share it: for what can't be computed from a part.
+
+in:  this rank's parts of a stack of matrices, all shared in the same way
+out: some of these matrices, whole, on each rank; and the way back
+
+Every rank sends its part of a matrix to the matrix's owner and gets its parts of the results: that is as much as the
+rank holds, however many there are. (Ranks of Muon divide matrices in Liu et al. 2025, https://arxiv.org/abs/2502.16982,
+too, where all of them are gathered.)
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from groundup.parallel.shard import is_split
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """An axis of a mesh that splits matrices."""
+
+    group: dist.ProcessGroup
+    dim: int
+    """-2: their rows, -1: their columns"""
+    lengths: tuple[int, ...]
+    """of each rank's part along `dim`"""
+
+    @staticmethod
+    def of(group: dist.ProcessGroup, dim: int, length: int) -> "_Axis":
+        ranks = group.size()
+        each = -(-length // ranks)
+        ends = [min(length, each * rank) for rank in range(ranks + 1)]
+        return _Axis(group, dim, tuple(end - start for start, end in pairwise(ends)))
+
+    @property
+    def mine(self) -> int:
+        """How long this rank's part is."""
+        return self.lengths[dist.get_rank(self.group)]
+
+    def each(self, matrices: int) -> int:
+        """How many of so many matrices a rank owns."""
+        return -(-matrices // len(self.lengths))
+
+    def to_owners(self, stack: Tensor) -> Tensor:
+        """[matrices, ...] parts -> [own, ...] put together along `dim`; the last owners may have zeros for matrices."""
+        ranks, own = len(self.lengths), self.each(len(stack))
+        padded = stack.new_zeros((own * ranks, *stack.shape[1:]))
+        padded[: len(stack)] = stack
+        shapes = [self._shape(own, stack, length) for length in self.lengths]
+        come = stack.new_empty(sum(shape.numel() for shape in shapes))
+        sizes = [shape.numel() for shape in shapes]
+        dist.all_to_all_single(come, padded.flatten(), sizes, [padded.numel() // ranks] * ranks, self.group)
+        parts = [part.view(shape) for part, shape in zip(torch.split(come, sizes), shapes, strict=True)]
+        return torch.cat(parts, dim=self.dim)
+
+    def from_owners(self, whole: Tensor, matrices: int) -> Tensor:
+        """The way back, for `matrices` matrices in all."""
+        ranks, own = len(self.lengths), len(whole)
+        parts = [part.flatten() for part in torch.split(whole, list(self.lengths), dim=self.dim)]
+        shape = self._shape(own * ranks, whole, self.mine)
+        come = whole.new_empty(shape.numel())
+        sizes = [part.numel() for part in parts]
+        dist.all_to_all_single(come, torch.cat(parts), [come.numel() // ranks] * ranks, sizes, self.group)
+        return come.view(shape)[:matrices]
+
+    def told(self, figures: Tensor, matrices: int) -> Tensor:
+        """What owners say of their matrices, [own, ...], on all ranks: [matrices, ...]."""
+        found = [torch.empty_like(figures) for _ in self.lengths]
+        dist.all_gather(found, figures.contiguous(), group=self.group)
+        return torch.cat(found)[:matrices]
+
+    def _shape(self, matrices: int, like: Tensor, length: int) -> torch.Size:
+        shape = [matrices, *like.shape[1:]]
+        shape[self.dim] = length
+        return torch.Size(shape)
+
+
+@dataclass(frozen=True)
+class Owners:
+    """How the ranks divide a stack of matrices that they share."""
+
+    axes: tuple[_Axis, ...]
+    """those that split matrices, in the order in which they are put together"""
+
+    @staticmethod
+    def of(parameter: Tensor) -> "Owners | None":
+        """For parameters [..., rows, columns] spread as this one is; None where matrices lie whole on their ranks."""
+        if not isinstance(parameter, DTensor):
+            return None
+        mesh, found = parameter.device_mesh, []
+        lengths = {-2: parameter.shape[-2], -1: parameter.shape[-1]}
+        # The innermost axis of the mesh has split first.
+        for axis in reversed(range(mesh.ndim)):
+            place = parameter.placements[axis]
+            dim = place.dim - parameter.dim() if is_split(place) else 0
+            if dim in lengths:
+                found.append(_Axis.of(mesh.get_group(axis), dim, lengths[dim]))
+                lengths[dim] = found[-1].mine
+        return Owners(tuple(reversed(found))) if found else None
+
+    def to_owners(
+        self, stack: Float[Tensor, "matrices my_rows my_columns"]
+    ) -> Float[Tensor, "own rows columns"]:
+        """This rank's own matrices, whole; zeros where there are fewer than ranks."""
+        for axis in self.axes:
+            stack = axis.to_owners(stack)
+        return stack
+
+    def from_owners(
+        self, whole: Float[Tensor, "own rows columns"], matrices: int
+    ) -> Float[Tensor, "matrices my_rows my_columns"]:
+        """This rank's parts of all matrices."""
+        for axis, count in zip(reversed(self.axes), reversed(self._counts(matrices)), strict=True):
+            whole = axis.from_owners(whole, count)
+        return whole
+
+    def told(self, figures: Float[Tensor, "own rows 1"], matrices: int) -> Float[Tensor, "matrices rows 1"]:
+        """Figures of all matrices from their owners."""
+        for axis, count in zip(reversed(self.axes), reversed(self._counts(matrices)), strict=True):
+            figures = axis.told(figures, count)
+        return figures
+
+    def my_rows(self, figures: Float[Tensor, "matrices rows 1"]) -> Float[Tensor, "matrices my_rows 1"]:
+        """Those of the rows that this rank has a part of."""
+        for axis in reversed(self.axes):
+            if axis.dim == -2:
+                figures = torch.split(figures, list(axis.lengths), dim=-2)[dist.get_rank(axis.group)]
+        return figures
+
+    def _counts(self, matrices: int) -> list[int]:
+        """How many matrices come into every axis."""
+        counts = []
+        for axis in self.axes:
+            counts.append(matrices)
+            matrices = axis.each(matrices)
+        return counts

@@ -1,0 +1,264 @@
+"""What a training step costs each of many ranks, found without them: one rank's step on tensors that hold nothing.
+
+in:  a decoder's config, a number of ranks, their layout, rows per rank, and what builds the optimizer
+out: Costs: memory, bytes sent by axis and kind, floating-point operations; all of one rank and one step
+
+The step runs through the code that trains: `fit`, `spread`, the decoder's own forward and backward pass, clipping, the
+optimizer. Tensors are PyTorch's FakeTensors, which have a shape and no memory; the other ranks are its fake process
+group, which answers at once. So a rank of thousands is simulated in seconds, on a laptop.
+
+What it doesn't see: memory inside an operator, what the allocator can't use, the driver's own. Layers are eager, which
+keep more than compiled ones do; tensors say that they are on a CPU, and Muon takes fewer matrices at once there than on
+a GPU. No time is estimated.
+"""
+
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
+from typing import Any, Literal, cast
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor.debug import (
+    _clear_fast_path_sharding_prop_cache,
+    _clear_python_sharding_prop_cache,
+)
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from groundup.core.site import Layout, Recompute
+from groundup.model.attention import AttentionKernel
+from groundup.model.config import DecoderConfig
+from groundup.model.decoder import Decoder
+from groundup.parallel.engines.native import accumulate
+from groundup.parallel.expert import share_evenly
+from groundup.parallel.hardware import Hardware, fit
+from groundup.parallel.ledger import Ledger, Memory
+from groundup.parallel.pipeline import Pipeline, Stage, tensors_of
+from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm, sync_gradients
+from groundup.parallel.spread import spread
+from groundup.parallel.traffic import Traffic
+from groundup.parallel.world import ALONE, World, check, here
+
+Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+"""Named parameters -> their optimizer."""
+
+
+Passes = Callable[[list[Any]], object]
+"""Forward and backward of all micro-batches."""
+
+
+def _attend_causally(q: Tensor, k: Tensor, v: Tensor, _: None) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] > k.shape[1])
+
+
+SKIPPING = AttentionKernel("skipping", lambda segments, window: None, _attend_causally)
+"""Stands for FlexAttention, which can only be compiled: the same tensors are kept, and no mask of every pair."""
+
+SHALLOW = (4, 8)
+"""Layers of the decoders that stand for a deep one."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Who computes what in a step."""
+
+    config: DecoderConfig
+    seq_len: int
+    ranks: int = 1
+    layout: Layout = field(default_factory=Layout)
+    rows: int = 1
+    """of a micro-batch, of this rank; ranks that share matrices or positions have the same rows"""
+    micro_batches: int = 1
+    precision: Literal["bf16", "fp32"] = "bf16"
+    recompute: Recompute = "none"
+    attention: AttentionKernel = SKIPPING
+    stage: int = 0
+    """of a pipeline: which of its ranks"""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of one rank and one step."""
+
+    peak: Memory
+    """when most is held"""
+    steady: Memory
+    """between two steps"""
+    sent: dict[tuple[str, str], int]
+    """(axis, kind of collective) -> bytes that leave the rank; see `traffic.py`"""
+    flops: int
+    """of products; what is recomputed counts, and of causal attention the half that is computed"""
+
+    def sent_over(self, axis: str) -> int:
+        """Bytes over one axis."""
+        return sum(size for (name, _), size in self.sent.items() if name == axis)
+
+
+def simulate(setting: Setting, build: Build) -> Costs:
+    """The costs of a stage's first rank, whose shares are the largest, in its second step: all others are alike.
+
+    build: e.g. `AdamW(lr=1e-3).build`. Experts get the same number of tokens each. To be called where no process
+    group is.
+
+    Raises GroundupError where the layout doesn't fit the decoder or the ranks.
+    """
+    with _one_of(setting) as world, warnings.catch_warnings():
+        # FSDP2 warns of what a caller might do in place to a view; nobody does.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
+        model, stages = _model(setting, world)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            roots: Sequence[Decoder] = stages or [model]
+            for root in roots:
+                root.to_empty(device="cpu")
+            optimizer = build(model.named_parameters())
+            batches = [_batch(setting, world)] * setting.micro_batches
+            passes = (
+                _Chain(Pipeline(stages, setting.layout.schedule, _loss, world), batches)
+                if stages
+                else partial(accumulate, model, _loss)
+            )
+            # The first step also works out shapes of sharded tensors, whole ones, and makes the optimizer's memory.
+            _step(model, passes, optimizer, batches, world)
+            ledger, traffic = Ledger(model, optimizer, batches), Traffic(world)
+            with ledger, traffic:
+                _step(model, passes, optimizer, batches, world)
+    return Costs(ledger.peak, ledger.now, dict(traffic.sent), ledger.flops)
+
+
+def estimate(setting: Setting, build: Build) -> Costs:
+    """`simulate` for deep decoders, in a fraction of the time: every further layer costs the same.
+
+    Simulates SHALLOW layers, and adds for all others what the last of them cost. Exact but for Muon, which takes
+    several layers' matrices at once, and where the peak moves to another part of the step with depth.
+    """
+    config, (few, more) = setting.config, SHALLOW
+    if config.n_layers <= few + more:
+        return simulate(setting, build)
+    low, high = (
+        simulate(replace(setting, config=replace(config, n_layers=n, windows=config.windows[:n])), build)
+        for n in SHALLOW
+    )
+    steps = (config.n_layers - few) / (more - few)
+
+    def onward(first: int, second: int) -> int:
+        return round(first + (second - first) * steps)
+
+    def memory(first: Memory, second: Memory) -> Memory:
+        return Memory(*map(onward, astuple(first), astuple(second)))
+
+    return Costs(
+        memory(low.peak, high.peak),
+        memory(low.steady, high.steady),
+        {what: onward(low.sent.get(what, 0), size) for what, size in high.sent.items()},
+        onward(low.flops, high.flops),
+    )
+
+
+@contextmanager
+def _one_of(setting: Setting) -> Iterator[World]:
+    """Be the first rank of a stage among so many ranks that aren't there."""
+    ranks, layout = setting.ranks, setting.layout
+    if ranks == 1:
+        yield ALONE
+        return
+    check(layout, ranks)
+    rank = setting.stage * ranks // layout.pipeline
+    dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
+    try:
+        yield here(layout, torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()
+        # What is remembered of sharded tensors names these ranks' groups, which the next ones' are taken for.
+        _clear_python_sharding_prop_cache()  # type: ignore[no-untyped-call]
+        _clear_fast_path_sharding_prop_cache()  # type: ignore[no-untyped-call]
+
+
+def _model(setting: Setting, world: World) -> tuple[Decoder, list[Stage]]:
+    """The decoder on the meta device, spread over the ranks: what makes meshes needs numbers, so it comes first."""
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[setting.precision]
+    hardware = Hardware(torch.device("meta"), dtype, 1, False, "", recompute=setting.recompute)
+    with torch.device("meta"):
+        model = Decoder(setting.config)
+    fit(model, hardware)
+    model.use(setting.attention)
+    stages = spread(model, world, hardware, setting.layout.schedule, seed=0)
+    share_evenly(model)
+    return model, stages
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A micro-batch, as `Decoder.hidden` and `cross_entropy` take it."""
+
+    ids: Tensor
+    segments: Tensor
+    positions: Tensor | None
+    targets: Tensor
+    weights: Tensor
+
+
+def _batch(setting: Setting, world: World) -> _Batch:
+    at = world.positions(setting.seq_len)
+    whole = torch.zeros(setting.rows, setting.seq_len, dtype=torch.int64)
+    positions = None if world.context is None else torch.arange(setting.seq_len)[None, at]
+    weights = torch.zeros(setting.rows, setting.seq_len)[:, at]
+    return _Batch(whole[:, at], whole.to(torch.int32), positions, whole[:, at], weights)
+
+
+def _loss(model: Decoder, batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
+    targets, weights, cap = batch.targets.flatten(), batch.weights.flatten(), model.config.logit_softcap
+    loss = model.cross_entropy(hidden, model.head_weight, targets, weights, cap=cap)[0]
+    if model.config.moe is not None:
+        loss = loss + model.balance_loss(weights.new_ones(len(batch.ids)))
+    return loss, {}
+
+
+class _Chain:
+    """This rank's part of a pipeline's passes, in the pipeline's order, with nobody before or after it."""
+
+    def __init__(self, pipeline: Pipeline, batches: list[_Batch]) -> None:
+        self._pipeline, self._order = pipeline, pipeline.order(batches)
+        inner = [stage for stage in pipeline.stages if not stage.begins]
+        inner += [stage for stage in pipeline.stages if not stage.ends]
+        # PyTorch's stages keep room for what comes of every micro-batch, from both sides.
+        self._room = [pipeline.stream(stage, batch) for stage in inner for batch in batches]
+        for stage in pipeline.stages:
+            stage.example, stage.totals = batches[0], {}
+
+    def __call__(self, batches: list[_Batch]) -> None:
+        pipeline, rest = self._pipeline, tensors_of(batches[0])  # they are all alike
+        ids = rest.pop("ids")
+        left = {stage.index: len(batches) for stage in pipeline.stages}
+        under_way: dict[int, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
+        for stage, kind in self._order:
+            if kind == "F":
+                taken = ids if stage.begins else pipeline.stream(stage, batches[0]).requires_grad_()
+                out = stage(taken, **rest)
+                under_way[stage.index].append((taken, out))
+                if not stage.ends:
+                    pipeline.send(out.detach())
+            elif kind != "I":  # half a backward pass; what is kept for the other half goes with that
+                taken, out = under_way[stage.index].popleft()
+                left[stage.index] -= 1
+                sync_gradients(stage, now=left[stage.index] == 0)
+                out.backward(None if stage.ends else torch.empty_like(out))  # type: ignore[no-untyped-call]
+                if not stage.begins:
+                    pipeline.send(cast(Tensor, taken.grad), back=True)
+
+
+def _step(
+    model: Decoder, passes: Passes, optimizer: torch.optim.Optimizer, batches: list[_Batch], world: World
+) -> None:
+    """What `NativeLearner` does, but for reading figures: these tensors have none."""
+    passes(batches)
+    finish_gradients(model, world)
+    clip_gradients(model.parameters(), 1.0, gradient_norm(model.parameters(), world))
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,92 @@
+"""A real training step whose costs can be measured: functions that a rank's process finds by name."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from groundup.model.attention import FUSED
+from groundup.model.config import DecoderConfig
+from groundup.model.decoder import Decoder
+from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.accounting import Accounting
+from groundup.parallel.engines import Job
+from groundup.parallel.engines.native import Native, NativeLearner
+from groundup.parallel.hardware import Hardware
+from groundup.parallel.shard import local
+from groundup.parallel.simulate import Setting
+from groundup.parallel.world import World, here
+from groundup.train.guard import Guard
+from groundup.train.optimizers.adamw import AdamW
+from groundup.train.pretrain import _loss
+from groundup.train.step import Stepper
+from groundup.train.validate import TokenBatch, own_positions
+
+CONFIG = DecoderConfig(512, 128, 4, 4, 2, 32, 384, architecture="llama", qk_norm="none", max_seq_len=128)
+SETTING = Setting(CONFIG, seq_len=128, rows=4, attention=FUSED)
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+BUILD = AdamW(lr=1e-3).build
+DAWDLE = 0.5
+"""Seconds."""
+
+
+def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch], World]:
+    """What trains for real with this setting, what it moves, and this rank's micro-batches."""
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    world = here(setting.layout, device)
+    hardware = Hardware(device, DTYPES[setting.precision], 1, False, "", recompute=setting.recompute)
+    with torch.device("meta" if world.mesh is not None else "cpu"):
+        model = Decoder(setting.config)
+    shape = (setting.rows, setting.seq_len)
+    ids = torch.randint(setting.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
+    whole = TokenBatch(ids, ids, torch.zeros(shape, dtype=torch.int32), torch.ones(shape) / ids.numel())
+    loss = _loss(chunk_with_gradient)
+    learner = Native().prepare(Job(model, 0, hardware, world, setting.layout, BUILD, loss, 1.0))
+    return (
+        Stepper(learner, Guard(), False),
+        learner,
+        [own_positions(whole, world)] * setting.micro_batches,
+        world,
+    )
+
+
+def held(settings: list[Setting], steps: int = 6) -> list[tuple[int, int]]:
+    """Bytes that rank 0 holds when it is most, and between two steps.
+
+    The rise within a step as the C++ allocator reports it to PyTorch's profiler: every block that is taken and given
+    back, whoever asks. What gloo's threads are the last to give back isn't seen, now and then; so it is the smallest
+    rise of several steps.
+    """
+    return [_held(setting, steps) for setting in settings]
+
+
+def _held(setting: Setting, steps: int) -> tuple[int, int]:
+    stepper, learner, batches, _ = trainer(setting)
+    stepper.take(0, batches)
+    parameters = [local(parameter.detach()) for parameter in learner.model.parameters()]
+    moments = [local(value) for state in learner.optimizer.state.values() for value in state.values()]
+    between = sum(tensor.nbytes for tensor in parameters + moments)
+    return between + min(_rise(partial(stepper.take, step, batches)) for step in range(1, steps)), between
+
+
+def _rise(function: Callable[[], object]) -> int:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
+        function()
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    in_order = sorted(events, key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in in_order))
+
+
+def accounted(setting: Setting, slow: int) -> tuple[dict[str, float], dict[tuple[str, str], int]]:
+    """Figures and bytes sent of one step, in which the rank `slow` takes its time."""
+    stepper, _, batches, world = trainer(setting)
+    stepper.take(0, batches)
+    with Accounting(world, torch.device("cpu")) as costs:
+        if world.rank == slow:
+            time.sleep(DAWDLE)
+        stepper.take(1, batches)
+    return costs.figures(), dict(costs.sent)
