@@ -66,8 +66,8 @@ def as_on_cuda(engine: Recipe) -> AbstractContextManager[None]:
     return cuda_is_cpu() if part_name(engine) == "megatron" else nullcontext()
 
 
-HERE = SITE.model_copy(update={"micro_batch": 1})
-"""Two micro-batches a step on two ranks that read."""
+HERE = SITE.model_copy(update={"micro_batch": 1, "checkpoint_seconds": 600.0})
+"""Two micro-batches a step on two ranks that read; saved are the last step and the one at which ranks leave."""
 
 
 def recipes(steps: int, shapes: dict[str, Architecture]) -> dict[str, Pretrain]:
