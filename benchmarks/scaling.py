@@ -18,6 +18,7 @@ import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,11 @@ from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import choose, compiled
 from groundup.parallel.ranks import launch
 from groundup.parallel.world import ALONE, here
+from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.checkpoints import Progress, conditions, snapshot, write_state
 from groundup.train.guard import Guard
 from groundup.train.optimizers.muon import Muon
 from groundup.train.step import Stepper
-from groundup.train.validate import TokenBatch, own_positions
 
 LAYOUTS = {
     "one rank": (1, Layout()),
@@ -103,7 +104,8 @@ def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> d
     mine = [own_positions(part, world) for part in _cut(weighed, parts)]
     guard = Guard()
     build = Muon().resolved(width).build
-    learner = Native().prepare(Job(model, 0, hardware, world, layout, build, loss, 1.0))
+    first = partial(model.first_weight, seed=0)
+    learner = Native().prepare(Job(model, first, hardware, world, layout, build, loss, 1.0))
     stepper = Stepper(learner, guard, spikes=False)
     seconds = []
     for step in range(WARM_UP + steps):

@@ -19,11 +19,11 @@ from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local
 from groundup.parallel.simulate import Setting
 from groundup.parallel.world import World, here
+from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.guard import Guard
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import _loss
 from groundup.train.step import Stepper
-from groundup.train.validate import TokenBatch, own_positions
 
 CONFIG = DecoderConfig(512, 128, 4, 4, 2, 32, 384, architecture="llama", qk_norm="none", max_seq_len=128)
 SETTING = Setting(CONFIG, seq_len=128, rows=4, attention=FUSED)
@@ -45,7 +45,9 @@ def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch],
     ids = torch.randint(setting.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     whole = TokenBatch(ids, ids, torch.zeros(shape, dtype=torch.int32), torch.ones(shape) / ids.numel())
     loss = _loss(chunk_with_gradient)
-    learner = Native().prepare(Job(model, 0, hardware, world, setting.layout, BUILD, loss, 1.0))
+    learner = Native().prepare(
+        Job(model, partial(model.first_weight, seed=0), hardware, world, setting.layout, BUILD, loss, 1.0)
+    )
     return (
         Stepper(learner, Guard(), False),
         learner,

@@ -127,7 +127,7 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("tokens.chat:render", 'message.role == "assistant"', 'message.role != "system"', "data: chat masks", ()),
     ("tokens.chat:render", '[message.role == "assistant"] * (len(content) + 1)',
      '[message.role == "assistant"] * len(content) + [False]', "data: chat masks", ()),
-    ("train.validate:token_batch", "(targets != tokenizer.pad) & ", "", "data: rows", ()),
+    ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: rows", ()),
     ("align.data:pack", "segments[span] = sequence, number", "segments[span] = sequence, 0", "data: packing", ()),
     ("align.data:chosen_at", "(step * per_step, (step + 1) * per_step)",
      "(step * per_step + 1, (step + 1) * per_step + 1)", "data: order", ()),
@@ -143,7 +143,7 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
      "training: loop", ()),
     ("parallel.optimizer_state:fill_optimizer", "state.setdefault(index[named[about]], {})[key] = value", "pass",
      "training: resume", ()),
-    ("train.pretrain:_batches", "whole.weights / whole.weights.sum().clamp(min=1)", "whole.weights",
+    ("train.batches:step_batches", "whole.weights / whole.weights.sum().clamp(min=1)", "whole.weights",
      "training: pretraining", ()),
     # Alignment's methods.
     ("align.methods.sft:_Fine.loss", "total / batch.total", "total / batch.weights.sum()",

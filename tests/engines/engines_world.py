@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import Precision, choose
 from groundup.parallel.shard import local
 from groundup.parallel.world import here
+from groundup.train.batches import TokenBatch
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain
-from groundup.train.validate import TokenBatch, token_loss
+from groundup.train.validate import token_loss
 from ranks_world import curve, pretrainings
 from training_world import SEQ_LEN, SITE, Inputs, recipe
 
@@ -129,7 +131,8 @@ def repeated(
         with as_on_cuda(engine):
             with torch.device("meta"):
                 model = Decoder(config)
-            job = Job(model, 0, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
+            first = partial(model.first_weight, seed=0)
+            job = Job(model, first, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
             learner = engine.prepare(job)
             before = learner.snapshot().tensors
             said = [learner.gradient(of) for of in (batches, batches, faulty, batches)]

@@ -1,6 +1,7 @@
 """What needs none of the engines' extras: how a missing one is said, what a recipe refuses."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,14 @@ def test_a_missing_library_is_named_with_what_installs_it(
     hardware = choose(Site(device="cpu", threads=1, compile="off"), "fp32")
     model = Decoder(Qwen3(d_model=16, n_heads=2).config(1, vocab_size=64, max_seq_len=8))
     job = Job(
-        model, 0, hardware, ALONE, Layout(), AdamW(lr=0.1).build, lambda *of: (token_loss(*of), {}), 1.0
+        model,
+        partial(model.first_weight, seed=0),
+        hardware,
+        ALONE,
+        Layout(),
+        AdamW(lr=0.1).build,
+        lambda *of: (token_loss(*of), {}),
+        1.0,
     )
     with pytest.raises(GroundupError, match=rf"pip install 'groundup\[{name.split('.')[0]}\]'"):
         engine.prepare(job)

@@ -24,9 +24,9 @@ from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
+from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.guard import Guard
 from groundup.train.step import Stepper
-from groundup.train.validate import TokenBatch, token_batch
 from training_world import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
 
 __all__ = ["one_thread"]
@@ -63,12 +63,11 @@ def uneven(words: Tokenizer) -> np.ndarray:
     return rows
 
 
-def step_batches(rows: np.ndarray, words: Tokenizer, micro_rows: int, folder: Path) -> list[TokenBatch]:
+def batches_of(rows: np.ndarray, words: Tokenizer, micro_rows: int, folder: Path) -> list[TokenBatch]:
     """What pretraining makes of a step that reads all `rows`."""
     np.save(folder / "rows.npy", rows)
-    plan = stage._Plan(SEQ_LEN, len(rows), micro_rows, steps=1, warmup_steps=0)
     in_order = np.arange(len(rows))
-    return stage._batches(plan, Rows(folder / "rows.npy"), lambda step: in_order, words, ALONE)(0)
+    return step_batches(Rows(folder / "rows.npy"), lambda step: in_order, words, micro_rows, ALONE, 0)
 
 
 def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[str, Tensor]]:
@@ -90,8 +89,8 @@ def test_micro_batches_with_uneven_padding_give_the_gradients_of_the_whole(
     parts: int, words: Tokenizer, tmp_path: Path
 ) -> None:
     model, rows = decoder(words), uneven(words)
-    loss, whole = gradients(model, step_batches(rows, words, micro_rows=8, folder=tmp_path))
-    parts_loss, summed = gradients(model, step_batches(rows, words, micro_rows=8 // parts, folder=tmp_path))
+    loss, whole = gradients(model, batches_of(rows, words, micro_rows=8, folder=tmp_path))
+    parts_loss, summed = gradients(model, batches_of(rows, words, micro_rows=8 // parts, folder=tmp_path))
     assert parts_loss == pytest.approx(loss, abs=1e-6)
     for name in whole:
         torch.testing.assert_close(summed[name], whole[name], atol=1e-6, rtol=1e-5)
@@ -108,7 +107,7 @@ def test_the_loss_is_the_mean_over_all_tokens_that_count(words: Tokenizer, tmp_p
         counts = (ids[1:] != words.pad) & (ids[1:] != words.bos)
         losses.append(torch.nn.functional.cross_entropy(logits[counts], ids[1:][counts], reduction="none"))
     assert len({len(part) for part in losses}) > 4, "the rows are padded unevenly"
-    loss, _ = gradients(model, step_batches(rows, words, micro_rows=2, folder=tmp_path))
+    loss, _ = gradients(model, batches_of(rows, words, micro_rows=2, folder=tmp_path))
     assert loss == pytest.approx(float(torch.cat(losses).mean().detach()), abs=1e-6)
 
 
@@ -134,7 +133,7 @@ def three_documents(words: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("value", [1e4, -1e15])
 def test_padding_reaches_neither_loss_nor_gradient(value: float, words: Tokenizer, tmp_path: Path) -> None:
     model, rows = decoder(words), uneven(words)
-    batches = step_batches(rows, words, 4, tmp_path)
+    batches = batches_of(rows, words, 4, tmp_path)
     loss, clean = gradients(model, batches)
     poisoned(model, words.pad, value)
     dirty_loss, dirty = gradients(model, batches)
@@ -148,7 +147,7 @@ def test_a_document_reaches_no_loss_and_no_gradient_of_its_neighbours(
 ) -> None:
     """The poisoned document's own targets are taken out, so nothing of it may be left."""
     model, (rows, middle) = decoder(words), three_documents(words)
-    (batch,) = step_batches(rows, words, 8, tmp_path)
+    (batch,) = batches_of(rows, words, 8, tmp_path)
     others = replace(batch, weights=batch.weights.masked_fill(torch.from_numpy(middle), 0.0))
     assert (rows == POISON).sum() == 16 and others.weights.sum() > 0.5
     loss, clean = gradients(model, [others])

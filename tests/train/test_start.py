@@ -22,7 +22,7 @@ from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
-from groundup.train.start import start_config, start_digest, start_model
+from groundup.train.start import start_config, start_digest, start_weights
 from training_world import SITE, inputs, one_thread, recipe
 
 __all__ = ["one_thread"]
@@ -52,27 +52,31 @@ def checkpoint(folder: Path, vocab_size: int, tokenizer: Tokenizer | None, learn
     return model
 
 
+def weights_of(folder: Path, rows: Path) -> dict[str, torch.Tensor]:
+    return start_weights(folder, start_config(folder, 16), rows)
+
+
 def test_weights_and_architecture_come_from_the_checkpoint(tokenizer: Tokenizer, tmp_path: Path) -> None:
     ours = checkpoint(tmp_path / "start", tokenizer.vocab_size, tokenizer)
     tokenizer.save(tmp_path / "rows")
     for seq_len, room in ((16, 32), (64, 64)):
-        model = start_model(tmp_path / "start", seq_len, tmp_path / "rows")
-        assert model.config == replace(ours.config, max_seq_len=room)
-        for name, value in ours.state_dict().items():
-            assert torch.equal(model.state_dict()[name], value)
-    assert model.training
+        config = start_config(tmp_path / "start", seq_len)
+        assert config == replace(ours.config, max_seq_len=room)
+        weights = start_weights(tmp_path / "start", config, tmp_path / "rows")
+        assert weights.keys() == ours.state_dict().keys()
+        assert all(torch.equal(weights[name], value) for name, value in ours.state_dict().items())
 
 
 def test_another_vocabulary_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "rows")
     checkpoint(tmp_path / "larger", 999, None)
     with pytest.raises(DataError, match=f"a vocabulary of 999 ids.*one of {tokenizer.vocab_size}"):
-        start_model(tmp_path / "larger", 16, tmp_path / "rows")
+        weights_of(tmp_path / "larger", tmp_path / "rows")
     other = Tokenizer.from_merges(train(iter(["a dog dug a dam in the mud"] * 9), 270))
     assert other.vocab_size == tokenizer.vocab_size
     checkpoint(tmp_path / "other", other.vocab_size, other)
     with pytest.raises(DataError, match="another tokenizer than that of the rows"):
-        start_model(tmp_path / "other", 16, tmp_path / "rows")
+        weights_of(tmp_path / "other", tmp_path / "rows")
 
 
 def test_more_positions_than_were_learned_are_refused(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_weights_that_do_not_fit_are_named(tokenizer: Tokenizer, tmp_path: Path)
     config = json.loads((tmp_path / "start" / "config.json").read_text())
     (tmp_path / "start" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(DataError, match=r"missing: model\.layers\.1"):
-        start_model(tmp_path / "start", 16, tmp_path / "rows")
+        weights_of(tmp_path / "start", tmp_path / "rows")
 
 
 def test_a_run_goes_on_from_anothers_checkpoint_wherever_it_lies(

@@ -13,7 +13,8 @@ from groundup.model.decoder import Decoder
 from groundup.tokens import bpe
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.validate import bits_per_byte, token_batch, token_loss
+from groundup.train.batches import token_batch
+from groundup.train.validate import bits_per_byte, token_loss
 
 TEXT = "the cat sat on the mat, and the Katze saß auf der Matte. "
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from groundup.model.attention import AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.train.validate import TokenBatch
+from groundup.train.batches import TokenBatch
 from groundup.train.watch import (
     SAMPLED,
     ModelWatch,

@@ -16,7 +16,7 @@ from groundup.doctor.check import Bench, Check, Difference, equal
 from groundup.doctor.probes import TALK, tokenizer
 from groundup.tokens import chat, loader, packing
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train import validate
+from groundup.train import batches
 
 LENGTHS = (5, 17, 3, 16, 1, 40, 8, 8, 30, 2)
 
@@ -59,7 +59,7 @@ def _check_rows(bench: Bench) -> Iterator[Difference]:
     words = tokenizer()
     bos, eos, pad = words.bos, words.eos, words.pad
     rows = np.array([[bos, 5, 6, eos, bos, 7, 8, 9], [3, 4, eos, bos, 2, eos, pad, pad]], dtype=np.int64)
-    batch = validate.token_batch(rows, words, bench.device)
+    batch = batches.token_batch(rows, words, bench.device)
     want = {
         "ids": [[bos, 5, 6, eos, bos, 7, 8], [3, 4, eos, bos, 2, eos, pad]],
         "targets": [[5, 6, eos, bos, 7, 8, 9], [4, eos, bos, 2, eos, pad, pad]],

@@ -151,9 +151,14 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def load_strictly(model: nn.Module, tensors: Tensors) -> None:
     """Fill every parameter, fp32. Raises ValueError naming what is missing, left over or of another shape."""
-    wanted = model.state_dict()
+    require_same(model.state_dict(), tensors)
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
+
+
+def require_same(wanted: Tensors, tensors: Tensors) -> None:
+    """Raises ValueError where names or shapes differ, naming what is missing, left over or of another shape."""
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
         for name in wanted.keys() & tensors.keys()
@@ -166,7 +171,6 @@ def load_strictly(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     }
     if any(problems.values()):
         raise ValueError("; ".join(f"{what}: {_few(names)}" for what, names in problems.items() if names))
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
 
 
 def _few(names: list[str]) -> str:

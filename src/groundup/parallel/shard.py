@@ -8,7 +8,7 @@ the weight of the whole step, of all ranks, so gradients are added up and not av
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeGuard, cast
 
 import torch
@@ -26,12 +26,17 @@ from groundup.model.moe import sparse_layers
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.world import World
 
+Weights = Callable[[str, torch.Size], Tensor]
+"""(name of a parameter or saved buffer, its whole shape) -> all of it on the CPU, as a training starts with it"""
 
-def shard(model: Decoder, stages: Sequence[Decoder], world: World, hardware: Hardware, seed: int) -> None:
+
+def shard(
+    model: Decoder, stages: Sequence[Decoder], world: World, hardware: Hardware, first: Weights
+) -> None:
     """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
 
     stages: what computes in place of `model`, whose parameters they share; empty = `model` itself does.
-    A model on the meta device gets its first weights here: no rank ever holds more than its share and one parameter.
+    A model on the meta device gets its `first` weights here: no rank ever holds more than its share and one parameter.
     Where the hardware is that device, too, it stays there, empty.
     """
     if world.mesh is None:
@@ -57,7 +62,7 @@ def shard(model: Decoder, stages: Sequence[Decoder], world: World, hardware: Har
     if not stages:
         register_fsdp_forward_method(model, "hidden")
     for root in roots:
-        _fill(root, hardware.device, seed)
+        _fill(root, hardware.device, first)
 
 
 def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
@@ -65,16 +70,16 @@ def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
     return mesh["replicate", axis] if mesh["replicate"].size() > 1 else mesh[axis]
 
 
-def _fill(model: Decoder, device: torch.device, seed: int) -> None:
-    """The same first weights as on one rank, for what is on the meta device; buffers start at zero."""
+def _fill(model: Decoder, device: torch.device, first: Weights) -> None:
+    """The same first weights as on one rank, for what is on the meta device; what isn't saved starts at zero."""
     if device.type == "meta" or not any(parameter.is_meta for parameter in model.parameters()):
         return
     model.to_empty(device=device)
     for buffer in model.buffers():
         buffer.zero_()
-    for name, parameter in model.named_parameters():
-        first = model.first_weight(name, parameter.shape, seed).to(device)
-        local(parameter.data).copy_(share_of(first, cast(DTensor, parameter)))
+    for name, tensor in model.state_dict().items():
+        whole = first(name, tensor.shape).to(device)
+        local(tensor).copy_(share_of(whole, tensor) if isinstance(tensor, DTensor) else whole)
 
 
 def finish_gradients(model: nn.Module, world: World) -> None:

@@ -187,7 +187,7 @@ def _model(setting: Setting, world: World) -> tuple[Decoder, list[Stage]]:
         model = Decoder(setting.config)
     fit(model, hardware)
     model.use(setting.attention)
-    stages = spread(model, world, hardware, setting.layout.schedule, seed=0)
+    stages = spread(model, world, hardware, setting.layout.schedule, _nothing)
     share_evenly(model)
     return model, stages
 
@@ -201,6 +201,10 @@ class _Batch:
     positions: Tensor | None
     targets: Tensor
     weights: Tensor
+
+
+def _nothing(name: str, shape: torch.Size) -> Tensor:
+    raise AssertionError("tensors on the meta device aren't filled")
 
 
 def _batch(setting: Setting, world: World) -> _Batch:

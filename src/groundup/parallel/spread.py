@@ -10,15 +10,17 @@ from groundup.parallel.context import context_parallel
 from groundup.parallel.expert import expert_parallel
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.pipeline import Stage, cut
-from groundup.parallel.shard import shard
+from groundup.parallel.shard import Weights, shard
 from groundup.parallel.tensor import tensor_parallel
 from groundup.parallel.world import World
 
 
-def spread(model: Decoder, world: World, hardware: Hardware, schedule: Schedule, seed: int) -> list[Stage]:
+def spread(
+    model: Decoder, world: World, hardware: Hardware, schedule: Schedule, first: Weights
+) -> list[Stage]:
     """Split matrices, positions, experts and layers as the world's axes say, then shard what each rank is left with.
 
-    A model on the meta device gets the first weights of `seed`. Alone in the world, a model stays as it is.
+    A model on the meta device gets its `first` weights. Alone in the world, a model stays as it is.
     Returns this rank's stages of a pipeline, if there is one. Raises GroundupError where the decoder can't be split in
     that way.
     """
@@ -26,5 +28,5 @@ def spread(model: Decoder, world: World, hardware: Hardware, schedule: Schedule,
     context_parallel(model, world)
     expert_parallel(model, world)
     stages = cut(model, world, schedule, hardware.device)
-    shard(model, stages, world, hardware, seed)
+    shard(model, stages, world, hardware, first)
     return stages

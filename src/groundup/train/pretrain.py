@@ -42,10 +42,12 @@ from groundup.parallel.hardware import (
 )
 from groundup.parallel.layout import layout_of, parts_of
 from groundup.parallel.memory import Parts
+from groundup.parallel.shard import Weights
 from groundup.parallel.world import World, here
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.experts import ExpertWatch
 from groundup.train.loop import Probe, TrainResult, train
 from groundup.train.optimizers import Optimizer
@@ -57,10 +59,10 @@ from groundup.train.start import (
     save_stable,
     start_config,
     start_digest,
-    start_model,
     start_optimizer,
+    start_weights,
 )
-from groundup.train.validate import TokenBatch, bits_per_byte, own_positions, token_batch, token_loss
+from groundup.train.validate import bits_per_byte, token_loss
 from groundup.train.watch import ModelWatch, Watch
 
 
@@ -163,7 +165,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     config = _config(recipe, rows.width - 1, vocabulary)
     layout = layout_of(site, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
     world = here(layout, hardware.device)
-    model = _decoder(recipe, config, tokenizer.path, world)
+    model, first = _decoder(recipe, config, tokenizer.path, world)
     plan = _plan(recipe, site, rows, hardware, config, world, parts_of(layout, world.size))
     size = parameters(config)
     out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
@@ -174,7 +176,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = _loss(compiled(chunk_with_gradient, hardware))
     learner = site.engine.prepare(
-        Job(model, recipe.seed, hardware, world, layout, part.build, loss, recipe.grad_clip)
+        Job(model, first, hardware, world, layout, part.build, loss, recipe.grad_clip)
     )
     rows_read = resume_optimizer(Path(recipe.start), learner, part, out.say) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
@@ -182,7 +184,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
     probed = held_out if len(held_out) else rows
     result = train(
         learner=learner,
-        batches=_batches(plan, rows, rows_of, vocabulary, world),
+        batches=partial(step_batches, rows, rows_of, vocabulary, plan.micro_rows, world),
         schedule=_schedule(recipe, plan),
         steps=plan.steps,
         out=out,
@@ -219,17 +221,23 @@ def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderCon
     return recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len)
 
 
-def _decoder(recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: World) -> Decoder:
-    if recipe.start:
-        return start_model(Path(recipe.start), config.max_seq_len, tokenizer)
+def _decoder(
+    recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: World
+) -> tuple[Decoder, Weights]:
+    """The model, and what it starts with: already in it where there is one rank; others may not have room for it."""
+    with torch.device("meta"):
+        blank = Decoder(config)
+    given = start_weights(Path(recipe.start), config, tokenizer) if recipe.start else None
+
+    def first(name: str, shape: torch.Size) -> Tensor:
+        return blank.first_weight(name, shape, recipe.seed) if given is None else given[name].float()
+
     if world.mesh is not None:
-        with torch.device(
-            "meta"
-        ):  # a rank may not have room for all of it; the engine fills each one's share
-            return Decoder(config)
+        return blank, first
     model = Decoder(config)
-    model.init_weights(recipe.seed)
-    return model
+    for name, value in model.state_dict().items():
+        value.copy_(first(name, value.shape))
+    return model, first
 
 
 def _plan(
@@ -278,22 +286,6 @@ def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callab
     """step -> the rows it reads. A run that anneals another's checkpoint reads on where that one stopped."""
     first = rows_read // plan.batch_rows
     return lambda step: row_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
-
-
-def _batches(
-    plan: _Plan, rows: Rows, rows_of: Callable[[int], np.ndarray], tokenizer: Tokenizer, world: World
-) -> Callable[[int], list[TokenBatch]]:
-    """step -> this rank's micro-batches, their weights divided by the weight of the whole step of all ranks."""
-
-    def batches(step: int) -> list[TokenBatch]:
-        whole = token_batch(rows[rows_of(step)], tokenizer)
-        weights = whole.weights / whole.weights.sum().clamp(min=1)
-        tensors = (whole.ids, whole.targets, whole.segments, weights)
-        mine = world.share(len(weights))
-        parts = (torch.split(tensor[mine], plan.micro_rows) for tensor in tensors)
-        return [own_positions(TokenBatch(*part), world) for part in zip(*parts, strict=True)]
-
-    return batches
 
 
 def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[int], list[str]]:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -26,9 +27,9 @@ from groundup.core.slot import part_name, spell
 from groundup.core.stage import Work
 from groundup.model.checkpoint import (
     CONFIG,
-    load_strictly,
     read_config,
     read_tensors,
+    require_same,
     save_decoder,
     write_tensors,
 )
@@ -70,18 +71,22 @@ def start_config(folder: Path, seq_len: int) -> DecoderConfig:
     return replace(config, max_seq_len=max(config.max_seq_len, seq_len))
 
 
-def start_model(folder: Path, seq_len: int, tokenizer: Path) -> Decoder:
-    """The checkpoint's decoder and weights. Raises DataError where rows of `tokenizer` (a folder) mean other ids."""
-    config = start_config(folder, seq_len)
+def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[str, Tensor]:
+    """All weights of the checkpoint under our names, read as they are used.
+
+    Raises DataError where rows of `tokenizer` (a folder) mean other ids, or weights are not those of `config`.
+    """
     _check_tokenizer(folder, config, tokenizer)
-    model = Decoder(config)
+    with torch.device("meta"):
+        wanted = Decoder(config).state_dict()
     try:
-        load_strictly(model, own_tensors(config, read_tensors(folder)))
+        tensors = own_tensors(config, read_tensors(folder))
+        require_same(wanted, tensors)
     except (ValueError, KeyError) as error:
         raise DataError(
             f"pretrain.start: {folder} does not hold the weights of its {CONFIG}: {error}"
         ) from None
-    return model
+    return tensors
 
 
 def save_learnt(

@@ -6,63 +6,18 @@ out: bits per byte over exactly the tokens that were scored
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from groundup.model.attention import segments_of
 from groundup.model.decoder import Decoder
 from groundup.parallel.world import ALONE, World, alive
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Rows as a decoder learns from them or is scored on them. All tensors are [rows, seq_len]."""
-
-    ids: Int[Tensor, "rows time"]
-    targets: Int[Tensor, "rows time"]
-    segments: Int[Tensor, "rows time"]
-    weights: Float[Tensor, "rows time"]
-    """1 where the target counts, 0 on padding and where the next document begins"""
-    positions: Int[Tensor, "1 time"] | None = None
-    """where in their rows these are, of which `segments` then has all positions; None = they are whole rows"""
-    of_rows: Float[Tensor, " rows"] | None = None
-    """weights of whole rows, where these are parts of them"""
-
-    @property
-    def row_weights(self) -> Float[Tensor, " rows"]:
-        """What of the weights lies in each whole row."""
-        return self.weights.sum(dim=1) if self.of_rows is None else self.of_rows
-
-
-def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> TokenBatch:
-    """Rows [n, seq_len + 1] as inputs and the targets one further."""
-    both = torch.from_numpy(rows).to(device)
-    ids, targets = both[:, :-1], both[:, 1:]
-    counts = (targets != tokenizer.pad) & (targets != tokenizer.bos)
-    return TokenBatch(ids, targets, segments_of(ids, tokenizer.bos, tokenizer.pad), counts.float())
-
-
-def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
-    """This rank's positions of whole rows."""
-    if world.context is None:
-        return batch
-    time = batch.ids.shape[1]
-    at = world.positions(time)
-    positions = torch.arange(time, device=batch.ids.device)[None, at]
-    return TokenBatch(
-        batch.ids[:, at],
-        batch.targets[:, at],
-        batch.segments,
-        batch.weights[:, at],
-        positions,
-        batch.row_weights,
-    )
+from groundup.train.batches import TokenBatch, own_positions, token_batch
 
 
 def token_loss(model: Decoder, batch: TokenBatch) -> Float[Tensor, ""]:

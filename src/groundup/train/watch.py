@@ -23,7 +23,7 @@ from groundup.model.attention import AttentionKernel, attend_fused, document_mas
 from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import memory_held
 from groundup.parallel.shard import local
-from groundup.train.validate import TokenBatch
+from groundup.train.batches import TokenBatch
 
 SAMPLED = 65_536
 """Most numbers of one parameter that its update ratio is taken from; a copy of all would double the memory."""

@@ -19,6 +19,7 @@ from groundup.core.site import Layout
 from groundup.model.decoder import Decoder
 from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import Hardware
+from groundup.parallel.shard import Weights
 from groundup.parallel.world import World
 
 Loss = Callable[[Any, Any], tuple[Tensor, Figures]]
@@ -42,8 +43,8 @@ class Job:
     """What an engine is to hold."""
 
     model: Decoder
-    """on the meta device where it gets the first weights of `seed`, else with the weights to start from"""
-    seed: int
+    """on the meta device, or with its first weights already, where one rank has room for them"""
+    first: Weights
     hardware: Hardware
     world: World
     layout: Layout

@@ -74,14 +74,7 @@ class DeepSpeed(Recipe):
                 deepspeed.zero.register_external_parameter(module, parameter)
         engine = deepspeed.initialize(model=module, optimizer=_optimizer(job, model), config=config)[0]
         learner = DeepSpeedLearner(engine, model, job.hardware.device, job.world, _shapes(job.model))
-        given = dict(job.model.named_parameters())
-        learner.fill(
-            lambda name: (
-                job.model.first_weight(name, given[name].shape, job.seed)
-                if given[name].is_meta
-                else given[name].detach()
-            )
-        )
+        learner.fill(lambda name: job.first(name, learner.shapes[name]))
         return learner
 
     def _config(self, job: Job) -> dict[str, Any]:

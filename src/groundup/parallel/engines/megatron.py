@@ -48,7 +48,7 @@ class Megatron(Recipe):
         ranks = core("parallel_state")
         ranks.destroy_model_parallel()  # of a training before this one
         ranks.initialize_model_parallel(tensor, pipeline)
-        core("tensor_parallel.random").model_parallel_cuda_manual_seed(job.seed)
+        core("tensor_parallel.random").model_parallel_cuda_manual_seed(0)  # nothing is drawn
         model = gpt_model(job)
         held = places(model, job.model.config, ranks.get_tensor_model_parallel_rank(), tensor)
         masters = [_master(place.parameter) for place in held]
@@ -59,7 +59,7 @@ class Megatron(Recipe):
         learner = MegatronLearner(
             model, held, masters, optimizer, job.grad_clip, job.world, job.hardware.device
         )
-        learner.fill(partial(_first, job))
+        learner.fill(lambda part: job.first(part.name, part.shape))
         return learner
 
 
@@ -86,12 +86,6 @@ def _master(parameter: nn.Parameter) -> nn.Parameter:
 
     parameter.register_post_accumulate_grad_hook(hand_over)  # type: ignore[no-untyped-call]
     return master
-
-
-def _first(job: Job, part: Part) -> Tensor:
-    """All of a parameter as the training starts with it."""
-    given = job.model.get_parameter(part.name).detach()
-    return job.model.first_weight(part.name, part.shape, job.seed) if given.is_meta else given
 
 
 @dataclass

@@ -41,7 +41,7 @@ class Native(Recipe):
     def prepare(self, job: Job) -> "NativeLearner":
         """Spread the model, then make its optimizer: of every rank's own parameters."""
         fit(job.model, job.hardware)
-        stages = spread(job.model, job.world, job.hardware, job.layout.schedule, job.seed)
+        stages = spread(job.model, job.world, job.hardware, job.layout.schedule, job.first)
         optimizer = job.build(job.model.named_parameters())
         pipeline = Pipeline(stages, job.layout.schedule, job.loss, job.world) if stages else None
         return NativeLearner(job.model, optimizer, job.loss, job.grad_clip, job.world, pipeline)

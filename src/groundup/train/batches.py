@@ -1,0 +1,83 @@
+"""Rows of token ids as a decoder learns from them, step by step.
+
+in:  rows, which of them a step reads, the tokenizer they were made with
+out: micro-batches of ids, targets, documents and weights; with several ranks, this one's
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.model.attention import segments_of
+from groundup.parallel.world import World
+from groundup.tokens.shards import Rows
+from groundup.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rows as a decoder learns from them or is scored on them. All tensors are [rows, seq_len]."""
+
+    ids: Int[Tensor, "rows time"]
+    targets: Int[Tensor, "rows time"]
+    segments: Int[Tensor, "rows time"]
+    weights: Float[Tensor, "rows time"]
+    """1 where the target counts, 0 on padding and where the next document begins"""
+    positions: Int[Tensor, "1 time"] | None = None
+    """where in their rows these are, of which `segments` then has all positions; None = they are whole rows"""
+    of_rows: Float[Tensor, " rows"] | None = None
+    """weights of whole rows, where these are parts of them"""
+
+    @property
+    def row_weights(self) -> Float[Tensor, " rows"]:
+        """What of the weights lies in each whole row."""
+        return self.weights.sum(dim=1) if self.of_rows is None else self.of_rows
+
+
+def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> TokenBatch:
+    """Rows [n, seq_len + 1] as inputs and the targets one further."""
+    both = torch.from_numpy(rows).to(device)
+    ids, targets = both[:, :-1], both[:, 1:]
+    counts = (targets != tokenizer.pad) & (targets != tokenizer.bos)
+    return TokenBatch(ids, targets, segments_of(ids, tokenizer.bos, tokenizer.pad), counts.float())
+
+
+def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
+    """This rank's positions of whole rows."""
+    if world.context is None:
+        return batch
+    time = batch.ids.shape[1]
+    at = world.positions(time)
+    positions = torch.arange(time, device=batch.ids.device)[None, at]
+    return TokenBatch(
+        batch.ids[:, at],
+        batch.targets[:, at],
+        batch.segments,
+        batch.weights[:, at],
+        positions,
+        batch.row_weights,
+    )
+
+
+def step_batches(
+    rows: Rows,
+    rows_of: Callable[[int], np.ndarray],
+    tokenizer: Tokenizer,
+    micro_rows: int,
+    world: World,
+    step: int,
+) -> list[TokenBatch]:
+    """This rank's micro-batches of a step, their weights divided by the weight of the whole step of all ranks.
+
+    rows_of: step -> the rows it reads, of all ranks.
+    """
+    whole = token_batch(rows[rows_of(step)], tokenizer)
+    weights = whole.weights / whole.weights.sum().clamp(min=1)
+    tensors = (whole.ids, whole.targets, whole.segments, weights)
+    mine = world.share(len(weights))
+    parts = (torch.split(tensor[mine], micro_rows) for tensor in tensors)
+    return [own_positions(TokenBatch(*part), world) for part in zip(*parts, strict=True)]
