@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo setup setup-dev test test-engines lint clean
+.PHONY: demo setup setup-dev test test-cluster test-engines lint clean
 
 demo: setup
 	$(BIN)/groundup run
@@ -24,7 +24,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 test: setup-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not cluster"
+
+test-cluster: setup-dev
+	$(BIN)/python -m pytest -m cluster
 
 # DeepSpeed and Megatron-Core, in an environment of their own.
 ENGINES := .venv-engines

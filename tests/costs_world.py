@@ -56,7 +56,7 @@ def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch],
     )
 
 
-def held(settings: list[Setting], steps: int = 6) -> list[tuple[int, int]]:
+def held(settings: list[Setting], steps: int = 4) -> list[tuple[int, int]]:
     """Bytes that rank 0 holds when it is most, and between two steps.
 
     The rise within a step as the C++ allocator reports it to PyTorch's profiler: every block that is taken and given

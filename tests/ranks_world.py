@@ -131,9 +131,9 @@ def looks_out(port: int, rank: int, how: int, folder: Path) -> None:
 
     sys.stderr = (folder / f"said-{rank}").open("w")
     dist.init_process_group("gloo", store=store(), rank=rank, world_size=2)
-    with Lookout(lambda: PrefixStore("lookout", store()), "the test", rank, 2, timeout=1.0):
+    with Lookout(lambda: PrefixStore("lookout", store()), "the test", rank, 2, timeout=3.0):
         alive(1)
         if rank == 0:
             dist.barrier()
-        time.sleep(0.6)
+        time.sleep(1.0)
         os.kill(os.getpid(), how) if how else stands_still()

@@ -22,7 +22,7 @@ from cluster_world import (
     wait_until,  # fmt: skip
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 STEPS = 30
 ELASTIC = BLUEPRINT.replace("tokens = 5120", f"tokens = {STEPS * 512}\nmax_epochs = 1000").replace(

@@ -15,11 +15,11 @@ from groundup.parallel.ranks import launch
 from ranks_world import pretrainings, weights
 from training_world import SITE, Inputs, inputs, recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
-RANKS, KILLS = 4, int(os.environ.get("KILLS", "3"))
+RANKS, KILLS = 4, int(os.environ.get("KILLS", "2"))
 """Every start takes seconds: KILLS=20 in the environment for more of them."""
-STEPS = 60 + 20 * KILLS
+STEPS = 40 + 20 * KILLS
 CASE = {"run": recipe(STEPS)}
 SHARDED = SITE.model_copy(update={"layout": Layout(tensor=2)})
 AT_THE_END = SHARDED.model_copy(update={"checkpoint_seconds": 1e6})

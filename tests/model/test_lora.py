@@ -22,6 +22,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, LoraLinear, attach, load_adapters, merge, save_adapters
 from groundup.model.losses import cross_entropy
 from groundup.parallel.cpu import stacked
+from groundup.parallel.engines.native import NativeLearner
 from groundup.parallel.memory import recompute
 from groundup.train.loop import train
 from groundup.train.optimizers.adamw import AdamW
@@ -148,11 +149,10 @@ def test_an_interrupted_training_ends_in_the_same_bits(work: Work, tmp_path: Pat
             return [step]
 
         model = adapted(decoder(QWEN3))
-        train(
-            model=model, batches=batches, loss=lambda model, _: (loss(model), {}), steps=4, out=out,
-            optimizer=Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters()), schedule=lambda _: 1.0,
-            site=Site(checkpoint_seconds=1e-6),
-        )  # fmt: skip
+        optimizer = Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters())
+        learner = NativeLearner(model, optimizer, lambda model, _: (loss(model), {}), 1.0)
+        site = Site(checkpoint_seconds=1e-6)
+        train(learner=learner, batches=batches, steps=4, out=out, schedule=lambda _: 1.0, site=site)
         return model.state_dict()
 
     whole, again = run(work), Work(tmp_path / "again", Reporter(quiet=True))

@@ -86,7 +86,7 @@ def test_every_launch_file_is_shown_and_started() -> None:
     ] == []
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize(("file", "ranks"), [("one-gpu.sh", 1), ("eight-gpus.sh", 2)])
 def test_one_machine(folder: Path, expected: dict[str, Any], file: str, ranks: int) -> None:
     here = workspace(folder, file)
@@ -95,7 +95,7 @@ def test_one_machine(folder: Path, expected: dict[str, Any], file: str, ranks: i
     check(folder, here, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_torchrun_with_two_agents(folder: Path, expected: dict[str, Any]) -> None:
     variables = {"HEAD": f"localhost:{free_port()}", "RANKS_PER_NODE": "1", "NODES": "2",
                  "WORKSPACE": workspace(folder, "torchrun")}  # fmt: skip
@@ -116,7 +116,7 @@ def slurm(folder: Path) -> dict[str, str]:
             "MASTER_PORT": str(free_port())}  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_slurm_goes_on_after_a_dead_rank(
     folder: Path, expected: dict[str, Any], slurm: dict[str, str]
 ) -> None:
@@ -143,7 +143,7 @@ def ray_cluster(tmp_path: Path) -> Iterator[str]:
     nodes.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")
 def test_ray(folder: Path, expected: dict[str, Any], ray_cluster: str) -> None:
     here = workspace(folder, "ray")
@@ -153,7 +153,7 @@ def test_ray(folder: Path, expected: dict[str, Any], ray_cluster: str) -> None:
     check(folder, here, expected)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_kubernetes(folder: Path, expected: dict[str, Any]) -> None:
     yaml = pytest.importorskip("yaml", reason="PyYAML comes with Ray and transformers")
     service, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())

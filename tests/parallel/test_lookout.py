@@ -35,7 +35,7 @@ def test_the_one_that_the_others_wait_for(stands: dict[int, Stand], silent: set[
 
 @pytest.mark.parametrize(
     ("how", "told"),
-    [(0, "rank 1 on {host} stood still for 1 seconds in stands_still (ranks_world.py:"),
+    [(0, "rank 1 on {host} stood still for 3 seconds in stands_still (ranks_world.py:"),
      (signal.SIGSTOP, "rank 1 on {host} gives no sign of life any more; last heard of in ")],
 )  # fmt: skip
 def test_ranks_that_wait_for_one_that_hangs_say_which_and_leave(tmp_path: Path, how: int, told: str) -> None:

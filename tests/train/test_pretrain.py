@@ -167,11 +167,10 @@ def assert_same(clean: dict[str, Tensor], dirty: dict[str, Tensor]) -> None:
 
 def planted(what: Callable[[TokenBatch], TokenBatch], steps: set[int]) -> Callable[..., Any]:
     """Stands in for the stage's batches: those of `steps` are changed."""
-    whole = stage._batches
 
-    def batches(*arguments: Any) -> Callable[[int], list[TokenBatch]]:
-        made = whole(*arguments)
-        return lambda step: [what(one) if step in steps else one for one in made(step)]
+    def batches(*arguments: Any) -> list[TokenBatch]:
+        made, step = step_batches(*arguments), arguments[-1]
+        return [what(one) if step in steps else one for one in made]
 
     return batches
 
@@ -208,7 +207,7 @@ def test_a_batch_that_breaks_pretraining_is_survived_and_its_documents_are_named
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stage, "_batches", planted(plant, {70}))
+    monkeypatch.setattr(stage, "step_batches", planted(plant, {70}))
     made = build(tmp_path, given, 80, REST)
     metrics = made.metrics()
     assert (metrics["skipped_steps"], metrics["transient_steps"], metrics["steps"]) == (1, 0, 80)
@@ -230,7 +229,7 @@ def test_three_broken_batches_in_a_row_end_pretraining_with_their_documents(
     given: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_batches", planted(not_a_number, {20, 21, 22}))
+        patch.setattr(stage, "step_batches", planted(not_a_number, {20, 21, 22}))
         with pytest.raises(
             TrainingError, match=r"pretrain: 3 steps in a row up to step 23.*doc-.*from step 20"
         ):
