@@ -17,7 +17,7 @@ from groundup.text.steps.length import Length
 from text_world import crowd, run_acquire, run_curate
 
 # What a killed process leaves open is closed when its objects are collected.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]
 
 
 class Deadly(Recipe):

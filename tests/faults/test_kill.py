@@ -40,7 +40,7 @@ def weights(workspace: Path, name: str) -> dict[str, str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(tmp_path: Path) -> None:
     folder = corpus(tmp_path / "tiny")
     started = time.monotonic()

@@ -34,7 +34,7 @@ def done(workspace: Path) -> dict[str, int]:
     return {str(mark): mark.stat().st_mtime_ns for mark in marks if "shards" not in mark.parent.name}
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_killed_at_ten_random_moments_documents_and_ledger_are_the_same(tmp_path: Path) -> None:
     folder = crowd(tmp_path / "pages")
     started = time.monotonic()

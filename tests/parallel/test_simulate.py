@@ -30,7 +30,7 @@ CHAIN = {"layout": Layout(pipeline=2, schedule="interleaved"), "rows": 2, "micro
     [
         (1, [{"recompute": "full"}]),
         (2, [{"precision": "fp32"}, {"micro_batches": 2}, {"layout": Layout(tensor=2)}, CHAIN]),
-        (4, [{"layout": Layout(tensor=2)}]),
+        pytest.param(4, [{"layout": Layout(tensor=2)}], marks=pytest.mark.cluster),
     ],
 )
 def test_memory_is_that_of_ranks_that_are_there(ranks: int, cases: list[dict[str, Any]]) -> None:

@@ -114,13 +114,18 @@ class Lookout:
         os._exit(AGAIN)
 
     def _read(self, answers: list[dict[int, Stand]]) -> None:
-        """What all ranks wrote, and once more some beats later."""
-        for pause in (0.0, 2.5 * self._beat):
-            time.sleep(pause)
+        """What all ranks wrote, and once more some beats later; others read this one's notes meanwhile."""
+        self._note()
+        answers.append(self._stands())
+        for _ in range(5):
+            time.sleep(self._beat / 2)
             self._note()
-            keys = {rank: f"stand/{rank}" for rank in range(self._ranks)}
-            found = {rank: self._store.get(key) for rank, key in keys.items() if self._store.check([key])}
-            answers.append({rank: Stand(**json.loads(text)) for rank, text in found.items()})
+        answers.append(self._stands())
+
+    def _stands(self) -> dict[int, Stand]:
+        keys = {rank: f"stand/{rank}" for rank in range(self._ranks)}
+        found = {rank: self._store.get(key) for rank, key in keys.items() if self._store.check([key])}
+        return {rank: Stand(**json.loads(text)) for rank, text in found.items()}
 
 
 def blame(before: dict[int, Stand], now: dict[int, Stand], ranks: int, patience: float) -> str:
