@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Site
+from groundup.core.site import Layout, Site
 from groundup.parallel import compiling
 from groundup.parallel.compiling import CACHE, can_compile, keep_kernels
 
@@ -59,3 +59,13 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_site_may_forbid_it() -> None:
     assert can_compile(Site(compile="off"), cuda=False) == (False, 'eager, since site.compile = "off"')
+
+
+def test_a_zero_bubble_pipeline_trains_without() -> None:
+    halves = Layout(pipeline=2, schedule="zero_bubble")
+    able, why = can_compile(Site(layout=halves), cuda=False)
+    assert not able
+    assert "zero-bubble" in why
+    with pytest.raises(GroundupError, match='schedule = "interleaved"'):
+        can_compile(Site(layout=halves, compile="on"), cuda=False)
+    assert can_compile(Site(layout=Layout(pipeline=2)), cuda=False) == can_compile(Site(), cuda=False)

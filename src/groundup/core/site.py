@@ -40,7 +40,7 @@ class Layout(Strict):
     schedule: Schedule = Field(
         default="1f1b",
         description="order of a pipeline's micro-batches: 1f1b, interleaved (two stages per rank, less waiting), "
-        "zero_bubble (interleaved, gradients of weights later)",
+        "zero_bubble (interleaved, gradients of weights later; not compiled)",
     )
 
 

@@ -24,6 +24,14 @@ def can_compile(site: Site, cuda: bool) -> tuple[bool, str]:
     """Whether, and why (not), for a person. Raises GroundupError where the site insists and it can't be done."""
     if site.compile == "off":
         return False, 'eager, since site.compile = "off"'
+    if site.layout != "auto" and site.layout.pipeline > 1 and site.layout.schedule == "zero_bubble":
+        # A compiled layer differentiates its inputs and weights at once: the second half would do all of it again.
+        if site.compile == "on":
+            raise GroundupError(
+                "site.compile = \"on\", but the halves of a zero-bubble pipeline's backward passes can't be compiled. "
+                'Use compile = "auto", which trains without, or schedule = "interleaved"'
+            )
+        return False, "eager, since a zero-bubble pipeline's backward passes can't be compiled in halves"
     missing = _missing(cuda)
     if missing and site.compile == "on":
         raise GroundupError(f'site.compile = "on", but {missing}. Install it, or use "auto"')
