@@ -1,13 +1,15 @@
 """What it costs to train on several ranks: two ranks of one thread each against one, for every axis of a layout.
 
 in:  nothing; rows are made up
-out: a table in the terminal; FOLDER/scaling.json
+out: tables in the terminal; FOLDER/scaling.json
 
     .venv/bin/python benchmarks/scaling.py FOLDER
 
-The contenders take turns, --rounds times, each in processes of its own; ratios are taken within a round, medians over
-all. A step has --rows rows per rank that reads its own; where ranks share rows, it has as many as on one rank, and
-half the time is what one hopes for. Efficiency: tokens/s of two ranks over twice those of one.
+For every layout two processes take turns, step by step: the first by itself, then both together. A step has --rows
+rows per rank that reads its own; where ranks share rows, it has as many as on one rank, and half the time is what one
+hopes for. Efficiency: tokens/s of two ranks over twice those of one, of two steps that follow each other; the median
+over all, with its quartiles. Two ranks that each train a model of their own and exchange nothing say what the machine
+allows.
 
 A second table says how long a state stalls the training: the copy that is made between two steps. The rest is written
 by a thread while the training goes on.
@@ -42,92 +44,112 @@ from groundup.train.guard import Guard
 from groundup.train.optimizers.muon import Muon
 from groundup.train.step import Stepper
 
-LAYOUTS = {
-    "one rank": (1, Layout()),
-    "2 ranks, shard (FSDP2)": (2, Layout()),
-    "2 ranks, replicate": (2, Layout(replicate=2)),
-    "2 ranks, tensor": (2, Layout(tensor=2)),
-    "2 ranks, context": (2, Layout(context=2)),
-    "2 ranks, pipeline (1F1B)": (2, Layout(pipeline=2)),
-    "2 ranks, pipeline (interleaved)": (2, Layout(pipeline=2, schedule="interleaved")),
-    "2 ranks, pipeline (zero-bubble)": (2, Layout(pipeline=2, schedule="zero_bubble")),
+LAYOUTS: dict[str, Layout | None] = {
+    "each by itself": None,
+    "shard (FSDP2)": Layout(),
+    "replicate": Layout(replicate=2),
+    "tensor": Layout(tensor=2),
+    "context": Layout(context=2),
+    "pipeline (1F1B)": Layout(pipeline=2),
+    "pipeline (interleaved)": Layout(pipeline=2, schedule="interleaved"),
+    "pipeline (zero-bubble)": Layout(pipeline=2, schedule="zero_bubble"),
 }
-WARM_UP = 3
+"""What two ranks do; None = nothing together."""
+WARM_UP = 2
 """Steps that aren't timed: kernels are compiled in the first."""
 
 
 def main() -> None:
     arguments = _arguments()
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in LAYOUTS}
-    for _ in range(arguments.rounds):
-        for name, (ranks, layout) in LAYOUTS.items():
-            shape = (arguments.depth, arguments.width, arguments.rows, arguments.steps)
-            found[name].append(launch(measured, (layout, *shape), ranks, 600.0))
-            print(f"{name}: {found[name][-1]['tokens_per_second']:,.0f} tokens/s", flush=True)
-    one = found["one rank"]
-    rows, stalls = [], []
-    for name, (ranks, _) in LAYOUTS.items():
-        speeds = [run["tokens_per_second"] for run in found[name]]
-        shares = [
-            speed / alone["tokens_per_second"] / ranks for speed, alone in zip(speeds, one, strict=True)
-        ]
-        rows.append([name, f"{statistics.median(speeds):,.0f}", f"{statistics.median(shares):.2f}",
-                     f"{min(shares):.2f} to {max(shares):.2f}"])  # fmt: skip
-        middle = {key: statistics.median(run[key] for run in found[name]) for key in found[name][0]}
-        stalls.append([name, *(f"{1000 * middle[key]:.0f}" for key in ("step", "stall", "write")),
-                       f"{middle['stall'] / middle['step']:.1%}"])  # fmt: skip
-    print("\n" + table(["", "tokens/s", "efficiency", "lowest to highest"], rows))
+    rows, stalls, found = [], [], {}
+    for name, layout in LAYOUTS.items():
+        shape = (arguments.depth, arguments.width, arguments.rows, arguments.steps)
+        run = found[name] = launch(measured, (layout, *shape), 2, 600.0)
+        low, middle, high = statistics.quantiles(run["efficiency"], n=4)
+        speeds = [run["tokens"][who] / statistics.median(run[who]) for who in ("alone", "together")]
+        rows.append(
+            [name, *(f"{speed:,.0f}" for speed in speeds), f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
+        )
+        print(f"{name}: efficiency {middle:.2f}", flush=True)
+        if layout is not None:
+            step = statistics.median(run["together"])
+            times = [f"{1000 * seconds:.0f}" for seconds in (step, run["stall"], run["write"])]
+            stalls.append([name, *times, f"{run['stall'] / step:.1%}"])
+    print("\n" + table(["", "tokens/s alone", "of both", "efficiency", "quartiles"], rows))
     print("\n" + table(["", "step, ms", "stall, ms", "write, ms", "stall of a step"], stalls))
     arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.folder / "scaling.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(layout: Layout, depth: int, width: int, rows: int, steps: int) -> dict[str, float]:
-    """What one of the ranks measures: tokens/s of all together, seconds of a step, of a state's copy and its write."""
-    hardware = choose(Site(threads=1, device="cpu"))
-    world = here(layout, hardware.device) if dist.get_world_size() > 1 else ALONE
-    with torch.device("cpu" if world is ALONE else "meta"):
-        model = Decoder(Llama(d_model=width).config(depth, 4096, 512))
-    if world is ALONE:
-        model.init_weights(0)
-    kernel = compiled(chunk_with_gradient, hardware)
-
-    def loss(model: Any, mine: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
-        hidden = model.hidden(mine.ids, mine.segments, positions=mine.positions).flatten(0, 1)
-        flat = mine.targets.flatten(), mine.weights.flatten()
-        return model.cross_entropy(hidden, model.head_weight, *flat, kernel)[0], {}
-
-    read = batch(token_rows(rows, 513, 4096, seed=world.reader), hardware.device)
-    weighed = _weighed(read, world.readers)
-    # As many micro-batches as two ranks of a pipeline need to be busy most of the time.
-    parts = 4 if world.pipeline > 1 else 1
-    mine = [own_positions(part, world) for part in _cut(weighed, parts)]
-    guard = Guard()
-    build = Muon().resolved(width).build
-    first = partial(model.first_weight, seed=0)
-    learner = Native().prepare(Job(model, first, hardware, world, layout, build, loss, 1.0))
-    stepper = Stepper(learner, guard, spikes=False)
-    seconds = []
+def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: int) -> dict[str, Any]:
+    """What one of two ranks measures: seconds of steps, alone and together, and of a state's copy and its write."""
+    alone = Trainee(None, depth, width, rows)
+    both = alone if layout is None else Trainee(layout, depth, width, rows)
+    readers = 2 if layout is None else both.world.readers
+    seconds: dict[str, list[float]] = {"alone": [], "together": []}
     for step in range(WARM_UP + steps):
-        began = time.perf_counter()
-        stepper.take(step, mine)
-        seconds.append(time.perf_counter() - began)
-    step_seconds = statistics.median(seconds[WARM_UP:])
-    with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        state = snapshot(learner, Progress(step=steps), guard, conditions(hardware.device))
-        stalled = time.perf_counter() - began
-        shared = Path(world.told_by_leader(lambda: folder))
-        write_state(shared, state, world)
-        written = time.perf_counter() - began - stalled
-        world.any(True)  # nobody's folder goes before all have written
-    tokens = rows * 512 * world.readers
-    return {
-        "tokens_per_second": tokens / step_seconds,
-        "step": step_seconds,
-        "stall": stalled,
-        "write": written,
+        dist.barrier()
+        if dist.get_rank() == 0:
+            seconds["alone"].append(alone.seconds(step))
+        dist.barrier()
+        slowest = torch.tensor(both.seconds(step))
+        dist.all_reduce(slowest, dist.ReduceOp.MAX)
+        seconds["together"].append(slowest.item())
+    pairs = list(zip(seconds["alone"], seconds["together"], strict=False))[WARM_UP:]
+    saved = {} if layout is None else both.save(steps)
+    return saved | {
+        "alone": [one for one, _ in pairs],
+        "together": [two for _, two in pairs],
+        "tokens": {"alone": rows * 512, "together": rows * 512 * readers},
+        "efficiency": [readers * one / two / 2 for one, two in pairs],
     }
+
+
+class Trainee:
+    """A model that learns, by itself or on two ranks."""
+
+    def __init__(self, layout: Layout | None, depth: int, width: int, rows: int) -> None:
+        site = Site(threads=1, device="cpu", layout=layout or Layout())
+        self._hardware = hardware = choose(site)
+        self.world = ALONE if layout is None else here(layout, hardware.device)
+        with torch.device("cpu" if self.world is ALONE else "meta"):
+            model = Decoder(Llama(d_model=width).config(depth, 4096, 512))
+        if self.world is ALONE:
+            model.init_weights(0)
+        kernel = compiled(chunk_with_gradient, hardware)
+
+        def loss(model: Any, mine: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+            hidden = model.hidden(mine.ids, mine.segments, positions=mine.positions).flatten(0, 1)
+            flat = mine.targets.flatten(), mine.weights.flatten()
+            return model.cross_entropy(hidden, model.head_weight, *flat, kernel)[0], {}
+
+        read = batch(token_rows(rows, 513, 4096, seed=self.world.reader), hardware.device)
+        # As many micro-batches as two ranks of a pipeline need to be busy most of the time.
+        parts = _cut(_weighed(read, self.world.readers), 4 if self.world.pipeline > 1 else 1)
+        self._mine = [own_positions(part, self.world) for part in parts]
+        self._guard = Guard()
+        build, first = Muon().resolved(width).build, partial(model.first_weight, seed=0)
+        job = Job(model, first, hardware, self.world, layout or Layout(), build, loss, 1.0)
+        self._learner = Native().prepare(job)
+        self._stepper = Stepper(self._learner, self._guard, spikes=False)
+
+    def seconds(self, step: int) -> float:
+        """Of one step."""
+        began = time.perf_counter()
+        self._stepper.take(step, self._mine)
+        return time.perf_counter() - began
+
+    def save(self, step: int) -> dict[str, float]:
+        """Seconds of a state's copy and of its write."""
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            reached = conditions(self._hardware.device)
+            state = snapshot(self._learner, Progress(step=step), self._guard, reached)
+            stalled = time.perf_counter() - began
+            write_state(Path(self.world.told_by_leader(lambda: folder)), state, self.world)
+            written = time.perf_counter() - began - stalled
+            self.world.any(True)  # nobody's folder goes before all have written
+        return {"stall": stalled, "write": written}
 
 
 def _weighed(rows: Batch, readers: int) -> TokenBatch:
@@ -145,11 +167,10 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--rows", type=int, default=8, help="rows of a step for each rank that reads its own")
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=8)
     return parser.parse_args()
 
 

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import accumulate
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -33,6 +35,11 @@ DAWDLE = 0.5
 """Seconds."""
 
 
+def large() -> AbstractContextManager[object]:
+    """Every decoder counts as one that is gathered layer by layer."""
+    return mock.patch("groundup.parallel.shard.TOGETHER", 0)
+
+
 def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch], World]:
     """What trains for real with this setting, what it moves, and this rank's micro-batches."""
     torch.set_num_threads(1)
@@ -45,9 +52,10 @@ def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch],
     ids = torch.randint(setting.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     whole = TokenBatch(ids, ids, torch.zeros(shape, dtype=torch.int32), torch.ones(shape) / ids.numel())
     loss = _loss(chunk_with_gradient)
-    learner = Native().prepare(
-        Job(model, partial(model.first_weight, seed=0), hardware, world, setting.layout, BUILD, loss, 1.0)
-    )
+    with large():
+        learner = Native().prepare(
+            Job(model, partial(model.first_weight, seed=0), hardware, world, setting.layout, BUILD, loss, 1.0)
+        )
     return (
         Stepper(learner, Guard(), False),
         learner,

@@ -85,12 +85,19 @@ class Noting(Reporter):
 
 
 def pretrainings(
-    cases: dict[str, Pretrain], site: Site, folder: Path, given: Inputs, leave_at: int = 0
+    cases: dict[str, Pretrain],
+    site: Site,
+    folder: Path,
+    given: Inputs,
+    leave_at: int = 0,
+    together: int = 0,
 ) -> dict[str, Metrics]:
     """Pretrain every case into folder/<name>.part, as exactly as this machine can: Muon's products in fp32, too.
 
-    leave_at: the step at which a SIGTERM reaches every rank. Beside its metrics, a case tells what was `said`.
+    leave_at: the step at which a SIGTERM reaches every rank. together: bytes of the largest model that isn't gathered
+    layer by layer, as these would be if they were large. Beside its metrics, a case tells what was `said`.
     """
+    units = mock.patch("groundup.parallel.shard.TOGETHER", together)
     leave = mock.patch("groundup.train.loop.alive", partial(_terminate_at, leave_at))
     exact = mock.patch("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
     quick = mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12)
@@ -98,7 +105,7 @@ def pretrainings(
     folder.mkdir(exist_ok=True)
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     found = {}
-    with exact, quick, leave:
+    with exact, quick, leave, units:
         for name, recipe in cases.items():
             noting = Noting()
             out = work(folder / f"{name}.part", noting, site, keeps_log=rank == 0)

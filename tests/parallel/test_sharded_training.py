@@ -12,6 +12,7 @@ from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.parallel.ranks import launch
+from groundup.parallel.shard import TOGETHER
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain
 from ranks_world import curve, pretrainings, weights
@@ -91,6 +92,42 @@ def test_losses_and_norms_are_those_of_one_rank(
         expected = curve(reference / str(depth), name)
         for step, (one, many) in enumerate(zip(expected, curve(tmp_path, name), strict=True)):
             assert many == pytest.approx(one, rel=1e-5), f"{name}, step {step + 1}"
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(expert=2)], ids=str)
+def test_small_models_are_gathered_at_once(
+    alone: tuple[Path, Inputs], tmp_path: Path, layout: Layout
+) -> None:
+    chosen = {name: case for name, case in cases().items() if fits(name, 2, layout)}
+    site = RARELY.model_copy(update={"layout": layout})
+    launch(pretrainings, (chosen, site, tmp_path, alone[1], 0, TOGETHER), 2, TIMEOUT)
+    for name in chosen:
+        for one, many in zip(curve(alone[0] / "2", name), curve(tmp_path, name), strict=True):
+            assert many == pytest.approx(one, rel=1e-5), name
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(),
+        Layout(tensor=2),
+        Layout(context=2),
+        Layout(expert=2),
+        Layout(pipeline=2),
+        Layout(pipeline=2, schedule="zero_bubble"),
+    ],
+    ids=str,
+)
+def test_compiled_they_are_those_of_one_rank_that_is_not(
+    alone: tuple[Path, Inputs], tmp_path: Path, layout: Layout
+) -> None:
+    depth = 2 if layout.schedule == "1f1b" else 4
+    name = "moe" if layout.expert > 1 else "qwen3"
+    site = RARELY.model_copy(update={"layout": layout, "compile": "auto"})
+    launch(pretrainings, ({name: cases(depth)[name]}, site, tmp_path, alone[1]), 2, 5 * TIMEOUT)
+    for one, many in zip(curve(alone[0] / str(depth), name), curve(tmp_path, name), strict=True):
+        assert many == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(tensor=2), Layout(pipeline=2)], ids=str)

@@ -1,13 +1,14 @@
 """Costs of a step found without ranks, against those of ranks that are there."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import costs_world
-from costs_world import BUILD, CONFIG, SETTING
+from costs_world import BUILD, CONFIG, SETTING, large
 from groundup import presets
 from groundup.core.blueprint import load
 from groundup.core.errors import GroundupError
@@ -15,6 +16,7 @@ from groundup.core.site import Layout
 from groundup.model.attention import FUSED
 from groundup.model.config import MoE
 from groundup.model.counts import parameters, training_flops_per_token
+from groundup.parallel import shard
 from groundup.parallel.ranks import launch
 from groundup.parallel.simulate import Setting, estimate, simulate
 from groundup.pipeline import Blueprint
@@ -23,6 +25,12 @@ from groundup.train.optimizers.muon import Muon
 TIMEOUT = 60.0
 H100 = 80e9
 CHAIN = {"layout": Layout(pipeline=2, schedule="interleaved"), "rows": 2, "micro_batches": 4}
+
+
+@pytest.fixture(autouse=True)
+def layer_by_layer() -> Iterator[None]:
+    with large():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -76,6 +84,18 @@ def test_recomputing_holds_less_and_computes_more() -> None:
     )
     assert none.peak.rest > selective.peak.rest > full.peak.rest
     assert none.flops == selective.flops < full.flops
+
+
+def test_a_small_decoder_is_gathered_once_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = replace(SETTING, ranks=2)
+    layers = parameters(CONFIG) - 2 * CONFIG.vocab_size * CONFIG.d_model - CONFIG.d_model
+    by_layer = simulate(two, BUILD).sent
+    monkeypatch.setattr(shard, "TOGETHER", 2 * parameters(CONFIG))
+    at_once = simulate(two, BUILD).sent
+    assert (
+        by_layer["shard", "all_gather"] - at_once["shard", "all_gather"] == layers
+    )  # in bf16 the other half of each
+    assert by_layer["shard", "reduce_scatter"] == at_once["shard", "reduce_scatter"]
 
 
 def test_deep_decoders_are_estimated_from_shallow_ones() -> None:

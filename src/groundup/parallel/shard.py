@@ -4,12 +4,13 @@ in:  a model fitted to the hardware, a world of several ranks
 out: the same model: its parameters are DTensors, its gradients sums over all ranks
 
 PyTorch's `fully_shard` (Zhao et al. 2023, https://arxiv.org/abs/2304.11277, in its second form). Losses are divided by
-the weight of the whole step, of all ranks, so gradients are added up and not averaged.
+the weight of the whole step, of all ranks, so gradients are added up and not averaged. A small model is gathered at
+once: its layers take less time to compute than ranks to wait for one another.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,8 @@ from groundup.model.moe import sparse_layers
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.world import World
 
+TOGETHER = 2**25
+"""Bytes, in the compute dtype, of the largest model that is gathered at once instead of layer by layer."""
 Weights = Callable[[str, torch.Size], Tensor]
 """(name of a parameter or saved buffer, its whole shape) -> all of it on the CPU, as a training starts with it"""
 
@@ -50,19 +53,44 @@ def shard(
     parts: list[tuple[nn.Module, DeviceMesh]] = []
     if world.experts is not None:
         parts += [(layer.experts, _over(world.experts, "rest")) for layer in sparse_layers(model)]
-    parts += [(part, _over(world.mesh, "shard")) for part in (*layers, *roots)]
+    size = sum(parameter.numel() for parameter in model.parameters()) * hardware.dtype.itemsize
+    alone = layers if size > TOGETHER else []
+    parts += [(part, _over(world.mesh, "shard")) for part in (*alone, *roots)]
     for part, mesh in parts:
         # In a pipeline the next micro-batch follows at once: weights stay until the last one is through.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False if stages else None)
         module = cast(FSDPModule, part)
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    for layer in layers:
+        if hardware.device.type == "cpu":
+            module.set_custom_reduce_scatter(cast(Any, _ExchangeAndAdd()))
+    for layer in alone:
         register_fsdp_forward_method(layer, "plainly")
     if not stages:
         register_fsdp_forward_method(model, "hidden")
     for root in roots:
         _fill(root, hardware.device, first)
+
+
+class _ExchangeAndAdd:
+    """A sum over ranks of which each keeps its part; gloo's own sends twice the bytes, to add up all on every rank."""
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Room for what is sent or kept."""
+        return torch.empty(size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: Tensor,
+        input_tensor: Tensor,
+        group: dist.ProcessGroup,
+        op: Any,
+        async_op: bool = False,
+    ) -> None:
+        """Parts of `input_tensor` [ranks x part], one for each rank, added up in `output_tensor` [part]."""
+        come = torch.empty_like(input_tensor)
+        dist.all_to_all_single(come, input_tensor, group=group)
+        torch.sum(come.view(group.size(), -1), dim=0, out=output_tensor)
 
 
 def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
@@ -147,11 +175,6 @@ def sync_gradients(model: nn.Module, now: bool) -> None:
 def local(tensor: Tensor) -> Tensor:
     """This rank's share of a tensor: its own memory. All of it where it isn't sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, on every rank; all ranks must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def split(parameter: Tensor, mesh: DeviceMesh, axis: int) -> nn.Parameter:
