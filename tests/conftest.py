@@ -1,5 +1,6 @@
-"""What every test may use: a store in a temporary folder, a quiet place to work, the shared data if present."""
+"""What every test may use: a store in a temporary folder, a quiet place to work, shared data, Ray, where they are."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,15 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the shared data folder, looked for it at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[str]:
+    """The address of two nodes of Ray with one CPU each."""
+    utils = pytest.importorskip(
+        "ray.cluster_utils", reason="Ray isn't installed: pip install 'groundup[ray]'"
+    )
+    nodes = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    yield nodes.address
+    nodes.shutdown()

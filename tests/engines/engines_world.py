@@ -3,8 +3,9 @@
 import importlib.util
 import math
 import os
+import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -28,8 +29,10 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.engines import Job
+from groundup.parallel.engines.native import Native
 from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import Precision, choose
+from groundup.parallel.ranks import launch
 from groundup.parallel.shard import local
 from groundup.parallel.world import here
 from groundup.train.batches import TokenBatch
@@ -68,13 +71,15 @@ def as_on_cuda(engine: Recipe) -> AbstractContextManager[None]:
     return cuda_is_cpu() if part_name(engine) == "megatron" else nullcontext()
 
 
+TIMEOUT = 120.0
+STEPS = 10
 HERE = SITE.model_copy(update={"micro_batch": 1, "checkpoint_seconds": 600.0})
 """Two micro-batches a step on two ranks that read; saved are the last step and the one at which ranks leave."""
 
 
-def recipes(steps: int, shapes: dict[str, Architecture]) -> dict[str, Pretrain]:
+def recipes(shapes: dict[str, Architecture]) -> dict[str, Pretrain]:
     """One for each shape, with AdamW; validated in between."""
-    plain = recipe(steps).model_copy(update={"optimizer": AdamW(lr=0.01), "depth": 2, "validate_every": 4})
+    plain = recipe(STEPS).model_copy(update={"optimizer": AdamW(lr=0.01), "depth": 2, "validate_every": 4})
     return {name: plain.model_copy(update={"architecture": shape}) for name, shape in shapes.items()}
 
 
@@ -100,6 +105,48 @@ def same_checkpoint(reference: Path, folder: Path, name: str) -> None:
         ).logits
         ours = load_decoder(reference / f"{name}.part")(ids)
     torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
+
+
+def hands_over(
+    case: dict[str, Pretrain], sites: Sequence[Site], reference: Path, folder: Path, given: Inputs
+) -> None:
+    """Each of three sites takes some steps of the same training on two ranks, native on one the last ones."""
+    (name,) = case
+    for number, (where, last) in enumerate(zip(sites, (3, 5, 7), strict=True)):
+        with pytest.raises(SystemExit):
+            launch(with_engine, (case, where, folder / str(number), given, last), 2, TIMEOUT)
+        shutil.copytree(folder / str(number), folder / str(number + 1))
+    said = pretrainings(case, HERE, folder / "3", given)[name]["said"]
+    assert f"continuing pretrain at step 7 of {STEPS}" in " ".join(said)
+    agree(reference, folder / "3", name)
+
+
+def anneals_both_ways(case: Pretrain, site: Site, folder: Path, given: Inputs) -> None:
+    """The site's engine on two ranks goes on from native's stable checkpoint, and native from the engine's."""
+    stable = {"run": case.model_copy(update={"schedule": "wsd", "decay": 0.4})}
+    pretrainings(stable, HERE, folder / "native", given)
+    launch(with_engine, (stable, site, folder / "other", given), 2, TIMEOUT)
+
+    def anneal(of: str) -> dict[str, Pretrain]:
+        start = str(folder / of / "run.part" / "stable")
+        return {"run": case.model_copy(update={"start": start, "warmup": 0.0, "optimizer": AdamW()})}
+
+    pretrainings(anneal("native"), HERE, folder / "native-native", given)
+    pretrainings(anneal("other"), HERE, folder / "other-native", given)
+    launch(with_engine, (anneal("native"), site, folder / "native-other", given), 2, TIMEOUT)
+    agree(folder / "native-native", folder / "other-native", "run", rel=1e-4)
+    agree(folder / "native-native", folder / "native-other", "run")
+
+
+def nothing_stays(engines: dict[str, Any], precision: Precision, layout: Layout) -> None:
+    """A gradient that was forgotten or isn't a number leaves nothing behind; in bf16, too, the others are native's."""
+    found = launch(repeated, (engines | {"native": Native()}, precision, layout), 2, TIMEOUT)
+    native = found["native"][0]
+    for name, (first, again, after_nan, moved) in found.items():
+        assert first == pytest.approx(native, rel=3e-2 if precision == "bf16" else 1e-5), name
+        assert again == pytest.approx(first, rel=1e-6), name
+        assert after_nan == pytest.approx(first, rel=1e-6), name
+        assert not moved, name
 
 
 def one_rank(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

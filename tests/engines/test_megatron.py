@@ -1,6 +1,5 @@
 """Megatron-Core against the native engine: the same losses, norms, weights and states, forth and back."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,28 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.engines.megatron import Megatron
-from groundup.parallel.engines.native import Native
 from groundup.parallel.ranks import launch
 from groundup.train.pretrain import Pretrain
 from ranks_world import pretrainings
 from training_world import Inputs, inputs, recipe
 
 pytest.importorskip("megatron.core", reason="needs the extra `megatron`: make test-engines")
-from engines_world import HERE, agree, one_rank, recipes, repeated, same_checkpoint, with_engine
+from engines_world import (
+    HERE,
+    TIMEOUT,
+    agree,
+    anneals_both_ways,
+    hands_over,
+    nothing_stays,
+    one_rank,
+    recipes,
+    same_checkpoint,
+    with_engine,
+)
 
 pytestmark = pytest.mark.engines
-TIMEOUT = 120.0
-STEPS = 10
 # The vocabulary has an odd number of tokens: ranks of the axis `tensor` get one that is none.
 CASES = recipes(
-    STEPS,
     {
         "llama": Llama(d_model=16, n_heads=4, n_kv_heads=2),
         "tied": Qwen3(d_model=16, n_heads=4, n_kv_heads=2, tie_embeddings=True),
@@ -75,46 +81,20 @@ def test_losses_norms_and_weights_are_those_of_native(
 
 def test_a_state_moves_from_engine_to_engine(native: tuple[Path, Inputs], tmp_path: Path) -> None:
     """Tensor x 2, native x 2, pipeline x 2, native x 1: each takes some steps of the same training."""
-    reference, given = native
-    for name, where, last in (("a", site(tensor=2), 3), ("b", HERE, 5), ("c", site(pipeline=2), 7)):
-        with pytest.raises(SystemExit):
-            launch(with_engine, (one("tied"), where, tmp_path / name, given, last), 2, TIMEOUT)
-        shutil.copytree(tmp_path / name, tmp_path / chr(ord(name) + 1))
-    said = pretrainings(one("tied"), HERE, tmp_path / "d", given)["tied"]["said"]
-    assert f"continuing pretrain at step 7 of {STEPS}" in " ".join(said)
-    agree(reference, tmp_path / "d", "tied")
+    case = {"tied": CASES["tied"]}
+    hands_over(case, (site(tensor=2), HERE, site(pipeline=2)), native[0], tmp_path, native[1])
 
 
 def test_annealing_goes_on_from_the_others_stable_checkpoint(
     native: tuple[Path, Inputs], tmp_path: Path
 ) -> None:
-    given, where = native[1], site(tensor=2)
-    stable = one("llama", schedule="wsd", decay=0.4)
-    pretrainings(stable, HERE, tmp_path / "native", given)
-    launch(with_engine, (stable, where, tmp_path / "megatron", given), 2, TIMEOUT)
-
-    def anneal(of: str) -> dict[str, Pretrain]:
-        return one("llama", start=str(tmp_path / of / "llama.part" / "stable"), warmup=0.0)
-
-    pretrainings(anneal("native"), HERE, tmp_path / "native-native", given)
-    pretrainings(anneal("megatron"), HERE, tmp_path / "megatron-native", given)
-    launch(with_engine, (anneal("native"), where, tmp_path / "native-megatron", given), 2, TIMEOUT)
-    agree(tmp_path / "native-native", tmp_path / "megatron-native", "llama", rel=1e-4)
-    agree(tmp_path / "native-native", tmp_path / "native-megatron", "llama")
+    anneals_both_ways(CASES["llama"], site(tensor=2), tmp_path, native[1])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("axes", [{"tensor": 2}, {"pipeline": 2}], ids=str)
 def test_a_forgotten_gradient_leaves_nothing_behind(precision: str, axes: dict[str, int]) -> None:
-    """In bf16, too, gradients are those of native."""
-    engines = {"megatron": Megatron(), "native": Native()}
-    found = launch(repeated, (engines, precision, Layout(**axes)), 2, TIMEOUT)
-    native = found["native"][0]
-    for name, (first, again, after_nan, moved) in found.items():
-        assert first == pytest.approx(native, rel=3e-2 if precision == "bf16" else 1e-5), name
-        assert again == pytest.approx(first, rel=1e-6), name
-        assert after_nan == pytest.approx(first, rel=1e-6), name
-        assert not moved, name
+    nothing_stays({"megatron": Megatron()}, precision, Layout(**axes))
 
 
 def test_one_rank_needs_no_process_group(native: tuple[Path, Inputs], tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,25 +32,14 @@ class Deadly(Recipe):
         return passed(batch.rows)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    utils = pytest.importorskip(
-        "ray.cluster_utils", reason="Ray isn't installed: pip install 'groundup[ray]'"
-    )
-    nodes = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    yield nodes.address
-    nodes.shutdown()
-
-
 def test_a_cluster_gives_the_same_bytes_and_a_killed_worker_loses_nothing(
-    cluster: str, tmp_path: Path
+    ray_cluster: str, tmp_path: Path
 ) -> None:
     folder, flag = crowd(tmp_path / "pages"), tmp_path / "kill"
     recipe = Curate(steps=(Length(), Deadly(flag=str(flag))))
     here = run_acquire(tmp_path / "a" / "acquire-here", folder, max_document_bytes=8192)
     kept = run_curate(tmp_path / "a" / "curate-here", here, recipe)
-    site = Site(ray=cluster)
+    site = Site(ray=ray_cluster)
     there = run_acquire(tmp_path / "b" / "acquire-there", folder, max_document_bytes=8192, site=site)
     assert there.files() == here.files()
     flag.touch()

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,18 +128,6 @@ def test_slurm_goes_on_after_a_dead_rank(
     assert (folder / "scontrol.log").read_text() == f"requeue {slurm['SLURM_JOB_ID']}\n"
     run(command, folder, **slurm, WORKSPACE=here)
     check(folder, here, expected)
-
-
-@pytest.fixture
-def ray_cluster(tmp_path: Path) -> Iterator[str]:
-    """The address of two nodes of one CPU each."""
-    utils = pytest.importorskip(
-        "ray.cluster_utils", reason="Ray isn't installed: pip install 'groundup[ray]'"
-    )
-    nodes = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    yield nodes.address
-    nodes.shutdown()
 
 
 @pytest.mark.cluster

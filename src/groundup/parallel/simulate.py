@@ -95,10 +95,6 @@ class Costs:
     flops: int
     """of products; what is recomputed counts, and of causal attention the half that is computed"""
 
-    def sent_over(self, axis: str) -> int:
-        """Bytes over one axis."""
-        return sum(size for (name, _), size in self.sent.items() if name == axis)
-
 
 def simulate(setting: Setting, build: Build) -> Costs:
     """The costs of a stage's first rank, whose shares are the largest, in its second step: all others are alike.
