@@ -37,7 +37,7 @@ from groundup.parallel.engines import Job
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import choose, compiled
 from groundup.parallel.ranks import launch
-from groundup.parallel.world import ALONE, here
+from groundup.parallel.world import ALONE, World, here
 from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.checkpoints import Progress, conditions, snapshot, write_state
 from groundup.train.guard import Guard
@@ -83,8 +83,13 @@ def main() -> None:
 
 def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: int) -> dict[str, Any]:
     """What one of two ranks measures: seconds of steps, alone and together, and of a state's copy and its write."""
-    alone = Trainee(None, depth, width, rows)
-    both = alone if layout is None else Trainee(layout, depth, width, rows)
+    site = Site(threads=1, device="cpu")
+    alone = Trainee(site, ALONE, depth, width, rows)
+    if layout is None:
+        both = alone
+    else:
+        world = here(layout, torch.device("cpu"))
+        both = Trainee(site.model_copy(update={"layout": layout}), world, depth, width, rows)
     readers = 2 if layout is None else both.world.readers
     seconds: dict[str, list[float]] = {"alone": [], "together": []}
     for step in range(WARM_UP + steps):
@@ -106,15 +111,15 @@ def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: in
 
 
 class Trainee:
-    """A model that learns, by itself or on two ranks."""
+    """A model that learns from rows of 512 tokens, by itself or with others."""
 
-    def __init__(self, layout: Layout | None, depth: int, width: int, rows: int) -> None:
-        site = Site(threads=1, device="cpu", layout=layout or Layout())
+    def __init__(self, site: Site, world: World, depth: int, width: int, rows: int) -> None:
         self._hardware = hardware = choose(site)
-        self.world = ALONE if layout is None else here(layout, hardware.device)
-        with torch.device("cpu" if self.world is ALONE else "meta"):
+        self.world = world
+        assert isinstance(site.layout, Layout)
+        with torch.device("cpu" if world.mesh is None else "meta"):
             model = Decoder(Llama(d_model=width).config(depth, 4096, 512))
-        if self.world is ALONE:
+        if world.mesh is None:
             model.init_weights(0)
         kernel = compiled(chunk_with_gradient, hardware)
 
@@ -123,13 +128,14 @@ class Trainee:
             flat = mine.targets.flatten(), mine.weights.flatten()
             return model.cross_entropy(hidden, model.head_weight, *flat, kernel)[0], {}
 
-        read = batch(token_rows(rows, 513, 4096, seed=self.world.reader), hardware.device)
+        read = batch(token_rows(rows, 513, 4096, seed=world.reader), hardware.device)
         # As many micro-batches as two ranks of a pipeline need to be busy most of the time.
-        parts = _cut(_weighed(read, self.world.readers), 4 if self.world.pipeline > 1 else 1)
-        self._mine = [own_positions(part, self.world) for part in parts]
+        parts = _cut(_weighed(read, world.readers), 4 if world.pipeline > 1 else 1)
+        self._mine = [own_positions(part, world) for part in parts]
         self._guard = Guard()
+        self.model = model
         build, first = Muon().resolved(width).build, partial(model.first_weight, seed=0)
-        job = Job(model, first, hardware, self.world, layout or Layout(), build, loss, 1.0)
+        job = Job(model, first, hardware, world, site.layout, build, loss, 1.0)
         self._learner = Native().prepare(job)
         self._stepper = Stepper(self._learner, self._guard, spikes=False)
 

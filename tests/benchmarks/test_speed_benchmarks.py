@@ -4,14 +4,19 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
-from groundup.core.site import Site
+from groundup.core.site import Layout, Site
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.hardware import choose
+from groundup.parallel.ranks import launch
+from groundup.parallel.shard import local
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -132,3 +137,38 @@ def test_the_small_gpu_benchmark_runs_and_learns(tmp_path: Path, capsys: pytest.
     (said,) = json.loads(out.read_text())
     assert said["tokens_per_second"] > 0 and 0 < said["share"] < 1
     assert "| fp32 |" in capsys.readouterr().out
+
+
+def test_one_rank_learns_the_same_plain_and_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import one_rank
+    import scaling
+
+    made = []
+
+    def trainee(*arguments: Any) -> Any:
+        made.append(scaling.Trainee(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(one_rank, "Trainee", trainee)
+    eager = {"compile": "off"}
+    monkeypatch.setattr(scaling, "choose", lambda site: choose(site.model_copy(update=eager), "fp32"))
+    monkeypatch.setattr("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
+    plain, sharded = one_rank.costs(depth=1, width=32, rows=2, steps=2)
+    assert len(plain) == len(sharded) == 2
+    assert not dist.is_initialized()
+    one, two = (trainee.model.state_dict() for trainee in made)
+    assert any(isinstance(parameter, DTensor) for parameter in made[1].model.parameters())
+    for name, tensor in one.items():
+        torch.testing.assert_close(local(two[name]), tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.cluster
+def test_ranks_that_share_rows_are_hoped_to_take_half_the_time() -> None:
+    from scaling import measured
+
+    found = launch(measured, (Layout(context=2), 1, 32, 2, 3), 2, 300.0)
+    assert found["tokens"] == {"alone": 2 * 512, "together": 2 * 512}
+    by_hand = [one / two / 2 for one, two in zip(found["alone"], found["together"], strict=True)]
+    assert found["efficiency"] == pytest.approx(by_hand)
+    assert found["stall"] > 0
+    assert found["write"] > 0

@@ -61,22 +61,30 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Inputs]:
     return folder, given
 
 
+ON_TWO = [
+    Layout(),
+    Layout(tensor=2),
+    Layout(context=2),
+    Layout(expert=2),
+    Layout(pipeline=2),
+    Layout(pipeline=2, schedule="interleaved"),
+    Layout(pipeline=2, schedule="zero_bubble"),
+]
+ON_MORE = [
+    (4, Layout(replicate=2)),
+    (4, Layout(tensor=2, context=2)),
+    (4, Layout(tensor=2, expert=2)),
+    (4, Layout(pipeline=2, context=2)),
+    (4, Layout(pipeline=2, expert=2, schedule="zero_bubble")),
+    (8, Layout(pipeline=2, tensor=2)),
+]
+
+
 @pytest.mark.parametrize(
     ("ranks", "layout"),
     [
-        (2, Layout()),
-        (4, Layout(replicate=2)),
-        (2, Layout(tensor=2)),
-        (2, Layout(context=2)),
-        (4, Layout(tensor=2, context=2)),
-        (2, Layout(expert=2)),
-        (4, Layout(tensor=2, expert=2)),
-        (2, Layout(pipeline=2)),
-        (2, Layout(pipeline=2, schedule="interleaved")),
-        (2, Layout(pipeline=2, schedule="zero_bubble")),
-        (4, Layout(pipeline=2, context=2)),
-        (4, Layout(pipeline=2, expert=2, schedule="zero_bubble")),
-        (8, Layout(pipeline=2, tensor=2)),
+        *((2, layout) for layout in ON_TWO),
+        *(pytest.param(*case, marks=pytest.mark.cluster) for case in ON_MORE),
     ],
     ids=str,
 )
@@ -107,18 +115,7 @@ def test_small_models_are_gathered_at_once(
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(
-    "layout",
-    [
-        Layout(),
-        Layout(tensor=2),
-        Layout(context=2),
-        Layout(expert=2),
-        Layout(pipeline=2),
-        Layout(pipeline=2, schedule="zero_bubble"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("layout", ON_TWO, ids=str)
 def test_compiled_they_are_those_of_one_rank_that_is_not(
     alone: tuple[Path, Inputs], tmp_path: Path, layout: Layout
 ) -> None:
@@ -148,6 +145,7 @@ def test_in_bf16_they_are_those_of_one_rank_to_its_tolerance(
 OTHERS = [(1, Layout()), (2, Layout()), (8, Layout(tensor=2, pipeline=2))]
 
 
+@pytest.mark.cluster
 def test_a_state_of_four_ranks_is_continued_on_any_number(alone: tuple[Path, Inputs], tmp_path: Path) -> None:
     """FSDP x tensor saves; one, two (FSDP) and eight ranks (FSDP x tensor x pipeline) go on to the same losses."""
     chosen = {"qwen3": cases()["qwen3"]}
@@ -163,6 +161,7 @@ def test_a_state_of_four_ranks_is_continued_on_any_number(alone: tuple[Path, Inp
                 assert many == pytest.approx(one, rel=1e-5), f"{name} on {ranks} ranks"
 
 
+@pytest.mark.cluster
 def test_a_state_is_the_same_checkpoint_on_any_number_of_ranks(
     alone: tuple[Path, Inputs], tmp_path: Path
 ) -> None:

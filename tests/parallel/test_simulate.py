@@ -151,6 +151,14 @@ def test_a_layout_that_does_not_fit_is_refused_as_in_training() -> None:
         simulate(replace(SETTING, ranks=6, layout=Layout(tensor=4)), BUILD)
     with pytest.raises(GroundupError, match="does not divide n_kv_heads"):
         simulate(replace(SETTING, ranks=8, layout=Layout(tensor=4)), BUILD)
+    with pytest.raises(GroundupError, match=r"8 stages .* need as many layers"):
+        simulate(replace(SETTING, ranks=8, layout=Layout(pipeline=8)), BUILD)
+    with pytest.raises(GroundupError, match="value_embeddings needs the embedding"):
+        looking_back = replace(CONFIG, value_embeddings=True)
+        simulate(replace(SETTING, config=looking_back, ranks=2, layout=Layout(pipeline=2)), BUILD)
+    halves = Layout(pipeline=2, schedule="zero_bubble")
+    with pytest.raises(GroundupError, match='Set recompute to "full" or "none"'):
+        simulate(replace(SETTING, ranks=2, layout=halves, recompute="selective"), BUILD)
     simulate(SETTING, BUILD)  # and nothing of them is left
 
 

@@ -28,6 +28,7 @@ from groundup.core.site import Schedule
 from groundup.model.decoder import Decoder
 from groundup.parallel.engines import Loss
 from groundup.parallel.figures import add_up
+from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local
 from groundup.parallel.world import World
 
@@ -102,20 +103,26 @@ class _LayerHole(_Hole):
     plainly = forward
 
 
-def cut(model: Decoder, world: World, schedule: Schedule, device: torch.device) -> list[Stage]:
+def cut(model: Decoder, world: World, schedule: Schedule, hardware: Hardware) -> list[Stage]:
     """This rank's stages; `model` keeps their parameters, under the same names, and no others. None without the axis.
 
-    Raises GroundupError for a decoder with fewer layers than stages, or whose layers look back at the embedding.
+    Raises GroundupError for a decoder with fewer layers than stages, or whose layers look back at the embedding, and
+    for selective recomputation with zero-bubble.
     """
     if world.pipeline == 1:
         return []
     per_rank = SCHEDULES[schedule][1]
     count = world.pipeline * per_rank
     _check(model, count, schedule)
+    if schedule == "zero_bubble" and hardware.recompute == "selective":
+        raise GroundupError(
+            'site.recompute = "selective" lets a layer be differentiated once, and zero-bubble does so in two halves. '
+            'Set recompute to "full" or "none", or schedule = "interleaved"'
+        )
     mine = [world.stage + world.pipeline * turn for turn in range(per_rank)]
-    stages = [_stage(model, index, count, device) for index in mine]
+    stages = [_stage(model, index, count, hardware.device) for index in mine]
     layers = [layer for stage in mine for layer in _layers(model, stage, count)]
-    _dig(model, layers, 0 in mine, count - 1 in mine, device)
+    _dig(model, layers, 0 in mine, count - 1 in mine, hardware.device)
     return stages
 
 

@@ -27,6 +27,6 @@ def spread(
     tensor_parallel(model, world)
     context_parallel(model, world)
     expert_parallel(model, world)
-    stages = cut(model, world, schedule, hardware.device)
+    stages = cut(model, world, schedule, hardware)
     shard(model, stages, world, hardware, first)
     return stages
