@@ -1,7 +1,7 @@
 """What FSDP2 costs where there is nobody to share with: a model on one rank, plain and sharded.
 
 in:  nothing; rows are made up
-out: a line in the terminal
+out: milliseconds of a step either way, and the cost in percent
 
     .venv/bin/python benchmarks/one_rank.py                                        # on a CPU
     .venv/bin/python benchmarks/one_rank.py --depth 18 --width 2048 --rows 32      # on a GPU
@@ -15,7 +15,7 @@ import statistics
 
 import torch
 import torch.distributed as dist
-from scaling import WARM_UP, Trainee
+from scaling import WARM_UP, TimedTraining
 from torch.distributed.device_mesh import init_device_mesh
 
 from groundup.core.site import Site
@@ -55,7 +55,8 @@ def costs(depth: int, width: int, rows: int, steps: int) -> tuple[list[float], l
     mesh = init_device_mesh("cuda" if cuda else "cpu", (1,) * len(AXES), mesh_dim_names=AXES)
     site = Site(threads=0 if cuda else 1)
     both = [
-        Trainee(site, world, depth, width, rows) for world in (ALONE, World(0, 1, mesh, None, None, None))
+        TimedTraining(site, world, depth, width, rows)
+        for world in (ALONE, World(0, 1, mesh, None, None, None))
     ]
     seconds = [[trainee.seconds(step) for trainee in both] for step in range(WARM_UP + steps)][WARM_UP:]
     dist.destroy_process_group()

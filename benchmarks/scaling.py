@@ -84,12 +84,12 @@ def main() -> None:
 def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: int) -> dict[str, Any]:
     """What one of two ranks measures: seconds of steps, alone and together, and of a state's copy and its write."""
     site = Site(threads=1, device="cpu")
-    alone = Trainee(site, ALONE, depth, width, rows)
+    alone = TimedTraining(site, ALONE, depth, width, rows)
     if layout is None:
         both = alone
     else:
         world = here(layout, torch.device("cpu"))
-        both = Trainee(site.model_copy(update={"layout": layout}), world, depth, width, rows)
+        both = TimedTraining(site.model_copy(update={"layout": layout}), world, depth, width, rows)
     readers = 2 if layout is None else both.world.readers
     seconds: dict[str, list[float]] = {"alone": [], "together": []}
     for step in range(WARM_UP + steps):
@@ -110,7 +110,7 @@ def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: in
     }
 
 
-class Trainee:
+class TimedTraining:
     """A model that learns from rows of 512 tokens, by itself or with others."""
 
     def __init__(self, site: Site, world: World, depth: int, width: int, rows: int) -> None:

@@ -146,10 +146,10 @@ def test_one_rank_learns_the_same_plain_and_sharded(monkeypatch: pytest.MonkeyPa
     made = []
 
     def trainee(*arguments: Any) -> Any:
-        made.append(scaling.Trainee(*arguments))
+        made.append(scaling.TimedTraining(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(one_rank, "Trainee", trainee)
+    monkeypatch.setattr(one_rank, "TimedTraining", trainee)
     eager = {"compile": "off"}
     monkeypatch.setattr(scaling, "choose", lambda site: choose(site.model_copy(update=eager), "fp32"))
     monkeypatch.setattr("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)

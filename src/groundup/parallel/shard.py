@@ -63,7 +63,7 @@ def shard(
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
         if hardware.device.type == "cpu":
-            module.set_custom_reduce_scatter(cast(Any, _ExchangeAndAdd()))
+            module.set_custom_reduce_scatter(cast(Any, _ReduceScatterByAllToAll()))
     for layer in alone:
         register_fsdp_forward_method(layer, "plainly")
     if not stages:
@@ -72,8 +72,8 @@ def shard(
         _fill(root, hardware.device, first)
 
 
-class _ExchangeAndAdd:
-    """A sum over ranks of which each keeps its part; gloo's own sends twice the bytes, to add up all on every rank."""
+class _ReduceScatterByAllToAll:
+    """FSDP's reduce-scatter on a CPU, always a sum: gloo's own is an all-reduce, which sends twice the bytes."""
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Room for what is sent or kept."""
