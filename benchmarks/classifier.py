@@ -24,14 +24,15 @@ import numpy as np
 import pyarrow as pa
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
-from groundup.text import calibration, fasttext_model
+from groundup.text import fasttext_model
 from groundup.text.batch import Batch
-from groundup.text.calibration import Scores, Truth
-from groundup.text.classifier import Classifier, classifier
+from groundup.text.curate import calibration
+from groundup.text.curate.calibration import Scores, Truth
+from groundup.text.curate.classifier import Classifier, classifier
+from groundup.text.curate.steps.model_filter import ModelFilter
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps.model_filter import ModelFilter
 
 
 @dataclass(frozen=True)

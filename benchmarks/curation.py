@@ -25,8 +25,8 @@ import planted_corpus
 import warc_corpus
 from dedup import WORKERS
 
-from groundup.text.dedup import Dedup
-from groundup.text.steps import language
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.steps import language
 
 LABELLED = "web/quality/dclm_majority_data.jsonl.gz"
 BLUEPRINT = """\

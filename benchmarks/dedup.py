@@ -30,15 +30,15 @@ import pyarrow.parquet as pq
 from planted_corpus import jaccard, shingles
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
 from groundup.text.batch import Batch
-from groundup.text.curate import Curate, curate
-from groundup.text.dedup import Dedup
-from groundup.text.dedup.clusters import find_duplicates
-from groundup.text.dedup.minhash import band_keys, minima, permutations
-from groundup.text.dedup.minhash import shingles as shingle_sets
-from groundup.text.dedup.signatures import signatures, text_key, write_signatures
+from groundup.text.curate.curate import Curate, curate
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.dedup.clusters import find_duplicates
+from groundup.text.curate.dedup.minhash import band_keys, minima, permutations
+from groundup.text.curate.dedup.minhash import shingles as shingle_sets
+from groundup.text.curate.dedup.signatures import signatures, text_key, write_signatures
 
 WORKERS = 2
 SIMILAR = 0.8

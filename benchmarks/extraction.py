@@ -27,9 +27,9 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import detect_encoding
 from resiliparse.parse.html import HTMLTree
 
-from groundup.text import extract
-from groundup.text.decode import Undecodable
-from groundup.text.formats import Extractor
+from groundup.text.ingest import extract
+from groundup.text.ingest.decode import Undecodable
+from groundup.text.ingest.formats import Extractor
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "web"
 PUBLISHED = {  # F1, precision, recall of the version whose output is in the folder

@@ -22,8 +22,8 @@ from typing import get_args
 import torch
 import trainee
 
-from groundup.core.site import Recompute, Site
-from groundup.model import counts
+from groundup.core.runtime import Recompute, Site
+from groundup.model import flops
 from groundup.model.config import DecoderConfig
 from groundup.parallel.hardware import Precision, choose, matmul_rate, rows_per_micro_batch
 
@@ -78,7 +78,7 @@ def measure(config: DecoderConfig, precision: Precision, rows: int, steps: int, 
         result = model.train(batches, steps, Path(folder))
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     rate = (before + matmul_rate(plain)) / 2
-    flops = counts.training_flops_per_token(config, config.max_seq_len)
+    flops = flops.training_flops_per_token(config, config.max_seq_len)
     cuda = hardware.device.type == "cuda"
     return Measured(
         precision=precision,
@@ -102,7 +102,7 @@ def main(
 ) -> list[Measured]:
     """Measure each precision and print its row."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    print(f"{where}, PyTorch {torch.__version__}, {counts.parameters(config):,} parameters, "
+    print(f"{where}, PyTorch {torch.__version__}, {flops.parameters(config):,} parameters, "
           f"rows of {config.max_seq_len} tokens, {steps} steps")  # fmt: skip
     print(
         "| precision | tokens/s | share of the bf16 rate | that rate, TFLOP/s | peak GiB | last loss | how |"

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from groundup.text.batch import Batch
+from groundup.text.curate.steps.language import LANGUAGES, UNDETERMINED, Language
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps.language import LANGUAGES, UNDETERMINED, Language
 
 PARAGRAPH = 5
 """Sentences that make a paragraph."""

@@ -15,12 +15,12 @@ from typing import Any
 from scipy import stats
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
-from groundup.core.slot import part_name
+from groundup.core.registry import part_name
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Builder
 from groundup.core.store import Store
-from groundup.text.acquire import Acquire, acquire
-from groundup.text.curate import Curate, curate
+from groundup.text.curate.curate import Curate, curate
+from groundup.text.ingest.ingest import Acquire, acquire
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain

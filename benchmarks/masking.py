@@ -25,7 +25,7 @@ import trainee
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.attention import AttentionKernel
 from groundup.parallel.cpu import BLOCKS, document_ones

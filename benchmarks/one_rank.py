@@ -18,8 +18,8 @@ import torch.distributed as dist
 from scaling import WARM_UP, TimedTraining
 from torch.distributed.device_mesh import init_device_mesh
 
-from groundup.core.site import Site
-from groundup.parallel.world import ALONE, World
+from groundup.core.runtime import Site
+from groundup.parallel.context import ALONE, World
 
 AXES = ("pipeline", "replicate", "shard", "tensor")
 

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from groundup.doctor.synthetic_pii import plant, recall
 from groundup.text.batch import Batch
-from groundup.text.canaries import plant, recall
+from groundup.text.curate.steps.privacy import PLACEHOLDERS, Privacy
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.private import KINDS
-from groundup.text.steps.privacy import PLACEHOLDERS, Privacy
+from groundup.text.pii import KINDS
 
 PER_KIND = 1000
 ROWS = 64

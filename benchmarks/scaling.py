@@ -29,19 +29,19 @@ import torch.distributed as dist
 from learning_runs import table
 from trainee import Batch, batch, token_rows
 
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.context import ALONE, World, here
 from groundup.parallel.engines import Job
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import choose, compiled
-from groundup.parallel.ranks import launch
-from groundup.parallel.world import ALONE, World, here
+from groundup.parallel.launcher import launch
+from groundup.train.anomaly import Guard
 from groundup.train.batches import TokenBatch, own_positions
-from groundup.train.checkpoints import Progress, conditions, snapshot, write_state
-from groundup.train.guard import Guard
 from groundup.train.optimizers.muon import Muon
+from groundup.train.resume_state import Progress, conditions, snapshot, write_state
 from groundup.train.step import Stepper
 
 LAYOUTS: dict[str, Layout | None] = {

@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from groundup.core.slot import Slot
+from groundup.core.registry import Slot
 from groundup.text.batch import Batch
+from groundup.text.curate.filter_pass import pieces
 from groundup.text.documents import iter_tables
-from groundup.text.judging import pieces
 
 NEED_MODELS = ("model_filter", "names")
 TIMES = 3
@@ -39,7 +39,7 @@ def main(folder: Path, megabytes: int) -> None:
     cut = (piece for table in iter_tables(folder) for piece in pieces(table))
     tables = list(islice(cut, max(1, megabytes // 4)))
     size = sum(int(Batch(table).bytes.sum()) for table in tables) / 1e6
-    slot = Slot("groundup.text.steps")
+    slot = Slot("groundup.text.curate.steps")
     steps = {name: slot.load(name)() for name in slot.names() if name not in NEED_MODELS}
     print(f"| {size:.0f} MB, one process | MB/s |\n|---|---|")
     for name, step in steps.items():

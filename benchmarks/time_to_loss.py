@@ -33,7 +33,7 @@ from typing import Any
 
 from learning_runs import Outcome, Runs, interval, recipe, table
 
-from groundup.model import counts, scaling
+from groundup.model import flops, scaling
 from groundup.train.pretrain import Pretrain
 
 Change = dict[str, Any]
@@ -134,7 +134,7 @@ def _against_baseline(
 def _as_large(llama: Pretrain, parameters: int, vocab: int) -> Pretrain:
     """The baseline with the feed-forward width that brings it nearest to so many parameters."""
     config = llama.architecture.config(llama.depth, vocab_size=vocab, max_seq_len=64)
-    more = round((parameters - counts.parameters(config)) / (3 * config.d_model * config.n_layers))
+    more = round((parameters - flops.parameters(config)) / (3 * config.d_model * config.n_layers))
     changed = llama.architecture.model_copy(update={"d_ff": config.d_ff + more})
     return llama.model_copy(update={"architecture": changed}) if more else llama
 

@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
 from groundup.model.attention import AttentionKernel, segments_of
 from groundup.model.config import DecoderConfig

@@ -31,11 +31,11 @@ import torch
 import trainee
 from turns import Contender, Turns
 
-from groundup.core.site import Site
-from groundup.model import counts
+from groundup.core.runtime import Site
+from groundup.model import flops
 from groundup.model.architectures.llama import Llama
 from groundup.model.config import DecoderConfig
-from groundup.model.published import config_json
+from groundup.model.hf_config import config_json
 from groundup.parallel.hardware import Hardware, choose
 from groundup.train.loop import Probe
 
@@ -118,7 +118,7 @@ def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict
             products.append(product_rate(hardware, seconds))
     return {
         "shape": asdict(shape),
-        "flops_per_token": counts.training_flops_per_token(shape.config(), shape.seq_len),
+        "flops_per_token": flops.training_flops_per_token(shape.config(), shape.seq_len),
         "facts": {contender.name: contender.facts for contender in contenders},
         "tokens_per_second": rates,
         "matmul_flops": products,

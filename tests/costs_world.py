@@ -14,15 +14,15 @@ from groundup.model.attention import FUSED
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
-from groundup.parallel.accounting import Accounting
+from groundup.parallel.comm_timing import Accounting
+from groundup.parallel.context import World, here
 from groundup.parallel.engines import Job
 from groundup.parallel.engines.native import Native, NativeLearner
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local
 from groundup.parallel.simulate import Setting
-from groundup.parallel.world import World, here
+from groundup.train.anomaly import Guard
 from groundup.train.batches import TokenBatch, own_positions
-from groundup.train.guard import Guard
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import _loss
 from groundup.train.step import Stepper

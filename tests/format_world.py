@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groundup.text.formats import Options, detect
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.formats import Options, detect
+from groundup.text.ingest.sources import Note, Text
 
 DATA = Path(__file__).parents[2] / "shared/data"
 OPTIONS = Options(file_bytes=1 << 24, line_bytes=1 << 20, expansion=100)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
 from groundup.parallel.engines.native import NativeLearner
 from groundup.train.loop import TrainResult, train

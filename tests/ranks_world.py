@@ -17,10 +17,10 @@ from torch.distributed import PrefixStore, Store, TCPStore
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.core.stage import Metrics, work
-from groundup.parallel.lookout import Lookout
-from groundup.parallel.world import alive, here
+from groundup.parallel.context import alive, here
+from groundup.parallel.watchdog import Lookout
 from groundup.train.pretrain import Pretrain, pretrain
 from training_world import Inputs
 

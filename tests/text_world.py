@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.core.durable import sha256_file
+from groundup.core.atomic_io import sha256_file
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
-from groundup.text.acquire import Acquire, acquire
-from groundup.text.curate import Curate, curate
+from groundup.text.curate.curate import Curate, curate
 from groundup.text.documents import LedgerEntry, read_documents, read_ledger
-from groundup.text.sources.files import Files
+from groundup.text.ingest.ingest import Acquire, acquire
+from groundup.text.ingest.sources.files import Files
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Builder, Work
 from groundup.core.store import Store
 from groundup.model.architectures.qwen3 import Qwen3

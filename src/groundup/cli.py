@@ -63,8 +63,8 @@ def run(
     quiet: say nothing but errors
     """
     from groundup.core.progress import Reporter
-    from groundup.parallel.cluster import Cluster, found
-    from groundup.parallel.stages import run_stage
+    from groundup.parallel.external_launch import Cluster, found
+    from groundup.parallel.stage_runner import run_stage
     from groundup.run import execute
 
     overrides = [*set, f'site.ray = "{ray}"'] if ray else set
@@ -275,8 +275,8 @@ def init(
     file: where to write it
     preset: which preset to write out
     """
+    from groundup.core.atomic_io import write_text
     from groundup.core.blueprint import commented_toml
-    from groundup.core.durable import write_text
 
     if file.exists():
         raise GroundupError(f"{file} exists already. Choose another name: groundup init other.toml")
@@ -301,7 +301,7 @@ def doctor(
     compile: whether kernels are compiled
     """
     from groundup.core.progress import Reporter
-    from groundup.core.site import Site
+    from groundup.core.runtime import Site
     from groundup.doctor.doctor import diagnose
     from groundup.doctor.report import print_diagnosis
 

@@ -12,15 +12,15 @@ from groundup.align.align import Align, AlignStep, align
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
-from groundup.core.slot import Slot
+from groundup.core.registry import Slot
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Builder
 from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
-from groundup.text.acquire import Acquire, acquire, labelled
-from groundup.text.classifier import Classifier, classifier
-from groundup.text.curate import Curate, curate
-from groundup.text.steps import Classified
+from groundup.text.curate.classifier import Classifier, classifier
+from groundup.text.curate.curate import Curate, curate
+from groundup.text.curate.steps import Classified
+from groundup.text.ingest.ingest import Acquire, acquire, labelled
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain

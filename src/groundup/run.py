@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from groundup.core.durable import write_text
+from groundup.core.atomic_io import write_text
 from groundup.core.errors import BlueprintError, StoreError
 from groundup.core.progress import Reporter
 from groundup.core.stage import Builder, Reached, Runner, StageReport
 from groundup.core.store import Artifact, Store
-from groundup.parallel.stages import run_stage
+from groundup.parallel.stage_runner import run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
 
 

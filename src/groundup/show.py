@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.core.errors import StoreError
-from groundup.core.slot import SLOTS, Slot
+from groundup.core.registry import SLOTS, Slot
 from groundup.core.stage import StageReport, flatten
 from groundup.core.store import Artifact, Store
 

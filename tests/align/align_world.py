@@ -7,7 +7,7 @@ import pytest
 
 from groundup.align.methods import Given
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import save_model

@@ -12,7 +12,7 @@ from groundup.align.data import chosen_at, fill, pack_all
 from groundup.align.pairs import MADE, garbled, made_pairs, truncated
 from groundup.evaluate.tasks import Example
 from groundup.model.config import DecoderConfig
-from groundup.model.heads import ScalarModel
+from groundup.model.value_head import ScalarModel
 
 ROWS, TIME, PAD = 3, 16, 99
 GROUPS = st.lists(st.lists(st.integers(1, TIME), min_size=1, max_size=ROWS), max_size=40)

@@ -18,7 +18,7 @@ from groundup.align.rollouts import Judge, Shape, answer_log_probs, sample
 from groundup.core.errors import DataError
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, load_scalar_model
 from groundup.parallel.hardware import choose
 from groundup.tokens.tokenizer import Tokenizer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.site import Site
-from groundup.model import counts
+from groundup.core.runtime import Site
+from groundup.model import flops
 from groundup.train.pretrain import Pretrain
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -20,7 +20,7 @@ def _benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parameters(recipe: Pretrain) -> int:
-    return counts.parameters(recipe.architecture.config(recipe.depth, vocab_size=4096, max_seq_len=64))
+    return flops.parameters(recipe.architecture.config(recipe.depth, vocab_size=4096, max_seq_len=64))
 
 
 def test_every_ablation_and_switch_changes_the_recipe_and_nothing_changes_its_size_much() -> None:

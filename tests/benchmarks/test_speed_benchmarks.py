@@ -12,10 +12,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.hardware import choose
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.parallel.shard import local
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from groundup.core.durable import write_json, write_text
+from groundup.core.atomic_io import write_json, write_text
 from groundup.core.records import Document
 from groundup.core.stage import Artifact
 from groundup.model.config import DecoderConfig

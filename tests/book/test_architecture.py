@@ -6,7 +6,7 @@ import pytest
 
 from groundup.book.architecture import architecture_svg, parts_of
 from groundup.model.config import DecoderConfig
-from groundup.model.counts import parameters
+from groundup.model.flops import parameters
 
 QWEN3_06B = DecoderConfig(
     vocab_size=151_936, d_model=1024, n_layers=28, n_heads=16, n_kv_heads=8, head_dim=128, d_ff=3072,

@@ -14,12 +14,12 @@ from fake_run import BLUEPRINT, make_run
 from groundup.book.book import Book, book
 from groundup.book.chapters import volume
 from groundup.book.html import html
+from groundup.book.load_run import Story
 from groundup.book.palette import PAPER
 from groundup.book.pdf import pdf
 from groundup.book.picture import picture
-from groundup.book.reading import Story
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
 
 HOSTILE = (

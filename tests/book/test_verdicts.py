@@ -1,7 +1,7 @@
 """The rules that say what a model can and cannot do."""
 
 from groundup.book.align_chapters import confirmation
-from groundup.book.verdicts import Evidence, evidence_of, verdicts
+from groundup.book.findings import Evidence, evidence_of, verdicts
 
 
 def answers(evidence: Evidence) -> dict[str, str]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from groundup.book.words import clip, duration, interval, is_number, number, percent, short, size, visible
+from groundup.book.format import clip, duration, interval, is_number, number, percent, short, size, visible
 
 
 @pytest.mark.parametrize(

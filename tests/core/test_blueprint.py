@@ -10,7 +10,7 @@ from pydantic import Field
 from groundup.core.blueprint import load, put, read_toml, to_toml
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.core.slot import Slot, part_name
+from groundup.core.registry import Slot, part_name
 
 PART = '''
 """A part."""

@@ -3,19 +3,19 @@
 import json
 from pathlib import Path
 
-from groundup.core import durable
+from groundup.core import atomic_io
 
 
 def test_a_write_replaces_the_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.json"
-    durable.write_json(path, {"a": 1, "long": "x" * 1000})
-    durable.write_json(path, {"b": 2})
+    atomic_io.write_json(path, {"a": 1, "long": "x" * 1000})
+    atomic_io.write_json(path, {"b": 2})
     assert json.loads(path.read_text()) == {"b": 2}
     assert [item.name for item in path.parent.iterdir()] == ["file.json"]
 
 
 def test_text_that_utf8_cannot_spell_is_escaped(tmp_path: Path) -> None:
-    durable.write_text(tmp_path / "t", "a\ud800b")
+    atomic_io.write_text(tmp_path / "t", "a\ud800b")
     assert (tmp_path / "t").read_text() == "a\\ud800b"
 
 
@@ -23,20 +23,20 @@ def test_a_folder_replaces_another_whole(tmp_path: Path) -> None:
     for name, content in (("final", "old"), ("part", "new")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(content)
-    durable.publish_folder(tmp_path / "part", tmp_path / "final")
+    atomic_io.publish_folder(tmp_path / "part", tmp_path / "final")
     assert (tmp_path / "final" / "file").read_text() == "new"
     assert sorted(item.name for item in tmp_path.iterdir()) == ["final"]
 
 
 def test_the_order_is_files_then_rename_then_parent(tmp_path: Path, monkeypatch) -> None:
     seen: list[str] = []
-    rename, fsync_file, fsync_folder = Path.rename, durable._fsync_file, durable.fsync_folder
+    rename, fsync_file, fsync_folder = Path.rename, atomic_io._fsync_file, atomic_io.fsync_folder
     monkeypatch.setattr(Path, "rename", lambda self, to: seen.append("rename") or rename(self, to))
-    monkeypatch.setattr(durable, "_fsync_file", lambda path: seen.append("file") or fsync_file(path))
+    monkeypatch.setattr(atomic_io, "_fsync_file", lambda path: seen.append("file") or fsync_file(path))
     monkeypatch.setattr(
         durable, "fsync_folder", lambda path: seen.append(f"folder {path.name}") or fsync_folder(path)
     )
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "file").write_text("x")
-    durable.publish_folder(tmp_path / "part", tmp_path / "final")
+    atomic_io.publish_folder(tmp_path / "part", tmp_path / "final")
     assert seen == ["file", "folder part", "rename", f"folder {tmp_path.name}"]

@@ -14,7 +14,7 @@ import pytest
 from groundup.core.errors import StoreError
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Builder, Metrics, Work, stage
 from groundup.core.store import Store, damage
 

@@ -16,7 +16,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Builder, Work, stage
 from groundup.core.store import Store
 from groundup.core.trackers import Background, Point, Run, TrackerName, open_trackers, points, require

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from groundup.cli import main
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.doctor import doctor, machine
 from groundup.doctor.check import ADVICE, Bench, Check, Difference, compare, equal, outcome
 from groundup.parallel.hardware import choose

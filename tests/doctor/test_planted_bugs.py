@@ -13,11 +13,11 @@ from planting import plant, put
 from torch import Tensor, nn
 
 from groundup.align import objectives
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.doctor import doctor
 from groundup.doctor.check import Check
-from groundup.generate import cache, sampling
-from groundup.model import attention, grouped, layers, lora, losses, moe, rotary
+from groundup.infer import kv_cache, sampling
+from groundup.model import attention, grouped_gemm, layers, lora, losses, moe, rotary
 from groundup.parallel import cpu, fp8
 from groundup.parallel.hardware import choose
 
@@ -110,7 +110,7 @@ def public(module: ModuleType) -> list[tuple[Any, str]]:
             found.append((module, name))
         elif inspect.isclass(value) and issubclass(value, nn.Module):
             found.append((value, "forward"))
-        elif value is cache.StaticCache:
+        elif value is kv_cache.StaticCache:
             found += [(value, "update")]
     return found
 

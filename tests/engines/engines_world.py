@@ -21,20 +21,20 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from groundup.core.recipe import Recipe
-from groundup.core.site import Layout, Site
-from groundup.core.slot import part_name
+from groundup.core.registry import part_name
+from groundup.core.runtime import Layout, Site
 from groundup.core.stage import Metrics
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
+from groundup.parallel.context import here
 from groundup.parallel.engines import Job
 from groundup.parallel.engines.native import Native
-from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import Precision, choose
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
+from groundup.parallel.reduce_metrics import Figures
 from groundup.parallel.shard import local
-from groundup.parallel.world import here
 from groundup.train.batches import TokenBatch
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain

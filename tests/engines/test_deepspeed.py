@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout
+from groundup.core.runtime import Layout
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.parallel.engines.deepspeed import DeepSpeed
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.train.pretrain import Pretrain
 from ranks_world import pretrainings
 from training_world import Inputs, inputs, recipe

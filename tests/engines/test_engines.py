@@ -9,17 +9,17 @@ import torch
 from pydantic import ValidationError
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.decoder import Decoder
-from groundup.parallel.checkpoint import gather
+from groundup.parallel.context import ALONE, here
 from groundup.parallel.engines import Job
-from groundup.parallel.engines._guests import library
+from groundup.parallel.engines._external import library
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron, require_cuda
 from groundup.parallel.hardware import choose
-from groundup.parallel.ranks import launch
-from groundup.parallel.world import ALONE, here
+from groundup.parallel.launcher import launch
+from groundup.parallel.sharded_checkpoint import gather
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.validate import token_loss
 

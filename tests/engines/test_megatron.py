@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.engines.megatron import Megatron
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.train.pretrain import Pretrain
 from ranks_world import pretrainings
 from training_world import Inputs, inputs, recipe

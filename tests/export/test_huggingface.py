@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from groundup.cli import main
-from groundup.core.durable import write_json
+from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.store import Store
 from groundup.export.huggingface import export_huggingface, import_huggingface
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.config import DecoderConfig
-from groundup.model.heads import ScalarModel
+from groundup.model.value_head import ScalarModel
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 from tiny import groundup

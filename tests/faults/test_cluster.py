@@ -8,11 +8,11 @@ import pytest
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.text.batch import Batch
-from groundup.text.curate import Curate
-from groundup.text.steps import Verdicts, passed
-from groundup.text.steps.length import Length
+from groundup.text.curate.curate import Curate
+from groundup.text.curate.steps import Verdicts, passed
+from groundup.text.curate.steps.length import Length
 from text_world import crowd, run_acquire, run_curate
 
 # What a killed process leaves open is closed when its objects are collected.

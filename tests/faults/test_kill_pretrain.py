@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from training_world import SITE, Inputs, build, inputs
 
 pytestmark = pytest.mark.slow

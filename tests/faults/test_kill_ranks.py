@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.site import Layout, Site
-from groundup.parallel.ranks import launch
+from groundup.core.runtime import Layout, Site
+from groundup.parallel.launcher import launch
 from ranks_world import pretrainings, weights
 from training_world import SITE, Inputs, inputs, recipe
 

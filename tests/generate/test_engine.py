@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import token_log_probs

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groundup.generate.sampling import Sampling, log_probabilities, next_tokens, uniforms
+from groundup.infer.sampling import Sampling, log_probabilities, next_tokens, uniforms
 
 
 def drawn(logits: torch.Tensor, sampling: Sampling, count: int = 20_000) -> torch.Tensor:

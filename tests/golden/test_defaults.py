@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.recipe import Recipe
-from groundup.core.slot import SLOTS, Slot
+from groundup.core.registry import SLOTS, Slot
 from groundup.pipeline import Blueprint
 
 GOLDEN = Path(__file__).with_name("defaults.json")

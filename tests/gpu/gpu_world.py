@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.model.attention import segments_of
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder

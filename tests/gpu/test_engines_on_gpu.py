@@ -12,7 +12,7 @@ from groundup.model.checkpoint import load_decoder
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron
 from groundup.parallel.engines.native import Native
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.train.optimizers.adamw import AdamW
 from ranks_world import curve, pretrainings
 from training_world import SITE, inputs, recipe

@@ -4,7 +4,7 @@ import pytest
 import torch
 from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.model.config import DecoderConfig
 from groundup.parallel.fp8 import CAPABILITY
 from groundup.parallel.hardware import Precision

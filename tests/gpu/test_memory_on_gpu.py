@@ -4,10 +4,10 @@ import pytest
 import torch
 from gpu_world import fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.site import Recompute, Site
+from groundup.core.runtime import Recompute, Site
 from groundup.model.config import DecoderConfig
-from groundup.model.counts import parameters
-from groundup.parallel.memory import tokens_that_fit
+from groundup.model.flops import parameters
+from groundup.parallel.activation_checkpoint import tokens_that_fit
 
 pytestmark = needs_gpu
 WIDE = DecoderConfig(512, 512, 6, 8, 2, 64, 1536, max_seq_len=1024)

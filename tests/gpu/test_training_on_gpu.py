@@ -6,7 +6,7 @@ import pytest
 import torch
 from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.model.lora import Lora, attach
 from groundup.parallel.hardware import Precision, choose, fit, matmul_rate
 from groundup.train.optimizers.muon import Muon

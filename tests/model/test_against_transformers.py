@@ -5,11 +5,11 @@ import torch
 from decoders import CONTEXT, PORTABLE, decoder
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from groundup.generate.cache import StaticCache
+from groundup.infer.kv_cache import StaticCache
 from groundup.model.architectures import Architecture
 from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
-from groundup.model.published import part_of
+from groundup.model.hf_config import part_of
 
 IDS = torch.randint(0, 96, (3, 64), generator=torch.Generator().manual_seed(1))
 

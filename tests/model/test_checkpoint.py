@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from groundup.core.errors import DataError
 from groundup.model.checkpoint import load_decoder, load_scalar_model, save_model, write_tensors
-from groundup.model.heads import ScalarModel
+from groundup.model.value_head import ScalarModel
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:

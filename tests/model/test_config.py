@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from decoders import FAST, GPT2, LLAMA, OLMO3, PORTABLE, QWEN3, QWEN3_MOE, SCALINGS
 
-from groundup.model import counts
+from groundup.model import flops
 from groundup.model.architectures.gpt2 import Gpt2
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
@@ -15,8 +15,8 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
-from groundup.model.published import config_json, read_config_json
+from groundup.model.hf_config import config_json, read_config_json
+from groundup.model.value_head import ScalarModel
 
 
 @pytest.mark.parametrize("name", PORTABLE)
@@ -112,7 +112,7 @@ def test_published_configs_are_read_as_their_makers_wrote_them() -> None:
     gpt2 = {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_ctx": 1024,
             "n_positions": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-05,
             "attn_pdrop": 0.1, "summary_type": "cls_index"}  # fmt: skip
-    assert counts.parameters(read_config_json(gpt2)) == 124_439_808
+    assert flops.parameters(read_config_json(gpt2)) == 124_439_808
 
 
 def test_a_published_config_without_our_extra_keys_is_read() -> None:
@@ -154,10 +154,10 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_a_way_out() -> None
 @pytest.mark.parametrize("config", [QWEN3, LLAMA, GPT2, OLMO3, replace(QWEN3, n_kv_heads=1, n_layers=1)])
 def test_parameters_are_counted_as_torch_counts_them(config: DecoderConfig) -> None:
     model = Decoder(config)
-    assert counts.parameters(config) == sum(parameter.numel() for parameter in model.parameters())
+    assert flops.parameters(config) == sum(parameter.numel() for parameter in model.parameters())
     matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name)
     tied = config.vocab_size * config.d_model if config.tie_embeddings else 0
-    assert counts.matmul_parameters(config) == matrices + tied
+    assert flops.matmul_parameters(config) == matrices + tied
 
 
 def test_a_scalar_model_takes_over_a_trunk() -> None:

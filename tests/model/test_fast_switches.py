@@ -9,7 +9,7 @@ from decoders import FAST, QWEN3, decoder
 
 from groundup.core.errors import GroundupError
 from groundup.export.huggingface import export_huggingface
-from groundup.generate.cache import StaticCache
+from groundup.infer.kv_cache import StaticCache
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy, token_log_probs

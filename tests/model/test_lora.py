@@ -14,16 +14,16 @@ from torch import Tensor
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, LoraLinear, attach, load_adapters, merge, save_adapters
 from groundup.model.losses import cross_entropy
+from groundup.parallel.activation_checkpoint import recompute
 from groundup.parallel.cpu import stacked
 from groundup.parallel.engines.native import NativeLearner
-from groundup.parallel.memory import recompute
 from groundup.train.loop import train
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon

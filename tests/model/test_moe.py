@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
-from groundup.model import counts
+from groundup.model import flops
 from groundup.model.attention import segments_of
 from groundup.model.config import DecoderConfig, MoE
 from groundup.model.decoder import Decoder
-from groundup.model.grouped import grouped_product
+from groundup.model.grouped_gemm import grouped_product
 from groundup.model.moe import (
     Routing,
     SparseFeedForward,
@@ -25,7 +25,7 @@ from groundup.model.moe import (
     sparse_layers,
     update_biases,
 )
-from groundup.train.experts import ExpertWatch
+from groundup.train.moe_balance import ExpertWatch
 
 BOS, PAD = 1, 0
 IDS = torch.tensor([[BOS, 7, 8, 9, BOS, 20, 21, 22, 23, BOS, 40, 41, PAD, PAD], [BOS, *range(50, 63)]])
@@ -235,8 +235,8 @@ def test_a_token_meets_as_many_matrix_parameters_as_are_counted() -> None:
         matrices = sum(
             p.numel() for name, p in model.named_parameters() if p.dim() > 1 and "embed" not in name
         )
-        assert counts.matmul_parameters(config) == matrices - idle
-        assert counts.parameters(config) == sum(p.numel() for p in model.parameters())
+        assert flops.matmul_parameters(config) == matrices - idle
+        assert flops.parameters(config) == sum(p.numel() for p in model.parameters())
 
 
 def test_experts_of_another_kind_are_refused() -> None:

@@ -13,7 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from groundup.core.blueprint import load
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.model.architectures._published import adopt_scaling, publish_scaling
+from groundup.model.architectures._hf_config import adopt_scaling, publish_scaling
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.attention import document_positions
 from groundup.model.config import DecoderConfig, RopeScaling

@@ -6,7 +6,7 @@ import pytest
 
 from groundup.model import scaling
 from groundup.model.config import DecoderConfig
-from groundup.model.counts import parameters
+from groundup.model.flops import parameters
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
 

@@ -9,13 +9,13 @@ import torch
 import costs_world
 from costs_world import BUILD, CONFIG, SETTING, large
 from groundup.core.metrics import read_metrics
-from groundup.core.site import Layout
-from groundup.model.counts import parameters
-from groundup.parallel.accounting import Accounting
+from groundup.core.runtime import Layout
+from groundup.model.flops import parameters
+from groundup.parallel.comm_timing import Accounting
+from groundup.parallel.context import ALONE
 from groundup.parallel.hardware import memory_held
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.parallel.simulate import simulate
-from groundup.parallel.world import ALONE
 from groundup.train.loop import ACCOUNTED
 from ranks_world import pretrainings
 from training_world import SITE, inputs, recipe

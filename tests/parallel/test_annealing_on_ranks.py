@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.site import Layout
+from groundup.core.runtime import Layout
 from groundup.model.architectures.qwen3 import Qwen3
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.train.optimizers.muon import Muon
 from ranks_world import curve, pretrainings
 from training_world import SITE, inputs, recipe

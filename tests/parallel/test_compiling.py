@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.parallel import compiling
 from groundup.parallel.compiling import CACHE, can_compile, keep_kernels
 

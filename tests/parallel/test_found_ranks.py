@@ -3,8 +3,8 @@
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.parallel.cluster import PORT, first_host, found
-from groundup.parallel.meeting import Place
+from groundup.parallel.external_launch import PORT, first_host, found
+from groundup.parallel.rendezvous import Place
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node-a",
             "MASTER_PORT": "1234"}  # fmt: skip

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.layers import Linear

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Recompute, Site
+from groundup.core.runtime import Recompute, Site
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy

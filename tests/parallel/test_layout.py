@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout
+from groundup.core.runtime import Layout
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.config import DecoderConfig
+from groundup.parallel.activation_checkpoint import tokens_that_fit
+from groundup.parallel.context import check
+from groundup.parallel.launcher import launch
 from groundup.parallel.layout import Machines, find_layout, parts_of
-from groundup.parallel.memory import tokens_that_fit
-from groundup.parallel.ranks import launch
-from groundup.parallel.world import check
 from ranks_world import curve, pretrainings
 from training_world import SITE, inputs, recipe
 

@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 import ranks_world
-from groundup.parallel.lookout import AGAIN, Stand, blame
+from groundup.parallel.watchdog import AGAIN, Stand, blame
 
 
 def stand(

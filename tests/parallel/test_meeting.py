@@ -8,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from cluster_world import free_port
-from groundup.parallel.meeting import NotMetError, Place, meet
+from groundup.parallel.rendezvous import NotMetError, Place, meet
 
 
 def places(ranks: int, port: int) -> list[Place]:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from groundup.core.site import Recompute
+from groundup.core.runtime import Recompute
 from groundup.model.config import DecoderConfig, MoE
 from groundup.model.decoder import Decoder
-from groundup.parallel.memory import recompute, tokens_that_fit
+from groundup.parallel.activation_checkpoint import recompute, tokens_that_fit
 
 CONFIG = DecoderConfig(
     96, 32, 3, 4, 2, 8, 96, max_seq_len=64, windows=(16, 0, 16), value_embeddings=True, zero_init=False

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from groundup.parallel.owners import Owners
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
+from groundup.parallel.matrix_redistribute import Owners
 from groundup.parallel.shard import local, share_of
 
 MATRICES, ROWS, COLUMNS = 5, 7, 6

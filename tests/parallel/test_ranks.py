@@ -11,7 +11,7 @@ import pytest
 
 import ranks_world
 from groundup.core.errors import DataError, TrainingError
-from groundup.parallel.ranks import ATTEMPTS, launch
+from groundup.parallel.launcher import ATTEMPTS, launch
 
 TIMEOUT = 60.0
 
@@ -57,7 +57,7 @@ def test_sigterm_reaches_the_ranks_and_then_ends_their_parent(tmp_path: Path) ->
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
 import ranks_world
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 if __name__ == "__main__":
     launch(ranks_world.waits_for_sigterm, (Path({str(tmp_path)!r}),), 2, 60.0)
 """

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.site import Layout
+from groundup.core.runtime import Layout
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.parallel.shard import TOGETHER
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain

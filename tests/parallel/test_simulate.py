@@ -12,12 +12,12 @@ from costs_world import BUILD, CONFIG, SETTING, large
 from groundup import presets
 from groundup.core.blueprint import load
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout
+from groundup.core.runtime import Layout
 from groundup.model.attention import FUSED
 from groundup.model.config import MoE
-from groundup.model.counts import parameters, training_flops_per_token
+from groundup.model.flops import parameters, training_flops_per_token
 from groundup.parallel import shard
-from groundup.parallel.ranks import launch
+from groundup.parallel.launcher import launch
 from groundup.parallel.simulate import Setting, estimate, simulate
 from groundup.pipeline import Blueprint
 from groundup.train.optimizers.muon import Muon

@@ -6,10 +6,10 @@ import pytest
 
 from groundup.core.errors import GroundupError
 from groundup.core.progress import Reporter
-from groundup.core.site import Layout, Site
+from groundup.core.runtime import Layout, Site
 from groundup.core.stage import Builder, Work
 from groundup.core.store import Store
-from groundup.parallel.stages import ranks_of, run_stage
+from groundup.parallel.stage_runner import ranks_of, run_stage
 from groundup.train.pretrain import pretrain
 from training_world import SITE, Inputs, inputs, recipe
 

@@ -8,9 +8,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from groundup.core.site import Layout
-from groundup.parallel.traffic import Traffic, groups
-from groundup.parallel.world import ALONE, World, here
+from groundup.core.runtime import Layout
+from groundup.parallel.comm_volume import Traffic, groups
+from groundup.parallel.context import ALONE, World, here
 
 functional = torch.ops._c10d_functional
 wait = functional.wait_tensor

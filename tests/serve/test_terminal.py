@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.serve.terminal import Chat, ChatOptions, ContextFull, answer_once, converse

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from groundup.core.durable import sha256_file
+from groundup.core.atomic_io import sha256_file
 from tiny import OVERRIDES, corpus, groundup, read_json
 
 STAGES = (

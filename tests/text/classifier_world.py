@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
 from groundup.text.batch import Batch
-from groundup.text.classifier import Classifier, classifier
+from groundup.text.curate.classifier import Classifier, classifier
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 SEA = [

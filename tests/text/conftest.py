@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from groundup.text.curate import Curate
+from groundup.text.curate.curate import Curate
 from text_world import Built, run_acquire, run_curate
 
 Acquirer = Callable[..., Built]

@@ -12,14 +12,14 @@ import pytest
 
 from format_world import PROSE, parquet, zipped
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
-from groundup.text.acquire import Acquire, acquire
+from groundup.text.curate.filter_pass import KEPT, MEASURES
 from groundup.text.documents import count_rows, iter_tables, read_ledger
-from groundup.text.judging import KEPT, MEASURES
-from groundup.text.sources.files import Files
-from groundup.text.sources.git import Git
-from groundup.text.sources.stdlib import Stdlib
+from groundup.text.ingest.ingest import Acquire, acquire
+from groundup.text.ingest.sources.files import Files
+from groundup.text.ingest.sources.git import Git
+from groundup.text.ingest.sources.stdlib import Stdlib
 from text_world import Built, run_acquire, run_curate
 
 WEB = Path(__file__).parents[3] / "shared/data/web/warc"

@@ -14,14 +14,14 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
-from groundup.text.acquire import Acquire, acquire, labelled, outside
 from groundup.text.documents import read_documents
-from groundup.text.intake import cut, document_id
-from groundup.text.regular import Unreadable, hash_regular
-from groundup.text.sources.files import Files
-from groundup.text.walk import find
+from groundup.text.ingest.discover import find
+from groundup.text.ingest.ingest import Acquire, acquire, labelled, outside
+from groundup.text.ingest.ingest_task import cut, document_id
+from groundup.text.ingest.safe_open import Unreadable, hash_regular
+from groundup.text.ingest.sources.files import Files
 from text_world import Built
 
 NOVELS = Path(__file__).parents[3] / "shared/data/pretrain/novels"

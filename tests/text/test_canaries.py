@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from groundup.doctor.synthetic_pii import EXCERPT, Canary, Planted, plant, recall
 from groundup.text.batch import Batch
-from groundup.text.canaries import EXCERPT, Canary, Planted, plant, recall
-from groundup.text.steps import Verdicts, passed
-from groundup.text.steps.privacy import Privacy
+from groundup.text.curate.steps import Verdicts, passed
+from groundup.text.curate.steps.privacy import Privacy
 
 TEXTS = [
     "The lighthouse keeper wrote a letter every week. " * 100,

@@ -14,9 +14,10 @@ from classifier_world import LAND, SEA, batch, sea_and_land, sentences, train, w
 
 from groundup.core.errors import DataError
 from groundup.core.store import MANIFEST
-from groundup.text import calibration, fasttext_model
-from groundup.text.classifier import Classifier, outside
-from groundup.text.steps.model_filter import ModelFilter
+from groundup.text import fasttext_model
+from groundup.text.curate import calibration
+from groundup.text.curate.classifier import Classifier, outside
+from groundup.text.curate.steps.model_filter import ModelFilter
 
 Trained = Callable[..., tuple[Path, dict[str, Any]]]
 

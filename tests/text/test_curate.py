@@ -13,16 +13,16 @@ import pytest
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.text.batch import Batch
-from groundup.text.curate import Curate
-from groundup.text.decontaminate import Decontaminate
-from groundup.text.dedup import Dedup
+from groundup.text.curate.curate import Curate
+from groundup.text.curate.decontaminate import Decontaminate
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.filter_pass import Tally, judge
+from groundup.text.curate.mix import Mix
+from groundup.text.curate.steps import Verdicts
+from groundup.text.curate.steps.length import Length
 from groundup.text.documents import DocumentWriter, count_rows, iter_tables, read_documents
-from groundup.text.judging import Tally, judge
-from groundup.text.mix import Mix
-from groundup.text.steps import Verdicts
-from groundup.text.steps.length import Length
 from text_world import run_acquire, run_curate
 
 PROSE = "The keeper of tower {} lit {} lamps, and {} ships came home from the western sea."
@@ -214,7 +214,7 @@ def test_workers_and_shards_do_not_change_a_byte(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process or two, with shards small enough that there are several."""
-    from groundup.text import engine, shards
+    from groundup.text import executor, shards
 
     monkeypatch.setattr(shards, "SHARD_BYTES", 1 << 14)
     lines = [json.dumps({"text": PROSE.format(n, n * 7, n % 50) * 3}) for n in range(1500)]
@@ -223,6 +223,6 @@ def test_workers_and_shards_do_not_change_a_byte(
     assert len(list((raw.path / "documents").iterdir())) > 10
     recipe = Curate(mix=Mix(shuffle=True, total_bytes=200_000))
     one = run_curate(tmp_path_factory.mktemp("curate"), raw, recipe, Site(workers=1))
-    monkeypatch.setattr(engine, "SMALL_BYTES", 0)
+    monkeypatch.setattr(executor, "SMALL_BYTES", 0)
     two = run_curate(tmp_path_factory.mktemp("curate"), raw, recipe, Site(workers=2))
     assert one.files() == two.files() and one.metrics == two.metrics

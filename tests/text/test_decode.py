@@ -2,7 +2,7 @@
 
 import pytest
 
-from groundup.text.decode import Undecodable, decode, without_surrogates
+from groundup.text.ingest.decode import Undecodable, decode, without_surrogates
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.text.batch import Batch
-from groundup.text.decontaminate import Decontaminate, Decontaminator, write_index
+from groundup.text.curate.decontaminate import Decontaminate, Decontaminator, write_index
+from groundup.text.curate.eval_texts import evaluation_items, item_digest
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.items import evaluation_items, item_digest
 
 WORDS = ("river", "stone", "light", "water", "mountain", "cloud", "paper", "ship", "engine", "letter", "window",
          "garden", "bridge", "number", "colour")  # fmt: skip

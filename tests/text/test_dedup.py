@@ -13,15 +13,15 @@ import pytest
 
 from groundup.core.errors import BlueprintError
 from groundup.text.batch import Batch
-from groundup.text.dedup import Dedup, pairs
-from groundup.text.dedup.clusters import Duplicates, find_duplicates
-from groundup.text.dedup.minhash import band_keys, minima, permutations, shingles
-from groundup.text.dedup.pairs import Floats
-from groundup.text.dedup.repeats import cut_repeats, mark_repeats
-from groundup.text.dedup.signatures import text_key, write_signatures
+from groundup.text.curate.dedup import Dedup, verify_pairs
+from groundup.text.curate.dedup.clusters import Duplicates, find_duplicates
+from groundup.text.curate.dedup.minhash import band_keys, minima, permutations, shingles
+from groundup.text.curate.dedup.repeated_spans import cut_repeats, mark_repeats
+from groundup.text.curate.dedup.signatures import text_key, write_signatures
+from groundup.text.curate.dedup.verify_pairs import Floats
+from groundup.text.curate.steps.repeated_lines import RepeatedLines
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps.repeated_lines import RepeatedLines
-from groundup.text.words import Ints
+from groundup.text.segment import Ints
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 ARTICLES = DATA / "web" / "dedup"
@@ -167,7 +167,7 @@ def test_the_result_depends_neither_on_shards_nor_on_batches(tmp_path: Path) -> 
 def test_comparing_in_small_portions_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = corpus()
     whole = dropped(found(tmp_path / "a", [texts], Dedup()))
-    monkeypatch.setattr(pairs, "_AT_ONCE", 100)
+    monkeypatch.setattr(verify_pairs, "_AT_ONCE", 100)
     assert dropped(found(tmp_path / "b", [texts], Dedup())) == whole
 
 
@@ -229,17 +229,17 @@ def test_a_full_bucket_costs_a_few_comparisons_per_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[int] = []
-    original = pairs.Sets.similarities
+    original = verify_pairs.Sets.similarities
 
-    def counted(self: pairs.Sets, left: Ints, right: Ints) -> Floats:
+    def counted(self: verify_pairs.Sets, left: Ints, right: Ints) -> Floats:
         compared.append(len(left))
         return original(self, left, right)
 
-    monkeypatch.setattr(pairs.Sets, "similarities", counted)
+    monkeypatch.setattr(verify_pairs.Sets, "similarities", counted)
     banner = prose(1, 60)
     texts = [f"{banner} {prose(seed, 60)}" for seed in range(2, 302)]
     assert not dropped(found(tmp_path, [texts], Dedup(bands=2, rows=1)))
-    assert 300 < sum(compared) <= 2 * 300 * pairs._ROUNDS
+    assert 300 < sum(compared) <= 2 * 300 * verify_pairs._ROUNDS
 
 
 @pytest.mark.parametrize("size", [100, 1000])
@@ -336,7 +336,7 @@ def test_hashes_in_parts_are_marked_like_hashes_at_once(
     draw = random.Random(1)
     texts = ["\n".join(f"line number {draw.randrange(60)}" for _ in range(30)) for _ in range(4)]
     whole = after_cut(tmp_path / "a", texts, LINES)
-    monkeypatch.setattr("groundup.text.dedup.repeats._AT_ONCE", 10)
+    monkeypatch.setattr("groundup.text.curate.dedup.repeated_spans._AT_ONCE", 10)
     assert after_cut(tmp_path / "b", texts, LINES) == whole
     said: list[str] = []
     for _, text in whole:

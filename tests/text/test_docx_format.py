@@ -8,9 +8,9 @@ import docx
 from docx.oxml import parse_xml
 
 from format_world import LAUGHS, damaged, read_as, reasons, rezipped, text_of
-from groundup.text.formats import Options
-from groundup.text.formats import docx as docx_format
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.formats import Options
+from groundup.text.ingest.formats import docx as docx_format
+from groundup.text.ingest.sources import Note, Text
 
 
 def saved(document: Any) -> bytes:

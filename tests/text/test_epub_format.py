@@ -1,8 +1,8 @@
 """EPUB: a book in its reading order, or the reason why not."""
 
 from format_world import EMPTY_ZIP, LAUGHS, damaged, read_as, reasons, rezipped, text_of
-from groundup.text.formats import epub as epub_format
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.formats import epub as epub_format
+from groundup.text.ingest.sources import Note, Text
 
 PACKAGE = """<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">
 <dc:title>The Light</dc:title><dc:language>en-GB</dc:language></metadata><manifest>

@@ -11,11 +11,11 @@ import pytest
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
-from groundup.text import extract
-from groundup.text.extract import MOST_NESTED, MOST_TAGS, NoMainText, main_text
-from groundup.text.formats import Extractor, Options
-from groundup.text.formats.html import page as read_page
-from groundup.text.sources import Note, Text
+from groundup.text.ingest import extract
+from groundup.text.ingest.extract import MOST_NESTED, MOST_TAGS, NoMainText, main_text
+from groundup.text.ingest.formats import Extractor, Options
+from groundup.text.ingest.formats.html import page as read_page
+from groundup.text.ingest.sources import Note, Text
 
 PAGES = Path(__file__).parents[3] / "shared" / "data" / "web" / "html" / "aeb"
 PROSE = "The keeper lit the lamp at dusk, and one by one the ships came home out of the dark. "

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from format_world import parquet
 from groundup.core.errors import DataError
 from groundup.text.documents import read_documents
-from groundup.text.regular import Unreadable
-from groundup.text.sources import Note, SourceFile, Text
-from groundup.text.sources.files import Files
-from groundup.text.walk import find
+from groundup.text.ingest.discover import find
+from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.sources import Note, SourceFile, Text
+from groundup.text.ingest.sources.files import Files
 from text_world import Built
 
 PROSE = "The keeper lit the lamp, and the ships came home."

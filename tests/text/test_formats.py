@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from format_world import DATA, OPTIONS, PROSE, parquet, read, reasons, texts, zipped
-from groundup.text.formats import Options, detect, plain
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.formats import Options, detect, plain
+from groundup.text.ingest.sources import Note, Text
 
 TALE = "".join(f"Line {n} of a tale that goes on.\n" for n in range(20_000))
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -277,7 +277,7 @@ def test_real_files_of_every_packing_are_read() -> None:
 
 
 def test_a_reader_that_stumbles_costs_one_file_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundup.text.formats import plain
+    from groundup.text.ingest.formats import plain
 
     def stumbles(*_: Any) -> Any:
         yield Text("so far")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import DataError
-from groundup.text.regular import Unreadable
-from groundup.text.sources import SourceFile
-from groundup.text.sources.git import Git
+from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.sources import SourceFile
+from groundup.text.ingest.sources.git import Git
 
 
 def git(folder: Path, *words: str) -> str:

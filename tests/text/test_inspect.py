@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from inspect_world import Judged, write_world
 
 from groundup.core.errors import DataError
-from groundup.text.curate import Curate
+from groundup.text.curate.curate import Curate
+from groundup.text.curate.mix import Mix
+from groundup.text.curate.steps.length import Length
+from groundup.text.curate.steps.privacy import Privacy
 from groundup.text.documents import LedgerEntry
 from groundup.text.inspect.collect import collect
 from groundup.text.inspect.corpus import Corpus
@@ -21,9 +24,6 @@ from groundup.text.inspect.distribution import DROPPED, KEPT, LATER, Distributio
 from groundup.text.inspect.lookup import document_story, find_documents
 from groundup.text.inspect.page import page
 from groundup.text.inspect.story import Bound, DocumentStory, Story
-from groundup.text.mix import Mix
-from groundup.text.steps.length import Length
-from groundup.text.steps.privacy import Privacy
 from text_world import run_acquire, run_curate
 
 ASIDE = [

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from groundup.text.batch import Batch
+from groundup.text.curate.steps import Rule
+from groundup.text.curate.steps.language import LANGUAGES, MODEL, Language
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps import Rule
-from groundup.text.steps.language import LANGUAGES, MODEL, Language
 
 ENGLISH = "The lighthouse keeper climbed the stairs every evening and lit the lamp before the ships came in."
 GERMAN = "Der Leuchtturmwärter stieg jeden Abend die Treppe hinauf und zündete die Lampe an."

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from groundup.text.mix import Corpus, Mix, copies, draw, epochs
+from groundup.text.curate.mix import Corpus, Mix, copies, draw, epochs
 
 
 def corpus(**sizes: tuple[str, int, int]) -> Corpus:

@@ -7,9 +7,9 @@ import pytest
 
 from groundup.core.errors import BlueprintError
 from groundup.text.batch import Batch
+from groundup.text.curate.steps import names
+from groundup.text.curate.steps.names import PIECE, Names
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps import names
-from groundup.text.steps.names import PIECE, Names
 
 
 def batch(*texts: str) -> Batch:

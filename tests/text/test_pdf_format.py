@@ -6,8 +6,8 @@ import pytest
 import typst
 
 from format_world import damaged, read_as, reasons, text_of
-from groundup.text.formats import Options, pdf
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.formats import Options, pdf
+from groundup.text.ingest.sources import Note, Text
 
 PROSE = "The keeper of the lighthouse unquestionably remembered every extraordinary ship that had come home safely. "
 
@@ -54,7 +54,7 @@ def test_lists_and_code_in_a_pdf_keep_their_lines() -> None:
 def test_a_hyphen_at_the_end_of_a_line_is_mended_only_within_a_word(
     before: str, after: str, whole: str
 ) -> None:
-    from groundup.text.formats._pdf_pages import mend
+    from groundup.text.ingest.formats._pdf_pages import mend
 
     assert "".join(mend(before, " ", after)) + after == whole
 

@@ -20,9 +20,9 @@ from stdnum.pl import pesel
 from stdnum.tr import tckimlik
 
 from groundup.text.batch import Batch
+from groundup.text.curate.steps import Verdicts
+from groundup.text.curate.steps.privacy import PLACEHOLDERS, Privacy
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps import Verdicts
-from groundup.text.steps.privacy import PLACEHOLDERS, Privacy
 
 FRAMES = (
     "He wrote {} on the wall, and left.", "The last line says {}\nand then no more.", "({})", '"{}"', "'{}'",

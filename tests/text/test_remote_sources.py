@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from format_world import parquet
 from groundup.core.errors import DataError
-from groundup.text import remote
-from groundup.text.regular import Unreadable
-from groundup.text.sources import Note, SourceFile, Text
-from groundup.text.sources.hub import Hub
-from groundup.text.sources.s3 import S3
+from groundup.text.ingest import remote
+from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.sources import Note, SourceFile, Text
+from groundup.text.ingest.sources.hub import Hub
+from groundup.text.ingest.sources.s3 import S3
 
 LINES = gzip.compress(b'{"text": "The keeper lit the lamp."}\n' * 50)
 

@@ -9,9 +9,9 @@ import pytest
 
 from groundup.core.records import Document
 from groundup.text.batch import Batch
+from groundup.text.curate.steps import Verdicts
+from groundup.text.curate.steps.repair import KINDS, Repair
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps import Verdicts
-from groundup.text.steps.repair import KINDS, Repair
 
 PROSE = "The keeper lit the lamp, and the ships came home. "
 TONGUES = (

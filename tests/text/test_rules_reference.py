@@ -15,12 +15,12 @@ import pyarrow as pa
 import pytest
 
 from groundup.text.batch import Batch
+from groundup.text.curate.steps.c4 import C4
+from groundup.text.curate.steps.code import Code
+from groundup.text.curate.steps.fineweb import FineWeb
+from groundup.text.curate.steps.gopher_quality import GopherQuality
+from groundup.text.curate.steps.gopher_repetition import GopherRepetition
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps.c4 import C4
-from groundup.text.steps.code import Code
-from groundup.text.steps.fineweb import FineWeb
-from groundup.text.steps.gopher_quality import GopherQuality
-from groundup.text.steps.gopher_repetition import GopherRepetition
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 NAN, INF = float("nan"), float("inf")

@@ -4,11 +4,11 @@ import sysconfig
 from pathlib import Path
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
-from groundup.text.acquire import Acquire, acquire, outside
 from groundup.text.documents import read_documents, read_ledger
-from groundup.text.sources.stdlib import Stdlib
+from groundup.text.ingest.ingest import Acquire, acquire, outside
+from groundup.text.ingest.sources.stdlib import Stdlib
 
 
 def test_the_library_is_there_and_its_test_suites_are_not(tmp_path: Path) -> None:

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from groundup.core.slot import Slot
+from groundup.core.registry import Slot
 from groundup.text.batch import Batch
+from groundup.text.curate.steps import Classified, Rule, Ruled, by_rules
+from groundup.text.curate.steps.c4 import C4
+from groundup.text.curate.steps.code import Code
+from groundup.text.curate.steps.fineweb import FineWeb
+from groundup.text.curate.steps.gopher_quality import GopherQuality
+from groundup.text.curate.steps.gopher_repetition import GopherRepetition
+from groundup.text.curate.steps.length import Length
+from groundup.text.curate.steps.repeated_lines import RepeatedLines
 from groundup.text.documents import DOCUMENT_SCHEMA
-from groundup.text.steps import Classified, Rule, Ruled, by_rules
-from groundup.text.steps.c4 import C4
-from groundup.text.steps.code import Code
-from groundup.text.steps.fineweb import FineWeb
-from groundup.text.steps.gopher_quality import GopherQuality
-from groundup.text.steps.gopher_repetition import GopherRepetition
-from groundup.text.steps.length import Length
-from groundup.text.steps.repeated_lines import RepeatedLines
 
 RULES = (Length(), GopherQuality(), GopherRepetition(), C4(), FineWeb(), Code(), RepeatedLines())
 ENGLISH = (
@@ -192,9 +192,9 @@ def test_lines_said_again_are_cut_and_the_first_stays() -> None:
     )
 
 
-@pytest.mark.parametrize("name", Slot("groundup.text.steps").names())
+@pytest.mark.parametrize("name", Slot("groundup.text.curate.steps").names())
 def test_every_step_judges_empty_and_odd_tables(name: str) -> None:
-    step: Any = Slot("groundup.text.steps").load(name)()
+    step: Any = Slot("groundup.text.curate.steps").load(name)()
     if isinstance(step, Classified):
         pytest.skip("judges with a trained classifier only: test_classifier.py")
     if name == "names":

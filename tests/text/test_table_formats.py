@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from format_world import PROSE, parquet, read, reasons, texts
-from groundup.text.formats import Options
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.formats import Options
+from groundup.text.ingest.sources import Note, Text
 
 # JSON lines
 
@@ -68,7 +68,7 @@ def test_byte_order_marks_of_json_lines_are_understood(encoding: str) -> None:
 
 
 def test_lines_are_found_wherever_chunks_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundup.text.formats import jsonl
+    from groundup.text.ingest.formats import jsonl
 
     data = b"\n".join(json.dumps({"text": "x" * (n % 7)} if n % 7 else {}).encode() for n in range(200))
     whole = read("a.jsonl", data)

@@ -10,9 +10,9 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
-from groundup.text.engine import SMALL_BYTES, Task, run_tasks
+from groundup.text.executor import SMALL_BYTES, Task, run_tasks
 
 # What a killed process leaves open, Daft closes when its objects are collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.text.characters import SENTENCE_ENDS, before, code_points, content, tables
-from groundup.text.words import (
+from groundup.text.segment import (
     Bytes,
     Ints,
     Pieces,
@@ -25,6 +24,7 @@ from groundup.text.words import (
     trimmed_lines,
     words,
 )
+from groundup.text.unicode_classes import SENTENCE_ENDS, before, code_points, content, tables
 
 SPACED = st.text("aB1_.,-é ßжक\u093e\u0301🙂\u00a0\u2028\t\n\r\u200b'", max_size=40)
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

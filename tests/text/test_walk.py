@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import DataError
-from groundup.text.walk import find, glob_to_regex
+from groundup.text.ingest.discover import find, glob_to_regex
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from groundup.text.extract import main_text
-from groundup.text.formats import Options, detect
-from groundup.text.sources import Note, Text
+from groundup.text.ingest.extract import main_text
+from groundup.text.ingest.formats import Options, detect
+from groundup.text.ingest.sources import Note, Text
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "web" / "warc"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no archives in {DATA}")
@@ -281,7 +281,7 @@ def test_a_parser_that_fails_costs_one_record(monkeypatch: pytest.MonkeyPatch) -
             raise ValueError("unforeseen")
         return main_text(data, *args)
 
-    monkeypatch.setattr("groundup.text.formats.html.main_text", fail)
+    monkeypatch.setattr("groundup.text.ingest.formats.html.main_text", fail)
     items = read(b"".join(crawl(3)))
     assert headings(items) == ["Page 1", "Page 3"] and reasons(items) == [("2", "aside", "reader_failed")]
 

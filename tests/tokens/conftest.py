@@ -7,7 +7,7 @@ import pytest
 
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
 from groundup.core.store import Store
 from groundup.text.documents import DOCUMENTS, DocumentWriter

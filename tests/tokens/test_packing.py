@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from groundup.core.errors import DataError
 from groundup.core.records import Document
 from groundup.core.rng import share_of
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
 from groundup.tokens.loader import row_indices
 from groundup.tokens.packing import best_fit, pack

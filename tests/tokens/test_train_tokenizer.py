@@ -9,7 +9,7 @@ import pytest
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.tokens.train_tokenizer import TokenizerRecipe, outside, tokenizer

@@ -14,12 +14,15 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from groundup.core import durable
+from groundup.core import atomic_io
 from groundup.core.errors import GroundupError
+from groundup.parallel.context import World
 from groundup.parallel.engines.native import NativeLearner
-from groundup.parallel.world import World
-from groundup.train import saver as saving
-from groundup.train.checkpoints import (
+from groundup.train import async_checkpoint as saving
+from groundup.train.anomaly import Guard
+from groundup.train.async_checkpoint import LEAST_SECONDS, SHARE, Saver, interval
+from groundup.train.optimizers.adamw import AdamW
+from groundup.train.resume_state import (
     Conditions,
     Progress,
     Snapshot,
@@ -28,9 +31,6 @@ from groundup.train.checkpoints import (
     snapshot,
     write_state,
 )
-from groundup.train.guard import Guard
-from groundup.train.optimizers.adamw import AdamW
-from groundup.train.saver import LEAST_SECONDS, SHARE, Saver, interval
 from training_world import one_thread
 
 __all__ = ["one_thread"]
@@ -199,11 +199,11 @@ def test_a_full_disk_is_told_in_bytes_and_leaves_no_half_state(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     training.step()
     if moment == "fsync":
-        monkeypatch.setattr(durable, "_fsync_file", full_disk)
+        monkeypatch.setattr(atomic_io, "_fsync_file", full_disk)
     elif moment == "counters":
         monkeypatch.setattr(Path, "write_text", full_disk)
     else:
-        monkeypatch.setattr("groundup.train.checkpoints.save_file", full_disk_by_safetensors)
+        monkeypatch.setattr("groundup.train.resume_state.save_file", full_disk_by_safetensors)
     with pytest.raises(GroundupError) as told:
         write_state(tmp_path, training.take())
     said = str(told.value)

@@ -11,7 +11,7 @@ import torch
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy
-from groundup.train.guard import ENOUGH, HISTORY, SIGMAS, Guard, spike_threshold
+from groundup.train.anomaly import ENOUGH, HISTORY, SIGMAS, Guard, spike_threshold
 from groundup.train.schedules import schedule_factor
 from training_world import one_thread
 

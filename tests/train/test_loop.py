@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from groundup.core.metrics import read_metrics
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.train.loop import Probe
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon

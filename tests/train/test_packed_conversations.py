@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.align.methods import Given, Session
 from groundup.align.methods.sft import Sft
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import save_model

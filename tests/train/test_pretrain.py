@@ -18,14 +18,14 @@ from groundup.core.metrics import read_metrics
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.context import ALONE
 from groundup.parallel.engines.native import NativeLearner
-from groundup.parallel.world import ALONE
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
+from groundup.train.anomaly import Guard
 from groundup.train.batches import TokenBatch, step_batches, token_batch
-from groundup.train.guard import Guard
 from groundup.train.step import Stepper
 from training_world import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
 

@@ -20,9 +20,9 @@ from groundup.model.decoder import Decoder
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
+from groundup.train.init_from import start_config, start_digest, start_weights
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
-from groundup.train.start import start_config, start_digest, start_weights
 from training_world import SITE, inputs, one_thread, recipe
 
 __all__ = ["one_thread"]

@@ -14,7 +14,7 @@ from groundup.model.attention import AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.train.batches import TokenBatch
-from groundup.train.watch import (
+from groundup.train.monitor import (
     SAMPLED,
     ModelWatch,
     attention_logits,
@@ -201,7 +201,7 @@ def test_compiled_layers_are_measured_alike_and_not_compiled_again() -> None:
 
 def test_speed_is_the_median_step_so_that_a_pause_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("groundup.train.watch.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("groundup.train.monitor.time", SimpleNamespace(perf_counter=lambda: clock.now))
     watch = ModelWatch(nn.Linear(4, 4), every=10, flops_per_step=3e9, rate=lambda: 1e10)
     for step in range(1, 11):
         clock.now += 100.0 if step == 4 else 0.5

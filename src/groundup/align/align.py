@@ -15,8 +15,8 @@ from groundup.align.methods import Given, Method
 from groundup.align.methods.sft import Sft
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
-from groundup.core.slot import Slot, part_name
+from groundup.core.registry import Slot, part_name
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Task

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from groundup.align.rollouts import Rollouts
-from groundup.core.durable import write_json
+from groundup.core.atomic_io import write_json
 from groundup.core.stage import Metrics, Work
 from groundup.evaluate.chrf import chrf
 from groundup.evaluate.statistics import paired_difference

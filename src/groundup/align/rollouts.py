@@ -18,11 +18,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.align.data import Packed, Place, pack_all
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_scalar_model
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
 from groundup.model.losses import token_log_probs
+from groundup.model.value_head import ScalarModel
 from groundup.parallel.hardware import Hardware, fit
 
 REWARD_FILE = "reward.json"

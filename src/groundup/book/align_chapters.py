@@ -8,10 +8,7 @@ from typing import Any
 
 from groundup.book.content import Block, Chapter, Fact, Facts, Figure, Heading, Table, Tokens, prose, strong
 from groundup.book.figures import Bar, Panel, bars_svg, curves_svg, series
-from groundup.book.reading import Made, Story
-from groundup.book.sampled import compared, samples_of
-from groundup.book.samples import lesson_pieces
-from groundup.book.words import (
+from groundup.book.format import (
     count,
     duration,
     interval,
@@ -21,6 +18,9 @@ from groundup.book.words import (
     percent,
     visible,
 )
+from groundup.book.load_run import Made, Story
+from groundup.book.sample_responses import compared, samples_of
+from groundup.book.samples import lesson_pieces
 
 
 def align_chapters(story: Story) -> list[Chapter]:

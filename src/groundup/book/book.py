@@ -10,11 +10,11 @@ from pydantic import Field
 
 from groundup.book.chapters import volume
 from groundup.book.html import html
+from groundup.book.load_run import Story
 from groundup.book.pdf import pdf
-from groundup.book.reading import Story
-from groundup.core.durable import write_bytes, write_text
+from groundup.core.atomic_io import write_bytes, write_text
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work, stage
 
 

@@ -11,9 +11,9 @@ from groundup.book.closing_chapters import appendix, evaluation_chapter, verdict
 from groundup.book.content import Fact, Volume
 from groundup.book.data_chapters import tokenizer_chapter, what_went_in
 from groundup.book.figures import emblem_svg
+from groundup.book.format import count, duration, is_number, number, short, size, visible
+from groundup.book.load_run import Story
 from groundup.book.model_chapters import architecture_chapter, pretrain_chapter
-from groundup.book.reading import Story
-from groundup.book.words import count, duration, is_number, number, short, size, visible
 
 _STEP_WORDS = {
     "sft": "taught to answer questions",

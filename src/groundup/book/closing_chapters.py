@@ -22,11 +22,8 @@ from groundup.book.content import (
     strong,
 )
 from groundup.book.figures import Bar, bars_svg
-from groundup.book.model_chapters import config_of_story
-from groundup.book.reading import Story
-from groundup.book.sampled import Sample, compared, samples_of
-from groundup.book.verdicts import chrf_word, evidence_of, verdicts
-from groundup.book.words import (
+from groundup.book.findings import chrf_word, evidence_of, verdicts
+from groundup.book.format import (
     clip,
     count,
     duration,
@@ -37,6 +34,9 @@ from groundup.book.words import (
     percent,
     visible,
 )
+from groundup.book.load_run import Story
+from groundup.book.model_chapters import config_of_story
+from groundup.book.sample_responses import Sample, compared, samples_of
 from groundup.evaluate.examples import HELD_OUT_SHARE
 
 

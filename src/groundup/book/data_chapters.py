@@ -25,10 +25,10 @@ from groundup.book.content import (
     prose,
     strong,
 )
+from groundup.book.format import clip, count, is_number, number, percent, reason, size, visible
 from groundup.book.funnel import Level, Split, funnel_svg
-from groundup.book.reading import Story
+from groundup.book.load_run import Story
 from groundup.book.samples import token_pieces
-from groundup.book.words import clip, count, is_number, number, percent, reason, size, visible
 from groundup.text.documents import LedgerEntry, iter_tables, read_ledger
 from groundup.tokens.tokenizer import Tokenizer
 

@@ -9,8 +9,8 @@ from typing import Any
 from groundup.book.architecture import Part, architecture_svg, parts_of
 from groundup.book.content import Block, Chapter, Fact, Facts, Figure, Heading, Table, prose, strong
 from groundup.book.figures import Panel, curves_svg, series
-from groundup.book.reading import Made, Story
-from groundup.book.words import count, duration, is_number, number, percent, short
+from groundup.book.format import count, duration, is_number, number, percent, short
+from groundup.book.load_run import Made, Story
 from groundup.model.config import DecoderConfig
 
 FAMILIES = {

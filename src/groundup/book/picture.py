@@ -18,9 +18,9 @@ import typst
 from groundup.book.book import Book
 from groundup.book.chapters import volume
 from groundup.book.content import Volume
+from groundup.book.load_run import Story
 from groundup.book.pdf import pages_as_svg
-from groundup.book.reading import Story
-from groundup.core.durable import write_bytes
+from groundup.core.atomic_io import write_bytes
 from groundup.core.store import Store
 
 _SHEET = """

@@ -7,8 +7,8 @@ out: `Piece`s that join to the text, no character split between two of them
 from typing import Any
 
 from groundup.book.content import Piece
+from groundup.book.format import clip, visible
 from groundup.book.palette import SHADES
-from groundup.book.words import clip, visible
 from groundup.tokens.tokenizer import Tokenizer
 
 

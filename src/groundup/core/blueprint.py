@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.core.slot import is_part, part_name
+from groundup.core.registry import is_part, part_name
 
 R = TypeVar("R", bound=Recipe)
 

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from groundup.core.recipe import Recipe
-from groundup.core.slot import part_name
+from groundup.core.registry import part_name
 
 
 def canonical(value: Any) -> Any:

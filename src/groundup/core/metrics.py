@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.core.durable import write_text
+from groundup.core.atomic_io import write_text
 from groundup.core.trackers import Background, points
 
 

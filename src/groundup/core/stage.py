@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from groundup.core.durable import disk_errors_in_words
+from groundup.core.atomic_io import disk_errors_in_words
 from groundup.core.environment import environment
 from groundup.core.fingerprint import digest, spelling
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter, Tracker
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.store import MANIFEST, Artifact, Store, damage, read_manifest
 from groundup.core.trackers import Background, Run, open_trackers, require
 

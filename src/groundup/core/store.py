@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.core.durable import fsync_folder, publish_folder, sha256_file, write_json
+from groundup.core.atomic_io import fsync_folder, publish_folder, sha256_file, write_json
 from groundup.core.errors import StoreError
 
 MANIFEST = "manifest.json"

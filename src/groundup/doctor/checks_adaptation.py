@@ -12,7 +12,7 @@ import torch
 from groundup.doctor import reference
 from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal
 from groundup.doctor.checks_model import ROWS, TIME, roundings
-from groundup.doctor.probes import MOE, MOE_NUMBERS, QWEN3, decoder, documents, texts, weights_of
+from groundup.doctor.toy_models import MOE, MOE_NUMBERS, QWEN3, decoder, documents, texts, weights_of
 from groundup.model import lora, moe
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from groundup.align.methods import Given, Session, ppo, reward, sft
 from groundup.align.rollouts import REWARD_FILE
-from groundup.core.durable import write_json
+from groundup.core.atomic_io import write_json
 from groundup.core.progress import Reporter
 from groundup.core.records import Message
 from groundup.core.stage import Work
@@ -24,12 +24,12 @@ from groundup.doctor.check import Bench, Check, Difference, compare
 from groundup.doctor.checks_data import plain_chat
 from groundup.doctor.checks_model import plain_logits, roundings
 from groundup.doctor.checks_training import site
-from groundup.doctor.probes import TALK, loud, tokenizer, weights_of
+from groundup.doctor.toy_models import TALK, loud, tokenizer, weights_of
 from groundup.evaluate.tasks import Example
 from groundup.model import checkpoint
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
+from groundup.model.value_head import ScalarModel
 from groundup.tokens.tokenizer import Tokenizer
 
 TIME = 96

@@ -13,7 +13,7 @@ import torch
 from groundup.align import data
 from groundup.core.records import Message
 from groundup.doctor.check import Bench, Check, Difference, equal
-from groundup.doctor.probes import TALK, tokenizer
+from groundup.doctor.toy_models import TALK, tokenizer
 from groundup.tokens import chat, loader, packing
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import batches

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from groundup.align import rollouts
-from groundup.doctor import drawing, formulas, reference
+from groundup.doctor import formulas, reference, sampling_reference
 from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal
 from groundup.doctor.checks_model import plain_logits, roundings
-from groundup.doctor.probes import CONFIGS, FAST, SAMPLED, VOCAB, decoder, dtypes, loud, texts, weights_of
-from groundup.generate import cache, engine, sampling
-from groundup.model import heads, losses
+from groundup.doctor.toy_models import CONFIGS, FAST, SAMPLED, VOCAB, decoder, dtypes, loud, texts, weights_of
+from groundup.infer import engine, kv_cache, sampling
+from groundup.model import losses, value_head
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 
@@ -64,7 +64,7 @@ def _check_cache(bench: Bench) -> Iterator[Difference]:
 @torch.no_grad()
 def _cached(model: Decoder, ids: Tensor, want: Tensor, what: str, dtype: torch.dtype) -> Iterator[Difference]:
     device, lengths, longest = model.head_weight.device, torch.tensor(LENGTHS), max(LENGTHS)
-    kept = cache.StaticCache(lengths, longest + sum(STEPS), device)
+    kept = kv_cache.StaticCache(lengths, longest + sum(STEPS), device)
     kept.reserve(longest)
     padded = ids[:, :longest].masked_fill(torch.arange(longest)[None] >= lengths[:, None], PAD)
     positions = torch.arange(longest).expand(len(LENGTHS), -1)
@@ -91,7 +91,7 @@ def _cached(model: Decoder, ids: Tensor, want: Tensor, what: str, dtype: torch.d
 def _check_sampling(bench: Bench) -> Iterator[Difference]:
     logits = draw(20, 40, scale=2.0)
     logits[0] = logits[17] = logits[39] = -1e4  # never drawn, at either end and within
-    numbers = drawing.numbers(300)
+    numbers = sampling_reference.numbers(300)
     for how in WAYS:
         rows = logits.float().expand(len(numbers), -1).to(bench.device)
         log_probs = sampling.log_probabilities(rows, how.temperature)
@@ -99,8 +99,10 @@ def _check_sampling(bench: Bench) -> Iterator[Difference]:
         seen = want > -math.inf
         yield compare(f"log_probabilities, {how}", log_probs[0].cpu()[seen], want[seen], 16)
         ours = sampling.next_tokens(log_probs, numbers.to(bench.device), how).tolist()
-        plain = [drawing.drawn(logits, number, how) for number in numbers.tolist()]
-        yield Difference(f"next_tokens, {how}: share of other draws", drawing.agreed(ours, plain), 0.0)
+        plain = [sampling_reference.drawn(logits, number, how) for number in numbers.tolist()]
+        yield Difference(
+            f"next_tokens, {how}: share of other draws", sampling_reference.agreed(ours, plain), 0.0
+        )
     ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64, device=bench.device)
     log_probs = sampling.log_probabilities(logits.float().expand(2, -1).to(bench.device), 1.0)
     extremes = sampling.next_tokens(log_probs, ends, sampling.Sampling()).tolist()
@@ -164,12 +166,12 @@ def _draws(
         )
         numbers = sampling.uniforms(7, f"prompt {number}", FRESH).tolist()
         pairs = zip(logits, numbers, strict=False)
-        want += [drawing.drawn(row, number, how) for row, number in pairs]
+        want += [sampling_reference.drawn(row, number, how) for row, number in pairs]
         ours += one.ids
         stopped = [token in STOPS for token in one.ids]
         ended = one.finish == "stop" if any(stopped) else one.finish == "length" and len(one.ids) == FRESH
         yield equal(f"{what}: its end", ended and not any(stopped[:-1]), True)
-    yield Difference(f"{what}: share of other draws", drawing.agreed(ours, want), 0.0)
+    yield Difference(f"{what}: share of other draws", sampling_reference.agreed(ours, want), 0.0)
 
 
 def _check_trainer(bench: Bench) -> Iterator[Difference]:
@@ -202,7 +204,7 @@ def _trained(model: Decoder, rows: Sequence[list[int]], temperature: float) -> T
 def _check_rollouts(bench: Bench) -> Iterator[Difference]:
     """Sampled answers packed into rows as PPO trains on them: log-probabilities, values and scores of each token."""
     prompts, shape = _prompts(), rollouts.Shape(2, 40, PAD)
-    critic = heads.ScalarModel(FAST)
+    critic = value_head.ScalarModel(FAST)
     loud(critic, seed=1)
     plain = {name.removeprefix("decoder."): weight for name, weight in weights_of(critic).items()}
     critic.to(bench.device)

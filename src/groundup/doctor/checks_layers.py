@@ -17,8 +17,8 @@ from torch import Tensor
 
 from groundup.doctor import reference
 from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal, short
-from groundup.doctor.probes import CONFIGS, QWEN3, decoder, documents, loud, texts, weights_of
-from groundup.model import attention, grouped, layers, rotary
+from groundup.doctor.toy_models import CONFIGS, QWEN3, decoder, documents, loud, texts, weights_of
+from groundup.model import attention, grouped_gemm, layers, rotary
 from groundup.model.config import RopeScaling
 from groundup.model.decoder import Decoder
 from groundup.parallel import cpu, fp8, hardware
@@ -230,7 +230,7 @@ def _check_groups(bench: Bench) -> Iterator[Difference]:
         wanted = torch.autograd.grad(want, wide, upstream)
         for dtype in bench.dtypes:
             given = [x.detach().to(bench.device, dtype).requires_grad_() for x in wide]
-            got = grouped.grouped_product(given[0], given[1], ends.int().to(bench.device))
+            got = grouped_gemm.grouped_product(given[0], given[1], ends.int().to(bench.device))
             yield compare(f"grouped product, {inner} x {outer}", got, want, _roundings(dtype), dtype)
             found = torch.autograd.grad(got, given, upstream.to(got))
             for part, ours, plain in zip(("rows", "matrices"), found, wanted, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from groundup.doctor import formulas, reference
 from groundup.doctor.check import Bench, Check, Difference, compare, equal
-from groundup.doctor.probes import (
+from groundup.doctor.toy_models import (
     CONFIGS,
     QWEN3,
     VOCAB,
@@ -23,7 +23,7 @@ from groundup.doctor.probes import (
     texts,
     weights_of,
 )
-from groundup.model import checkpoint, heads, losses
+from groundup.model import checkpoint, losses, value_head
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 
@@ -143,7 +143,7 @@ def _check_values(bench: Bench) -> Iterator[Difference]:
     """Reward model and critic: a trunk with one number on top."""
     ids, segments = texts(ROWS, TIME), documents(ROWS, TIME)
     for name, config in CONFIGS.items():
-        model = heads.ScalarModel(config)
+        model = value_head.ScalarModel(config)
         loud(model)
         plain = {part.removeprefix("decoder."): weight for part, weight in weights_of(model).items()}
         hidden = reference.hidden(plain, config, ids, segments.tolist())
@@ -167,7 +167,7 @@ def _check_files(bench: Bench) -> Iterator[Difference]:
         yield equal(f"{name}: config", back.config, config)
         with torch.no_grad():
             yield equal(f"{name}: logits of a loaded model", back(ids), model(ids))
-    critic = heads.ScalarModel(QWEN3)
+    critic = value_head.ScalarModel(QWEN3)
     critic.start_from(decoder(QWEN3, bench).cpu())
     folder = bench.folder / "critic"
     folder.mkdir()

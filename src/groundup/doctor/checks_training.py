@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Work
 from groundup.doctor import formulas, reference
 from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal, threads
 from groundup.doctor.checks_model import compare_slopes, roundings
-from groundup.doctor.probes import LLAMA, QWEN3, decoder, documents, texts, tokenizer, weights_of
+from groundup.doctor.toy_models import LLAMA, QWEN3, decoder, documents, texts, tokenizer, weights_of
 from groundup.model import checkpoint, losses
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.core.progress import Reporter
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.doctor import (
     checks_adaptation,
     checks_alignment,

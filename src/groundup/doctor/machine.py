@@ -17,7 +17,7 @@ from torch import Tensor
 
 from groundup.core.environment import environment
 from groundup.doctor.check import short, threads
-from groundup.doctor.probes import QWEN3
+from groundup.doctor.toy_models import QWEN3
 from groundup.parallel import fp8
 from groundup.parallel.hardware import Hardware, attention_for, cpu_has_fast_bf16, matmul_rate
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from groundup.doctor.angles import stretched
+from groundup.doctor.rope_reference import stretched
 from groundup.model.config import DecoderConfig, RopeScaling
 
 Weights = dict[str, Tensor]

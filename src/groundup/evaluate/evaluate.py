@@ -14,11 +14,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from groundup.core.durable import write_json
+from groundup.core.atomic_io import write_json
 from groundup.core.recipe import Recipe
+from groundup.core.registry import Slot, part_name
 from groundup.core.rng import seed_of
-from groundup.core.site import Site
-from groundup.core.slot import Slot, part_name
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.evaluate.examples import collect, split
 from groundup.evaluate.score import Answered, answered, chat_engine

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from groundup.core.stage import Work
 from groundup.evaluate.tasks import Example, Task
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.decoder import Decoder
 from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import Tokenizer

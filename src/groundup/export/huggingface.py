@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from groundup.core.durable import (
+from groundup.core.atomic_io import (
     disk_errors_in_words,
     part_name,
     publish_folder,
@@ -28,7 +28,7 @@ from groundup.core.errors import DataError, GroundupError
 from groundup.export.vocabulary import adopt_tokenizer, with_vocabulary
 from groundup.model.architectures import Tensors
 from groundup.model.checkpoint import CONFIG, INDEX, WEIGHTS, load_decoder, save_model
-from groundup.model.published import config_json, published_tensors
+from groundup.model.hf_config import config_json, published_tensors
 
 Dtype = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

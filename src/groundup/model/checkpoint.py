@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from groundup.core.durable import appear, write_json
+from groundup.core.atomic_io import appear, write_json
 from groundup.core.errors import DataError
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
-from groundup.model.published import config_json, own_tensors, published_tensors, read_config_json
+from groundup.model.hf_config import config_json, own_tensors, published_tensors, read_config_json
+from groundup.model.value_head import ScalarModel
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"

@@ -21,12 +21,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from groundup.core.durable import write_bytes, write_json
+from groundup.core.atomic_io import write_bytes, write_json
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.rng import seed_of
 from groundup.model.decoder import Decoder
+from groundup.model.hf_config import published_tensors
 from groundup.model.layers import Linear
-from groundup.model.published import published_tensors
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."

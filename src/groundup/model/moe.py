@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from groundup.model.config import DecoderConfig
 from groundup.model.config import MoE as Numbers
-from groundup.model.grouped import grouped_product
+from groundup.model.grouped_gemm import grouped_product
 
 
 class Routing(NamedTuple):

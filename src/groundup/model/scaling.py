@@ -7,7 +7,7 @@ out: the other numbers, each by a rule written here
 import math
 
 from groundup.model.config import DecoderConfig
-from groundup.model.counts import matmul_parameters
+from groundup.model.flops import matmul_parameters
 
 TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556: about 20 tokens per parameter is compute-optimal."""

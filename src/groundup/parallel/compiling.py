@@ -14,7 +14,7 @@ import torch
 
 from groundup.core.environment import cpu_name
 from groundup.core.errors import GroundupError
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """PyTorch's own variable: where it keeps graphs, kernels, and what Triton makes of them."""

@@ -1,62 +1,242 @@
-"""Context parallel: the ranks of one axis share the positions of long rows.
+"""The ranks that train one model together, as one of them sees them: who I am, what we add up, who holds which part.
 
-in:  a decoder fitted to the hardware, and a world with the axis `context`
-out: the same decoder, which is given a rank's own positions of every row, and looks at the keys of all
+in:  a process group, if this process is one of several ranks
+out: World, with which one rank and many are written alike; alone, nothing here costs anything
 
-Keys and values are gathered over the axis; queries, and all that is done position by position, stay where they are
-(the all-gather of Llama 3's training, https://arxiv.org/abs/2407.21783, section 3.3.2). What the ranks hold of each
-other is keys and values of one layer at a time.
+Ranks stand in a mesh with named axes. Over `pipeline` they hold different layers and compute the same rows one after
+the other (see `pipeline.py`). Over `replicate` every rank holds the same weights, over `shard` each holds its
+share of every weight (hybrid sharding, Zhao et al. 2023, https://arxiv.org/abs/2304.11277); both of these read
+different rows. Over `tensor` they read the same rows and compute them together (see `tensor.py`). Some of those that
+shard may share rows, too, each with positions of its own (see `context.py`), and some may hold different experts
+(see `expert.py`).
 """
 
-from dataclasses import replace
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, MutableSequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from groundup.core.errors import GroundupError
-from groundup.model.attention import AttentionKernel, attend_fused, document_mask
-from groundup.model.decoder import Decoder
-from groundup.model.moe import RowShare
-from groundup.parallel.tensor import gather_positions, reduced
-from groundup.parallel.world import World
+from groundup.core.runtime import Layout
+
+Told = TypeVar("Told")
+
+Sign = Callable[[int | None], None]
+
+_sign: Sign | None = None
+"""How this process gives a sign of life to whoever looks after it."""
 
 
-def context_parallel(model: Decoder, world: World) -> None:
-    """Let attention reach over the world's axis `context`, if it has one.
+@dataclass(frozen=True)
+class World:
+    """This process among the ranks of a training."""
 
-    Raises GroundupError for what needs whole rows: learned positions.
+    rank: int = 0
+    size: int = 1
+    mesh: DeviceMesh | None = None
+    """axes pipeline, replicate, shard and tensor; None = alone"""
+    experts: DeviceMesh | None = None
+    """the same ranks with the axes pipeline, replicate, rest, expert and tensor; None = every rank has all experts"""
+    context: dist.ProcessGroup | None = None
+    """the ranks that share the positions of this one's rows; None = it has all of them"""
+    aside: dist.ProcessGroup | None = None
+    """all ranks once more, for what a thread of theirs does beside a training step"""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank is the one that writes logs and speaks."""
+        return self.rank == 0
+
+    @property
+    def readers(self) -> int:
+        """How many parts a step's rows are cut into: ranks that share matrices or positions read the same rows."""
+        return self.size // self.pipeline // self.axis("tensor") // self._contexts
+
+    @property
+    def reader(self) -> int:
+        """Which of these parts is this rank's."""
+        return self.rank % (self.size // self.pipeline) // (self.axis("tensor") * self._contexts)
+
+    @property
+    def pipeline(self) -> int:
+        """How many ranks have the layers of one model."""
+        return self.axis("pipeline")
+
+    @property
+    def stage(self) -> int:
+        """This rank's place in the pipeline, from 0."""
+        return 0 if self.mesh is None else self.mesh.get_local_rank("pipeline")
+
+    @property
+    def concludes(self) -> bool:
+        """Whether this rank has the last layer, and so the loss."""
+        return self.stage == self.pipeline - 1
+
+    def axis(self, name: str) -> int:
+        """How many ranks stand along an axis of the mesh."""
+        return 1 if self.mesh is None else self.mesh.get_group(name).size()
+
+    @property
+    def _contexts(self) -> int:
+        return 1 if self.context is None else self.context.size()
+
+    def positions(self, time: int) -> slice:
+        """This rank's positions of rows that have `time` of them. Raises GroundupError where they can't be shared."""
+        if self.context is None:
+            return slice(0, time)
+        if time % self._contexts:
+            raise GroundupError(
+                f"site.layout.context = {self._contexts} does not divide the {time} positions of a row. "
+                "Make tokenize.seq_len a multiple of it"
+            )
+        each, mine = time // self._contexts, dist.get_rank(self.context)
+        return slice(mine * each, (mine + 1) * each)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Element by element over all ranks that read different rows, in place: the same bits on each."""
+        if self.mesh is not None:
+            for axis in ("shard", "replicate"):
+                dist.all_reduce(values, group=self.mesh.get_group(axis))
+        return values
+
+    def sum_tokens(self, counts: Tensor) -> Tensor:
+        """As `sum`, of what each rank counts of its own positions."""
+        if self.axis("tensor") > 1:
+            assert self.mesh is not None
+            dist.all_reduce(counts, group=self.mesh.get_group("tensor"))
+        return self.sum(counts)
+
+    def total(self, values: Tensor) -> Tensor:
+        """As `sum`, of all stages of a pipeline together: what isn't a stage's to say must be zero there."""
+        self.sum(values)
+        if self.mesh is not None and self.pipeline > 1:
+            dist.all_reduce(values, group=self.mesh.get_group("pipeline"))
+        return values
+
+    def any(self, *said: bool) -> list[bool]:
+        """What at least one rank says of each question: the same on all."""
+        if self.mesh is None:
+            return list(said)
+        counts = torch.tensor(said, dtype=torch.int32)
+        dist.all_reduce(counts)
+        return [bool(count) for count in counts.tolist()]
+
+    def told_by_leader(self, find: Callable[[], Told]) -> Told:
+        """What `find` gives on the rank that leads, on all of them; it is called there alone.
+
+        May be called by a thread beside the training.
+        """
+        if self.mesh is None:
+            return find()
+        told = [find() if self.leads else None]
+        dist.broadcast_object_list(told, src=0, group=self.aside)
+        return told[0]  # type: ignore[return-value]
+
+    def merged(self, said: dict[str, Told]) -> dict[str, Told]:
+        """What all stages of a pipeline say, in one; may be called by a thread beside the training."""
+        if self.pipeline == 1:
+            return said
+        found: list[dict[str, Told]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(found, said, group=self.aside)
+        return {name: value for each in found for name, value in each.items()}
+
+    def share(self, count: int) -> slice:
+        """This rank's part of `count` rows, which must divide by `readers`."""
+        each = count // self.readers
+        return slice(self.reader * each, (self.reader + 1) * each)
+
+
+ALONE = World()
+
+
+def check(layout: Layout, ranks: int) -> None:
+    """Raises GroundupError where the layout's axes don't fit so many ranks."""
+    whole = layout.pipeline * layout.replicate * layout.tensor
+    shared = ranks // whole
+    if ranks % (whole * layout.context):
+        raise GroundupError(
+            f"site.layout: pipeline x replicate x context x tensor = {layout.pipeline} x {layout.replicate} x "
+            f"{layout.context} x {layout.tensor} = {whole * layout.context} does not divide the number of ranks, "
+            f"{ranks} (site.ranks). It must; what it leaves is sharded"
+        )
+    if shared % layout.expert:
+        raise GroundupError(
+            f"site.layout.expert = {layout.expert} does not divide the {shared} ranks that share weights (all of them "
+            "over pipeline x replicate x tensor)"
+        )
+
+
+def here(layout: Layout, device: torch.device) -> World:
+    """The world this process is in. Raises GroundupError where the layout doesn't fit its ranks."""
+    size = dist.get_world_size() if dist.is_initialized() else 1
+    if size == 1:
+        return ALONE
+    check(layout, size)
+
+    def mesh(**axes: int) -> DeviceMesh:
+        return init_device_mesh(device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
+
+    # Ranks that share positions learn from different ones: for weights and gradients they are like those that shard.
+    stages, copies, tensor = layout.pipeline, layout.replicate, layout.tensor
+    shared = size // stages // copies // tensor
+    plain = mesh(pipeline=stages, replicate=copies, shard=shared, tensor=tensor)
+    context = experts = None
+    if layout.context > 1:
+        rows = size // layout.context // tensor
+        context = mesh(rows=rows, context=layout.context, same=tensor).get_group("context")
+    if layout.expert > 1:
+        rest = shared // layout.expert
+        experts = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
+    # Ranks that are only simulated have nobody to talk to.
+    aside = None if dist.get_backend() == "fake" else dist.new_group(backend="gloo")
+    return World(dist.get_rank(), size, plain, experts, context, aside)
+
+
+@contextmanager
+def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Iterator[None]:
+    """Be one of `ranks` ranks on this machine that meet in `folder`, an empty one that all of them see.
+
+    timeout: seconds after which a rank that waits for another one gives up.
+    sign: called with the step at every sign of life.
     """
-    if world.context is None:
-        return
-    config = model.config
-    if config.positions == "learned":
-        raise GroundupError("site.layout.context: learned positions need whole rows. Set context = 1")
-    both = partial(_over_row, model.row_share, world.context)
-    model.row_share = replace(model.row_share, over_row=both)
-    model.use(AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.context)))
+    set_sign(sign)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(
+        backend, f"file://{folder}/meeting", timedelta(seconds=timeout), world_size=ranks, rank=rank
+    )
+    try:
+        yield
+        dist.barrier()
+    finally:
+        set_sign(None)
 
 
-def _over_row(share: RowShare, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
-    return reduced(share.over_row(sums), "sum", group)
+def set_sign(sign: Sign | None) -> None:
+    """Whom `alive` tells from now on."""
+    global _sign
+    _sign = sign
 
 
-def _own_rows(
-    world: World, segments: Int[Tensor, "batch time"], window: int = 0
-) -> Bool[Tensor, "batch 1 my_time time"]:
-    return document_mask(segments, window)[:, :, world.positions(segments.shape[1])]
+def alive(step: int | None = None) -> None:
+    """A sign of life for whoever looks after the ranks, once per step or oftener. step: the one that is done."""
+    if _sign is not None:
+        _sign(step)
 
 
-def _attend_all(
-    group: dist.ProcessGroup,
-    q: Float[Tensor, "batch heads my_time dim"],
-    k: Float[Tensor, "batch kv_heads my_time dim"],
-    v: Float[Tensor, "batch kv_heads my_time dim"],
-    seen: Bool[Tensor, "batch 1 my_time time"],
-) -> Float[Tensor, "batch heads my_time dim"]:
-    mine = torch.cat([k, v], dim=1).transpose(1, 2)
-    everything = gather_positions(mine.flatten(2), group)
-    keys, values = everything.view(*everything.shape[:2], *mine.shape[2:]).transpose(1, 2).chunk(2, dim=1)
-    return attend_fused(q, keys, values, seen)
+def stand_at(stands: MutableSequence[float], rank: int) -> Sign:
+    """A sign that writes step and time into the rank's two places in `stands`."""
+
+    def sign(step: int | None) -> None:
+        stands[2 * rank : 2 * rank + 2] = [stands[2 * rank] if step is None else step, time.time()]
+
+    return sign

@@ -17,16 +17,16 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Recompute, Site
+from groundup.core.runtime import Recompute, Site
 from groundup.model.attention import FUSED, AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
+from groundup.model.value_head import ScalarModel
 from groundup.parallel import fp8
+from groundup.parallel.activation_checkpoint import WHOLE, Parts, recompute, tokens_that_fit
 from groundup.parallel.compiling import can_compile, keep_kernels
 from groundup.parallel.cpu import BLOCKS, stacked
 from groundup.parallel.cuda import FLEX_HEAD_DIM, flex
-from groundup.parallel.memory import WHOLE, Parts, recompute, tokens_that_fit
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Tokens of a micro-batch where the site names no rows; a CPU's caches then hold one layer's activations."""

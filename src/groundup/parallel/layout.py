@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 
 from groundup.core.errors import GroundupError
-from groundup.core.site import Layout, Recompute, Site
+from groundup.core.runtime import Layout, Recompute, Site
 from groundup.model.config import DecoderConfig
+from groundup.parallel.activation_checkpoint import Parts, tokens_that_fit
 from groundup.parallel.hardware import usable_memory
-from groundup.parallel.memory import Parts, tokens_that_fit
 
 
 @dataclass(frozen=True)

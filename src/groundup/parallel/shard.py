@@ -24,8 +24,8 @@ from torch.distributed.tensor.placement_types import Placement, _StridedShard
 from groundup.model.decoder import Decoder
 from groundup.model.layers import Layer
 from groundup.model.moe import sparse_layers
+from groundup.parallel.context import World
 from groundup.parallel.hardware import Hardware
-from groundup.parallel.world import World
 
 TOGETHER = 2**25
 """Bytes, in the compute dtype, of the largest model that is gathered at once instead of layer by layer."""

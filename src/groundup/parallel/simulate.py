@@ -31,19 +31,19 @@ from torch.distributed.tensor.debug import (
 )
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from groundup.core.site import Layout, Recompute
+from groundup.core.runtime import Layout, Recompute
 from groundup.model.attention import AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
+from groundup.parallel.comm_volume import Traffic
+from groundup.parallel.context import ALONE, World, check, here
 from groundup.parallel.engines.native import accumulate
-from groundup.parallel.expert import share_evenly
+from groundup.parallel.expert_parallel import share_evenly
 from groundup.parallel.hardware import Hardware, fit
-from groundup.parallel.ledger import Ledger, Memory
-from groundup.parallel.pipeline import Pipeline, Stage, tensors_of
+from groundup.parallel.memory_tracker import Ledger, Memory
+from groundup.parallel.parallelize import spread
+from groundup.parallel.pipeline_parallel import Pipeline, Stage, tensors_of
 from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm, sync_gradients
-from groundup.parallel.spread import spread
-from groundup.parallel.traffic import Traffic
-from groundup.parallel.world import ALONE, World, check, here
 
 Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """Named parameters -> their optimizer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from groundup.core.errors import GroundupError
 from groundup.core.records import Message
 from groundup.core.store import Artifact
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder
 from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import StreamDecoder, Tokenizer

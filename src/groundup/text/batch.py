@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from groundup.text.characters import content
 from groundup.text.documents import strings
-from groundup.text.words import (
+from groundup.text.segment import (
     Bytes,
     Ints,
     Pieces,
@@ -26,6 +25,7 @@ from groundup.text.words import (
     trimmed_lines,
     words,
 )
+from groundup.text.unicode_classes import content
 
 CODE = re.compile(
     r"\.(pyi?|[ch]|cc|[ch]pp|cu|java|[jt]sx?|go|rs|rb|php|sh|sql|swift|kt|scala|cs|lua|r|jl|pl|hs|mli?|exs?|erl|clj"

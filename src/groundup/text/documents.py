@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from groundup.core.durable import appear, part_name
+from groundup.core.atomic_io import appear, part_name
 from groundup.core.records import Document
 
 DOCUMENTS = "documents"

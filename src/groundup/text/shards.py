@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from groundup.core.durable import write_text
+from groundup.core.atomic_io import write_text
 from groundup.core.records import Document
 from groundup.text.documents import DOCUMENTS, LEDGER, DocumentWriter, LedgerEntry, LedgerWriter, TableWriter
 

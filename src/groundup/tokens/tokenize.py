@@ -22,7 +22,7 @@ from pydantic import Field
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.rng import share_of
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.text.documents import iter_tables, strings
 from groundup.tokens.packing import pack

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from groundup.core.durable import write_json, write_text
+from groundup.core.atomic_io import write_json, write_text
 from groundup.core.errors import DataError
 from groundup.tokens.bpe import Batch, byte_table, encoder
 

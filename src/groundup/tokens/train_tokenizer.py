@@ -13,12 +13,12 @@ from pydantic import Field
 from tokenizers import Tokenizer as Reference
 from tokenizers import models, pre_tokenizers
 
-from groundup.core.durable import sha256_file, write_json
+from groundup.core.atomic_io import sha256_file, write_json
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
 from groundup.core.rng import share_of
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.text.documents import read_documents
 from groundup.tokens.bpe import encoder, train

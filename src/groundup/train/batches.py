@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.model.attention import segments_of
-from groundup.parallel.world import World
+from groundup.parallel.context import World
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
 

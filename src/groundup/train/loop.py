@@ -15,21 +15,21 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from groundup.core.durable import disk_errors_in_words
+from groundup.core.atomic_io import disk_errors_in_words
 from groundup.core.errors import TrainingError
 from groundup.core.metrics import MetricsLog
-from groundup.core.site import Site
+from groundup.core.runtime import Site
 from groundup.core.stage import Work
-from groundup.parallel.accounting import Accounting
+from groundup.parallel.comm_timing import Accounting
+from groundup.parallel.context import ALONE, World, alive
 from groundup.parallel.engines import Learner
-from groundup.parallel.world import ALONE, World, alive
-from groundup.train.checkpoints import Conditions, Progress, Snapshot, conditions, load_state, snapshot
-from groundup.train.guard import IN_A_ROW, Guard
+from groundup.train.anomaly import IN_A_ROW, Guard
+from groundup.train.async_checkpoint import Saver
+from groundup.train.monitor import Watch
 from groundup.train.prefetch import Batches, prefetched
-from groundup.train.saver import Saver
+from groundup.train.resume_state import Conditions, Progress, Snapshot, conditions, load_state, snapshot
 from groundup.train.signals import leave, signals
 from groundup.train.step import Outcome, Stepper
-from groundup.train.watch import Watch
 
 Batch = TypeVar("Batch")
 SKIPPED = "skipped.jsonl"

@@ -18,20 +18,21 @@ from torch import Tensor
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
-from groundup.core.slot import Slot
+from groundup.core.registry import Slot
+from groundup.core.runtime import Site
 from groundup.core.stage import Artifact, Metrics, Work, stage
 from groundup.model import scaling
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import read_config
 from groundup.model.config import DecoderConfig
-from groundup.model.counts import parameters, training_flops_per_token
 from groundup.model.decoder import Decoder
+from groundup.model.flops import parameters, training_flops_per_token
 from groundup.model.losses import Kernel, chunk_with_gradient
+from groundup.parallel.activation_checkpoint import Parts
+from groundup.parallel.context import World, here
 from groundup.parallel.engines import Job, Learner, Loss
 from groundup.parallel.engines.native import NativeLearner
-from groundup.parallel.figures import Figures
 from groundup.parallel.hardware import (
     Hardware,
     Precision,
@@ -41,19 +42,13 @@ from groundup.parallel.hardware import (
     rows_per_micro_batch,
 )
 from groundup.parallel.layout import layout_of, parts_of
-from groundup.parallel.memory import Parts
+from groundup.parallel.reduce_metrics import Figures
 from groundup.parallel.shard import Weights
-from groundup.parallel.world import World, here
 from groundup.tokens.loader import row_indices
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, step_batches, token_batch
-from groundup.train.experts import ExpertWatch
-from groundup.train.loop import Probe, TrainResult, train
-from groundup.train.optimizers import Optimizer
-from groundup.train.optimizers.muon import Muon
-from groundup.train.schedules import Kind, schedule_factor
-from groundup.train.start import (
+from groundup.train.init_from import (
     resume_optimizer,
     save_learnt,
     save_stable,
@@ -62,8 +57,13 @@ from groundup.train.start import (
     start_optimizer,
     start_weights,
 )
+from groundup.train.loop import Probe, TrainResult, train
+from groundup.train.moe_balance import ExpertWatch
+from groundup.train.monitor import ModelWatch, Watch
+from groundup.train.optimizers import Optimizer
+from groundup.train.optimizers.muon import Muon
+from groundup.train.schedules import Kind, schedule_factor
 from groundup.train.validate import bits_per_byte, token_loss
-from groundup.train.watch import ModelWatch, Watch
 
 
 class Pretrain(Recipe):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.parallel.engines import Learner
-from groundup.parallel.figures import read_numbers
-from groundup.train.guard import Guard
-from groundup.train.watch import Watch
+from groundup.parallel.reduce_metrics import read_numbers
+from groundup.train.anomaly import Guard
+from groundup.train.monitor import Watch
 
 
 @dataclass(frozen=True)

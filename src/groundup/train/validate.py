@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.model.decoder import Decoder
-from groundup.parallel.world import ALONE, World, alive
+from groundup.parallel.context import ALONE, World, alive
 from groundup.tokens.shards import Rows
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, own_positions, token_batch

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from groundup.core.recipe import Recipe
-from groundup.core.site import Site
-from groundup.core.slot import Slot
+from groundup.core.registry import Slot
+from groundup.core.runtime import Site
 from groundup.core.stage import Metrics, Work
 from groundup.evaluate.tasks import Example
 from groundup.parallel.hardware import Precision

@@ -39,15 +39,15 @@ from groundup.align.objectives import (
 from groundup.align.report import Answers, answers_of, ppo_report
 from groundup.align.rollouts import Judge, Rollouts, Shape, answer_log_probs, answer_values, sample, states
 from groundup.core.errors import DataError
+from groundup.core.registry import Slot
 from groundup.core.rng import seed_of
-from groundup.core.slot import Slot
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
 from groundup.model.losses import token_log_probs
+from groundup.model.value_head import ScalarModel
 from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
 from groundup.tokens.chat import prompt
 from groundup.train.optimizers import Optimizer

@@ -26,17 +26,17 @@ from groundup.align.methods import Given, Method, Session
 from groundup.align.objectives import bradley_terry
 from groundup.align.pairs import MADE, Pair, made_pairs
 from groundup.align.rollouts import REWARD_FILE, Shape, last_values
-from groundup.core.durable import write_json
+from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.records import Message
+from groundup.core.registry import Slot
 from groundup.core.rng import seed_of
-from groundup.core.slot import Slot
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
-from groundup.generate.engine import Engine
+from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
-from groundup.model.heads import ScalarModel
+from groundup.model.value_head import ScalarModel
 from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
 from groundup.tokens.chat import prompt, render
 from groundup.train.optimizers import Optimizer

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from groundup.align.data import Packed, chosen_at, fill, pack, permutation
 from groundup.align.methods import Given, Method, Session
-from groundup.core.durable import write_json
+from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
-from groundup.core.slot import Slot
+from groundup.core.registry import Slot
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_decoder, save_model

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from groundup.core.recipe import Recipe
-from groundup.model.architectures._published import (
+from groundup.model.architectures._hf_config import (
     NEUTRAL,
     adopt_scaling,
     publish_scaling,

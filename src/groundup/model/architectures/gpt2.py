@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 
 from groundup.model.architectures import HEAD_DIM, WIDTH_PER_LAYER, Architecture, Tensors, without_tied_head
-from groundup.model.architectures._published import NEUTRAL, refuse_others
+from groundup.model.architectures._hf_config import NEUTRAL, refuse_others
 from groundup.model.config import DecoderConfig
 
 NAMES = {

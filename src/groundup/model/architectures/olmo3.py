@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from groundup.model.architectures import Dense
-from groundup.model.architectures._published import (
+from groundup.model.architectures._hf_config import (
     FULL,
     SLIDING,
     adopt_windows,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from groundup.model.architectures import Dense
-from groundup.model.architectures._published import FULL, SLIDING, adopt_windows, layer_types, one_window
+from groundup.model.architectures._hf_config import FULL, SLIDING, adopt_windows, layer_types, one_window
 from groundup.model.config import DecoderConfig
 
 

@@ -15,12 +15,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from groundup.core.site import Layout
+from groundup.core.runtime import Layout
 from groundup.model.decoder import Decoder
-from groundup.parallel.figures import Figures
+from groundup.parallel.context import World
 from groundup.parallel.hardware import Hardware
+from groundup.parallel.reduce_metrics import Figures
 from groundup.parallel.shard import Weights
-from groundup.parallel.world import World
 
 Loss = Callable[[Any, Any], tuple[Tensor, Figures]]
 """(model, micro-batch) -> (scalar to differentiate, the step's other figures), each of them a share of the step's"""

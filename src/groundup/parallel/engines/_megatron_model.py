@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from groundup.core.errors import GroundupError
 from groundup.model.config import DecoderConfig
 from groundup.parallel.engines import Job
-from groundup.parallel.engines._guests import library
+from groundup.parallel.engines._external import library
 
 CORE = "megatron.core"
 

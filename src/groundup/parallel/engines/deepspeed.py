@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.decoder import Decoder
-from groundup.parallel.checkpoint import load_sharded
+from groundup.parallel.context import ALONE, World
 from groundup.parallel.engines import Job, Loss, State
-from groundup.parallel.engines._guests import library, meet, refuse_axes, refuse_fp8, require_adamw
-from groundup.parallel.figures import Figures, add_up, read_numbers
+from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.hardware import attention_for, fit
-from groundup.parallel.world import ALONE, World
+from groundup.parallel.reduce_metrics import Figures, add_up, read_numbers
+from groundup.parallel.sharded_checkpoint import load_sharded
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW remembers of every number."""

@@ -22,13 +22,13 @@ from torch.distributed.tensor import DTensor, Shard
 from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.attention import document_mask
-from groundup.parallel.checkpoint import load_sharded
+from groundup.parallel.context import World
 from groundup.parallel.engines import Job, State
-from groundup.parallel.engines._guests import library, meet, refuse_axes, refuse_fp8, require_adamw
+from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.engines._megatron_model import CORE, Part, Place, core, gpt_model, places, refuse
-from groundup.parallel.figures import read_numbers
+from groundup.parallel.reduce_metrics import read_numbers
 from groundup.parallel.shard import clip_gradients, local
-from groundup.parallel.world import World
+from groundup.parallel.sharded_checkpoint import load_sharded
 
 
 class Megatron(Recipe):

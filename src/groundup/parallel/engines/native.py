@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from groundup.core.recipe import Recipe
-from groundup.parallel.checkpoint import WHOLE, load_sharded
+from groundup.parallel.context import ALONE, World
 from groundup.parallel.engines import Job, Loss, State
-from groundup.parallel.figures import add_up, read_numbers
 from groundup.parallel.hardware import fit
 from groundup.parallel.optimizer_state import fill_optimizer, optimizer_state
-from groundup.parallel.pipeline import Pipeline
+from groundup.parallel.parallelize import spread
+from groundup.parallel.pipeline_parallel import Pipeline
+from groundup.parallel.reduce_metrics import add_up, read_numbers
 from groundup.parallel.shard import (
     as_share_of,
     clip_gradients,
@@ -28,8 +29,7 @@ from groundup.parallel.shard import (
     local,
     sync_gradients,
 )
-from groundup.parallel.spread import spread
-from groundup.parallel.world import ALONE, World
+from groundup.parallel.sharded_checkpoint import WHOLE, load_sharded
 
 Backward = Callable[[Sequence[Any]], dict[str, Any]]
 """micro-batches -> the sums of their figures on this rank; gradients are added to the parameters'"""

@@ -17,7 +17,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from groundup.core.durable import write_text
+from groundup.core.atomic_io import write_text
 from groundup.text.inspect.story import Amount, Story, plain
 
 SAMPLE_BYTES = 10_000_000

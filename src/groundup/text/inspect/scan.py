@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from groundup.core.rng import seed_of
 from groundup.text.documents import shards, strings
-from groundup.text.words import hash_ranges, mix
+from groundup.text.segment import hash_ranges, mix
 
 ROWS = 16384
 """Rows of a table without texts."""

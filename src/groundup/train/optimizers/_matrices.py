@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.parallel.owners import Owners
+from groundup.parallel.matrix_redistribute import Owners
 from groundup.parallel.shard import as_share_of, local, parts_of
 from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 

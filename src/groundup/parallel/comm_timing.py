@@ -1,0 +1,136 @@
+"""Where the time of a training step goes among ranks: computing, sending, waiting; and for whom they wait.
+
+in:  a world, and one step of a training, run by all of its ranks inside `with Accounting(world, device) as costs`
+out: costs.figures(): what the step cost, the same on every rank
+
+A collective ends for all of its ranks at about the same time, but begins for each when it gets there. So whoever is
+shortest in it came last, and what the others were longer in it they waited for that one. No clock is compared with
+another's.
+
+In an accounted step every collective is awaited where it is called, and a GPU finishes what it was given before and
+after. So nothing overlaps, and the step is slower than others: one of many is enough. The shares say what there is to
+hide, not what wasn't hidden.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributed import Work
+from torch.utils._pytree import tree_leaves
+
+from groundup.parallel.comm_volume import Message, Traffic
+from groundup.parallel.context import World
+from groundup.parallel.hardware import memory_held
+
+BETWEEN_TWO = "send"
+"""What only two ranks take part in isn't awaited: the other may not ask for it before this one goes on."""
+
+
+class Accounting(Traffic):  # type: ignore[no-untyped-call]
+    """Traffic, and the seconds that each collective took. For one step."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        super().__init__(world)
+        self._world, self._device = world, device
+        self._taken: dict[str, list[float]] = defaultdict(list)
+        """group -> seconds of each of its collectives, in their order"""
+        self._seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self._settle()
+        self._began = time.perf_counter()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *details: Any) -> None:
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
+        self._settle()
+        self._seconds = time.perf_counter() - self._began
+
+    def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
+        if message.kind == BETWEEN_TWO:
+            return call()
+        self._settle()
+        began = time.perf_counter()
+        out = call()
+        _await(out)
+        self._settle()
+        self._taken[message.group].append(time.perf_counter() - began)
+        return out
+
+    def _settle(self) -> None:
+        """Let the device finish, so that the clock shows its work and not its queue."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def figures(self) -> dict[str, float]:
+        """What the step cost. All ranks must ask for it after the step, and get the same answer.
+
+        comm_bytes_<axis>: bytes sent by the rank that sent most. comm_seconds_<axis>: in its collectives, waiting
+        included; mean over ranks. comm_share, idle_share: of the step's time, in collectives once all of their ranks
+        were there, and waiting there for the last one; mean over ranks. straggler: the rank that was waited for
+        longest; across axes that may be one that has waited itself. memory_gb_per_rank: 10^9 bytes of the rank that
+        holds most (see `memory_held`). A rank that is alone has only this.
+        """
+        memory = memory_held(self._device)
+        if self._world.mesh is None:
+            return {"memory_gb_per_rank": memory / 1e9}
+        sent = dict.fromkeys((group.axis for group in self._groups.values()), 0.0)
+        taken = dict(sent)
+        for (axis, _), size in self.sent.items():
+            sent[axis] += size
+        for name, seconds in self._taken.items():
+            taken[self._groups[name].axis] += sum(seconds)
+        waited, kept = self._waiting()
+        of_all = self._of_all([self._seconds, waited, kept, memory, *sent.values(), *taken.values()])
+        steps, waiting, keeping, memories = of_all[:4]
+        sizes, seconds_in = of_all[4:].chunk(2)
+        figures: dict[str, Tensor] = {}
+        for axis, size, spent in zip(sent, sizes, seconds_in, strict=True):
+            if size.any():
+                figures |= {f"comm_bytes_{axis}": size.max(), f"comm_seconds_{axis}": spent.mean()}
+        figures |= {
+            "comm_share": ((seconds_in.sum(dim=0) - waiting) / steps).mean(),
+            "idle_share": (waiting / steps).mean(),
+            "straggler": keeping.argmax(),
+            "memory_gb_per_rank": memories.max() / 1e9,
+        }
+        return {name: float(value) for name, value in figures.items()}
+
+    def _of_all(self, figures: list[float]) -> Float[Tensor, "figures ranks"]:
+        """Each figure of every rank."""
+        mine = torch.tensor(figures, dtype=torch.float64)
+        gathered = [torch.empty_like(mine) for _ in range(self._world.size)]
+        dist.all_gather(gathered, mine)
+        return torch.stack(gathered, dim=1)
+
+    def _waiting(self) -> tuple[float, float]:
+        """Seconds this rank waited for others, and all that others waited for it."""
+        waited = kept = 0.0
+        for name, (_, ranks) in self._groups.items():
+            mine = torch.tensor(self._taken[name], dtype=torch.float64)
+            if not len(mine):
+                continue
+            least, total = mine.clone(), mine.clone()
+            dist.all_reduce(least, dist.ReduceOp.MIN, ranks)
+            dist.all_reduce(total, group=ranks)
+            waited += float((mine - least).sum())
+            kept += float((total - ranks.size() * least)[mine == least].sum())
+        return waited, kept
+
+
+def _await(out: Any) -> None:
+    """Wait for what an operator of c10d has begun (it gives back a handle), or one of its functional kin (a tensor)."""
+    leaves = tree_leaves(out)
+    handles = [leaf for leaf in leaves if isinstance(leaf, torch.ScriptObject)]
+    for handle in handles:
+        Work.unbox(handle).wait()
+    for leaf in leaves if not handles else ():
+        if isinstance(leaf, Tensor):
+            torch.ops._c10d_functional.wait_tensor(leaf)

@@ -1,0 +1,134 @@
+"""What ranks send one another: bytes by axis of the layout and kind of collective.
+
+in:  a world, and whatever is run inside `with Traffic(world) as traffic`
+out: traffic.sent: what this rank has sent
+
+Counted is what leaves a rank when a collective goes round in a ring, the way of NCCL and gloo with large tensors
+(Patarasuk and Yuan 2009, https://doi.org/10.1016/j.jpdc.2008.09.002): of n ranks, each passes on its part n - 1 times;
+an all-reduce is a reduce-scatter and an all-gather.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import _resolve_process_group
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from groundup.parallel.context import World
+
+KINDS = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter",
+         "alltoall": "all_to_all", "broadcast": "broadcast", "send": "send", "isend": "send"}  # fmt: skip
+"""How the names of PyTorch's operators begin, without their underscores; what only receives sends nothing."""
+SENT = {"input", "inputs", "input_tensor", "input_tensors", "input_list", "tensors", "tensor"}
+"""What these operators call that which a rank gives."""
+
+
+class Group(NamedTuple):
+    """Ranks that talk to one another, this one among them."""
+
+    axis: str
+    """of the layout; "all" where it is none"""
+    ranks: dist.ProcessGroup
+
+
+class Message(NamedTuple):
+    """One collective, as a rank sees it."""
+
+    kind: str
+    sent: int
+    """bytes that leave this rank"""
+    group: str
+    """name of its process group"""
+
+
+def groups(world: World) -> dict[str, Group]:
+    """This rank's groups of more than one rank by their names, in an order that all ranks have in common.
+
+    What weights of experts are sharded over is "shard", too. Axes that have the same ranks are one group, and all
+    counts for the first of them.
+    """
+    found: dict[str, Group] = {}
+
+    def add(axis: str, ranks: dist.ProcessGroup | None) -> None:
+        if ranks is not None and ranks.size() > 1:
+            found.setdefault(ranks.group_name, Group(axis, ranks))
+
+    for mesh in (world.mesh, world.experts):
+        for axis in () if mesh is None else mesh.mesh_dim_names or ():
+            add("shard" if axis == "rest" else axis, mesh.get_group(axis))  # type: ignore[union-attr]
+    add("context", world.context)
+    add("all", None if world.mesh is None else dist.group.WORLD)
+    return found
+
+
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what this rank sends."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, world: World) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.sent: dict[tuple[str, str], int] = defaultdict(int)
+        """(axis, kind) -> bytes"""
+        self._groups = groups(world)
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """What is compiled stays compiled: it calls collectives as everything else does."""
+        return True
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # comes again, as operations on this rank's share
+        kwargs = kwargs or {}
+        message = self._message(function, args, kwargs)
+        if message is None:
+            return function(*args, **kwargs)
+        self.sent[self._groups[message.group].axis, message.kind] += message.sent
+        return self._carry(message, lambda: function(*args, **kwargs))
+
+    def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def _message(self, function: Any, args: Any, kwargs: Any) -> Message | None:
+        """What a collective sends; None for every other operation, and among ranks of which this is the only one."""
+        if getattr(function, "namespace", "") not in ("c10d", "_c10d_functional"):
+            return None
+        name = function.overloadpacket.__name__.replace("_", "")
+        kind = next((kind for begin, kind in KINDS.items() if name.startswith(begin)), None)
+        if kind is None:
+            return None
+        said = by_name(function, args, kwargs)
+        group = _group(said)
+        return Message(kind, _sent(kind, group, said), group.group_name) if group.size() > 1 else None
+
+
+def by_name(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """An operator's arguments under the names that its schema gives them; those that aren't given are missing."""
+    names = (argument.name for argument in function._schema.arguments)
+    return dict(zip(names, args, strict=False)) | (kwargs or {})
+
+
+def _group(said: dict[str, Any]) -> dist.ProcessGroup:
+    if "process_group" in said:
+        return dist.ProcessGroup.unbox(said["process_group"])
+    return _resolve_process_group(said["group_name"])
+
+
+def _sent(kind: str, group: dist.ProcessGroup, said: dict[str, Any]) -> int:
+    ranks = group.size()
+    given = next(value for name, value in said.items() if name in SENT)
+    size = sum(part.numel() * part.itemsize for part in tree_leaves(given) if isinstance(part, Tensor))
+    splits: list[int] = list(said.get("input_split_sizes") or ())
+    if kind == "all_to_all" and splits:
+        return size - size * splits[dist.get_rank(group)] // max(1, sum(splits))
+    if kind == "all_gather":
+        return size * (ranks - 1)
+    if kind == "send":
+        return size
+    return (2 if kind == "all_reduce" else 1) * size * (ranks - 1) // ranks

@@ -1,0 +1,362 @@
+"""Pipeline parallel: ranks hold different layers; micro-batches pass through them, one behind the other.
+
+in:  a decoder, not yet sharded, and a world with the axis `pipeline`
+out: its stages on this rank, each a decoder whose other layers are holes; Pipeline, which differentiates micro-batches
+
+Orders of `torch.distributed.pipelining`: 1F1B and, with two stages per rank, interleaved (Narayanan et al. 2021,
+https://arxiv.org/abs/2104.04473), and zero-bubble (Qi et al. 2023, https://arxiv.org/abs/2401.10241), which computes
+gradients of weights when a rank would wait. The loss is taken in the last stage; with tied embeddings, first and last
+stage both hold the matrix, and add up what they learn of it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_schedule_class
+
+from groundup.core.errors import GroundupError
+from groundup.core.runtime import Schedule
+from groundup.model.decoder import Decoder
+from groundup.parallel.context import World
+from groundup.parallel.engines import Loss
+from groundup.parallel.hardware import Hardware
+from groundup.parallel.reduce_metrics import add_up
+from groundup.parallel.shard import local
+
+SCHEDULES: dict[Schedule, tuple[str, int]] = {
+    "1f1b": ("1F1B", 1),
+    "interleaved": ("Interleaved1F1B", 2),
+    "zero_bubble": ("InterleavedZeroBubble", 2),
+}
+"""PyTorch's name, and how many stages a rank holds."""
+
+
+class Stage(Decoder):
+    """Some of a decoder's layers. `ids` are token ids in the first stage, what the stage before gave in the others."""
+
+    index: int
+    begins: bool
+    ends: bool
+    loss: Loss
+    example: Any
+    """a micro-batch, for all that isn't a tensor in it"""
+    totals: dict[str, Any]
+    """figures of the micro-batches since they were last taken away"""
+    out: Tensor
+    """the stream after these layers, of the last pass"""
+
+    def forward(self, ids: Tensor, **rest: Tensor) -> Tensor:  # type: ignore[override]
+        """Of a micro-batch: the stream after these layers; in the last stage its loss, [1]."""
+        value, figures = self.loss(self, replace(self.example, ids=ids, **rest))
+        add_up(self.totals, {"loss": value, **figures})
+        if self.ends:
+            return value.reshape(1).clone()  # FSDP warns of views
+        if not value.requires_grad:
+            return self.out
+        return cast(Tensor, _AlsoLearn.apply(self.out, value))  # type: ignore[no-untyped-call]
+
+    def hidden(self, *arguments: Any, **named: Any) -> Float[Tensor, "batch time width"]:
+        """The stream after these layers."""
+        self.out = super().hidden(*arguments, **named).contiguous()
+        return self.out
+
+    def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
+        return super()._embedded(ids, positions) if self.begins else ids
+
+
+class _AlsoLearn(torch.autograd.Function):
+    """The stream as it is; on the way back, a loss of these layers alone is differentiated with it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return grads[0], torch.ones((), device=grads[0].device)
+
+
+class _Hole(nn.Module):
+    """Where another rank has something."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.weight = torch.empty(0, device=device)
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        return x
+
+
+class _LayerHole(_Hole):
+    def forward(self, x: Tensor, *_: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+        return x, None
+
+    plainly = forward
+
+
+def cut(model: Decoder, world: World, schedule: Schedule, hardware: Hardware) -> list[Stage]:
+    """This rank's stages; `model` keeps their parameters, under the same names, and no others. None without the axis.
+
+    Raises GroundupError for a decoder with fewer layers than stages, or whose layers look back at the embedding, and
+    for selective recomputation with zero-bubble.
+    """
+    if world.pipeline == 1:
+        return []
+    per_rank = SCHEDULES[schedule][1]
+    count = world.pipeline * per_rank
+    _check(model, count, schedule)
+    if schedule == "zero_bubble" and hardware.recompute == "selective":
+        raise GroundupError(
+            'site.recompute = "selective" lets a layer be differentiated once, and zero-bubble does so in two halves. '
+            'Set recompute to "full" or "none", or schedule = "interleaved"'
+        )
+    mine = [world.stage + world.pipeline * turn for turn in range(per_rank)]
+    stages = [_stage(model, index, count, hardware.device) for index in mine]
+    layers = [layer for stage in mine for layer in _layers(model, stage, count)]
+    _dig(model, layers, 0 in mine, count - 1 in mine, hardware.device)
+    return stages
+
+
+def _check(model: Decoder, stages: int, schedule: Schedule) -> None:
+    config = model.config
+    if config.n_layers < stages:
+        raise GroundupError(
+            f'site.layout: {stages} stages (schedule = "{schedule}") need as many layers, and this decoder has '
+            f"{config.n_layers}. Take fewer ranks for the pipeline"
+        )
+    for name in ("value_embeddings", "embedding_scalars"):
+        if getattr(config, name):
+            raise GroundupError(
+                f"site.layout.pipeline: every layer of a decoder with {name} needs the embedding. Set pipeline = 1"
+            )
+
+
+def _layers(model: Decoder, stage: int, stages: int) -> range:
+    total = model.config.n_layers
+    return range(total * stage // stages, total * (stage + 1) // stages)
+
+
+def _stage(model: Decoder, index: int, count: int, device: torch.device) -> Stage:
+    """A decoder that shares these layers, and other modules, with `model`."""
+    stage = _shallow(model)
+    stage.__class__ = Stage
+    stage = cast(Stage, stage)
+    stage.model = _shallow(stage.model)
+    stage.model.layers = _shallow(stage.model.layers)
+    stage.index, stage.begins, stage.ends, stage.totals = index, index == 0, index == count - 1, {}
+    _dig(stage, list(_layers(model, index, count)), stage.begins, stage.ends, device)
+    if not stage.ends:
+        stage.cross_entropy = _no_loss
+    return stage
+
+
+def _shallow(module: Any) -> Any:
+    """Another module with the same children, but hooks of its own."""
+    twin = copy(module)
+    twin.__dict__ = {
+        name: copy(value) if isinstance(value, dict) else value for name, value in vars(module).items()
+    }
+    return twin
+
+
+def _dig(model: Decoder, kept: list[int], begins: bool, ends: bool, device: torch.device) -> None:
+    """Put holes where this rank has nothing."""
+    trunk, head, tied = cast(Any, model.model), cast(Any, model), model.config.tie_embeddings
+    for index in range(model.config.n_layers):
+        if index not in kept:
+            trunk.layers[index] = _LayerHole(device)
+    if not begins:
+        if model.config.positions == "learned":
+            trunk.embed_positions = _Hole(device)
+        if not (tied and ends):
+            trunk.embed_tokens = _Hole(device)
+    if not ends:
+        trunk.norm = _Hole(device)
+        if not tied:
+            head.lm_head = _Hole(device)
+
+
+def _no_loss(hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    zero = torch.zeros((), device=hidden.device)
+    return zero, zero
+
+
+class Pipeline:
+    """Passes micro-batches through the stages of all ranks."""
+
+    def __init__(self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, world: World) -> None:
+        assert world.mesh is not None
+        self.stages, self._name, self._world = stages, schedule, world
+        self._group = world.mesh.get_group("pipeline")
+        self._count = world.pipeline * SCHEDULES[schedule][1]
+        self._schedule: Any = None
+        self._clock = _Clock()
+        for stage in stages:
+            stage.loss = loss
+
+    @property
+    def twin(self) -> Tensor | None:
+        """The last stage's copy of a tied embedding, if it is here."""
+        last = self.stages[-1]
+        return last.head_weight if last.ends and last.config.tie_embeddings else None
+
+    def backward(self, micro_batches: Sequence[Any]) -> dict[str, Any]:
+        """Add the gradient of all micro-batches to the parameters. -> sums of this rank's figures.
+
+        All micro-batches have the same shape, in every step.
+        """
+        for stage in self.stages:
+            stage.example, stage.totals = micro_batches[0], {}
+        if self._schedule is None:
+            self._schedule = self._plan(micro_batches)
+        parts = [tensors_of(batch) for batch in micro_batches]
+        whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        ids = whole.pop("ids")
+        arguments = [ids] if self.stages[0].begins else []
+        self._clock.start()
+        self._schedule.step(*arguments, target=ids, return_outputs=False, **whole)
+        totals: dict[str, Any] = self._clock.figures(self._world)
+        self._add_up_tied()
+        for stage in self.stages:
+            add_up(totals, stage.totals)
+        return totals
+
+    def score(self, batch: Any) -> Float[Tensor, ""]:
+        """The loss of a batch, without a gradient; zero on ranks without the last stage."""
+        value = torch.zeros((), device=batch.ids.device)
+        rest = tensors_of(batch)
+        ids = rest.pop("ids")
+        sent: list[tuple[Tensor, dist.Work]] = []
+        for stage in self.stages:
+            stage.example = batch
+            out = stage(ids if stage.begins else self._received(stage, batch), **rest)
+            if stage.ends:
+                value = out[0]
+            else:
+                sent.append((out, self.send(out)))  # the tensor must live until it is there
+        for _, work in sent:
+            work.wait()
+        return value
+
+    def order(self, micro_batches: Sequence[Any]) -> list[tuple[Stage, str]]:
+        """What this rank computes in a step, one micro-batch after the other in each stage.
+
+        "F": forward, "B": backward, "I" and "W": its two halves, for the inputs and for the weights.
+        """
+        mine = {stage.index: stage for stage in self.stages}
+        actions = self._plan(micro_batches).pipeline_order[self._world.stage]
+        # None is waiting; without a micro-batch, gradients are added up.
+        passes = [action for action in actions if action and action.microbatch_index is not None]
+        return [(mine[action.stage_index], action.computation_type.value) for action in passes]
+
+    def _plan(self, micro_batches: Sequence[Any]) -> Any:
+        """PyTorch's schedule for so many micro-batches of this shape."""
+        kind = get_schedule_class(SCHEDULES[self._name][0])
+        stages = [self._pytorch_stage(stage, micro_batches[0]) for stage in self.stages]
+        of = stages[0] if issubclass(kind, PipelineScheduleSingle) else stages
+        # What a stage gives is a loss already, divided by the weight of the whole step.
+        return kind(of, len(micro_batches), loss_fn=lambda value, _: value.sum(), scale_grads=False)
+
+    def _pytorch_stage(self, stage: Stage, batch: Any) -> PipelineStage:
+        stream = self.stream(stage, batch).requires_grad_()
+        return _TimedStage(
+            self._clock,
+            stage,
+            stage.index,
+            self._count,
+            stream.device,
+            input_args=batch.ids if stage.begins else stream,
+            output_args=torch.empty(1, device=stream.device, requires_grad=True) if stage.ends else stream,
+            group=self._group,
+        )
+
+    def stream(self, stage: Stage, batch: Any) -> Tensor:
+        """Room for what goes from stage to stage: of a rank's own positions, where tensor parallel shares them."""
+        rows, time = batch.ids.shape
+        shape = rows, time // self._world.axis("tensor"), stage.config.d_model
+        return torch.empty(shape, dtype=stage.compute_dtype, device=batch.ids.device)
+
+    def _received(self, stage: Stage, batch: Any) -> Tensor:
+        room = self.stream(stage, batch)
+        dist.recv(room, group=self._group, group_src=(self._world.stage - 1) % self._world.pipeline)
+        return room
+
+    def send(self, x: Tensor, back: bool = False) -> dist.Work:
+        """Begin to send to the rank with the next stage, or with the one before."""
+        to = (self._world.stage + (-1 if back else 1)) % self._world.pipeline
+        work = dist.isend(x, group=self._group, group_dst=to)
+        assert work is not None
+        return work
+
+    def _add_up_tied(self) -> None:
+        """Give the embedding's gradient in the first stage and the head's in the last one the sum of both."""
+        begins, ends = self.stages[0].begins, self.stages[-1].ends
+        if not self.stages[0].config.tie_embeddings or not (begins or ends):
+            return
+        matrix = self.stages[0 if begins else -1].head_weight
+        mine, other = local(cast(Tensor, matrix.grad)), self._world.pipeline - 1 if begins else 0
+        theirs = torch.empty_like(mine)
+        sent = dist.isend(mine.contiguous(), group=self._group, group_dst=other)
+        dist.recv(theirs, group=self._group, group_src=other)
+        assert sent is not None
+        sent.wait()
+        mine.add_(theirs)
+
+
+class _Clock:
+    """How long the stages of a rank compute. On a CPU: elsewhere a pass has only been asked for when it returns."""
+
+    def __init__(self) -> None:
+        self._busy = self._began = 0.0
+
+    def start(self) -> None:
+        """A step begins."""
+        self._busy, self._began = 0.0, time.perf_counter()
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Of a pass of one micro-batch through one stage."""
+        began = time.perf_counter()
+        yield
+        self._busy += time.perf_counter() - began
+
+    def figures(self, world: World) -> dict[str, float]:
+        """bubble_share: what of the step a rank of the pipeline waits, as this rank's part of the mean of all."""
+        if world.mesh is None or world.mesh.device_type != "cpu":
+            return {}
+        waited = 1 - self._busy / (time.perf_counter() - self._began)
+        return {"bubble_share": waited / (world.size // world.axis("tensor"))}
+
+
+class _TimedStage(PipelineStage):
+    def __init__(self, clock: _Clock, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._clock = clock
+
+    def forward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().forward_one_chunk(*arguments, **named)
+
+    def backward_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().backward_one_chunk(*arguments, **named)
+
+    def backward_weight_one_chunk(self, *arguments: Any, **named: Any) -> Any:
+        with self._clock.computing():
+            return super().backward_weight_one_chunk(*arguments, **named)
+
+
+def tensors_of(batch: Any) -> dict[str, Tensor]:
+    """Those of a micro-batch, each with as many rows as the others."""
+    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    return {name: value.expand(len(batch.ids), *value.shape[1:]) for name, value in tensors.items()}

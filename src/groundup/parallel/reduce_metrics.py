@@ -1,0 +1,41 @@
+"""Scalars of a training step, from the device and from all ranks, as Python's numbers.
+
+in:  tensors and numbers by name
+out: the same as floats, with one small transfer from the device
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.parallel.context import ALONE, World
+
+Figures = Mapping[str, Tensor | float]
+
+
+def add_up(totals: dict[str, Any], figures: Figures) -> None:
+    """Add a micro-batch's figures to the step's, without their gradients."""
+    for name, part in figures.items():
+        detached = part.detach() if isinstance(part, Tensor) else part
+        totals[name] = totals[name] + detached if name in totals else detached
+
+
+def read_numbers(values: Figures, world: World = ALONE, alike: int = 0) -> dict[str, float]:
+    """All values as floats; added up over the world's ranks, but for the first `alike`, which are the same on all.
+
+    Every rank must have the same names.
+    """
+    if world.size > 1:
+        values = {name: torch.as_tensor(value) for name, value in values.items()}
+    tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
+    if not tensors:
+        return {name: float(value) for name, value in values.items()}
+    device = next(reversed(tensors.values())).device
+    stacked = torch.stack(
+        [value.reshape(()).to(device, torch.float64, non_blocking=True) for value in tensors.values()]
+    )
+    world.total(stacked[alike:])
+    read = dict(zip(tensors, stacked.tolist(), strict=True))
+    return {name: float(read.get(name, value)) for name, value in values.items()}

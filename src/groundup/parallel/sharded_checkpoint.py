@@ -1,0 +1,93 @@
+"""Tensors that are spread over ranks, in files and back, onto any other number of ranks.
+
+in:  tensors by name, each rank with its share of them, and an empty folder
+out: safetensors files, each rank's shares in its own; the same tensors filled again, shared in any way
+
+`torch.distributed.checkpoint` plans who writes and reads what. Copies that several ranks hold are written once.
+"""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from groundup.parallel.context import World
+
+WHOLE = "state.safetensors"
+"""The file of a state that one rank wrote by itself."""
+SCALAR = " (a number)"
+"""Ends the name of a tensor without an axis while it is gathered."""
+
+
+def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:
+    """Write this rank's share of `tensors`; returns when all ranks have. May run beside a training step.
+
+    Raises what went wrong on the first rank where something did.
+    """
+    _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), world)
+
+
+def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world: World) -> None:
+    try:
+        save(dict(tensors), storage_writer=writer, process_group=world.aside)
+    except CheckpointException as error:
+        raise error.failures[min(error.failures)][0] from None
+
+
+def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[str, Tensor]:
+    """All tensors, whole, on the rank that leads; none on the others.
+
+    They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
+    """
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True, enable_consolidation=True)
+    # PyTorch joins a tensor's shards along its axes, and leaves one without axes zero. A name says which they are: the
+    # rank that leads may have none of them.
+    named = {
+        name if tensor.dim() else f"{name}{SCALAR}": tensor if tensor.dim() else tensor.reshape(1)
+        for name, tensor in tensors.items()
+    }
+    _save(named, writer, world)
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")) if world.leads else ():
+        for name, tensor in load_file(file).items():
+            found[name.removesuffix(SCALAR)] = tensor[0] if name.endswith(SCALAR) else tensor
+    return found
+
+
+def load_sharded(
+    folder: Path, named: Mapping[str, Tensor], learnt: Mapping[str, Tensor], world: World
+) -> dict[str, Tensor]:
+    """What `folder` holds for this rank: `named` tensors are filled in place, what is `learnt` is made.
+
+    learnt: the beginning of a name -> the parameter that such a tensor is about; it is spread as that is, where it has
+    its shape. Raises KeyError where a named tensor is missing.
+    """
+    reader = HuggingFaceStorageReader(str(folder))
+    found = reader.read_metadata().state_dict_metadata
+    tensors = {name: named[name] for name in named if name in found or _missing(name, folder)}
+    for name, said in found.items():
+        about = next((parameter for begin, parameter in learnt.items() if name.startswith(begin)), None)
+        if name not in named and about is not None and isinstance(said, TensorStorageMetadata):
+            tensors[name] = _like(said, about)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is: one rank reads them all
+        load(tensors, storage_reader=reader, no_dist=world.mesh is None)
+    return tensors
+
+
+def _missing(name: str, folder: Path) -> bool:
+    raise KeyError(f"{folder} holds no {name}")
+
+
+def _like(said: TensorStorageMetadata, about: Tensor) -> Tensor:
+    if said.size == about.shape:
+        return torch.zeros_like(about, dtype=said.properties.dtype, requires_grad=False)
+    return torch.zeros(said.size, dtype=said.properties.dtype)

@@ -1,0 +1,239 @@
+"""Examples of two kinds of text -> a fastText classifier that tells them apart.
+
+in:  files (or a corpus made before) of positive and of negative examples, or of examples with a label
+out: model.bin, calibration.json; how good it is on examples that were held out
+
+The quality filter of DCLM (Li et al. 2024, https://arxiv.org/abs/2406.11794) is made so: 200,000 documents that read
+like good answers (OpenHermes 2.5, ELI5) against as many random pages of the crawl, word pairs, the best tenth kept.
+Differences: text is lower-cased and its punctuation set apart (see fasttext_model.py); what is in both classes is
+left out; scores are calibrated (see calibration.py); as many passes as the number of examples calls for. One thread
+and one seed: the same examples, the same bytes. Toxic or adult text: a second classifier, with labels of that, and
+`max_score` in its `model_filter`. Figures: benchmarks/classifier.py.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from groundup.core.atomic_io import write_json
+from groundup.core.errors import DataError
+from groundup.core.recipe import Recipe
+from groundup.core.rng import share_of
+from groundup.core.runtime import Site
+from groundup.core.stage import Work, stage
+from groundup.core.store import MANIFEST
+from groundup.text import fasttext_model
+from groundup.text.curate import calibration
+from groundup.text.curate.calibration import Scores, Truth
+from groundup.text.curate.classifier_data import LABELLED, NEGATIVE, POSITIVE, Examples, gather
+from groundup.text.documents import DOCUMENTS, spell_reasons
+from groundup.text.ingest.ingest_task import content_digest
+from groundup.text.ingest.sources.files import Files
+
+Rows = NDArray[np.int64]
+
+MODEL, CALIBRATION = "model.bin", "calibration.json"
+THRESHOLD = 0.5
+"""The probability from which held-out documents are called positive, for the figures in the manifest."""
+LEAST = 10
+"""Examples of each class without which nothing can be learned or measured."""
+MEASURED = 1000
+"""Held-out documents that are enough to calibrate and measure with."""
+
+
+class Classifier(Recipe):
+    """What to learn from, and how. Every file format that a corpus can be read from is understood."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"name", "positive", "negative", "labelled"})
+
+    name: str = Field(
+        default="quality", pattern=r"^[a-z][a-z0-9_]*$", description="what `model_filter` steps call it"
+    )
+    positive: tuple[str, ...] = Field(
+        default=(), description="folders, files and globs of positive examples, or the folder of a corpus"
+    )
+    negative: tuple[str, ...] = Field(
+        default=(), description="the same of negative ones, best a sample of the corpus to filter"
+    )
+    labelled: tuple[str, ...] = Field(default=(), description="files with a label at every example")
+    text_field: str = Field(default="text", description="the column or JSON field of the text")
+    label_field: str = Field(default="label", description="the one of the label, in `labelled` files")
+    positive_label: str = Field(
+        default="1", description="the label of positive examples; others are negative"
+    )
+    max_documents: int = Field(
+        default=200_000, ge=2, description="most examples of a class; a sample of more"
+    )
+    word_ngrams: int = Field(default=2, ge=1, le=5, description="longest run of words that is a feature")
+    dim: int = Field(default=16, ge=1, description="width of the word vectors")
+    epochs: int = Field(
+        default=0, ge=0, description="passes over the examples; 0 = 25 for few, 5 from 20,000 on"
+    )
+    lr: float = Field(default=0.5, gt=0, description="learning rate at the beginning; it falls to 0")
+    min_count: int = Field(default=2, ge=1, description="rarer words are no features")
+    bucket: int = Field(
+        default=1_000_000, ge=1, description="rows of the table that runs of words are hashed into"
+    )
+    held_out: float = Field(
+        default=0.1, gt=0, le=0.5, description="share of the examples to measure with, and not to learn from"
+    )
+    seed: int = Field(default=0, ge=0)
+
+    def sources(self) -> dict[str, Files]:
+        """What is to be read, per kind of example."""
+        fields = {"text": self.text_field}
+        given = {
+            POSITIVE: (self.positive, fields),
+            NEGATIVE: (self.negative, fields),
+            LABELLED: (self.labelled, fields | {"licence": self.label_field}),
+        }
+        return {
+            kind: Files(paths=tuple(map(_documents, paths)), fields=mapped)
+            for kind, (paths, mapped) in given.items()
+            if paths
+        }
+
+    def passes(self, examples: int) -> int:
+        """`epochs`, or as many as show the model 100,000 examples."""
+        return self.epochs or min(max(100_000 // examples, 5), 25)
+
+
+def outside(recipe: Classifier) -> dict[str, list[list[str]]]:
+    """Per kind the files and their contents. Raises DataError for a path that matches nothing."""
+    found = {}
+    for kind, source in recipe.sources().items():
+        try:
+            found[kind] = sorted([file.path, content_digest(source, file)] for file in source.files())
+        except DataError as error:
+            raise DataError(f"classifier {recipe.name!r}: {kind} {error}") from None
+    return found
+
+
+@stage(version=1, outside=outside)
+def classifier(recipe: Classifier, site: Site, out: Work) -> dict[str, Any]:
+    """Train, and measure on what was held out. Raises DataError if a class has too few examples.
+
+    A part is held out in turn, each from a model of its own, until enough documents are measured. The first of these
+    models is the one that is kept.
+    """
+    examples = gather(recipe.sources(), recipe.positive_label, recipe.max_documents, recipe.seed)
+    _tell(out, examples)
+    _refuse_too_few(recipe, examples)
+    part = np.array([share_of(f"held out {text}") for text in examples.texts]) // recipe.held_out
+    enough = math.ceil(MEASURED / (recipe.held_out * len(part)))
+    models = min(enough, int(1 / recipe.held_out))
+    scores = np.full(len(part), np.nan)
+    with out.track("train", models, "models") as progress:
+        for number in range(models):
+            rows, others = np.flatnonzero(part != number), np.flatnonzero(part == number)
+            model = train(recipe, examples, rows, out.temporary / "examples.txt")
+            if number == 0:
+                model.save_model(str(out.file(MODEL)))
+            scores[others] = score(model, [examples.texts[row] for row in others])
+            progress.advance(1)
+    measured = np.isfinite(scores)
+    truth, scores = examples.positive[measured], scores[measured]
+    write_json(out.file(CALIBRATION), calibration.calibrate(truth, scores).as_json())
+    figures = measure(truth, scores)
+    out.say(f"on {len(truth):,} held-out documents: AUC {figures['auc']:.3f}, accuracy {figures['accuracy']:.3f}; "
+            f"the larger class alone {figures['majority_baseline']:.3f}")  # fmt: skip
+    return {
+        "examples": _counts(examples),
+        "held_out": figures | {"models": models},
+        "aside": dict(sorted(examples.aside.items())),
+    }
+
+
+def train(recipe: Classifier, examples: Examples, rows: Rows, scratch: Path) -> Any:
+    """A fastText model of these examples, which are written to the file `scratch`. Raises DataError if it fails."""
+    with scratch.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            kind = POSITIVE if examples.positive[row] else NEGATIVE
+            file.write(f"{fasttext_model.LABEL}{kind} {examples.texts[row]}\n")
+    try:
+        return fasttext_model.binding(to_train=True).train_supervised(
+            input=str(scratch), wordNgrams=recipe.word_ngrams, dim=recipe.dim, epoch=recipe.passes(len(rows)),
+            lr=recipe.lr, minCount=recipe.min_count, bucket=recipe.bucket, seed=recipe.seed, thread=1, verbose=0,
+        )  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"classifier {recipe.name!r}: fastText says: {error} Try a smaller lr.") from None
+
+
+def score(model: Any, texts: list[str]) -> Scores:
+    """[texts]: the uncalibrated probability of the positive class, of texts as `fasttext_model.tokens` makes them."""
+    labels, chances = fasttext_model.predict(model, texts)
+    return np.where(labels == POSITIVE, chances, 1 - chances)
+
+
+def measure(truth: Truth, scores: Scores) -> dict[str, Any]:
+    """How good uncalibrated `scores` are, and how good they become.
+
+    Each half of the documents is calibrated by the other one: no figure is made with what it was fitted to.
+    """
+    calibrated = np.empty_like(scores)
+    even = np.where(truth, np.cumsum(truth), np.cumsum(~truth)) % 2 == 0  # both classes in either half
+    for half in (even, ~even):
+        calibrated[half] = calibration.calibrate(truth[~half], scores[~half])(scores[half])
+    return {
+        "documents": len(truth),
+        "positive": int(truth.sum()),
+        "majority_baseline": float(max(truth.mean(), 1 - truth.mean())),
+        **calibration.at_threshold(truth, calibrated, THRESHOLD),
+        "auc": calibration.roc_auc(truth, scores),
+        "average_precision": calibration.average_precision(truth, scores),
+        "calibration_error": calibration.calibration_error(truth, calibrated),
+        "calibration_error_before": calibration.calibration_error(truth, scores),
+        "reliability": calibration.reliability(truth, calibrated),
+    }
+
+
+def _counts(examples: Examples) -> dict[str, int]:
+    positive = int(examples.positive.sum())
+    return {
+        "read_positive": examples.read[POSITIVE],
+        "read_negative": examples.read[NEGATIVE],
+        "in_both_classes": examples.in_both,
+        "positive": positive,
+        "negative": len(examples.texts) - positive,
+    }
+
+
+def _tell(out: Work, examples: Examples) -> None:
+    positive = int(examples.positive.sum())
+    out.say(f"{positive:,} positive and {len(examples.texts) - positive:,} negative examples")
+    if examples.in_both:
+        out.say(f"{examples.in_both:,} texts are in both classes, and left out")
+    if examples.aside:
+        out.say(f"examples kept aside: {spell_reasons(examples.aside)}")
+
+
+def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
+    for kind, belongs in ((POSITIVE, examples.positive), (NEGATIVE, ~examples.positive)):
+        if belongs.sum() >= LEAST:
+            continue
+        where = [f"{key} = {list(paths)}" for key in (kind, LABELLED) if (paths := getattr(recipe, key))]
+        said = [f"{examples.read[kind]} read from {' and '.join(where)}"] if where else ["no files are given"]
+        if examples.in_both:
+            said.append(f"{examples.in_both} left out because they are in both classes")
+        if examples.labels:
+            said.append(
+                f"labels met: {spell_reasons(examples.labels)}, positive_label is {recipe.positive_label!r}"
+            )
+        if examples.aside:
+            said.append(f"kept aside: {spell_reasons(examples.aside)}")
+        raise DataError(
+            f"classifier {recipe.name!r}: {belongs.sum()} different {kind} examples, and it takes at least {LEAST}. "
+            f"It has: {'; '.join(said)}. Give more under [[classifiers]], as `{kind}` or `labelled`."
+        )
+
+
+def _documents(path: str) -> str:
+    """The documents of a corpus that was curated earlier, if `path` is one; else `path`."""
+    folder = Path(path).expanduser()
+    return (
+        str(folder / DOCUMENTS) if (folder / MANIFEST).is_file() and (folder / DOCUMENTS).is_dir() else path
+    )

@@ -1,0 +1,100 @@
+"""Files of positive and negative examples -> texts to train a classifier with, each once, in an order of its own.
+
+in:  one source of files per class, or of files with a label at every example
+out: texts as fastText's tokens, which of them are positive, and what couldn't be used
+
+Order and sample come from a hash of the text: neither depends on how the examples are spread over files, or on how
+often one occurs.
+"""
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from groundup.text import fasttext_model
+from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.sources import Source, Text
+
+POSITIVE, NEGATIVE, LABELLED = "positive", "negative", "labelled"
+"""The kinds of sources. Labelled ones give an example's label in the place of its licence."""
+_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts in the order of their hashes, so that classes are mixed. `labels`, `aside`: how often each was met."""
+
+    texts: list[str]
+    positive: NDArray[np.bool_]
+    read: Counter[str]
+    in_both: int
+    labels: Counter[str]
+    aside: Counter[str]
+
+
+def gather(sources: Mapping[str, Source], positive_label: str, most: int, seed: int) -> Examples:
+    """At most `most` examples per class; a text that is in both classes is in neither."""
+    samples = {POSITIVE: _Sample(most), NEGATIVE: _Sample(most)}
+    read, labels, aside = Counter[str](), Counter[str](), Counter[str]()
+    for kind, source in sources.items():
+        found = _readable(source, aside)
+        while batch := list(islice(found, _BATCH)):
+            tokens = fasttext_model.tokens(pa.array([item.text for item in batch], pa.string()))
+            for item, text in zip(batch, tokens, strict=True):
+                label = item.licence if kind == LABELLED else kind
+                if not label:
+                    aside["no_label"] += 1
+                    continue
+                if kind == LABELLED:
+                    labels[label] += 1
+                    label = POSITIVE if label.casefold() == positive_label.casefold() else NEGATIVE
+                read[label] += 1
+                samples[label].add(seed, text)
+    positive, negative = samples[POSITIVE].texts, samples[NEGATIVE].texts
+    both = positive.keys() & negative.keys()
+    keys = sorted((positive.keys() | negative.keys()) - both)
+    texts = [positive[key] if key in positive else negative[key] for key in keys]
+    is_positive = np.array([key in positive for key in keys], bool)
+    return Examples(texts, is_positive, read, len(both), labels, aside)
+
+
+class _Sample:
+    """The `most` texts of smallest hash, of any number."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.texts: dict[bytes, str] = {}
+        self._largest: list[int] = []
+
+    def add(self, seed: int, text: str) -> None:
+        key = hashlib.sha256(f"{seed} {text}".encode()).digest()
+        if key in self.texts:
+            return
+        self.texts[key] = text
+        heapq.heappush(self._largest, -int.from_bytes(key))
+        if len(self.texts) > self.most:
+            del self.texts[(-heapq.heappop(self._largest)).to_bytes(len(key))]
+
+
+def _readable(source: Source, aside: Counter[str]) -> Iterator[Text]:
+    """All texts; what can't be read is counted."""
+    for file in source.files():
+        if file.aside:
+            aside[file.aside] += 1
+            continue
+        try:
+            with source.open(file) as opened:
+                for item in source.read(file.path, opened):
+                    if isinstance(item, Text):
+                        yield item
+                    elif item.fate == "aside":
+                        aside[item.reason] += 1
+        except Unreadable as error:
+            aside[error.reason] += 1

@@ -1,0 +1,195 @@
+"""Raw documents -> the documents worth learning from, and a ledger of everything dropped or changed.
+
+in:  the shards of acquire; classifiers, by name
+out: documents/, ledger/, measures/ (one row per document read: its fate and every value measured), clusters.parquet
+     (duplicates), decontamination.parquet (evaluation items met), rules.json; read = kept + dropped, always
+
+1. Every shard alone: the steps judge in the order of the blueprint (judging.py), signatures are taken.
+2. All shards together: duplicates are found, a mixture is drawn; that gives each shard a plan.
+3. Every shard alone: the plan is carried out (keeping.py).
+"""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+
+from groundup.core.atomic_io import write_text
+from groundup.core.errors import DataError
+from groundup.core.recipe import Recipe
+from groundup.core.registry import Slot
+from groundup.core.runtime import Site
+from groundup.core.stage import Artifact, Work, stage
+from groundup.text.batch import Batch
+from groundup.text.curate.decontaminate import HITS_SCHEMA, Decontaminate, write_index
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.eval_texts import evaluation_items, item_digest
+from groundup.text.curate.filter_pass import JudgeJob, judge_shard, named, ready
+from groundup.text.curate.global_plan import plan_corpus
+from groundup.text.curate.mix import Mix
+from groundup.text.curate.steps import Classified, Ruled, Step
+from groundup.text.curate.steps.gopher_repetition import GopherRepetition
+from groundup.text.curate.steps.language import Language
+from groundup.text.curate.steps.length import Length
+from groundup.text.curate.steps.repair import Repair
+from groundup.text.curate.write_pass import KeepJob, gather_shard, keep_shard
+from groundup.text.documents import (
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    LEDGER,
+    TableWriter,
+    count_rows,
+    iter_tables,
+    shards,
+    spell_reasons,
+    strings,
+)
+from groundup.text.executor import Task, run_tasks
+
+
+class Curate(Recipe):
+    """What decides which documents are kept."""
+
+    steps: tuple[Annotated[Step, Slot("groundup.text.curate.steps")], ...] = (
+        Repair(),
+        Language(),
+        Length(),
+        GopherRepetition(),
+    )
+    dedup: Dedup = Dedup()
+    decontaminate: Decontaminate = Decontaminate()
+    mix: Mix = Mix()
+
+
+def outside(recipe: Curate) -> Any:
+    """A digest of the evaluation sets that are compared with. Raises DataError for a path that isn't there."""
+    return item_digest(recipe.decontaminate.paths)
+
+
+@stage(version=2, outside=outside)
+def curate(recipe: Curate, site: Site, out: Work, raw: Artifact, **classifiers: Artifact) -> dict[str, Any]:
+    """Curate all documents of `raw`. Raises DataError, with the most frequent reasons, if none is left."""
+    work = (out.temporary / "curate").resolve()
+    work.mkdir(exist_ok=True)
+    totals: dict[str, Counter[str]] = {}
+    if recipe.decontaminate.paths:
+        items = evaluation_items(recipe.decontaminate.paths)
+        totals["decontamination"] = Counter(write_index(recipe.decontaminate, items, work))
+    names = [shard.name for shard in shards(raw.path / DOCUMENTS)]
+    sizes = {name: (raw.path / DOCUMENTS / name).stat().st_size * 3 for name in names}  # packed about 3:1
+    job = _job(
+        recipe, raw.path.resolve(), work, {name: item.path.resolve() for name, item in classifiers.items()}
+    )
+    tasks = [Task(number, name, sizes[name]) for number, name in enumerate(names)]
+    _add(totals, run_tasks(judge_shard, job, tasks, out, site, "judge"))
+    _check(recipe, totals)
+    with out.track("find duplicates", count_rows(work), "documents") as progress:
+        plan = plan_corpus(recipe.dedup, recipe.mix, work, names, out.path, _score(recipe))
+        progress.advance(plan.documents)
+    keep = KeepJob(work, out.path.resolve(), recipe.dedup, recipe.mix.seed, plan.bounds)
+    _add(totals, run_tasks(keep_shard, keep, tasks, out, site, "write"))
+    if plan.bounds:
+        gathering = [Task(number, number, 1 << 24) for number in range(len(plan.bounds))]
+        run_tasks(gather_shard, keep, gathering, out, site, "mix")
+    _write_reports(job, out, names)
+    metrics = _metrics(totals) | _scrubbed(recipe, work)
+    _tell(out, metrics)
+    return metrics
+
+
+def _job(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) -> JudgeJob:
+    """What all shards share; the steps are asked once, with nothing to judge, what they measure."""
+    job = JudgeJob(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
+    nothing = Batch(DOCUMENT_SCHEMA.empty_table())
+    measured = [f"{name}.{key}" for name, step in ready(job) for key in step.judge(nothing).measures]
+    return replace(job, measures=tuple(measured))
+
+
+def _score(recipe: Curate) -> str:
+    """The measure that says how good a document is: the first classifier's."""
+    return next(
+        (f"{name}.{step.classifier}" for name, step in named(recipe.steps) if isinstance(step, Classified)),
+        "",
+    )
+
+
+def _add(totals: dict[str, Counter[str]], done: list[dict[str, Any]]) -> None:
+    for said in done:
+        for group, counts in said.items():
+            totals.setdefault(group, Counter()).update(counts)
+
+
+def _check(recipe: Curate, totals: dict[str, Counter[str]]) -> None:
+    """Raises DataError if the steps leave nothing."""
+    read = sum(count["documents_read"] for group, count in totals.items() if group.startswith("source "))
+    dropped = totals.get("reasons", Counter())
+    if read == dropped.total():
+        raise DataError(
+            f"curate: none of {read} documents is left. Dropped for: {spell_reasons(dropped)}. "
+            "Loosen these rules under [[curate.steps]], or give it other documents."
+        )
+
+
+def _write_reports(job: JudgeJob, out: Work, names: list[str]) -> None:
+    rules = [
+        {"step": name, "reason": rule.reason, "measure": f"{name}.{rule.measure}"}
+        | {key: value for key in ("at_least", "at_most") if abs(value := getattr(rule, key)) != float("inf")}
+        for name, step in ready(job)
+        if isinstance(step, Ruled)
+        for rule in step.rules()
+    ]
+    write_text(out.file("rules.json"), json.dumps(rules, indent=1) + "\n")
+    if job.decontaminate.paths:
+        with TableWriter[Any](out.file("decontamination.parquet"), HITS_SCHEMA) as file:
+            for name in names:
+                file.write(pq.read_table(job.work / "hits" / name))
+
+
+def _scrubbed(recipe: Curate, work: Path) -> dict[str, Any]:
+    """How much of planted secrets the privacy step takes out of texts of this corpus, per kind."""
+    step: Any = next((step for name, step in named(recipe.steps) if name == "privacy"), None)
+    if step is None:
+        return {}
+    from groundup.doctor.synthetic_pii import plant, recall  # what makes and finds secrets loads much
+
+    table = next(iter_tables(work), DOCUMENT_SCHEMA.empty_table())
+    planted = plant(strings(table.slice(0, 100), "text"), seed=0, regions=step.regions)
+    found = recall(step, planted)
+    asked = {kind: share for kind, share in found.items() if kind.removeprefix("obfuscated_") in step.kinds}
+    return {"canary_recall": asked}
+
+
+def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:
+    def groups(kind: str) -> dict[str, dict[str, int]]:
+        return {
+            name.split(" ", 1)[1]: dict(count)
+            for name, count in totals.items()
+            if name.startswith(f"{kind} ")
+        }
+
+    keys = ("documents_read", "documents_kept", "bytes_read", "bytes_kept")
+    sources = {
+        name: {key: count.get(key, 0) for key in keys} for name, count in sorted(groups("source").items())
+    }
+    total = {key: sum(count[key] for count in sources.values()) for key in keys}
+    dropped = totals.get("reasons", Counter()).total()
+    assert total["documents_read"] == total["documents_kept"] + dropped, (total, dropped)
+    return total | {
+        "documents_dropped": dropped,
+        "reasons": dict(totals.get("reasons", Counter()).most_common()),
+        "changed": dict(totals.get("changed", Counter()).most_common()),
+        "sources": sources,
+        "steps": groups("step"),
+        "languages": dict(sorted(groups("language").items(), key=lambda item: -item[1]["documents"])),
+        "decontamination": dict(totals.get("decontamination", {})),
+        "mix": dict(totals.get("mix", {})),
+    }
+
+
+def _tell(out: Work, metrics: dict[str, Any]) -> None:
+    out.say(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
+    if metrics["reasons"]:
+        out.say(f"dropped, each named in {LEDGER}/: {spell_reasons(Counter(metrics['reasons']))}")

@@ -1,0 +1,151 @@
+"""Lines and paragraphs that the corpus has already said: the first occurrence stays.
+
+in:  hashes of every shard's spans; which documents are dropped anyway
+out: per shard which spans stood earlier; verdicts with the texts that remain
+
+A span is a line (CCNet, Wenzek et al. 2020), a run of several lines (three in C4, Raffel et al. 2020) or a paragraph.
+Two are the same if their bytes are, from the first word to the last. Source code has no spans: its lines repeat.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.text.batch import Batch
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.steps import Verdicts
+from groundup.text.segment import Hashes, Ints, Pieces
+
+Marks = NDArray[np.bool_]
+
+PARAGRAPH = 0
+"""The run of lines that ends at an empty line."""
+_AT_ONCE = 1 << 24
+"""Hashes that are sorted at once, about: 128 MiB, and as much again for their order."""
+
+
+def kinds(lines: int, paragraphs: bool) -> dict[str, int]:
+    """The sorts of spans that are asked for, and how many lines are in one."""
+    asked = {"lines": lines} if lines else {}
+    return asked | ({"paragraphs": PARAGRAPH} if paragraphs else {})
+
+
+def spans(batch: Batch, run: int) -> tuple[Pieces, Pieces]:
+    """Runs of `run` lines (or paragraphs): from first word to last, and the whole lines with their ends."""
+    lines, words = batch.lines, batch.words
+    first, last = np.searchsorted(words.start, lines.start), np.searchsorted(words.start, lines.end)
+    said = (last > first) & ~batch.is_code[lines.document]
+    if run == PARAGRAPH:
+        begin, end = _paragraphs(batch, lines, said)
+    else:
+        with_words = np.flatnonzero(said)
+        begin, end = with_words[: max(len(with_words) - run + 1, 0)], with_words[run - 1 :]
+        within = lines.document[begin] == lines.document[end]
+        begin, end = begin[within], end[within]
+    documents = np.searchsorted(lines.document[begin], np.arange(batch.rows + 1))
+    trimmed = Pieces(batch.data, words.start[first[begin]], words.end[last[end] - 1], documents)
+    after = np.minimum(lines.end[end] + 1, batch.offsets[lines.document[end] + 1])
+    whole = Pieces(batch.data, lines.start[begin], after, documents)
+    return trimmed, whole
+
+
+def _paragraphs(batch: Batch, lines: Pieces, said: Marks) -> tuple[Ints, Ints]:
+    """The first and last line of each paragraph."""
+    at = np.flatnonzero(said)
+    if not len(at):
+        return at, at
+    ends = np.cumsum(batch.data == ord("\n"))
+    apart = np.ones(len(at) + 1, dtype=bool)
+    apart[1:-1] = ends[lines.start[at[1:]]] - ends[lines.end[at[:-1]] - 1] > 1
+    apart[1:-1] |= lines.document[at[1:]] != lines.document[at[:-1]]
+    return at[apart[:-1]], at[apart[1:]]
+
+
+def earlier(hashes: Hashes) -> Marks:
+    """Which elements equal one before them."""
+    order = np.argsort(hashes, kind="stable")
+    same = hashes[order[1:]] == hashes[order[:-1]]
+    marks = np.zeros(len(hashes), dtype=bool)
+    marks[order[1:][same]] = True
+    return marks
+
+
+def mark_repeats(folders: Sequence[Path], recipe: Dedup, dropped: Sequence[Marks]) -> None:
+    """Write `<kind>.repeated.npy` [spans] into every shard's folder.
+
+    `dropped`: per shard, which documents are gone, so that the first occurrence is one that is kept. Hashes are
+    taken by their leading bits, so that memory holds a byte per span and some `_AT_ONCE` hashes.
+    """
+    for kind in kinds(recipe.lines, recipe.paragraphs):
+        gone = [
+            np.repeat(lost, np.load(folder / f"{kind}.counts.npy"))
+            for folder, lost in zip(folders, dropped, strict=True)
+        ]
+        bounds = np.concatenate([[0], np.cumsum([len(lost) for lost in gone])])
+        marks = np.zeros(bounds[-1], dtype=bool)
+        for hashes, at in _by_leading_bits([folder / f"{kind}.npy" for folder in folders], gone, bounds):
+            marks[at[earlier(hashes)]] = True
+        for folder, begin, end in zip(folders, bounds[:-1], bounds[1:], strict=True):
+            np.save(folder / f"{kind}.repeated.npy", marks[begin:end])
+
+
+def _by_leading_bits(files: list[Path], gone: list[Marks], bounds: Ints) -> Iterator[tuple[Hashes, Ints]]:
+    """(hashes, their numbers in the corpus): every hash is in one of the parts, in corpus order."""
+    bits = max(int(bounds[-1]) // _AT_ONCE, 0).bit_length()
+    for part in range(1 << bits):
+        hashes, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+        for file, lost, begin in zip(files, gone, bounds[:-1], strict=True):
+            shard: Any = np.load(file)
+            mine = ~lost if bits == 0 else ~lost & (shard >> np.uint64(64 - bits) == part)
+            at = np.flatnonzero(mine)
+            hashes.append(shard[at])
+            numbers.append(at + begin)
+        yield np.concatenate(hashes), np.concatenate(numbers)
+
+
+def cut_repeats(batch: Batch, rows: Ints, folder: Path, recipe: Dedup) -> Verdicts:
+    """Texts without their repeated spans; `rows` [batch.rows] are the documents' rows in the shard of `folder`.
+
+    The verdicts are those of `Cut`.
+    """
+    cut = Cut(batch)
+    for kind, run in kinds(recipe.lines, recipe.paragraphs).items():
+        marks, counts = np.load(folder / f"{kind}.repeated.npy"), np.load(folder / f"{kind}.counts.npy")
+        _, whole = spans(batch, run)
+        begin = (np.cumsum(counts) - counts)[rows]
+        number = np.repeat(begin - whole.first[:-1], whole.counts) + np.arange(len(whole.start))
+        cut.add(kind, whole, marks[number])
+    return cut.verdicts()
+
+
+class Cut:
+    """Spans to cut from the texts of a batch; they may overlap."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._gone = np.zeros(len(batch.data), dtype=bool)
+        self._reason: list[str | None] = [None] * batch.rows
+
+    def add(self, kind: str, whole: Pieces, chosen: Marks) -> None:
+        """Cut the chosen ones of `whole`."""
+        depth = np.zeros(len(self._gone) + 1, np.int32)
+        np.add.at(depth, whole.start[chosen], 1)
+        np.add.at(depth, whole.end[chosen], -1)
+        self._gone |= np.cumsum(depth[:-1]) > 0
+        for row in np.unique(whole.document[chosen]):
+            self._reason[row] = self._reason[row] or f"repeated_{kind}"
+
+    def verdicts(self) -> Verdicts:
+        """`repeated_lines` or `repeated_paragraphs` and the share of bytes cut; dropped if no word is left."""
+        batch, gone = self._batch, self._gone
+        value: list[float | None] = [None] * batch.rows
+        text: list[str | None] = [None] * batch.rows
+        for row in (row for row, reason in enumerate(self._reason) if reason):
+            at = slice(batch.offsets[row], batch.offsets[row + 1])
+            left = batch.data[at][~gone[at]].tobytes().decode()
+            value[row] = float(gone[at].mean())
+            text[row] = left if left.strip() else None
+        return Verdicts(self._reason, value, [None] * batch.rows, text=text)

@@ -1,0 +1,89 @@
+"""Evaluation sets -> their texts, for decontamination.
+
+in:  paths of JSON lines (plain, gz, zst) or Parquet
+out: per record its name (`file#line`) and every text in it, at any depth
+"""
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from groundup.core.errors import DataError
+from groundup.text.ingest import discover
+from groundup.text.ingest.safe_open import Unreadable, hash_regular
+from groundup.text.ingest.sources import SourceFile
+
+_MOST_BYTES = 1 << 40
+_PACKED = (".gz", ".zst")
+_LINES = (".jsonl", ".ndjson")
+
+
+def evaluation_items(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """(name, texts) of every record. Raises DataError naming file and line of what can't be read."""
+    for file in _files(paths):
+        path = Path(file.location)
+        kind = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+        if kind == ".parquet":
+            records: Iterator[Any] = (
+                row for batch in pq.ParquetFile(path).iter_batches() for row in batch.to_pylist()
+            )
+        elif kind in _LINES:
+            records = _json_lines(path)
+        else:
+            raise DataError(
+                f"curate.decontaminate.paths: {path} is neither JSON lines (.jsonl, also .gz or .zst) nor Parquet"
+            )
+        for number, record in enumerate(records, 1):
+            yield f"{file.path}#{number}", list(_texts(record))
+
+
+def item_digest(paths: Sequence[str]) -> list[list[str]]:
+    """Names and contents of the evaluation sets, for the fingerprint."""
+    try:
+        return [[file.path, hash_regular(Path(file.location), _MOST_BYTES)] for file in _files(paths)]
+    except Unreadable as error:
+        raise DataError(f"curate.decontaminate.paths: {error.reason} {error.detail}") from None
+
+
+def _files(paths: Sequence[str]) -> list[SourceFile]:
+    found = list(discover.find(paths)) if paths else []
+    for file in found:
+        if file.aside:
+            raise DataError(f"curate.decontaminate.paths: {file.path}: {file.aside} {file.detail}".rstrip())
+    return found
+
+
+def _open(path: Path) -> Any:
+    if path.suffix == ".gz":
+        return gzip.open(path)
+    if path.suffix == ".zst":
+        import zstandard
+
+        return zstandard.open(path, "rb")
+    return path.open("rb")
+
+
+def _json_lines(path: Path) -> Iterator[Any]:
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise DataError(
+                    f"curate.decontaminate.paths: {path}, line {number}: not JSON: {error}"
+                ) from None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,271 @@
+"""Curation's first pass over one shard: every step judges every document. Runs in a worker, anywhere.
+
+in:  a shard of raw documents
+out: what of it passed, a ledger, everything that was measured, and what finding duplicates needs
+
+Steps work on a whole batch. A dropped document isn't cut out of it at once: what several steps share (words, lines)
+is made once for the batch, and made anew only when texts change or most of the batch is gone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from groundup.core.recipe import Recipe
+from groundup.core.registry import part_name
+from groundup.text.batch import Batch
+from groundup.text.curate.decontaminate import HITS_SCHEMA, Decontaminate, Decontaminator
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.dedup.signatures import write_signatures
+from groundup.text.curate.steps import Classified, Step, Values, Verdicts
+from groundup.text.documents import (
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    LEDGER,
+    LEDGER_SCHEMA,
+    DocumentWriter,
+    LedgerWriter,
+    TableWriter,
+    iter_groups,
+    strings,
+)
+
+BATCH_BYTES = 4 << 20
+"""About how much text a batch holds: its arrays then stay within some hundred megabytes."""
+CROWDED = 0.5
+"""A batch is cut down to the documents that are left when fewer than this share are."""
+MEASURES = "measures"
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class JudgeJob:
+    """What all shards share. `work` is where the results of this pass lie until the second."""
+
+    raw: Path
+    work: Path
+    steps: tuple[Step, ...]
+    classifiers: Mapping[str, Path]
+    dedup: Dedup
+    decontaminate: Decontaminate
+    measures: tuple[str, ...]
+    """The columns of the measures file, after the fixed ones."""
+
+
+def judge_shard(job: JudgeJob, name: str) -> dict[str, Any]:
+    """Judge one shard; what came of it, in numbers."""
+    judges = ready(job)
+    tally = Tally()
+    hits: list[pa.Table] = []
+
+    def judged(kept: DocumentWriter, ledger: LedgerWriter, measures: TableWriter[Any]) -> Iterator[Batch]:
+        for table in iter_groups(job.raw / DOCUMENTS / name):
+            for piece in pieces(table):
+                result = judge(piece, judges, job.measures, tally)
+                kept.write(result.documents)
+                ledger.write(result.ledger)
+                measures.write(result.measures)
+                hits.append(result.hits)
+                yield Batch(result.documents)
+
+    with (
+        DocumentWriter(job.work / DOCUMENTS / name) as kept,
+        LedgerWriter(job.work / LEDGER / name) as ledger,
+        TableWriter[Any](job.work / MEASURES / name, measures_schema(job.measures)) as measures,
+    ):
+        batches = judged(kept, ledger, measures)
+        if job.dedup.active:
+            write_signatures(job.work / "signatures" / Path(name).stem, batches, job.dedup)
+        else:
+            for _ in batches:
+                pass
+    with TableWriter[Any](job.work / "hits" / name, HITS_SCHEMA) as found:
+        found.write(pa.concat_tables([HITS_SCHEMA.empty_table(), *hits]))
+    return tally.plain()
+
+
+def pieces(table: pa.Table) -> Iterator[pa.Table]:
+    """Slices of consecutive rows of about BATCH_BYTES."""
+    ends = np.cumsum(pc.binary_length(table.column("text")).to_numpy().astype(np.int64))
+    start = 0
+    while start < table.num_rows:
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + BATCH_BYTES, side="right")), start + 1)
+        yield table.slice(start, end - start)
+        start = end
+
+
+def ready(job: JudgeJob) -> list[tuple[str, Step | Decontaminator]]:
+    """The steps by name, classifiers loaded; decontamination last."""
+    found: list[tuple[str, Step | Decontaminator]] = []
+    for name, step in named(job.steps):
+        found.append(
+            (name, step.load(job.classifiers[step.classifier]) if isinstance(step, Classified) else step)
+        )
+    if job.decontaminate.paths:
+        found.append(("decontaminate", Decontaminator.load(job.decontaminate, job.work)))
+    return found
+
+
+def named(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
+    """Each step with its name; a second one of a kind gets a number."""
+    seen: Counter[str] = Counter()
+    for step in steps:
+        assert isinstance(step, Recipe), step
+        name = part_name(step)
+        seen[name] += 1
+        yield (name if seen[name] == 1 else f"{name}-{seen[name]}"), step
+
+
+def measures_schema(names: Sequence[str]) -> pa.Schema:
+    """One row per document read: who it is, what became of it, and what was measured."""
+    texts = [pa.field(name, pa.string()) for name in ("id", "source", "path", "language", "fate")]
+    sizes = [pa.field(name, pa.int64()) for name in ("bytes", "bytes_kept")]
+    measured = [pa.field(name, pa.float32()) for name in names]
+    return pa.schema(cast(list[Any], texts + sizes) + measured)
+
+
+@dataclass
+class Tally:
+    """Counts of documents and bytes: in all, per source, per step, per reason."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, group: str, **numbers: int) -> None:
+        """Add to the counts of a group such as `source files` or `step length`."""
+        self.counts.setdefault(group, Counter()).update(numbers)
+
+    def plain(self) -> dict[str, dict[str, int]]:
+        """As plain JSON."""
+        return {group: dict(count) for group, count in self.counts.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is left of a batch, and what is to be said of the rest."""
+
+    documents: pa.Table
+    ledger: pa.Table
+    measures: pa.Table
+    hits: pa.Table
+
+
+def judge(
+    table: pa.Table, judges: Sequence[tuple[str, Step | Decontaminator]], columns: Sequence[str], tally: Tally
+) -> Judged:
+    """All steps over one batch, in their order."""
+    run = _Run(table)
+    hits = HITS_SCHEMA.empty_table()
+    for name, step in judges:
+        if not run.alive.any():
+            break
+        sizes = run.batch.bytes[run.alive]
+        tally.add(f"step {name}", documents=len(sizes), bytes=int(sizes.sum()))
+        verdicts = step.judge(run.batch)
+        if isinstance(step, Decontaminator):
+            hits = step.hits(run.batch, run.alive)
+        run.apply(name, verdicts, tally)
+    return run.result(columns, hits, tally)
+
+
+class _Run:
+    """A batch on its way through the steps. `rows` says which row of the original each of its rows is."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self.batch = Batch(table)
+        self.read = self.batch.bytes
+        self.rows = np.arange(table.num_rows)
+        self.alive = np.ones(table.num_rows, dtype=bool)
+        self.fate = np.full(table.num_rows, KEPT, dtype=object)
+        self.language = np.array(strings(table, "language"), dtype=object)
+        self.measures: dict[str, Values] = {}
+        self.entries: list[pa.Table] = []
+
+    def apply(self, name: str, verdicts: Verdicts, tally: Tally) -> None:
+        """Note a step's verdicts, and go on with what it leaves."""
+        assert len(verdicts.reason) == self.batch.rows, (name, len(verdicts.reason), self.batch.rows)
+        for measure, values in verdicts.measures.items():
+            column = self.measures.setdefault(f"{name}.{measure}", np.full(len(self.read), np.nan))
+            column[self.rows[self.alive]] = values[self.alive]
+        if verdicts.language is not None:
+            self.language[self.rows[self.alive]] = np.array(verdicts.language, dtype=object)[self.alive]
+        marked = [row for row in np.flatnonzero(self.alive).tolist() if verdicts.reason[row] is not None]
+        texts = verdicts.text or [None] * self.batch.rows
+        dropped = [row for row in marked if texts[row] is None]
+        if marked:
+            self.entries.append(_entries(name, self.batch, verdicts, marked, texts))
+            self._count(name, verdicts, marked, texts, tally)
+        self.alive[dropped] = False
+        for row in dropped:
+            self.fate[self.rows[row]] = f"{name}: {verdicts.reason[row]}"
+        self._rebuild(verdicts, texts, changed=len(marked) > len(dropped))
+
+    def _rebuild(self, verdicts: Verdicts, texts: Sequence[str | None], changed: bool) -> None:
+        """The batch as it is now; the same one, with all that is known of it, if its texts are."""
+        documents = self.batch.documents
+        if verdicts.language is not None:
+            self.batch.documents = documents = _replaced(documents, "language", verdicts.language)
+        if changed:
+            new = [was if now is None else now for was, now in zip(self.batch.texts, texts, strict=True)]
+            documents = _replaced(documents, "text", new)
+        if changed or self.alive.mean() < CROWDED:
+            self.batch = Batch(documents.filter(pa.array(self.alive)))
+            self.rows, self.alive = self.rows[self.alive], np.ones(int(self.alive.sum()), dtype=bool)
+
+    def _count(
+        self, name: str, verdicts: Verdicts, marked: Sequence[int], texts: Sequence[str | None], tally: Tally
+    ) -> None:
+        for row in marked:
+            reason, size = str(verdicts.reason[row]), int(self.batch.bytes[row])
+            if texts[row] is None:
+                tally.add(f"step {name}", dropped=1, bytes_dropped=size)
+                tally.add("reasons", **{reason: 1})
+            else:
+                tally.add(f"step {name}", changed=1)
+                tally.add("changed", **{reason: 1})
+
+    def result(self, columns: Sequence[str], hits: pa.Table, tally: Tally) -> Judged:
+        """The documents left, the ledger, the measures; and the sums of what was read."""
+        kept = self.batch.documents.filter(pa.array(self.alive)).cast(DOCUMENT_SCHEMA)
+        sizes = np.zeros(len(self.read), np.int64)
+        sizes[self.rows[self.alive]] = self.batch.bytes[self.alive]
+        sources, which = np.unique(strings(self.table, "source"), return_inverse=True)
+        for number, source in enumerate(sources):
+            mine = self.read[which == number]
+            tally.add(f"source {source}", documents_read=len(mine), bytes_read=int(mine.sum()))
+        fixed: dict[str, Any] = {name: self.table.column(name) for name in ("id", "source", "path")}
+        fixed |= {"language": self.language, "fate": self.fate, "bytes": self.read, "bytes_kept": sizes}
+        nothing = np.full(len(self.read), np.nan)
+        measured = {name: self.measures.get(name, nothing).astype(np.float32) for name in columns}
+        ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *self.entries])
+        return Judged(kept, ledger, pa.table(fixed | measured, schema=measures_schema(columns)), hits)
+
+
+def _replaced(documents: pa.Table, column: str, values: Sequence[str]) -> pa.Table:
+    at = documents.schema.get_field_index(column)
+    return documents.set_column(at, column, pa.array(values, pa.string()))
+
+
+def _entries(
+    step: str, batch: Batch, verdicts: Verdicts, marked: Sequence[int], texts: Sequence[str | None]
+) -> pa.Table:
+    """The ledger of one step over one batch."""
+    named_rows = (
+        batch.documents.select(["id", "source", "path"]).take(pa.array(marked, pa.int64())).to_pydict()
+    )
+    columns = named_rows | {
+        "step": [step] * len(marked),
+        "fate": ["dropped" if texts[row] is None else "changed" for row in marked],
+        "reason": [verdicts.reason[row] for row in marked],
+        "value": [verdicts.value[row] for row in marked],
+        "threshold": [verdicts.threshold[row] for row in marked],
+        "detail": [verdicts.detail[row] if verdicts.detail else "" for row in marked],
+    }
+    return pa.table(columns, schema=LEDGER_SCHEMA)

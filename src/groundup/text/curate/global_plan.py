@@ -1,0 +1,130 @@
+"""Between curation's passes: what only the whole corpus can tell. One process, some 200 bytes per document.
+
+in:  what the first pass left of every shard: measures, signatures
+out: per shard a plan (which documents go, and why; how often the others stand), clusters.parquet
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.dedup.clusters import Duplicates, find_duplicates
+from groundup.text.curate.dedup.repeated_spans import mark_repeats
+from groundup.text.curate.filter_pass import KEPT, MEASURES
+from groundup.text.curate.mix import Corpus, Mix, copies, epochs
+from groundup.text.curate.write_pass import PLAN_SCHEMA, copy_keys
+from groundup.text.documents import TableWriter, strings
+from groundup.text.shards import SHARD_BYTES
+
+CLUSTER_SCHEMA = pa.schema(
+    [pa.field(name, pa.string()) for name in ("id", "kept", "kind")] + [pa.field("similarity", pa.float64())]
+)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """How many documents there are, and the largest key of each shard of a mixed corpus (none: not mixed)."""
+
+    documents: int
+    bounds: tuple[int, ...]
+
+
+def plan_corpus(dedup: Dedup, mix: Mix, work: Path, names: list[str], out: Path, score: str = "") -> Planned:
+    """Write plan/<shard> into `work` for every shard, and clusters.parquet into `out`.
+
+    score: the measure by which `keep = "best"` chooses; "" = there is none.
+    """
+    judged = [_judged(work / MEASURES / name, score) for name in names]
+    plans = [_nothing(table.num_rows) for table in judged]
+    gone = [np.zeros(table.num_rows, dtype=bool) for table in judged]
+    if dedup.exact or dedup.fuzzy:
+        folders = [work / "signatures" / Path(name).stem for name in names]
+        duplicates = find_duplicates(
+            folders, dedup, _scores(judged, score) if dedup.keep == "best" and score else None
+        )
+        _plan_duplicates(duplicates, dedup, judged, plans, gone, out)
+    if dedup.lines or dedup.paragraphs:
+        mark_repeats([work / "signatures" / Path(name).stem for name in names], dedup, gone)
+    bounds = _plan_mixture(mix, judged, plans, gone) if mix.active else ()
+    for name, plan in zip(names, plans, strict=True):
+        with TableWriter[Any](work / "plan" / name, PLAN_SCHEMA) as file:
+            file.write(pa.table(plan, schema=PLAN_SCHEMA))
+    return Planned(sum(table.num_rows for table in judged), bounds)
+
+
+def _judged(path: Path, score: str) -> pa.Table:
+    """What is needed of the documents that the steps left, in the order of the judged shard."""
+    wanted = ["id", "source", "language", "fate", "bytes_kept", *([score] if score else [])]
+    table = pq.read_table(path, columns=wanted)
+    return table.filter(pc.field("fate") == KEPT).drop_columns(["fate"])
+
+
+def _nothing(rows: int) -> dict[str, Any]:
+    """A plan that keeps everything, once."""
+    blank = {name: np.full(rows, None, dtype=object) for name in PLAN_SCHEMA.names if name != "copies"}
+    return blank | {"copies": np.ones(rows, np.int64)}
+
+
+def _scores(judged: list[pa.Table], measure: str) -> Any:
+    return np.concatenate([table.column(measure).to_numpy() for table in judged])
+
+
+def _plan_duplicates(
+    found: Duplicates,
+    dedup: Dedup,
+    judged: list[pa.Table],
+    plans: list[dict[str, Any]],
+    gone: list[Any],
+    out: Path,
+) -> None:
+    ids = [table.column("id").to_numpy(zero_copy_only=False) for table in judged]
+    rows: dict[str, list[Any]] = {name: [] for name in CLUSTER_SCHEMA.names}
+    columns = (found.shard, found.row, found.kept_shard, found.kept_row, found.similarity, found.kind)
+    for shard, row, kept_shard, kept_row, similarity, kind in zip(
+        *(c.tolist() for c in columns), strict=True
+    ):
+        plan, kept = plans[shard], ids[kept_shard][kept_row]
+        gone[shard][row] = True
+        plan["step"][row], plan["reason"][row] = "dedup", f"{kind}_duplicate"
+        plan["value"][row] = similarity
+        plan["threshold"][row] = dedup.similarity if kind == "near" else 1.0
+        plan["detail"][row] = f"same text as {kept}" if kind == "exact" else f"near {kept}"
+        for name, value in zip(CLUSTER_SCHEMA.names, (ids[shard][row], kept, kind, similarity), strict=True):
+            rows[name].append(value)
+    with TableWriter[Any](out / "clusters.parquet", CLUSTER_SCHEMA) as file:
+        file.write(pa.table(rows, schema=CLUSTER_SCHEMA))
+
+
+def _plan_mixture(
+    mix: Mix, judged: list[pa.Table], plans: list[dict[str, Any]], gone: list[Any]
+) -> tuple[int, ...]:
+    left = pa.concat_tables([table.filter(pa.array(~lost)) for table, lost in zip(judged, gone, strict=True)])
+    ids = strings(left, "id")
+    corpus = Corpus(
+        np.array([int(identity, 16) for identity in ids], dtype=np.uint64),
+        np.array(strings(left, "source"), dtype=object),
+        np.array(strings(left, "language"), dtype=object),
+        left.column("bytes_kept").to_numpy(),
+    )
+    drawn, rate, at = copies(corpus, mix), epochs(corpus, mix), 0
+    for plan, lost in zip(plans, gone, strict=True):
+        rows = np.flatnonzero(~lost)
+        plan["copies"][rows] = drawn[at : at + len(rows)]
+        for row, number in zip(rows.tolist(), range(at, at + len(rows)), strict=True):
+            if not drawn[number]:
+                plan["step"][row], plan["reason"][row], plan["detail"][row] = "mix", "not_sampled", ""
+                plan["value"][row] = rate[corpus.source[number], corpus.language[number]]
+        at += len(rows)
+    if not drawn.any():
+        return ()
+    row, keys = copy_keys(ids, drawn, mix.seed)
+    order = np.argsort(keys, kind="stable")
+    ends = np.cumsum(corpus.bytes[row[order]])
+    last = np.searchsorted(ends, np.arange(SHARD_BYTES, int(ends[-1]) + SHARD_BYTES, SHARD_BYTES))
+    return tuple(int(keys[order[min(at, len(ends) - 1)]]) for at in last)

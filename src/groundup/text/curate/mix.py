@@ -1,0 +1,132 @@
+"""How much of each source and language the corpus holds, and in which order.
+
+in:  per document its source, language and size; weights, epoch caps, a temperature, a seed
+out: how often each document stands in the corpus, and a place for every copy
+
+Everything is a function of the documents' ids and the seed: neither the number of workers nor the shards matter.
+Temperature sampling across languages: Conneau et al. 2020 (XLM-R), https://arxiv.org/abs/1911.02116, section 3.1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from groundup.core.recipe import Recipe
+from groundup.text.segment import Hashes, mix
+
+Floats = NDArray[np.float64]
+
+
+class Mix(Recipe):
+    """Shares of the corpus. By default every document stands in it once, in the order in which it was read."""
+
+    temperature: float = Field(
+        default=1.0,
+        ge=1,
+        description="above 1, small languages get more than their share: size ** (1 / temperature)",
+    )
+    max_epochs: float = Field(
+        default=1.0,
+        gt=0,
+        description="how often a document of a source without a cap of its own may be repeated",
+    )
+    total_bytes: int = Field(
+        default=0, ge=0, description="size of the corpus; 0 = as large as weights and caps allow"
+    )
+    shuffle: bool = Field(default=False, description="a seeded order, also without weights")
+    seed: int = Field(default=0, ge=0, description="draws the sample and the order")
+    weights: dict[str, float] = Field(
+        default={}, description="share per source, relative to each other; set with the source"
+    )
+    caps: dict[str, float] = Field(default={}, description="epoch cap per source; set with the source")
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.weights or self.total_bytes or self.shuffle or self.temperature > 1)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """[documents] each: what mixing needs to know of the documents that are left."""
+
+    id: Hashes
+    source: NDArray[np.object_]
+    language: NDArray[np.object_]
+    bytes: NDArray[np.int64]
+
+
+def epochs(corpus: Corpus, recipe: Mix) -> dict[tuple[str, str], float]:
+    """How often a document of each (source, language) stands in the corpus, on average.
+
+    Each cell's target is its source's weight times its language's share within the source. What a cap takes from one
+    cell goes to the others in proportion. Sources without a weight, where others have one, weigh as much as their size
+    among all.
+    """
+    cells = sorted(set(zip(corpus.source.tolist(), corpus.language.tolist(), strict=True)))
+    number = {cell: at for at, cell in enumerate(cells)}
+    which = [number[cell] for cell in zip(corpus.source.tolist(), corpus.language.tolist(), strict=True)]
+    have: Floats = np.bincount(which, weights=corpus.bytes, minlength=len(cells)).astype(np.float64)
+    target = _targets(cells, have, recipe)
+    cap = np.array([recipe.caps.get(source, recipe.max_epochs) for source, _ in cells]) * have
+    total = recipe.total_bytes or _largest_total(target, cap, have)
+    given = _fill(target, cap, total)
+    return {cell: float(given[at] / have[at]) if have[at] else 0.0 for cell, at in number.items()}
+
+
+def _targets(cells: Sequence[tuple[str, str]], have: Floats, recipe: Mix) -> Floats:
+    """Share of each cell, before caps."""
+    target = np.zeros(len(cells))
+    sources = sorted({source for source, _ in cells})
+    whole = have.sum()
+    for source in sources:
+        mine = np.array([cell[0] == source for cell in cells])
+        natural = have[mine].sum() / whole if whole else 0.0
+        weight = recipe.weights.get(source, natural)
+        tempered = have[mine] ** (1 / recipe.temperature)
+        target[mine] = weight * tempered / max(tempered.sum(), 1e-300)
+    shares: Floats = target / max(target.sum(), 1e-300)
+    return shares
+
+
+def _largest_total(target: Floats, cap: Floats, have: Floats) -> float:
+    """The largest corpus that keeps the targets' proportions within the caps, and no larger than one natural epoch
+    where no cap allows more."""
+    wanted = target > 0
+    return float((cap[wanted] / target[wanted]).min()) if wanted.any() else float(have.sum())
+
+
+def _fill(target: Floats, cap: Floats, total: float) -> Floats:
+    """Bytes per cell: `total` shared out by `target`, none above its cap."""
+    given = np.zeros(len(target))
+    free = target > 0
+    while free.any() and (left := total - given.sum()) > 1e-6:
+        share: Floats = given + np.where(free, target, 0) / target[free].sum() * left
+        full = free & (share >= cap)
+        if not full.any():
+            return share
+        given[full] = cap[full]
+        free &= ~full
+        given[free] = 0
+    return given
+
+
+def copies(corpus: Corpus, recipe: Mix) -> NDArray[np.int64]:
+    """[documents]: how often each stands in the corpus; the fraction of an epoch is drawn by the document's id."""
+    rate = epochs(corpus, recipe)
+    wanted = np.array(
+        [rate[cell] for cell in zip(corpus.source.tolist(), corpus.language.tolist(), strict=True)],
+        dtype=np.float64,
+    )
+    drawn = draw(corpus.id, recipe.seed, 0).astype(np.float64) / 2.0**64
+    whole = np.floor(wanted + 1e-9)
+    return (whole + (drawn < wanted - whole - 1e-9)).astype(np.int64)
+
+
+def draw(ids: Hashes, seed: int, copy: int) -> Hashes:
+    """[documents]: 64 random bits for each id; different ones for each seed and copy."""
+    salt = mix(np.array([seed * 1_000_003 + copy + 1], dtype=np.uint64))
+    return mix(ids ^ salt)

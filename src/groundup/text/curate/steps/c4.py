@@ -1,0 +1,187 @@
+"""Step: the rules of C4 (Raffel et al. 2020, https://jmlr.org/papers/v21/20-074.html, section 2.2).
+
+in:  documents
+out: texts without the lines that aren't sentences (`lines_removed`) or without citation marks (`citations_removed`);
+     drops with `lorem_ipsum`, `curly_bracket`, `too_few_sentences`
+
+A line goes if it has a word of more than 1000 characters, doesn't end like a sentence, has fewer than three words,
+mentions JavaScript, or talks of cookies and terms of use; it takes along the white space before it. A page goes if,
+in a line that stays, there is filler text or a curly bracket, or if fewer than five sentences are left. (The paper
+says three words and five sentences; the code that made the corpus five and three.) FineWeb keeps lines without an
+end mark: `end_marks = []`. Source code passes. Sentences are counted by their marks; those of other scripts (。।؟) end
+a line as well as the `end_marks`, and in Thai and Lao, which have none, every line ends like a sentence.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from groundup.core.recipe import Recipe
+from groundup.text.batch import Batch, share
+from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
+from groundup.text.segment import Ints, Marks, Pieces, Runs
+
+_CITATION = r"\[[0-9]*\]|\[edit\]|\[citation needed\]"
+_POLICY = (
+    "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies",
+)  # fmt: skip
+
+
+class C4(Recipe):
+    """What is left of a web page when only its sentences stay."""
+
+    end_marks: tuple[str, ...] = Field(
+        default=(".", "?", "!", '"', "'"), description="what a line ends with to stay; [] = lines stay anyway"
+    )
+    min_line_words: int = Field(default=3, ge=0, description="lines of fewer words go")
+    max_word_chars: int = Field(default=1000, ge=1, description="lines with a longer word go")
+    min_sentences: int = Field(default=5, ge=0, description="documents of fewer sentences are dropped")
+    javascript: bool = Field(default=True, description="lines that mention JavaScript go")
+    policy: bool = Field(default=True, description="lines on cookies, privacy and terms of use go")
+    lorem_ipsum: bool = Field(default=True, description="documents with filler text are dropped")
+    curly_brackets: bool = Field(default=True, description="documents with a { are dropped")
+    citations: bool = Field(default=True, description="marks like [3] and [citation needed] go")
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The bounds for whole documents, once the lines are gone."""
+        filler = (Rule("lorem_ipsum", "lorem_ipsum", at_most=0),) if self.lorem_ipsum else ()
+        curly = (Rule("curly_bracket", "curly_brackets", at_most=0),) if self.curly_brackets else ()
+        return (*filler, *curly, Rule("too_few_sentences", "sentences", at_least=self.min_sentences))
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """Take lines and citation marks away, look at what stays, and hand over the new texts."""
+        measures, texts = self.clean(batch)
+        if self.citations:
+            cited, without = without_citations(batch)
+            again, cleaned = self.clean(without)
+            for name, values in again.items():
+                measures[name][cited] = values
+            for row, uncited, new in zip(cited, without.texts, cleaned, strict=True):
+                texts[row] = uncited if new is None else new
+        measures = {name: batch.of_prose(values) for name, values in measures.items()}
+        return _changed(by_rules(measures, self.rules(), batch.rows), texts)
+
+    def clean(self, batch: Batch) -> tuple[dict[str, Values], list[str | None]]:
+        """Every measure [rows], and the texts of prose without the lines that go; None where none does."""
+        said, lines = self.look(batch), batch.trimmed_lines
+        removed = lines.per_document(~said.kept)
+        measures = {
+            "lines_removed": share(removed, lines.counts),
+            "lorem_ipsum": lines.per_document(said.filler),
+            "curly_brackets": lines.per_document(said.curly),
+            "sentences": lines.per_document(_sentences(lines) * said.kept),
+        }
+        staying = _staying(lines, said.kept)
+        texts: list[str | None] = [None] * batch.rows
+        for row in np.flatnonzero((removed > 0) & ~batch.is_code):
+            whole = slice(batch.offsets[row], batch.offsets[row + 1])
+            texts[row] = batch.data[whole][staying[whole]].tobytes().decode().strip()
+        return measures, texts
+
+    def look(self, batch: Batch) -> "_Lines":
+        """Which lines stay, and which of them are reasons to drop the document."""
+        words, lines = batch.words, batch.trimmed_lines
+        lower = batch.data.tobytes().lower()
+        kept = np.ones(len(lines.start), dtype=bool)
+        kept[_line_of(lines, np.flatnonzero(words.chars > self.max_word_chars))] = False
+        if self.end_marks:
+            ended = np.any([lines.ends(mark) for mark in self.end_marks], axis=0)
+            ended |= lines.sentence_end >= 0x80
+            ended |= lines.words.begins_in("unmarked")[lines.word[1:] - 1] > 0
+            kept &= ended & ~lines.ends("...")
+        kept &= lines.word_counts >= self.min_line_words
+        filler = kept & _mentions(lines, lower, "lorem ipsum")
+        if self.javascript:
+            kept &= ~_mentions(lines, lower, "javascript")
+        curly = kept & _holding(lines, np.flatnonzero(batch.data == ord("{")))
+        if self.policy:
+            kept &= ~np.any([_mentions(lines, lower, phrase) for phrase in _POLICY], axis=0)
+        return _Lines(kept, filler, curly)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """[lines] each: those that stay; those with filler text; those with a curly bracket."""
+
+    kept: Marks
+    filler: Marks
+    curly: Marks
+
+
+def without_citations(batch: Batch) -> tuple[Ints, Batch]:
+    """The rows of prose with citation marks, and a batch of these alone, without the marks."""
+    rows = np.flatnonzero((batch.count(batch.data == ord("[")) > 0) & ~batch.is_code)
+    old = batch.text.take(pa.array(rows))
+    new = pc.replace_substring_regex(old, _CITATION, "")
+    cited = pc.not_equal(old, new)
+    rows = rows[np.asarray(cited, dtype=bool)]
+    documents = batch.documents.take(rows)
+    at = documents.schema.get_field_index("text")
+    return rows, Batch(documents.set_column(at, "text", new.filter(cited)))
+
+
+def _sentences(lines: Runs) -> Ints:
+    """[lines]: sentences in each: one for its last word, and one for every other that ends like one.
+
+    A word ends a sentence with . ! or ? of any script, perhaps a closing quote or bracket, and no small letter after
+    it. In scripts without such marks a space ends a sentence.
+    """
+    words = lines.words
+    following = np.append(words.start[1:], len(lines.data))
+    first = np.append(lines.data, np.uint8(0))[following]
+    small = (first >= ord("a")) & (first <= ord("z"))
+    ends = (words.sentence_end > 0) & ~small
+    ends |= (words.begins_in("unmarked") > 0) & (following > words.end)
+    ends[lines.word[1:] - 1] = True
+    return np.diff(np.append(0, np.cumsum(ends))[lines.word])
+
+
+def _line_of(lines: Runs, words: Ints) -> Ints:
+    """The lines that these words stand in."""
+    return np.searchsorted(lines.word, words, side="right") - 1
+
+
+def _holding(lines: Pieces, positions: Ints, size: int = 1) -> Marks:
+    """[lines]: whether any of these stretches of `size` bytes stands whole in it."""
+    line = lines.at(positions)
+    holding = np.zeros(len(lines.start), dtype=bool)
+    holding[line[(line >= 0) & (line == lines.at(positions + size - 1))]] = True
+    return holding
+
+
+def _mentions(lines: Pieces, lower: bytes, phrase: str) -> Marks:
+    """[lines]: whether each has `phrase` in it; `lower` is the texts in small letters."""
+    wanted, positions = phrase.encode(), []
+    at = lower.find(wanted)
+    while at >= 0:
+        positions.append(at)
+        at = lower.find(wanted, at + len(wanted))
+    return _holding(lines, np.array(positions, dtype=np.int64), len(wanted))
+
+
+def _staying(lines: Pieces, kept: Marks) -> Marks:
+    """[bytes]: those of the lines that stay, each with the white space between it and the one before."""
+    begin = np.append(0, lines.end)[:-1]
+    firsts = lines.first[:-1][lines.counts > 0]
+    begin[firsts] = lines.start[firsts]
+    depth = np.zeros(len(lines.data) + 1, np.int8)
+    depth[begin[kept]] += 1
+    depth[lines.end[kept]] -= 1
+    return np.cumsum(depth[:-1], dtype=np.int8) > 0
+
+
+def _changed(verdicts: Verdicts, texts: list[str | None]) -> Verdicts:
+    """The verdicts, with new texts and why they are new for documents that aren't dropped; empty ones are."""
+    reason, value = list(verdicts.reason), list(verdicts.value)
+    removed = verdicts.measures["lines_removed"]
+    for row, text in enumerate(texts):
+        if reason[row] is not None:
+            texts[row] = None
+        elif text is not None:
+            texts[row] = text or None
+            reason[row] = "lines_removed" if removed[row] else "citations_removed"
+            value[row] = float(removed[row]) if removed[row] else None
+    return replace(verdicts, reason=reason, value=value, text=texts)

@@ -1,0 +1,58 @@
+"""Step: FineWeb's own rules (Penedo et al. 2024, https://arxiv.org/abs/2406.17557, section 3.6).
+
+in:  documents
+out: drops with `too_few_end_marks`, `too_many_short_lines`, `repeated_line_chars`, `too_many_line_ends`
+
+The rule on line ends per word is in FineWeb's code (datatrove) and not in the paper; the code's bound for characters
+in repeated lines is 0.01, the paper's, which is taken here, 0.1. Lines are those with words, without the white space
+around. Source code passes. In Thai and Lao nothing marks the end of a sentence: `end_marks` isn't measured.
+"""
+
+import numpy as np
+from pydantic import Field
+
+from groundup.core.recipe import Recipe
+from groundup.text.batch import Batch, share
+from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
+
+
+class FineWeb(Recipe):
+    """Bounds on what tells lists, menus and half-extracted pages from text."""
+
+    min_end_marks: float = Field(
+        default=0.12, ge=0, le=1, description="share of lines that end like a sentence, at least"
+    )
+    short_line: int = Field(default=30, ge=0, description="a line of no more characters is short")
+    max_short_lines: float = Field(default=0.67, ge=0, le=1, description="share of lines that are short")
+    max_repeated_line_chars: float = Field(
+        default=0.1, ge=0, le=1, description="share of characters in lines that repeat an earlier one"
+    )
+    max_line_ends: float = Field(default=0.3, ge=0, description="line ends per word")
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The bounds in the order in which FineWeb looks at them."""
+        return (
+            Rule("too_few_end_marks", "end_marks", at_least=self.min_end_marks),
+            Rule("too_many_short_lines", "short_lines", at_most=self.max_short_lines),
+            Rule("repeated_line_chars", "repeated_line_chars", at_most=self.max_repeated_line_chars),
+            Rule("too_many_line_ends", "line_ends", at_most=self.max_line_ends),
+        )
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """Measure prose, then compare."""
+        measures = {name: batch.of_prose(values) for name, values in self.measure(batch).items()}
+        return by_rules(measures, self.rules(), batch.rows)
+
+    def measure(self, batch: Batch) -> dict[str, Values]:
+        """Every measure [rows] that the rules look at."""
+        lines = batch.trimmed_lines
+        return {
+            "end_marks": np.where(
+                batch.is_unmarked, np.nan, share(lines.per_document(lines.ends_in("ends")), lines.counts)
+            ),
+            "short_lines": share(lines.per_document(lines.chars <= self.short_line), lines.counts),
+            "repeated_line_chars": share(
+                lines.per_document(lines.repeated * lines.chars), batch.chars - batch.line_ends
+            ),
+            "line_ends": share(batch.line_ends, batch.word_counts),
+        }

@@ -1,0 +1,117 @@
+"""Step: the quality rules of Gopher (Rae et al. 2021, https://arxiv.org/abs/2112.11446, appendix A1.1).
+
+in:  documents
+out: drops with `too_few_words`, `too_many_words`, `words_too_short`, `words_too_long`, `too_many_hashes`,
+     `too_many_ellipses`, `too_many_bullet_lines`, `too_many_ellipsis_lines`, `too_few_alphabetic_words`,
+     `too_few_stop_words`
+
+Source code passes. A word is what stands between white space; one without a letter or digit is a mark, and counts in
+no average. Lines are those with words. The stop words are English: a document that is said to be in another language
+isn't measured by them. In scripts without spaces words are estimated (`Batch.word_counts`), so that their length says
+nothing; nor do English stop words say anything of them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from pydantic import Field
+
+from groundup.core.recipe import Recipe
+from groundup.text.batch import Batch, share
+from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
+from groundup.text.segment import Marks, Pieces, hashes_of, stretches
+from groundup.text.unicode_classes import LETTER
+
+ELLIPSES = ("...", "…")
+
+
+class GopherQuality(Recipe):
+    """What a document of English prose looks like."""
+
+    min_words: int = Field(default=50, ge=0, description="documents of fewer words are dropped")
+    max_words: int = Field(default=100_000, ge=1, description="documents of more words are dropped")
+    min_word_length: float = Field(default=3.0, ge=0, description="mean characters of a word, at least")
+    max_word_length: float = Field(default=10.0, ge=0, description="mean characters of a word, at most")
+    max_symbols: float = Field(default=0.1, ge=0, description="# per word, and ellipses per word, at most")
+    max_bullet_lines: float = Field(default=0.9, ge=0, le=1, description="share of lines with a bullet")
+    max_ellipsis_lines: float = Field(
+        default=0.3, ge=0, le=1, description="share of lines that end in an ellipsis"
+    )
+    min_alphabetic: float = Field(default=0.8, ge=0, le=1, description="share of words with a letter")
+    min_stop_words: int = Field(default=2, ge=0, description="different stop words, at least")
+    stop_words: tuple[str, ...] = Field(
+        default=("the", "be", "to", "of", "and", "that", "have", "with"), description="as they are written"
+    )
+    language: str = Field(
+        default="en",
+        description="of the stop words; documents known to be in another aren't measured by them",
+    )
+    bullets: tuple[str, ...] = Field(
+        default=("•", "-"), min_length=1, description="what a line with a bullet begins with"
+    )
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The bounds in the paper's order."""
+        return (
+            Rule("too_few_words", "words", at_least=self.min_words),
+            Rule("too_many_words", "words", at_most=self.max_words),
+            Rule("words_too_short", "word_length", at_least=self.min_word_length),
+            Rule("words_too_long", "word_length", at_most=self.max_word_length),
+            Rule("too_many_hashes", "hashes", at_most=self.max_symbols),
+            Rule("too_many_ellipses", "ellipses", at_most=self.max_symbols),
+            Rule("too_many_bullet_lines", "bullet_lines", at_most=self.max_bullet_lines),
+            Rule("too_many_ellipsis_lines", "ellipsis_lines", at_most=self.max_ellipsis_lines),
+            Rule("too_few_alphabetic_words", "alphabetic", at_least=self.min_alphabetic),
+            Rule("too_few_stop_words", "stop_words", at_least=self.min_stop_words),
+        )
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """Measure prose, then compare."""
+        measures = {name: batch.of_prose(values) for name, values in self.measure(batch).items()}
+        return by_rules(measures, self.rules(), batch.rows)
+
+    def measure(self, batch: Batch) -> dict[str, Values]:
+        """Every measure [rows] that the rules look at."""
+        words, lines = batch.words, batch.trimmed_lines
+        alphabetic = words.marked(batch.content == LETTER) > 0
+        said = words.marked(batch.content > 0) > 0
+        count = words.per_document(said)
+        length = share(words.per_document(words.chars * said), count)
+        return {
+            "words": count / batch.letters_per_word,
+            "word_length": np.where(batch.letters_per_word > 1, np.nan, length),
+            "hashes": share(batch.count(batch.data == ord("#")), batch.word_counts),
+            "ellipses": share(_ellipses(batch), batch.word_counts),
+            "bullet_lines": share(lines.per_document(_any(lines.begins, self.bullets)), lines.counts),
+            "ellipsis_lines": share(lines.per_document(_any(lines.ends, ELLIPSES)), lines.counts),
+            "alphabetic": share(words.per_document(alphabetic), words.counts),
+            "stop_words": np.where(self._may_say(batch), _different(words, self.stop_words), np.nan),
+        }
+
+    def _may_say(self, batch: Batch) -> Marks:
+        """[rows]: whether a text can be expected to have the stop words."""
+        languages = batch.strings("language")
+        known = np.array([said == self.language for said in languages], dtype=bool)
+        unknown = np.array([said in ("", "und") for said in languages], dtype=bool)
+        maybe: Marks = unknown & (batch.letters_per_word == 1)
+        return known | maybe
+
+
+def _ellipses(batch: Batch) -> Values:
+    """[rows]: how often `...` or … stands in each text."""
+    dots = stretches(batch.data, batch.offsets, batch.data == ord("."))
+    single = batch.data == 0xE2
+    single[:-2] &= (batch.data[1:-1] == 0x80) & (batch.data[2:] == 0xA6)
+    return dots.per_document(dots.sizes // 3) + batch.count(single)
+
+
+def _any(test: Callable[[str], Marks], marks: tuple[str, ...]) -> Marks:
+    return np.asarray(np.any([test(mark) for mark in marks], axis=0))
+
+
+def _different(words: Pieces, wanted: tuple[str, ...]) -> Values:
+    """[documents]: how many of the wanted words stand in each."""
+    found = np.zeros(len(words.counts))
+    for wanted_hash in hashes_of(wanted):
+        found[words.document[words.hashes == wanted_hash]] += 1
+    return found

@@ -1,0 +1,44 @@
+"""Step: documents too short to teach anything, or too long to be one document.
+
+in:  documents
+out: drops with `too_few_chars`, `too_many_chars`, `too_few_words`
+"""
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from groundup.core.recipe import Recipe
+from groundup.text.batch import Batch
+from groundup.text.curate.steps import Rule, Verdicts, by_rules
+
+
+class Length(Recipe):
+    """Bounds on characters and words. A word is what stands between white space."""
+
+    min_chars: int = Field(default=32, ge=0, description="shorter documents are dropped")
+    max_chars: int = Field(default=10_000_000, ge=1, description="longer documents are dropped")
+    min_words: int = Field(default=5, ge=0, description="documents of fewer words are dropped")
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "Length":
+        if self.min_chars > self.max_chars:
+            raise ValueError(
+                f"min_chars = {self.min_chars} is above max_chars = {self.max_chars}: nothing can pass"
+            )
+        return self
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Bounds on `chars` and `words`."""
+        return (
+            Rule("too_few_chars", "chars", at_least=self.min_chars),
+            Rule("too_many_chars", "chars", at_most=self.max_chars),
+            Rule("too_few_words", "words", at_least=self.min_words),
+        )
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """Count, then compare."""
+        measures = {
+            "chars": batch.chars.astype(np.float64),
+            "words": batch.words.counts.astype(np.float64),
+        }
+        return by_rules(measures, self.rules(), batch.rows)

@@ -1,0 +1,99 @@
+"""Step: documents by the score that a trained classifier gives them.
+
+in:  documents, and the artifact of text/curate/classifier.py that the blueprint gives the name `classifier`
+out: every document's score under the classifier's name; drops with `low_<name>`, `high_<name>`
+
+Model-based filtering as in DCLM (Li et al. 2024, https://arxiv.org/abs/2406.11794): `keep_share = 0.1` keeps what
+scores like the best tenth of the classifier's negative examples, which there are a random sample of the crawl. With
+labels of harmful or adult text as positive examples and `max_score`, the same step takes that out.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from groundup.core.errors import BlueprintError, DataError
+from groundup.core.recipe import Recipe
+from groundup.text import fasttext_model
+from groundup.text.batch import Batch
+from groundup.text.curate.calibration import Calibration
+from groundup.text.curate.classifier import CALIBRATION, MODEL, score
+from groundup.text.curate.steps import Rule, Verdicts, by_rules
+
+
+class ModelFilter(Recipe):
+    """Bounds on a score, the probability that a document is of the positive class. Without one it only measures."""
+
+    classifier: str = Field(default="quality", description="the classifier's name in the blueprint")
+    min_score: float | None = Field(default=None, ge=0, le=1, description="drop what scores lower")
+    max_score: float | None = Field(default=None, ge=0, le=1, description="drop what scores higher")
+    keep_share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="min_score such that this share of the negative examples would stay",
+    )
+    code: bool = Field(default=False, description="judge source code too")
+
+    @model_validator(mode="after")
+    def _one_lower_bound(self) -> "ModelFilter":
+        if self.min_score is not None and self.keep_share is not None:
+            raise ValueError("min_score and keep_share both say what to keep: give one of them")
+        if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
+            raise ValueError("min_score is above max_score: nothing could pass")
+        return self
+
+    def load(self, model: Path) -> "Loaded":
+        """The step with the classifier in the folder `model`. Raises DataError if that can't tell `keep_share`."""
+        said = Calibration(**json.loads((model / CALIBRATION).read_text(encoding="utf-8")))
+        low = self.min_score
+        if self.keep_share is not None:
+            least = math.ceil(1 / self.keep_share)
+            if said.negatives < least:
+                raise DataError(
+                    f"model_filter: keep_share = {self.keep_share} can't be told from only {said.negatives} negative "
+                    f"examples of classifier {self.classifier!r} that were held out: it takes at least {least:,}. "
+                    "Give the classifier more, or set min_score."
+                )
+            low = said.at_share(self.keep_share)
+        return Loaded(self, model / MODEL, said, self._rules(low))
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """Raises BlueprintError: only `load` makes a step that can judge."""
+        raise BlueprintError(f"model_filter: classifier {self.classifier!r} isn't trained in this blueprint")
+
+    def _rules(self, low: float | None) -> tuple[Rule, ...]:
+        rules = []
+        if low is not None:
+            rules.append(Rule(f"low_{self.classifier}", self.classifier, at_least=low))
+        if self.max_score is not None:
+            rules.append(Rule(f"high_{self.classifier}", self.classifier, at_most=self.max_score))
+        return tuple(rules)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A step with its classifier. The model itself is read in the process that judges, once."""
+
+    step: ModelFilter
+    model: Path
+    calibration: Calibration
+    bounds: tuple[Rule, ...]
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The bounds on the score."""
+        return self.bounds
+
+    def judge(self, batch: Batch) -> Verdicts:
+        """Score, then compare."""
+        name = self.step.classifier
+        rows = np.flatnonzero(~batch.is_code | self.step.code)
+        scores = np.full(batch.rows, np.nan)
+        texts = fasttext_model.tokens(batch.text.take(pa.array(rows)))
+        scores[rows] = self.calibration(score(fasttext_model.load(self.model), texts))
+        return by_rules({name: scores}, self.bounds, batch.rows)

@@ -1,0 +1,207 @@
+"""Curation's second pass: what is decided about the whole corpus is carried out, shard by shard.
+
+in:  the judged shards, and a plan for each: which documents go and why, how often and where the others stand
+out: documents/, ledger/ and measures/ as they stay
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from groundup.core.atomic_io import write_text
+from groundup.text.batch import Batch
+from groundup.text.curate.dedup import Dedup
+from groundup.text.curate.dedup.repeated_spans import cut_repeats
+from groundup.text.curate.filter_pass import KEPT, MEASURES
+from groundup.text.curate.mix import draw
+from groundup.text.documents import (
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    LEDGER,
+    LEDGER_SCHEMA,
+    DocumentWriter,
+    LedgerEntry,
+    LedgerWriter,
+    TableWriter,
+    iter_groups,
+    strings,
+)
+
+PLAN_SCHEMA = pa.schema(
+    [pa.field(name, pa.string()) for name in ("step", "reason", "detail")]
+    + [pa.field(name, pa.float64()) for name in ("value", "threshold")]
+    + [pa.field("copies", pa.int64())]
+)
+"""One row per judged document. `step` is null for what stays."""
+SLICE_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("key", pa.uint64()))
+
+
+@dataclass(frozen=True)
+class KeepJob:
+    """What all shards share. `bounds`: the largest key of each shard of a mixed corpus; none if it isn't mixed."""
+
+    work: Path
+    out: Path
+    dedup: Dedup
+    seed: int = 0
+    bounds: tuple[int, ...] = ()
+
+
+def keep_shard(job: KeepJob, name: str) -> dict[str, Any]:
+    """Carry out one shard's plan; what is left, in numbers."""
+    plan = pq.read_table(job.work / "plan" / name)
+    stays = np.array([step is None for step in plan.column("step").to_pylist()], dtype=bool)
+    kept: list[pa.Table] = []
+    entries: list[pa.Table] = [pq.read_table(job.work / LEDGER / name), *_planned(job, name, plan, ~stays)]
+    fate = [
+        f"{step}: {why}" if step else KEPT
+        for step, why in zip(strings(plan, "step"), strings(plan, "reason"), strict=True)
+    ]
+    sizes = np.zeros(len(stays), np.int64)
+    first = 0
+    for table in iter_groups(job.work / DOCUMENTS / name):
+        rows = first + np.flatnonzero(stays[first : first + table.num_rows])
+        first += table.num_rows
+        left = table.take(rows - (first - table.num_rows))
+        if job.dedup.lines or job.dedup.paragraphs:
+            left, rows = _cut(job, name, left, rows, entries, fate)
+        sizes[rows] = pc.binary_length(left.column("text")).to_numpy()
+        kept.append(left)
+    documents = pa.concat_tables([DOCUMENT_SCHEMA.empty_table(), *kept])
+    copies = plan.column("copies").to_numpy()[[state == KEPT for state in fate]]
+    if job.bounds:
+        _write_slices(job, name, documents, copies)
+    else:
+        with DocumentWriter(job.out / DOCUMENTS / name) as file:
+            file.write(documents)
+    with LedgerWriter(job.out / LEDGER / name) as ledger:
+        ledger.write(pa.concat_tables(entries))
+    _write_measures(job, name, fate, sizes)
+    met = {"dedup": job.dedup.active, "mix": bool(job.bounds)}
+    return _sums(documents, copies, entries[1:], [name for name, active in met.items() if active])
+
+
+def gather_shard(job: KeepJob, number: int) -> dict[str, Any]:
+    """Shard `number` of a mixed corpus: its slice of every shard, in the order of the keys."""
+    parts = [SLICE_SCHEMA.empty_table()]
+    for index in sorted((job.work / "slices").glob("*.json")):
+        group = json.loads(index.read_text()).get(str(number))
+        if group is not None:
+            with pq.ParquetFile(index.with_suffix(".parquet")) as file:
+                parts.append(file.read_row_group(group))
+    table = pa.concat_tables(parts)
+    table = table.sort_by([("key", "ascending"), ("id", "ascending")])
+    with DocumentWriter(job.out / DOCUMENTS / f"{number:05d}.parquet") as file:
+        file.write(table.drop_columns(["key"]))
+    return {"documents": table.num_rows}
+
+
+def copy_keys(ids: Sequence[str], copies: Any, seed: int) -> tuple[Any, Any]:
+    """(row, key) for every copy of every document: where in the seeded order it stands."""
+    numbers = np.array([int(identity, 16) for identity in ids], dtype=np.uint64)
+    rows, keys = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+    for copy in range(int(copies.max()) if len(copies) else 0):
+        here = np.flatnonzero(copies > copy)
+        rows.append(here)
+        keys.append(draw(numbers[here], seed, copy + 1))
+    return np.concatenate(rows), np.concatenate(keys)
+
+
+def _planned(job: KeepJob, name: str, plan: pa.Table, gone: Any) -> list[pa.Table]:
+    """Ledger rows of what the plan drops."""
+    rows = np.flatnonzero(gone)
+    who = pq.read_table(job.work / DOCUMENTS / name, columns=["id", "source", "path"]).take(rows).to_pydict()
+    what = plan.take(rows).drop_columns(["copies"]).to_pydict()
+    return [pa.table(who | what | {"fate": ["dropped"] * len(rows)}, schema=LEDGER_SCHEMA)]
+
+
+def _cut(
+    job: KeepJob, name: str, left: pa.Table, rows: Any, entries: list[pa.Table], fate: list[str]
+) -> tuple[pa.Table, Any]:
+    """Cut lines or paragraphs met before; what has nothing else goes."""
+    if not left.num_rows:
+        return left, rows
+    verdicts = cut_repeats(Batch(left), rows, job.work / "signatures" / Path(name).stem, job.dedup)
+    found, texts, stays = [], [], np.ones(len(rows), dtype=bool)
+    for row, document in enumerate(left.to_pylist()):
+        text = verdicts.text[row] if verdicts.text else None
+        reason = verdicts.reason[row]
+        if reason is not None:
+            stays[row] = text is not None
+            said = (document["id"], document["source"], document["path"], "dedup")
+            found.append(
+                LedgerEntry(*said, "changed" if stays[row] else "dropped", reason, verdicts.value[row])
+            )
+            if not stays[row]:
+                fate[rows[row]] = f"dedup: {reason}"
+        texts.append(document["text"] if text is None else text)
+    if found:
+        columns = {key: [getattr(entry, key) for entry in found] for key in LEDGER_SCHEMA.names}
+        entries.append(pa.table(columns, schema=LEDGER_SCHEMA))
+    at = left.schema.get_field_index("text")
+    return left.set_column(at, "text", pa.array(texts, pa.string())).filter(pa.array(stays)), rows[stays]
+
+
+def _write_measures(job: KeepJob, name: str, fate: list[str], sizes: Any) -> None:
+    """The measures of the first pass, with what became of the documents since."""
+    table = pq.read_table(job.work / MEASURES / name)
+    judged = np.array([state == KEPT for state in strings(table, "fate")], dtype=bool)
+    fates = np.array(strings(table, "fate"), dtype=object)
+    fates[judged] = fate
+    kept = np.zeros(table.num_rows, np.int64)
+    kept[judged] = sizes
+    for column, values in (("fate", pa.array(fates, pa.string())), ("bytes_kept", pa.array(kept))):
+        table = table.set_column(table.schema.get_field_index(column), column, values)
+    with TableWriter[Any](job.out / MEASURES / name, table.schema) as file:
+        file.write(table)
+
+
+def _write_slices(job: KeepJob, name: str, documents: pa.Table, copies: Any) -> None:
+    """Every copy with its key, one row group per shard of the mixed corpus."""
+    rows, keys = copy_keys(strings(documents, "id"), copies, job.seed)
+    to = np.searchsorted(np.array(job.bounds, dtype=np.uint64), keys)
+    groups: dict[str, int] = {}
+    path = job.work / "slices" / name
+    path.parent.mkdir(exist_ok=True)
+    with pq.ParquetWriter(path, SLICE_SCHEMA, compression="zstd") as file:
+        for number in np.unique(to):
+            mine = np.flatnonzero(to == number)
+            part = documents.take(pa.array(rows[mine])).append_column(
+                "key", pa.array(keys[mine], pa.uint64())
+            )
+            groups[str(number)] = len(groups)
+            file.write_table(part, row_group_size=max(part.num_rows, 1))
+    write_text(path.with_suffix(".json"), json.dumps(groups))
+
+
+def _sums(documents: pa.Table, copies: Any, entries: list[pa.Table], steps: list[str]) -> dict[str, Any]:
+    """Documents and bytes that stay, per source and language; what `steps`, the last ones, met, dropped and changed."""
+    sizes = pc.binary_length(documents.column("text")).to_numpy()
+    said: dict[str, Counter[str]] = {}
+    columns = (strings(documents, "source"), strings(documents, "language"), sizes.tolist(), copies.tolist())
+    for source, language, size, count in zip(*columns, strict=True):
+        said.setdefault(f"source {source}", Counter()).update(documents_kept=1, bytes_kept=size)
+        said.setdefault(f"language {language}", Counter()).update(documents=1, bytes=size)
+        if count > 1:
+            said.setdefault("mix", Counter()).update(documents_repeated=1)
+        said.setdefault("mix", Counter()).update(documents=count, bytes=count * size)
+    for table in entries:
+        for step, state, reason in zip(
+            strings(table, "step"), strings(table, "fate"), strings(table, "reason"), strict=True
+        ):
+            said.setdefault(f"step {step}", Counter()).update({state: 1})
+            said.setdefault("reasons" if state == "dropped" else "changed", Counter()).update({reason: 1})
+    met = documents.num_rows
+    for step in reversed(steps):
+        count = said.setdefault(f"step {step}", Counter())
+        met += count["dropped"]
+        count["documents"] = met
+    return {group: dict(count) for group, count in said.items()}

@@ -1,0 +1,206 @@
+"""Many tasks, a few workers: the corpus engine's plan, run by Daft over local processes or a Ray cluster.
+
+in:  tasks (plain JSON), and a function that turns a task into files and says what it did
+out: what each task did, in the order of the tasks
+
+A task is one shard of work: it depends on nothing but its own description and writes its own files whole, so it may
+run anywhere, any number of times, in any order, and the result is the same. What is done is noted beside the work:
+after a stop, whatever the reason, only tasks that weren't done run again. On a cluster every node sees the workspace
+under the same path and has groundup installed.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from groundup.core.atomic_io import write_text
+from groundup.core.errors import DataError, GroundupError
+from groundup.core.runtime import Site
+from groundup.core.stage import Work
+
+SMALL_BYTES = 24 << 20
+"""Work below this size is done in this process: starting workers costs about two seconds."""
+TRIES = 3
+"""How often in a row workers may die without finishing a single task."""
+
+Done = dict[str, Any]
+Run = Callable[[Any, Any], Done]
+Row = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard of work. `about` is plain JSON; `bytes` is its size, for progress."""
+
+    number: int
+    about: Any
+    bytes: int
+
+
+def run_tasks(run: Run, common: Any, tasks: list[Task], out: Work, site: Site, label: str) -> list[Done]:
+    """`run(common, task.about)` for every task that isn't done yet; what each of them returned.
+
+    `run` is a function of a module (workers import it), `common` what all tasks share (pickled once per worker).
+    Raises DataError when workers keep dying, and whatever GroundupError a task raised.
+    """
+    folder = out.temporary / label
+    marks = {task.number: _mark(folder, task) for task in tasks}
+    done = {number: json.loads(mark.read_text()) for number, mark in marks.items() if mark.exists()}
+    pending = [task for task in tasks if task.number not in done]
+    finished = sum(task.bytes for task in tasks if task.number in done)
+    total = sum(task.bytes for task in tasks)
+    with out.track(label, total / 1e6, "MB", finished / 1e6) as progress:
+        tries = 0
+        while pending:
+            before = len(done)
+            try:
+                for task, said in _results(run, common, pending, site):
+                    write_text(marks[task.number], json.dumps(said))
+                    done[task.number] = said
+                    progress.advance(task.bytes / 1e6)
+            except _WorkersDied as died:
+                tries = 1 if len(done) > before else tries + 1
+                if tries >= TRIES:
+                    raise DataError(
+                        f"{label}: workers died {TRIES} times without finishing a task. Out of memory? "
+                        f"Try --set site.workers=1. The last one said: {died}"
+                    ) from None
+                out.say(f"{label}: a worker died ({died}); going on with what is left")
+            pending = [task for task in tasks if task.number not in done]
+    return [done[task.number] for task in tasks]
+
+
+class _WorkersDied(Exception):
+    """The engine lost a worker; tasks that were under way aren't done."""
+
+
+def _mark(folder: Path, task: Task) -> Path:
+    return folder / f"{task.number:06d}.json"
+
+
+def _results(run: Run, common: Any, tasks: list[Task], site: Site) -> Iterator[tuple[Task, Done]]:
+    workers = min(site.workers or os.cpu_count() or 1, len(tasks))
+    if not site.ray and (workers == 1 or sum(task.bytes for task in tasks) < SMALL_BYTES):
+        for task in tasks:
+            yield task, run(common, task.about)
+        return
+    by_number = {task.number: task for task in tasks}
+    ordered = sorted(
+        tasks, key=lambda task: (-task.bytes, task.number)
+    )  # none is left alone with the largest
+    rows = [(task.number, json.dumps(task.about)) for task in ordered]
+    stream = _by_ray(run, common, rows, site.ray) if site.ray else _by_daft(run, common, rows, workers, 1)
+    for number, answer in stream:
+        said = json.loads(answer)
+        if "error" in said:
+            raise DataError(said["error"])
+        if "bug" in said:
+            raise RuntimeError(f"in a worker:\n{said['bug']}")
+        yield by_number[number], said["done"]
+
+
+def _by_daft(
+    run: Run, common: Any, rows: list[Row], workers: int, buffer: int | None
+) -> Iterator[tuple[int, str]]:
+    """The plan: one row per task, cut so that each is on its way alone."""
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    import daft
+
+    frame = daft.from_pydict({"number": [row[0] for row in rows], "about": [row[1] for row in rows]})
+    # A Ray plan is cut into partitions for its nodes, a local one into batches for its processes.
+    frame = frame.into_batches(1) if buffer else frame.into_partitions(len(rows))
+    packed = pickle.dumps((run, common))
+    worker = daft.cls(_Worker, use_process=True, max_concurrency=workers)(tuple(sys.path), packed)
+    try:
+        said = frame.select(frame["number"], worker(frame["about"]).alias("said"))
+        for row in said.iter_rows(results_buffer_size=buffer):
+            yield row["number"], row["said"]
+    except Exception as error:  # whatever Daft raises for a dead process; errors of a task itself are results
+        raise _WorkersDied(_last_line(error)) from error
+
+
+class _Worker:
+    """Lives in a process of its own and does one task after another."""
+
+    def __init__(self, path: tuple[str, ...], packed: bytes) -> None:
+        sys.path[:] = path  # a user's own parts lie where the run was started
+        self._packed = packed
+
+    @cached_property
+    def _work(self) -> tuple[Run, Any]:
+        run, common = pickle.loads(self._packed)
+        return run, common
+
+    def __call__(self, about: str) -> str:
+        try:
+            run, common = self._work
+            said: Done = {"done": run(common, json.loads(about))}
+        except GroundupError as error:
+            said = {"error": str(error)}
+        except Exception:
+            said = {"bug": traceback.format_exc()}
+        return json.dumps(said)
+
+
+def _by_ray(run: Run, common: Any, rows: list[Row], address: str) -> Iterator[tuple[int, str]]:
+    """The same plan on a cluster, driven from a child: Ray ends a driver whose node dies, and it shall not be us."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_drive, args=(run, common, rows, address, sender), daemon=True)
+    child.start()
+    sender.close()
+    try:
+        while (item := receiver.recv()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+        child.join()  # it takes its leave of the cluster
+    except EOFError:
+        raise _WorkersDied("the node that this run was connected to is gone") from None
+    finally:
+        child.terminate()
+        child.join()
+
+
+def _drive(run: Run, common: Any, rows: list[Row], address: str, sender: Connection) -> None:
+    """In the child: join the cluster, send each row's answer, then None."""
+    import daft
+    import ray
+
+    try:
+        if address != "auto":  # Ray itself would wait minutes for a cluster that isn't there
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=5).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        sender.send(DataError(f"site.ray = {address!r}: can't join that Ray cluster. {_last_line(error)}"))
+        return
+    daft.set_runner_ray(noop_if_initialized=True)
+    workers = max(
+        1,
+        int(
+            ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+        ),
+    )
+    try:
+        for item in _by_daft(run, common, rows, min(workers, len(rows)), None):
+            sender.send(item)
+        sender.send(None)
+    except _WorkersDied as died:
+        sender.send(died)
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1][:200]

@@ -1,0 +1,179 @@
+"""What a person names (folders, files, globs) -> the files meant, also those that can't be read.
+
+in:  paths as written in a blueprint or on the command line
+out: SourceFile in a stable order; the paths in them don't change when the whole folder is moved
+
+A link to a file within its root is read. A link to a folder within isn't followed: that is walked anyway.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.core.errors import DataError
+from groundup.text.ingest.safe_open import irregular
+from groundup.text.ingest.sources import SourceFile
+
+UNLISTED = "unreadable_folder"
+VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", "CVS"})
+_MAGIC = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A folder to walk, which of the paths in it are meant (None: all), how many folders deep (None: any)."""
+
+    pattern: str
+    folder: Path
+    meant: re.Pattern[str] | None = None
+    depth: int | None = None
+
+    def means(self, file: SourceFile) -> bool:
+        """Also a folder that can't be listed is meant: nobody knows what matches in there."""
+        return self.meant is None or file.aside == UNLISTED or self.meant.fullmatch(file.path) is not None
+
+
+def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
+    """The files meant by `patterns`, each once. Raises DataError naming a pattern that matches nothing."""
+    roots = [_root(pattern) for pattern in patterns]
+    labels = _labels([root.folder for root in roots])
+    seen: set[Path] = set()  # paths may overlap
+    for root in roots:
+        matched = False
+        for file in _walk(root.folder, root.depth):
+            if not root.means(file):
+                continue
+            matched = True
+            if root.folder / file.path not in seen:
+                seen.add(root.folder / file.path)
+                label = labels[root.folder]
+                yield SourceFile(label + file.path, file.location, file.aside, file.detail, _bytes(file))
+        if not matched:
+            if root.meant is None and root.folder.is_dir():
+                raise DataError(
+                    f"paths: {root.pattern!r} is a folder without any file. Put your texts there."
+                )
+            raise DataError(
+                f"paths: {root.pattern!r} matches no file. Looked in {root.folder}. Check the spelling."
+            )
+
+
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """`*` and `?` stay within a folder, `**` crosses any number of them, `[...]` is one of a set."""
+    out, at = "", 0
+    while at < len(pattern):
+        if pattern.startswith("**/", at):
+            out, at = out + "(?:.*/)?", at + 3
+        elif pattern.startswith("**", at):
+            out, at = out + ".*", at + 2
+        elif pattern[at] == "*":
+            out, at = out + "[^/]*", at + 1
+        elif pattern[at] == "?":
+            out, at = out + "[^/]", at + 1
+        elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
+            chosen = pattern[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
+            out, at = out + "[" + ("^" + chosen[1:] if chosen[0] == "!" else chosen) + "]", end + 1
+        else:
+            out, at = out + re.escape(pattern[at]), at + 1
+    return re.compile(out, re.DOTALL)
+
+
+def _root(pattern: str) -> Root:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        return Root(pattern, path.resolve())
+    if path.exists() or path.is_symlink():
+        return Root(pattern, path.parent.resolve(), re.compile(re.escape(path.name)), depth=1)
+    parts = path.parts
+    fixed = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), None)
+    if fixed is None:
+        raise DataError(f"paths: {pattern!r} doesn't exist. Looked for {path.absolute()}.")
+    folder = Path(*parts[:fixed])
+    if not folder.is_dir():
+        raise DataError(f"paths: {pattern!r} matches no file, since there is no folder {folder.absolute()}.")
+    inside = "/".join(parts[fixed:])
+    depth = None if "**" in inside else len(parts) - fixed
+    return Root(pattern, folder.resolve(), glob_to_regex(inside), depth)
+
+
+def _labels(folders: list[Path]) -> dict[Path, str]:
+    """What stands before the paths of each root: nothing for a single one, else its name, made unique."""
+    unique = list(dict.fromkeys(folders))
+    if len(unique) == 1:
+        return {unique[0]: ""}
+    labels: dict[Path, str] = {}
+    for folder in unique:
+        label, twin = f"{folder.name}/", 2
+        while label in labels.values():
+            label, twin = f"{folder.name}-{twin}/", twin + 1
+        labels[folder] = label
+    return labels
+
+
+def _walk(root: Path, depth: int | None) -> Iterator[SourceFile]:
+    """Everything under `root`, by name, with paths relative to it; no recursion, however deep it is."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            yield SourceFile(_relative(folder, root) + "/", folder, UNLISTED, error.strerror or "")
+            continue
+        folders: list[Path] = []
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_symlink():
+                yield _link(path, root)
+            elif not entry.is_dir(follow_symlinks=False):
+                yield SourceFile(_relative(path, root), path, _refused(path))
+            elif entry.name in VERSION_CONTROL:
+                yield SourceFile(_relative(path, root) + "/", path, "version_control")
+            else:
+                folders.append(path)
+        if depth is None or len(folder.relative_to(root).parts) + 1 < depth:
+            waiting.extend(reversed(folders))
+
+
+def _link(path: Path, root: Path) -> SourceFile:
+    name, target = _relative(path, root), str(path.readlink())
+    try:
+        real = path.resolve(strict=True)
+        mode = real.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return SourceFile(name, path, "broken_symlink", _printable(target))
+    except (OSError, RuntimeError) as error:  # RuntimeError: how Python < 3.13 reports a loop
+        loop = isinstance(error, RuntimeError) or "symbolic links" in str(error)
+        return SourceFile(name, path, "symlink_loop" if loop else "unreadable", _printable(target))
+    if real != root and root not in real.parents:
+        return SourceFile(name, path, "symlink_outside_root", _printable(target))
+    if stat.S_ISDIR(mode):
+        loop = real == path.parent or real in path.parents
+        return SourceFile(name, path, "symlink_loop" if loop else "symlink_to_folder", _printable(target))
+    return SourceFile(name, real, irregular(mode))
+
+
+def _bytes(file: SourceFile) -> int:
+    try:
+        return 0 if file.aside else os.lstat(file.location).st_size
+    except OSError:  # gone meanwhile; whoever opens it says so
+        return 0
+
+
+def _refused(path: Path) -> str:
+    try:
+        return irregular(path.lstat().st_mode)
+    except OSError:
+        return "unreadable"
+
+
+def _relative(path: Path, root: Path) -> str:
+    return _printable(path.relative_to(root).as_posix())
+
+
+def _printable(path: str) -> str:
+    r"""A path as UTF-8 can hold it: bytes of the name that are no UTF-8 become \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

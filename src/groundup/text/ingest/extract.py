@@ -1,0 +1,146 @@
+"""A web page -> its main text: articles without the menus, adverts and comments around them.
+
+in:  the bytes of an HTML page, and the character set that the server declared for them, if any
+out: Extracted text (paragraphs, lists, tables and <pre> keep their lines), or NoMainText with a reason
+
+resiliparse is the fast extractor (Bevendorff et al. 2018, https://doi.org/10.1007/978-3-319-76941-7_83),
+trafilatura the careful one (Barbaresi 2021, https://aclanthology.org/2021.acl-demo.15).
+`benchmarks/extraction.py` measures both, and what each of the settings below is worth.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from groundup.text.ingest.decode import Decoded, Undecodable, decode, without_surrogates
+from groundup.text.ingest.formats import Extractor
+
+MOST_NESTED = 255
+"""Elements within each other. libxml2 reads no further, and resiliparse's time grows with the square of it."""
+MOST_TAGS = 40_000
+"""Tags (of both kinds) of a page that trafilatura gets: its time can grow with their square, 6 s for so many."""
+
+SHORT = 250
+"""Characters below which resiliparse is asked again for all that it left out, and then trafilatura."""
+WORTH_ASKING = 1000
+"""Characters that a page must show in all for that."""
+MOST_TAGS_FOR_ASKING = 3000
+"""At 3000 tags trafilatura takes 0.1 s, fifty times what resiliparse does."""
+
+_SKIPPED = ("footer", "[class*=caption]", "td.linenos", "td.gutter")
+"""What resiliparse leaves in and nobody reads as text: notices, names under pictures, numbers of code lines."""
+_LISTS_NEAR_THE_TOP = "body > ul, body > * > ul, body > * > * > ul"
+_NESTED_TOO_DEEP = " > ".join("*" * (MOST_NESTED + 2))  # the root's own place is no nesting
+_META_CHARSET = re.compile(rb"""<meta\b[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_META_WITHIN = 4096
+_SERVER_DEFAULTS = ("", "iso-8859-1", "latin1", "windows-1252", "us-ascii")
+_LINK, _TAG = re.compile(r"<a\b.*?</a>", re.DOTALL), re.compile(r"<[^>]*>")
+_XML_DECLARATION = re.compile(r"\s*<\?xml[^>]*>")
+_ALONE = re.compile(">\\s*(?:[\u0800-\udfff\uf900-\uffef]|&#?\\w+;)(?=\\s*<)")
+_KEEPER = "\ufdd0"
+
+
+class NoMainText(Undecodable):
+    """There is no text to be had from this page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """A page's main text; `reason` and its numbers say what had to be done to read it, "" if nothing."""
+
+    text: str
+    reason: str = ""
+    value: float | None = None
+    threshold: float | None = None
+
+
+def main_text(html: bytes, extractor: Extractor = "resiliparse", declared_charset: str = "") -> Extracted:
+    """The main text of a page. Raises NoMainText, or Undecodable for bytes that are no text at all.
+
+    declared_charset: what the HTTP header said. Where that names only the server's default, the page's own <meta>
+    comes first; both are only believed as far as the bytes agree (see decode.py).
+    """
+    decoded = _page(html, declared_charset)
+    page, reason, value = decoded.text, decoded.reason, decoded.value
+    tree, tags = _tree(page), page.count("<")
+    if extractor == "trafilatura" and tags <= MOST_TAGS:
+        found = Extracted(_by_trafilatura(page), reason, value)
+    elif extractor == "trafilatura":
+        found = Extracted(_by_resiliparse(tree), "extracted_by_resiliparse", tags, MOST_TAGS)
+    else:
+        found = Extracted(_by_resiliparse(tree), reason, value)
+        if len(found.text) < SHORT and tags <= MOST_TAGS_FOR_ASKING and _shows_more(tree):
+            careful = _by_trafilatura(page)
+            if len(careful) > 2 * len(found.text):
+                found = Extracted(careful, "extracted_by_trafilatura", len(found.text), SHORT)
+    text = without_surrogates(found.text)[0]
+    if not any(map(str.isalnum, text)):
+        raise NoMainText("no_main_text")
+    return replace(found, text=text)
+
+
+def _page(html: bytes, declared: str) -> Decoded:
+    """The page as text: what the server says of its charset, unless that is only what it says of every page."""
+    if declared.strip().lower() in _SERVER_DEFAULTS:
+        said = _META_CHARSET.search(html, 0, _META_WITHIN)
+        declared = said[1].decode("ascii", "replace") if said else declared
+    return decode(html, declared)
+
+
+def _tree(page: str) -> Any:
+    """The page as resiliparse parses it. Raises NoMainText for one that no extractor gets through."""
+    from resiliparse.parse.html import HTMLTree
+
+    # resiliparse takes a character that is alone in its element for an icon, if UTF-8 needs three bytes for it:
+    # a dash between two links, half of a Chinese name. A noncharacter beside it keeps it.
+    tree = HTMLTree.parse(_ALONE.sub(rf"\g<0>{_KEEPER}", page))
+    if tree.document and tree.document.query_selector(_NESTED_TOO_DEEP):
+        raise NoMainText("nested_too_deep", None, MOST_NESTED)
+    return tree
+
+
+def _by_resiliparse(tree: Any) -> str:
+    _keep_lists(tree)
+    text = _plain(tree, main_content=True, comments=False, post_meta=False, skip_elements=_SKIPPED)
+    if len(text) >= SHORT:
+        return text
+    # Whoever calls the page itself a `comment` or `post-meta` loses all of it.
+    lenient = _plain(tree, main_content=True, skip_elements=_SKIPPED)
+    return lenient if len(lenient) > 2 * len(text) else text
+
+
+def _shows_more(tree: Any) -> bool:
+    return len(_plain(tree)) >= WORTH_ASKING
+
+
+def _plain(tree: Any, **options: Any) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    text: str = extract_plain_text(tree, preserve_formatting=True, alt_texts=False, links=False, **options)
+    return text.replace(_KEEPER, "").strip()
+
+
+def _keep_lists(tree: Any) -> None:
+    """resiliparse takes each list near the top of the page's tree for a menu: put those of text deeper."""
+    for found in tree.document.query_selector_all(_LISTS_NEAR_THE_TOP):
+        html = found.html
+        linked = sum(len(_TAG.sub("", link)) for link in _LINK.findall(html))
+        if linked * 2 < len(_TAG.sub("", html)):
+            deeper = outer = tree.create_element("div")
+            for _ in range(2):
+                deeper = deeper.append_child(tree.create_element("div"))
+            found.parent.replace_child(outer, found)
+            deeper.append_child(found)
+
+
+def _by_trafilatura(page: str) -> str:
+    from trafilatura import extract
+
+    # favor_precision is what FineWeb used, and better on both benchmarks.
+    text = extract(
+        _XML_DECLARATION.sub("", page, count=1),  # of an encoding that isn't that of a str any more
+        include_comments=False,
+        include_tables=True,
+        favor_precision=True,
+    )
+    return (text or "").strip()

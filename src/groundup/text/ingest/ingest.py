@@ -1,0 +1,170 @@
+"""Sources -> raw documents. The first stage of the river.
+
+in:  files outside the store, found and read by the parts in `sources/`
+out: documents/ and ledger/ (every file or record set aside or changed, and why),
+     sources.jsonl (of every file: bytes, sha256, documents, reasons why records went aside, where its rows are)
+
+Nothing in a file is fatal. A document's id is a hash of where it stands (source, path within the source,
+position in the file): it survives a move of the folder and an edit of the text. A file that an earlier build has
+read, with the same content and settings, isn't read again: its rows are taken from there.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from groundup.core.atomic_io import write_text
+from groundup.core.errors import DataError
+from groundup.core.fingerprint import canonical
+from groundup.core.recipe import Recipe
+from groundup.core.registry import Slot, part_name
+from groundup.core.runtime import Site
+from groundup.core.stage import Work, stage
+from groundup.text.documents import LEDGER, spell_reasons
+from groundup.text.executor import Task, run_tasks
+from groundup.text.ingest.ingest_task import Job, content_digest, read_files
+from groundup.text.ingest.sources import Source, SourceFile
+from groundup.text.ingest.sources.stdlib import Stdlib
+
+SHARD_BYTES = 16 << 20
+"""About how many bytes of files one task reads."""
+
+
+class Acquire(Recipe):
+    """What to read."""
+
+    sources: tuple[Annotated[Source, Slot("groundup.text.ingest.sources")], ...] = (Stdlib(),)
+    max_document_bytes: int = Field(
+        default=4 << 20,
+        ge=1024,
+        description="longer texts are cut at a paragraph or line into several documents",
+    )
+
+
+def outside(recipe: Acquire) -> list[dict[str, Any]]:
+    """Per source a digest of its files: paths within it and contents. Raises DataError if there are none."""
+    return [_source_digest(label, source) for label, source in labelled(recipe)]
+
+
+@stage(version=2, outside=outside)
+def acquire(recipe: Acquire, site: Site, out: Work) -> dict[str, Any]:
+    """Read all sources into `out`. Raises DataError if not a single document is found."""
+    labels = dict(labelled(recipe))
+    settings = {label: _settings(recipe, source) for label, source in labels.items()}
+    tasks = list(_tasks(labels))
+    job = Job(out.path.resolve(), labels, recipe.max_document_bytes, _known(out, settings))
+    done = run_tasks(read_files, job, tasks, out, site, "acquire")
+    lines = [line for said in done for line in said["files"]]
+    write_text(
+        out.file("sources.jsonl"), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    )
+    write_text(out.file("settings.json"), json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    metrics = _metrics(done)
+    aside = spell_reasons(Counter(metrics["files_aside"]) + Counter(metrics["records_aside"]))
+    if not metrics["documents"]:
+        raise DataError(f"acquire: no document in {len(lines)} files. All went aside: {aside}.")
+    out.say(f"{metrics['documents']:,} documents from {metrics['files_read']:,} files" + _reused(done))
+    if aside:
+        out.say(f"kept aside, each named in {LEDGER}/: {aside}")
+    return metrics
+
+
+def labelled(recipe: Acquire) -> Iterator[tuple[str, Source]]:
+    """Each source with its name; a second one of the same gets a number, so that ids stay apart."""
+    if not recipe.sources:
+        raise DataError('acquire.sources is empty: name at least one source, e.g. use = "stdlib".')
+    used = set[str]()
+    for source in recipe.sources:
+        assert isinstance(source, Recipe), source
+        name = source.name or part_name(source)
+        label = next(label for n in count(1) if (label := name if n == 1 else f"{name}-{n}") not in used)
+        used.add(label)
+        yield label, source
+
+
+def _settings(recipe: Acquire, source: Source) -> str:
+    """What decides what is read from a file of this source, whatever the file."""
+    version = acquire.stage_version  # type: ignore[attr-defined]
+    return json.dumps([version, recipe.max_document_bytes, canonical(source)], sort_keys=True)
+
+
+def _tasks(labels: dict[str, Source]) -> Iterator[Task]:
+    """Files in their order, about SHARD_BYTES a task.
+
+    Where one ends depends on a path's hash, not on a count from the beginning: a file more or less moves the
+    borders near it, not all that follow.
+    """
+    number = 0
+    for label, source in labels.items():
+        files: list[SourceFile] = []
+        size = 0
+        for file in source.files():
+            files.append(file)
+            size += file.bytes
+            if size >= SHARD_BYTES * (1 if _borders(file.path) else 4) // 2:
+                yield _task(number, label, files, size)
+                files, size, number = [], 0, number + 1
+        if files:
+            yield _task(number, label, files, size)
+            number += 1
+
+
+def _borders(path: str) -> bool:
+    return hashlib.sha256(path.encode()).digest()[0] < 64
+
+
+def _task(number: int, label: str, files: list[SourceFile], size: int) -> Task:
+    listed = [[f.path, str(f.location), f.aside, f.detail, f.bytes, f.digest] for f in files]
+    return Task(number, {"number": number, "label": label, "files": listed}, size)
+
+
+def _known(out: Work, settings: dict[str, str]) -> dict[str, Path]:
+    """For each source the newest earlier artifact that read one of that name with the same settings."""
+    found: dict[str, Path] = {}
+    for folder in out.earlier():
+        try:
+            said = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        for label, spelled in settings.items():
+            if label not in found and said.get(label) == spelled:
+                found[label] = folder
+    return found
+
+
+def _source_digest(label: str, source: Source) -> dict[str, Any]:
+    said, files = hashlib.sha256(), 0
+    for file in sorted(source.files(), key=lambda file: file.path):
+        said.update(json.dumps([file.path, content_digest(source, file)]).encode() + b"\n")
+        files += 1
+    return {"source": label, "files": files, "sha256": said.hexdigest()}
+
+
+def _metrics(done: list[dict[str, Any]]) -> dict[str, Any]:
+    """The sums over all tasks. Every record is counted: read = documents (before cutting) + aside."""
+    counts: dict[str, Counter[str]] = {
+        name: sum((Counter(said[name]) for said in done), Counter())
+        for name in ("files_aside", "records_aside", "changed")
+    }
+    sources: dict[str, Counter[str]] = {}
+    for said in done:
+        sources.setdefault(said["label"], Counter()).update(said["counts"])
+    total = sum(sources.values(), Counter())
+    return {
+        "files_read": total["files_read"],
+        "documents": total["documents"],
+        "bytes_read": total["bytes_read"],
+        "bytes_text": total["bytes_text"],
+        "sources": {label: dict(sorted(count.items())) for label, count in sources.items()},
+    } | {name: dict(sorted(count.items())) for name, count in counts.items()}
+
+
+def _reused(done: list[dict[str, Any]]) -> str:
+    again = sum(said["counts"].get("files_unchanged", 0) for said in done)
+    return f" ({again:,} of them unchanged since an earlier build, not read again)" if again else ""

@@ -1,0 +1,203 @@
+"""One task of acquire: a few files of one source -> documents and ledger. Runs in a worker, anywhere.
+
+in:  a Job (what all tasks share) and a list of files
+out: shards (see shards.py), and what was found in each file, as plain JSON
+
+A task that is stopped goes on after its last shard, passing over the records that it has read.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from groundup.core.records import Document
+from groundup.text.documents import DOCUMENTS, LEDGER, LedgerEntry, read_rows
+from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.sources import Note, Source, SourceFile, Text
+from groundup.text.shards import TaskShards
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks of one acquire share. `known`: per source, the earlier artifact with unchanged files."""
+
+    folder: Path
+    sources: dict[str, Source]
+    max_document_bytes: int
+    known: dict[str, Path]
+
+
+def read_files(job: Job, about: dict[str, Any]) -> dict[str, Any]:
+    """Read the files of one task; `about` has its number, the source's label, and the files."""
+    label = about["label"]
+    shards = TaskShards(job.folder, about["number"])
+    for path, location, aside, detail, size, digest in about["files"][len(shards.lines) :]:
+        file = SourceFile(path, location, aside, detail, size, digest)
+        _Intake(job, label, shards, file).take()
+    return {"label": label} | shards.finish()
+
+
+def content_digest(source: Source, file: SourceFile) -> str:
+    """What tells a file's content from any other: its own digest or SHA-256 (hex); the reason if it can't be read."""
+    if file.aside or file.digest:
+        return file.aside or file.digest
+    try:
+        with source.open(file) as opened:
+            return _sha256(opened)
+    except Unreadable as error:
+        return f"{error.reason} {error.value}"
+
+
+def document_id(source: str, path: str, position: str = "") -> str:
+    """16 hex digits for where a document stands: the source's label, the path in it, the place in that."""
+    return hashlib.sha256("\x00".join((source, path, position)).encode()).hexdigest()[:16]
+
+
+def cut(text: str, max_bytes: int) -> list[str]:
+    """Pieces of at most `max_bytes` of UTF-8 that join to `text`; cut after a paragraph, line, or word.
+
+    No piece is shorter than half of `max_bytes`, but the last.
+    """
+    data, pieces, start = text.encode(), [], 0
+    while len(data) - start > max_bytes:
+        end, least = start + max_bytes, start + max_bytes // 2
+        for mark in (b"\n\n", b"\n", b" "):
+            at = data.rfind(mark, least, end)
+            if at >= 0:
+                end = at + len(mark)
+                break
+        while data[end] & 0xC0 == 0x80:  # never within a character
+            end -= 1
+        pieces.append(data[start:end].decode())
+        start = end
+    return [*pieces, data[start:].decode()]
+
+
+class _Intake:
+    """One file on its way into the shards."""
+
+    def __init__(self, job: Job, label: str, shards: TaskShards, file: SourceFile) -> None:
+        self.job, self.label, self.shards, self.file = job, label, shards, file
+        self.source = job.sources[label]
+        self.line: dict[str, Any] = {"source": label, "path": file.path}
+
+    def take(self) -> None:
+        """Read the file, or take its rows from an earlier build, or say why neither."""
+        aside = self.file.aside
+        if aside:
+            self._record([Note("aside", aside, detail=self.file.detail)])
+        else:
+            try:
+                aside = self._content()
+            except Unreadable as error:
+                aside = error.reason
+                self._record([Note("aside", aside, "", error.value, error.threshold, error.detail)])
+        documents = sum(place[2] for place in self.shards.documents.places)
+        self.line["documents"] = documents
+        self.shards.end_file(self.line | ({"aside": aside} if aside and not documents else {}))
+
+    def _content(self) -> str:
+        """Returns the reason why nothing of the file could be used, if so. Raises Unreadable."""
+        with self.source.open(self.file) as opened:
+            sha256 = _sha256(opened)
+            size = opened.seek(0, io.SEEK_END)
+            self.line |= {"bytes": size, "sha256": sha256}
+            if not self.shards.records:
+                self.shards.tally["counts"].update(files_read=1, bytes_read=size)
+                earlier = self._unchanged(sha256)
+                if earlier is not None:
+                    return earlier
+            opened.seek(0)
+            return self._records(self.source.read(self.file.path, opened, self.shards.records))
+
+    def _records(self, items: Iterator[Text | Note]) -> str:
+        """Take what is read, record by record. What has no position is about the whole file."""
+        aside, resumed = "", bool(self.shards.records)
+        for position, group in groupby(items, key=lambda item: item.position):
+            found = list(group)
+            if not position and resumed:
+                continue  # said before the stop
+            if not position:
+                aside = aside or next(
+                    (i.reason for i in found if isinstance(i, Note) and i.fate == "aside"), ""
+                )
+            self._record(found)
+            if position:
+                resumed = False
+                self.shards.end_record()
+        return aside
+
+    def _record(self, items: list[Text | Note]) -> None:
+        documents: list[Document] = []
+        entries: list[LedgerEntry] = []
+        for item in items:
+            if isinstance(item, Text):
+                documents += self._documents(item, entries)
+            else:
+                entries.append(self._entry(item))
+        self._count(entries)
+        self.shards.add(documents, entries)
+
+    def _documents(self, item: Text, entries: list[LedgerEntry]) -> list[Document]:
+        path = item.path or _shown(self.file.path, item.position)
+        size, most = len(item.text.encode()), self.job.max_document_bytes
+        if size <= most:
+            pieces = [("", item.text)]
+        else:
+            pieces = [(str(n), piece) for n, piece in enumerate(cut(item.text, most), 1)]
+            note = Note("changed", "cut", item.position, size, most, f"into {len(pieces)} documents")
+            entries.append(self._entry(note))
+        documents = []
+        for piece, text in pieces:
+            place = f"{item.position}/{piece}" if piece else item.position
+            identity = document_id(self.label, self.file.path, place)
+            shown = f"{path}#part{piece}" if piece else path
+            licence = item.licence or self.source.licence
+            documents.append(Document(identity, text, self.label, shown, item.language, licence))
+        return documents
+
+    def _entry(self, note: Note) -> LedgerEntry:
+        identity = document_id(self.label, self.file.path, note.position)
+        shown = _shown(self.file.path, note.position)
+        return LedgerEntry(identity, self.label, shown, "acquire", note.fate, note.reason, note.value, note.threshold,
+                           note.detail)  # fmt: skip
+
+    def _count(self, entries: list[LedgerEntry]) -> None:
+        for entry in entries:
+            aside = "files_aside" if entry.path == self.file.path else "records_aside"
+            self.shards.count("changed" if entry.fate == "changed" else aside, entry.reason)
+
+    def _unchanged(self, sha256: str) -> str | None:
+        """Take the rows of a file with the same bytes from an earlier build, and its `aside`; None if there is none."""
+        earlier = self.job.known.get(self.label)
+        line = _index(earlier).get((self.label, self.file.path)) if earlier else None
+        if earlier is None or line is None or line.get("sha256") != sha256:
+            return None
+        documents = [Document(**row) for row in read_rows(earlier / DOCUMENTS, line["rows"][DOCUMENTS])]
+        entries = [LedgerEntry(**row) for row in read_rows(earlier / LEDGER, line["rows"][LEDGER])]
+        self._count(entries)
+        self.shards.add(documents, entries)
+        self.shards.tally["counts"]["files_unchanged"] += 1
+        return str(line.get("aside", ""))
+
+
+def _sha256(file: BinaryIO) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4)
+def _index(artifact: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """sources.jsonl of an earlier artifact, by source and path."""
+    lines = (artifact / "sources.jsonl").read_text(encoding="utf-8").splitlines()
+    return {(said["source"], said["path"]): said for said in map(json.loads, lines)}
+
+
+def _shown(path: str, position: str) -> str:
+    """A path for people: `novels.jsonl#12` is the record in line 12."""
+    return f"{path}#{position}" if position else path

@@ -1,0 +1,161 @@
+"""Source: the files of a git repository, as they are at one revision.
+
+in:  a local repository, `revision`
+out: a document per tracked file; what isn't tracked, or only changed in the folder, isn't seen
+
+git is asked for objects only (`ls-tree`, `cat-file`): no filters, no hooks, nothing fetched. Nothing that a stranger
+may have written into the repository's own configuration is run.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, ClassVar, cast
+
+from pydantic import Field
+
+from groundup.core.errors import DataError
+from groundup.text.ingest.discover import glob_to_regex
+from groundup.text.ingest.file_source import ReadingRecipe
+from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.sources import SourceFile, SourceRecipe
+from groundup.text.subprocess_server import Helper, helper
+
+_SAFE = (
+    *("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "protocol.allow=never"),
+    "--no-pager",
+    "--no-replace-objects",
+    "--no-optional-locks",
+)
+_ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ALLOW_PROTOCOL": "none",  # an incomplete clone would fetch what is missing, by a command of its choice
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C.UTF-8",
+}
+_KINDS = {"120000": "symlink", "160000": "submodule"}
+_LARGE_FILE = b"version https://git-lfs.github.com/spec/"
+_IN_MEMORY, _CHUNK = 1 << 20, 1 << 20
+
+
+class Git(ReadingRecipe):
+    """The tracked files of a git repository, as they are at one revision.
+
+    Where it lies is no part of what they are: blobs are named by their content.
+    """
+
+    not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
+        "repository",
+        "revision",
+        "include",
+        "exclude",
+    }
+
+    repository: str = Field(default="", description="a local repository, or a folder in one")
+    revision: str = Field(default="HEAD", description="a commit, branch or tag")
+    include: tuple[str, ...] = Field(default=("**",), description="globs of the paths that are meant")
+    exclude: tuple[str, ...] = Field(default=(), description="globs of paths that aren't")
+
+    def files(self) -> Iterator[SourceFile]:
+        """Tracked files by path, with their blobs' names as digests. Raises DataError if there are none."""
+        if not self.repository:
+            raise DataError('acquire.sources: `git` needs a repository, e.g. repository = "~/src/project".')
+        commit = self._run(
+            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.revision}^{{commit}}"
+        )
+        listed = self._run("ls-tree", "-r", "-z", "--long", commit.decode().strip())
+        wanted, unwanted = map(_any_glob, (self.include, self.exclude))
+        found = False
+        for entry in filter(None, listed.split(b"\x00")):
+            about, _, name = entry.partition(b"\t")
+            mode, _, blob, size = about.decode().split()
+            path = name.decode("utf-8", "backslashreplace")
+            if any(glob.fullmatch(path) for glob in wanted) and not any(
+                glob.fullmatch(path) for glob in unwanted
+            ):
+                found = True
+                aside = _KINDS.get(mode, "")
+                yield SourceFile(path, blob, aside, bytes=int(size) if size.isdecimal() else 0, digest=blob)
+        if not found:
+            raise DataError(
+                f"acquire.sources: git repository {self.repository!r} has no tracked file at {self.revision!r} that "
+                f"matches include = {list(self.include)}, exclude = {list(self.exclude)}."
+            )
+
+    @contextmanager
+    def open(self, file: SourceFile) -> Iterator[BinaryIO]:
+        """A blob's bytes. Raises Unreadable, also for a pointer to a large file kept elsewhere (LFS)."""
+        if file.bytes > self.max_file_bytes:
+            raise Unreadable("too_large", value=file.bytes, threshold=self.max_file_bytes)
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
+            copy = cast(BinaryIO, spooled)
+            self._copy(str(file.location), copy)
+            copy.seek(0)
+            if copy.read(len(_LARGE_FILE)) == _LARGE_FILE:
+                raise Unreadable("lfs_pointer", "the file itself isn't in the repository")
+            copy.seek(0)
+            yield copy
+
+    def _copy(self, blob: str, copy: BinaryIO) -> None:
+        running = self._reader()
+        with running.lock:
+            try:
+                running.requests.write(blob.encode() + b"\n")
+                running.requests.flush()
+                said = running.answers.readline().split()
+            except BrokenPipeError:
+                said = []
+            if len(said) != 3:
+                if not said:
+                    running.stop()
+                raise Unreadable("missing_object", f"git has no blob {blob}")
+            left = int(said[2]) + 1  # and a line end
+            while left and (chunk := running.answers.read(min(left, _CHUNK))):
+                left -= len(chunk)
+                copy.write(chunk if left else chunk[:-1])
+            if left:
+                running.stop()
+                raise Unreadable("damaged_object", f"git ended within blob {blob}")
+
+    def _command(self, *words: str) -> tuple[str, ...]:
+        return ("git", "-C", str(Path(self.repository).expanduser().absolute()), *_SAFE, *words)
+
+    def _reader(self) -> Helper:
+        return helper(self._command("cat-file", "--batch"), tuple(sorted(_environment().items())))
+
+    def _run(self, *words: str) -> bytes:
+        """What git says. Raises DataError for people."""
+        try:
+            done = subprocess.run(self._command(*words), env=_environment(), capture_output=True, check=False)
+        except FileNotFoundError:
+            raise DataError("acquire.sources: `git` needs the program git, which isn't installed.") from None
+        if done.returncode == 0:
+            return done.stdout
+        said = done.stderr.decode("utf-8", "replace").strip()
+        if "dubious ownership" in said:
+            raise DataError(
+                f"acquire.sources: {self.repository!r} belongs to another user, so git won't read it. If you trust "
+                f"it: git config --global --add safe.directory {Path(self.repository).expanduser().resolve()}"
+            )
+        if "cannot change to" in said or "not a git repository" in said:
+            raise DataError(f"acquire.sources: {self.repository!r} is no git repository. Check the spelling.")
+        if words[0] == "rev-parse":
+            raise DataError(
+                f"acquire.sources: git repository {self.repository!r} has no revision {self.revision!r}. "
+                "Name a commit, branch or tag; `git log` and `git branch -a` list them."
+            )
+        raise DataError(f"acquire.sources: git {words[0]} failed in {self.repository!r}: {said[:300]}")
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would point git elsewhere."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | _ENVIRONMENT
+
+
+def _any_glob(patterns: tuple[str, ...]) -> list[re.Pattern[str]]:
+    return [glob_to_regex(pattern) for pattern in patterns]

@@ -1,0 +1,120 @@
+"""Source: files in S3, or in any store that speaks its language (MinIO, R2, Ceph ...), by Daft's reader.
+
+in:  `urls` with globs (`s3://bucket/prefix/**/*.jsonl.gz`)
+out: whatever is in the files, by their format
+
+Credentials come from where Amazon's own tools look for them (environment, profile, the machine's role), never from
+a blueprint. Daft shows no version of an object, so contents are hashed: every file is fetched once to be
+fingerprinted and once to be read.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, BinaryIO, ClassVar
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from groundup.core.errors import DataError
+from groundup.text.ingest import remote
+from groundup.text.ingest.file_source import ReadingRecipe
+from groundup.text.ingest.sources import SourceFile, SourceRecipe
+
+_MAGIC = re.compile(r"[*?\[{]")
+_FIXED = re.compile(r"s3://[^*?\[{]*/")
+"""The part of a URL before the first folder with a wildcard in it."""
+
+
+class S3(ReadingRecipe):
+    """Objects of a bucket in S3, MinIO or another store that speaks S3.
+
+    Where they lie is no part of what they are: the contents are fingerprinted.
+    """
+
+    not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
+        "urls",
+        "endpoint_url",
+        "region",
+        "anonymous",
+    }
+
+    urls: tuple[str, ...] = Field(
+        default=(), description="objects, globs, or folders with / at the end (`s3://bucket/folder/`)"
+    )
+    endpoint_url: str = Field(default="", description="the store's address; none = Amazon's")
+    region: str = Field(default="", description="the bucket's region; none = found out")
+    anonymous: bool = Field(default=False, description="ask without credentials, as public buckets allow")
+
+    @field_validator("urls")
+    @classmethod
+    def _are_s3(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not re.match(r"s3://[\w.-]+", url):
+                raise PydanticCustomError("url", "`{url}` is no s3://bucket/... URL", {"url": url})
+        return value
+
+    def files(self) -> Iterator[SourceFile]:
+        """Every object meant by `urls`, by path. Raises DataError naming what matches nothing or can't be listed."""
+        if not self.urls:
+            raise DataError(
+                'acquire.sources: `s3` needs urls, e.g. urls = ["s3://bucket/folder/**/*.jsonl.gz"].'
+            )
+        patterns = [_pattern(url) for url in self.urls]
+        sizes = {url: size for pattern in patterns for url, size in self._list(pattern)}
+        folders = {_FIXED.match(pattern)[0] for pattern in patterns}  # type: ignore[index]
+        root = folders.pop() if len(folders) == 1 else "s3://"
+        for url in sorted(sizes):
+            yield SourceFile(url.removeprefix(root), url, bytes=sizes[url])
+
+    def open(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
+        """The object's bytes in a temporary file. Raises Unreadable, and DataError if the store doesn't answer."""
+        return remote.download(file, self._config(), self.max_file_bytes)
+
+    def _config(self) -> Any:
+        return remote.io_config(
+            endpoint_url=self.endpoint_url, region_name=self.region, anonymous=self.anonymous
+        )
+
+    def _list(self, pattern: str) -> list[tuple[str, int]]:
+        """(URL, bytes) of the objects that match."""
+        from daft.daft import io_glob
+
+        try:
+            found = io_glob(pattern, io_config=self._config())
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(_explained(pattern, error)) from None
+        listed = [(each["path"], each["size"] or 0) for each in found if each["type"] == "File"]
+        exact = _MAGIC.search(pattern) is None  # else Daft takes an object's name for a folder's, too
+        meant = [(url, size) for url, size in listed if (url == pattern if exact else not url.endswith("/"))]
+        if not meant:
+            raise DataError(_explained(pattern, FileNotFoundError()))
+        return meant
+
+
+def _pattern(url: str) -> str:
+    bucket_alone = "/" not in url.removeprefix("s3://")
+    return f"{url}/**" if bucket_alone else f"{url}**" if url.endswith("/") else url
+
+
+def _explained(pattern: str, error: Exception) -> str:
+    """What went wrong with a listing, and what to do."""
+    said, start = str(error), f"acquire.sources: {pattern!r} "
+    if "NoSuchBucket" in said:
+        return f"{start}names a bucket that doesn't exist there. Check the spelling and endpoint_url."
+    if isinstance(error, FileNotFoundError):
+        return f"{start}matches no object. Check the spelling; a folder is written with / at its end."
+    if "credentials" in said:
+        return (
+            f"{start}can't be listed: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
+            "AWS_PROFILE in the environment, or anonymous = true for a public bucket."
+        )
+    if any(code in said for code in ("AccessDenied", "Unhandled Error", "InvalidAccessKeyId")):
+        return (
+            f"{start}may not be listed with these credentials ({remote.reason(error)}). Check AWS_PROFILE or "
+            "AWS_ACCESS_KEY_ID in the environment, and `anonymous`."
+        )
+    return (
+        f"{start}can't be listed: {remote.reason(error)}, after {remote.TRIES} tries. "
+        "Check the network, endpoint_url and region."
+    )

@@ -1,0 +1,89 @@
+"""Source: the standard library of the Python that is running, and its language reference.
+
+in:  the interpreter's own .py files, without test suites
+out: a document per module (`json/decoder.py`) and per topic of the reference (`pydoc_data/topics/assert`)
+"""
+
+import ast
+import os
+import sysconfig
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from io import BufferedReader
+from pathlib import Path
+from typing import BinaryIO
+
+from pydantic import Field
+
+from groundup.core.errors import DataError
+from groundup.text.ingest.decode import Undecodable, decode
+from groundup.text.ingest.safe_open import open_regular
+from groundup.text.ingest.sources import Note, SourceFile, SourceRecipe, Text
+
+TOPICS = "pydoc_data/topics.py"
+# Test suites by whatever name, other people's packages, and what the build of the interpreter left behind.
+_NOT_LIBRARY = frozenset(
+    {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "_bundled", "__phello__"}
+)
+
+
+_MOST_BYTES = 16 << 20
+"""No module comes near it."""
+
+
+class Stdlib(SourceRecipe):
+    """Nothing to choose: it is whatever Python runs it."""
+
+    licence: str = Field(default="PSF-2.0", description="the standard library's licence")
+
+    def files(self) -> Iterator[SourceFile]:
+        """The library's modules by path. Raises DataError if this Python came without sources."""
+        root = Path(sysconfig.get_path("stdlib"))
+        found: list[str] = []
+        for folder, folders, names in os.walk(root):
+            folders[:] = [
+                name for name in folders if name not in _NOT_LIBRARY and not name.startswith("config-")
+            ]
+            here = Path(folder).relative_to(root)
+            found += [(here / name).as_posix() for name in names if _is_source(name)]
+        if not found:
+            raise DataError(
+                f"acquire.sources: `stdlib` finds no .py files in {root}: this Python came without sources. "
+                "Use another Python, or your own files with --data FOLDER."
+            )
+        for path in sorted(found):
+            yield SourceFile(path, root / path, bytes=(root / path).lstat().st_size)
+
+    def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:
+        """The module's bytes. Raises Unreadable."""
+        return open_regular(Path(file.location), _MOST_BYTES)
+
+    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[Text | Note]:
+        """The module as one document; the reference as one for each topic."""
+        try:
+            decoded = decode(file.read())
+        except Undecodable as error:
+            yield Note("aside", error.reason, value=error.value, threshold=error.threshold)
+            return
+        if not decoded.text.strip():
+            yield Note("aside", "empty")
+        elif path == TOPICS:
+            for topic, text in sorted(_topics(decoded.text).items())[skip:]:
+                yield Text(text, topic, f"{TOPICS.removesuffix('.py')}/{topic}")
+        else:
+            if decoded.reason:
+                yield Note("changed", decoded.reason, value=decoded.value)
+            yield Text(decoded.text)
+
+
+def _is_source(name: str) -> bool:
+    return name.endswith(".py") and not name.startswith("_sysconfigdata")
+
+
+def _topics(source: str) -> dict[str, str]:
+    """The dictionary that topics.py assigns, read without running it."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            topics: dict[str, str] = ast.literal_eval(node.value)
+            return topics
+    return {}

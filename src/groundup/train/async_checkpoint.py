@@ -1,0 +1,97 @@
+"""States are written while the training goes on, as often as they are worth their cost.
+
+in:  snapshots of a training
+out: their folders on disk, one at a time, written by a thread
+
+How often follows from what it costs: with states every C / 0.03 seconds, where C is what one takes, saving takes
+3 % of the time. A site says how many seconds of work may be lost at most, and that is never exceeded.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from groundup.parallel.context import ALONE, World
+from groundup.train.resume_state import Snapshot, write_state
+
+SHARE = 0.03
+"""Of the time, for saving."""
+LEAST_SECONDS = 10.0
+"""Between two states where the site allows it: less work than this isn't worth a write."""
+
+
+class Saver:
+    """Writes states into `folder` in the background. An error of a write is raised at the next call.
+
+    most_seconds: work that may be lost at most. writing_costs: whether the thread takes time from the training,
+    as on a CPU, or only the copying does.
+    """
+
+    def __init__(self, folder: Path, most_seconds: float, writing_costs: bool, world: World = ALONE) -> None:
+        self._world = world
+        self._folder, self._most, self._writing_costs = folder, most_seconds, writing_costs
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._last = time.monotonic()
+        self.interval = min(most_seconds, LEAST_SECONDS)
+        """seconds between two states"""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.wait()
+        elif issubclass(kind, Exception):
+            self._join()
+        # Else somebody wants to leave at once. A torn write is ignored by whoever reads.
+
+    def due(self) -> bool:
+        """Whether it's time for a state. Raises what the last write raised."""
+        self._raise()
+        return time.monotonic() - self._last > self.interval
+
+    def save(self, take: Callable[[], Snapshot]) -> None:
+        """Take a snapshot and begin to write it. Waits for the write before, if that is still going on."""
+        began = time.monotonic()
+        self.wait()
+        taken = take()
+        self._last = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._write, args=(taken, self._last - began), name="checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until nothing is being written. Raises what the last write raised."""
+        self._join()
+        self._raise()
+
+    def _write(self, taken: Snapshot, stalled: float) -> None:
+        began = time.monotonic()
+        try:
+            write_state(self._folder, taken, self._world)
+        except BaseException as error:
+            self._error = error
+        cost = stalled + (time.monotonic() - began if self._writing_costs else 0.0)
+        self.interval = interval(cost, self._most)
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+def interval(cost: float, most_seconds: float) -> float:
+    """Seconds between two states that cost `cost` seconds each, when at most `most_seconds` may be lost."""
+    return min(most_seconds, max(LEAST_SECONDS, cost / SHARE))
