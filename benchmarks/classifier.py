@@ -24,10 +24,10 @@ import numpy as np
 import pyarrow as pa
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
 from groundup.text import fasttext_model
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate import calibration
 from groundup.text.curate.calibration import Scores, Truth
 from groundup.text.curate.classifier import Classifier, classifier
@@ -96,8 +96,8 @@ def build(learn: Half, folder: Path, seed: int) -> tuple[Path, dict[str, Any]]:
     examples = folder / "examples.jsonl"
     rows = zip(learn.texts, learn.truth.tolist(), strict=True)
     examples.write_text("".join(json.dumps({"text": text, "label": int(good)}) + "\n" for text, good in rows))
-    work = Work(folder / "classifier", Reporter(quiet=True))
-    metrics = classifier(Classifier(labelled=(str(examples),), seed=seed), Site(), work)
+    work = StageContext(folder / "classifier", Reporter(quiet=True))
+    metrics = classifier(Classifier(labelled=(str(examples),), seed=seed), Runtime(), work)
     work.close()
     return work.path, metrics
 
@@ -115,9 +115,9 @@ def fasttext_defaults(learn: Half, judge: Half, seed: int) -> Scores:
     return np.where(labels == "good", chances, 1 - chances)
 
 
-def batch(texts: list[str]) -> Batch:
+def batch(texts: list[str]) -> DocumentBatch:
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
-    return Batch(pa.Table.from_pylist([blank | {"text": text} for text in texts], DOCUMENT_SCHEMA))
+    return DocumentBatch(pa.Table.from_pylist([blank | {"text": text} for text in texts], DOCUMENT_SCHEMA))
 
 
 def figures(truth: Truth, scores: Scores) -> list[float]:

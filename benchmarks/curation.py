@@ -31,9 +31,9 @@ from groundup.text.curate.steps import language
 LABELLED = "web/quality/dclm_majority_data.jsonl.gz"
 BLUEPRINT = """\
 name = "crawl-{extractor}"
-[site]
+[runtime]
 workers = {workers}
-[[acquire.sources]]
+[[ingest.sources]]
 use = "files"
 paths = ["{folder}/warc"]
 extractor = "{extractor}"

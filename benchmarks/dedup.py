@@ -30,13 +30,13 @@ import pyarrow.parquet as pq
 from planted_corpus import jaccard, shingles
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
-from groundup.text.batch import Batch
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.curate import Curate, curate
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.clusters import find_duplicates
-from groundup.text.curate.dedup.minhash import band_keys, minima, permutations
+from groundup.text.curate.dedup.minhash import band_keys, minhash, permutations
 from groundup.text.curate.dedup.minhash import shingles as shingle_sets
 from groundup.text.curate.dedup.signatures import signatures, text_key, write_signatures
 
@@ -46,11 +46,11 @@ OURS = ("groundup, the same pipeline", "groundup, the stage `curate`")
 Clusters = dict[int, int]
 
 
-def batches(shard: Path, rows: int = 512) -> Iterator[Batch]:
+def batches(shard: Path, rows: int = 512) -> Iterator[DocumentBatch]:
     """A shard's documents, a few hundred at a time."""
     with pq.ParquetFile(shard) as file:
         for part in file.iter_batches(rows, use_threads=False):
-            yield Batch(pa.Table.from_batches([part]))
+            yield DocumentBatch(pa.Table.from_batches([part]))
 
 
 def sign(shard: Path, out: Path, recipe: Dedup) -> None:
@@ -91,8 +91,10 @@ def pipeline(corpus: Path, out: Path, recipe: Dedup) -> tuple[dict[str, float], 
 def stage(corpus: Path, out: Path, recipe: Dedup) -> tuple[dict[str, float], Clusters]:
     """The same of the stage `curate` without any step, which also writes the ledger and the measures."""
     began = time.perf_counter()
-    raw = Artifact(corpus, "0" * 64, "acquire")
-    curate(Curate(steps=(), dedup=recipe), Site(workers=WORKERS), Work(out, Reporter(quiet=True)), raw)
+    raw = Artifact(corpus, "0" * 64, "ingest")
+    curate(
+        Curate(steps=(), dedup=recipe), Runtime(workers=WORKERS), StageContext(out, Reporter(quiet=True)), raw
+    )
     seconds = time.perf_counter() - began
     files = sorted((corpus / "documents").glob("*.parquet"))
     ids = pa.concat_tables(pq.read_table(file, columns=["id"]) for file in files)["id"].to_pylist()
@@ -149,24 +151,24 @@ def kernels(corpus: Path, recipe: Dedup) -> None:
     sets: list[Any] = []
     minimum: list[Any] = []
     multipliers = permutations(recipe.bands * recipe.rows, recipe.seed)
-    steps: dict[str, Callable[[int, Batch], object]] = {
+    steps: dict[str, Callable[[int, DocumentBatch], object]] = {
         "exact keys": lambda _, batch: [text_key(text) for text in batch.texts],
         "words": lambda _, batch: batch.plain_words,
         "word hashes": lambda _, batch: batch.plain_words.hashes,
         "n-gram sets": lambda _, batch: sets.append(shingle_sets(batch.plain_words, recipe.ngram)),
-        "minima": lambda at, _: minimum.append(minima(*sets[at], multipliers)),
+        "minima": lambda at, _: minimum.append(minhash(*sets[at], multipliers)),
         "band keys": lambda at, _: band_keys(minimum[at], recipe.bands, recipe.rows),
     }
     print(f"\n| one core, {megabytes:.0f} MB | MB/s |\n|---|---|")
     for name, step in steps.items():
         print(f"| {name} | {megabytes / _seconds(step, parts):.0f} |")
-    fresh = [Batch(batch.documents) for batch in parts]
+    fresh = [DocumentBatch(batch.documents) for batch in parts]
     print(
         f"| all signatures | {megabytes / _seconds(lambda _, batch: signatures(batch, recipe), fresh):.0f} |"
     )
 
 
-def _seconds(step: Callable[[int, Batch], object], parts: list[Batch]) -> float:
+def _seconds(step: Callable[[int, DocumentBatch], object], parts: list[DocumentBatch]) -> float:
     began = time.perf_counter()
     for at, batch in enumerate(parts):
         step(at, batch)

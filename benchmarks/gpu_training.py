@@ -22,7 +22,7 @@ from typing import get_args
 import torch
 import trainee
 
-from groundup.core.runtime import Recompute, Site
+from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model import flops
 from groundup.model.config import DecoderConfig
 from groundup.parallel.hardware import Precision, choose, matmul_rate, rows_per_micro_batch
@@ -59,10 +59,10 @@ class Measured:
     how: str
 
 
-def measure(config: DecoderConfig, precision: Precision, rows: int, steps: int, site: Site) -> Measured:
+def measure(config: DecoderConfig, precision: Precision, rows: int, steps: int, runtime: Runtime) -> Measured:
     """Train `steps` steps of `rows` rows."""
-    hardware, plain = choose(site, precision), choose(site, "bf16")
-    micro_rows = rows_per_micro_batch(site, config, config.max_seq_len, rows, hardware.device)
+    hardware, plain = choose(runtime, precision), choose(runtime, "bf16")
+    micro_rows = rows_per_micro_batch(runtime, config, config.max_seq_len, rows, hardware.device)
     tokens = trainee.token_rows(steps * rows, config.max_seq_len + 1, config.vocab_size)
     before = matmul_rate(plain)
     if hardware.device.type == "cuda":
@@ -78,13 +78,13 @@ def measure(config: DecoderConfig, precision: Precision, rows: int, steps: int, 
         result = model.train(batches, steps, Path(folder))
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     rate = (before + matmul_rate(plain)) / 2
-    flops = flops.training_flops_per_token(config, config.max_seq_len)
+    per_token = flops.training_flops_per_token(config, config.max_seq_len)
     cuda = hardware.device.type == "cuda"
     return Measured(
         precision=precision,
         parameters=model.parameters,
         tokens_per_second=result.tokens_per_second,
-        share=flops * result.tokens_per_second / rate,
+        share=per_token * result.tokens_per_second / rate,
         matmul_tflops=rate / 1e12,
         peak_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0,
         loss=statistics.mean(line["loss"] for line in lines[-max(1, steps // 10) :]),
@@ -97,7 +97,7 @@ def main(
     precisions: list[Precision],
     rows: int,
     steps: int,
-    site: Site,
+    runtime: Runtime,
     out: Path | None = None,
 ) -> list[Measured]:
     """Measure each precision and print its row."""
@@ -110,7 +110,7 @@ def main(
     print("|---|---|---|---|---|---|---|")
     measured = []
     for precision in precisions:
-        one = measure(config, precision, rows, steps, site)
+        one = measure(config, precision, rows, steps, runtime)
         measured.append(one)
         print(
             f"| {one.precision} | {one.tokens_per_second:,.0f} | {one.share:.3f} | {one.matmul_tflops:.2f} "
@@ -136,10 +136,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rows", type=int, default=16, help="per optimizer step")
     parser.add_argument("--micro-batch", type=int, default=0, help="rows at a time; 0 = chosen by the engine")
-    parser.add_argument("--recompute", choices=get_args(Recompute), default="none")
+    parser.add_argument(
+        "--activation_checkpointing", choices=get_args(ActivationCheckpointing), default="none"
+    )
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     shape = SMALL if given.small else BILLION
-    site = Site(micro_batch=given.micro_batch, recompute=given.recompute)
-    main(shape, given.precision, given.rows, given.steps, site, given.json)
+    runtime = Runtime(micro_batch=given.micro_batch, activation_checkpointing=given.activation_checkpointing)
+    main(shape, given.precision, given.rows, given.steps, runtime, given.json)

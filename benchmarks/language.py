@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.steps.language import LANGUAGES, UNDETERMINED, Language
 from groundup.text.documents import DOCUMENT_SCHEMA
 
@@ -59,9 +59,9 @@ def read(path: Path) -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
-def batch(texts: list[str]) -> Batch:
+def batch(texts: list[str]) -> DocumentBatch:
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
-    return Batch(pa.Table.from_pylist([blank | {"text": text} for text in texts], DOCUMENT_SCHEMA))
+    return DocumentBatch(pa.Table.from_pylist([blank | {"text": text} for text in texts], DOCUMENT_SCHEMA))
 
 
 Answers = dict[str, list[str]]
@@ -136,7 +136,7 @@ def print_speed(texts: list[str]) -> None:
     seconds = []
     for _ in range(5):
         begun = time.perf_counter()
-        step.judge(Batch(whole.documents))
+        step.judge(DocumentBatch(whole.documents))
         seconds.append(time.perf_counter() - begun)
     print(f"\nSpeed, one process ({platform.machine()}): {size / min(seconds):.1f} MB/s, "
           f"{len(texts) / min(seconds):,.0f} documents of {1e3 * size / len(texts):.1f} kB a second.")  # fmt: skip

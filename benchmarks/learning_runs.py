@@ -15,12 +15,12 @@ from typing import Any
 from scipy import stats
 
 from groundup.core.progress import Reporter
-from groundup.core.registry import part_name
-from groundup.core.runtime import Site
+from groundup.core.registry import plugin_name
+from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Builder
 from groundup.core.store import Store
 from groundup.text.curate.curate import Curate, curate
-from groundup.text.ingest.ingest import Acquire, acquire
+from groundup.text.ingest.ingest import Ingest, ingest
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain
@@ -50,9 +50,9 @@ class Runs:
     def __init__(self, folder: Path, data: list[str], vocab_size: int, seq_len: int, threads: int) -> None:
         self._log = folder / "runs.jsonl"
         self._store = Store(folder)
-        self._site = Site(threads=threads)
+        self._site = Runtime(threads=threads)
         build = self._builder(build=True)
-        raw = build(acquire, Acquire.model_validate({"sources": [{"use": "files", "paths": data}]}))
+        raw = build(ingest, Ingest.model_validate({"sources": [{"use": "files", "paths": data}]}))
         documents = build(curate, Curate.model_validate({"steps": [{"use": "repair"}]}), raw)
         self._vocabulary = build(tokenizer, TokenizerRecipe(vocab_size=vocab_size), documents)
         self._rows = build(tokenize, Tokenize(seq_len=seq_len), documents, self._vocabulary)
@@ -71,7 +71,7 @@ class Runs:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             self._known[key] = outcome
-            self._store.discard(artifact)
+            self._store.quarantine(artifact)
         return self._known[key]
 
     def speed(self, recipe: Pretrain, trial_steps: int) -> float:
@@ -98,8 +98,8 @@ def recipe(*changes: dict[str, Any]) -> Pretrain:
     """
     default = Pretrain()
     merged: dict[str, Any] = {
-        "architecture": {"use": part_name(default.architecture)},
-        "optimizer": {"use": part_name(default.optimizer)},
+        "architecture": {"use": plugin_name(default.architecture)},
+        "optimizer": {"use": plugin_name(default.optimizer)},
         "validation_rows": ALL_ROWS,
         "validate_every": ALL_ROWS,
     }

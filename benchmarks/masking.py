@@ -25,7 +25,7 @@ import trainee
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.attention import AttentionKernel
 from groundup.parallel.cpu import BLOCKS, document_ones
@@ -139,7 +139,7 @@ def _allocations(profiled: profile, device: torch.device) -> Memory:
 
 def main(rounds: int, steps: int, rows: int, tokens: int) -> None:
     """Both tables."""
-    hardware = choose(Site())
+    hardware = choose(Runtime())
     names = list(kernels(hardware))
     print(f"| shape, rows | {' | '.join(f'{name}, tokens/s' for name in names)} | cost of masks |")
     print("|---" * (len(names) + 2) + "|")

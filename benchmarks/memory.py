@@ -26,7 +26,7 @@ FILE_BYTES = 128_000_000
 WORDS = ["".join(parts) for parts in itertools.product(("la", "mo", "ti", "su", "ke"), repeat=5)]
 BLUEPRINT = """\
 name = "large"
-[[acquire.sources]]
+[[ingest.sources]]
 use = "files"
 paths = ["{folder}/corpus"]
 [curate]

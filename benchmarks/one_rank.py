@@ -18,8 +18,8 @@ import torch.distributed as dist
 from scaling import WARM_UP, TimedTraining
 from torch.distributed.device_mesh import init_device_mesh
 
-from groundup.core.runtime import Site
-from groundup.parallel.context import ALONE, World
+from groundup.core.runtime import Runtime
+from groundup.parallel.context import SINGLE, ParallelContext
 
 AXES = ("pipeline", "replicate", "shard", "tensor")
 
@@ -53,10 +53,10 @@ def costs(depth: int, width: int, rows: int, steps: int) -> tuple[list[float], l
     store = dist.HashStore()  # type: ignore[attr-defined]
     dist.init_process_group("cuda:nccl,cpu:gloo" if cuda else "gloo", store=store, rank=0, world_size=1)
     mesh = init_device_mesh("cuda" if cuda else "cpu", (1,) * len(AXES), mesh_dim_names=AXES)
-    site = Site(threads=0 if cuda else 1)
+    runtime = Runtime(threads=0 if cuda else 1)
     both = [
-        TimedTraining(site, world, depth, width, rows)
-        for world in (ALONE, World(0, 1, mesh, None, None, None))
+        TimedTraining(runtime, world, depth, width, rows)
+        for world in (SINGLE, ParallelContext(0, 1, mesh, None, None, None))
     ]
     seconds = [[trainee.seconds(step) for trainee in both] for step in range(WARM_UP + steps)][WARM_UP:]
     dist.destroy_process_group()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from groundup.doctor.synthetic_pii import plant, recall
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.steps.privacy import PLACEHOLDERS, Privacy
 from groundup.text.documents import DOCUMENT_SCHEMA
 from groundup.text.pii import KINDS
@@ -57,12 +57,12 @@ def search(texts: list[str]) -> tuple[dict[str, list[str]], float]:
     blank, step = dict.fromkeys(DOCUMENT_SCHEMA.names, ""), Privacy()
     found: dict[str, list[str]] = defaultdict(list)
     step.find(
-        Batch(pa.Table.from_pylist([blank], DOCUMENT_SCHEMA))
+        DocumentBatch(pa.Table.from_pylist([blank], DOCUMENT_SCHEMA))
     )  # expressions are compiled before the clock runs
     seconds = 0.0
     for at in range(0, len(texts), ROWS):
         rows = [blank | {"text": text} for text in texts[at : at + ROWS]]
-        batch = Batch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA))
+        batch = DocumentBatch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA))
         started = time.perf_counter()
         step.judge(batch)
         seconds += time.perf_counter() - started

@@ -29,19 +29,19 @@ import torch.distributed as dist
 from learning_runs import table
 from trainee import Batch, batch, token_rows
 
-from groundup.core.runtime import Layout, Site
+from groundup.core.runtime import Layout, Runtime
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
-from groundup.parallel.context import ALONE, World, here
-from groundup.parallel.engines import Job
+from groundup.parallel.context import SINGLE, ParallelContext, current_context
+from groundup.parallel.engines import TrainSetup
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import choose, compiled
 from groundup.parallel.launcher import launch
-from groundup.train.anomaly import Guard
+from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.optimizers.muon import Muon
-from groundup.train.resume_state import Progress, conditions, snapshot, write_state
+from groundup.train.resume_state import Progress, current_environment, snapshot, write_state
 from groundup.train.step import Stepper
 
 LAYOUTS: dict[str, Layout | None] = {
@@ -83,14 +83,14 @@ def main() -> None:
 
 def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: int) -> dict[str, Any]:
     """What one of two ranks measures: seconds of steps, alone and together, and of a state's copy and its write."""
-    site = Site(threads=1, device="cpu")
-    alone = TimedTraining(site, ALONE, depth, width, rows)
+    runtime = Runtime(threads=1, device="cpu")
+    alone = TimedTraining(runtime, SINGLE, depth, width, rows)
     if layout is None:
         both = alone
     else:
-        world = here(layout, torch.device("cpu"))
-        both = TimedTraining(site.model_copy(update={"layout": layout}), world, depth, width, rows)
-    readers = 2 if layout is None else both.world.readers
+        world = current_context(layout, torch.device("cpu"))
+        both = TimedTraining(runtime.model_copy(update={"layout": layout}), world, depth, width, rows)
+    readers = 2 if layout is None else both.world.dp_size
     seconds: dict[str, list[float]] = {"alone": [], "together": []}
     for step in range(WARM_UP + steps):
         dist.barrier()
@@ -113,10 +113,10 @@ def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: in
 class TimedTraining:
     """A model that learns from rows of 512 tokens, by itself or with others."""
 
-    def __init__(self, site: Site, world: World, depth: int, width: int, rows: int) -> None:
-        self._hardware = hardware = choose(site)
+    def __init__(self, runtime: Runtime, world: ParallelContext, depth: int, width: int, rows: int) -> None:
+        self._hardware = hardware = choose(runtime)
         self.world = world
-        assert isinstance(site.layout, Layout)
+        assert isinstance(runtime.layout, Layout)
         with torch.device("cpu" if world.mesh is None else "meta"):
             model = Decoder(Llama(d_model=width).config(depth, 4096, 512))
         if world.mesh is None:
@@ -128,31 +128,31 @@ class TimedTraining:
             flat = mine.targets.flatten(), mine.weights.flatten()
             return model.cross_entropy(hidden, model.head_weight, *flat, kernel)[0], {}
 
-        read = batch(token_rows(rows, 513, 4096, seed=world.reader), hardware.device)
+        read = batch(token_rows(rows, 513, 4096, seed=world.dp_rank), hardware.device)
         # As many micro-batches as two ranks of a pipeline need to be busy most of the time.
-        parts = _cut(_weighed(read, world.readers), 4 if world.pipeline > 1 else 1)
+        parts = _cut(_weighed(read, world.dp_size), 4 if world.pipeline > 1 else 1)
         self._mine = [own_positions(part, world) for part in parts]
-        self._guard = Guard()
+        self._guard = AnomalyGuard()
         self.model = model
-        build, first = Muon().resolved(width).build, partial(model.first_weight, seed=0)
-        job = Job(model, first, hardware, world, site.layout, build, loss, 1.0)
+        build, first = Muon().resolved(width).build, partial(model.init_tensor, seed=0)
+        job = TrainSetup(model, first, hardware, world, runtime.layout, build, loss, 1.0)
         self._learner = Native().prepare(job)
         self._stepper = Stepper(self._learner, self._guard, spikes=False)
 
     def seconds(self, step: int) -> float:
         """Of one step."""
         began = time.perf_counter()
-        self._stepper.take(step, self._mine)
+        self._stepper.train_step(step, self._mine)
         return time.perf_counter() - began
 
     def save(self, step: int) -> dict[str, float]:
         """Seconds of a state's copy and of its write."""
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
-            reached = conditions(self._hardware.device)
+            reached = current_environment(self._hardware.device)
             state = snapshot(self._learner, Progress(step=step), self._guard, reached)
             stalled = time.perf_counter() - began
-            write_state(Path(self.world.told_by_leader(lambda: folder)), state, self.world)
+            write_state(Path(self.world.broadcast_object(lambda: folder)), state, self.world)
             written = time.perf_counter() - began - stalled
             self.world.any(True)  # nobody's folder goes before all have written
         return {"stall": stalled, "write": written}

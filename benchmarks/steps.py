@@ -1,6 +1,6 @@
 """How fast every step of curation judges, in one process.
 
-in:  a folder with documents/*.parquet: an artifact of acquire, or what planted_corpus.py makes
+in:  a folder with documents/*.parquet: an artifact of ingest, or what planted_corpus.py makes
 out: MB/s of each step alone, what it needs of words and lines included, and of all of them on the same batches
 
     .venv/bin/python benchmarks/steps.py FOLDER --megabytes 20
@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from groundup.core.registry import Slot
-from groundup.text.batch import Batch
+from groundup.core.registry import Plugin
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.filter_pass import pieces
 from groundup.text.documents import iter_tables
 
@@ -27,7 +27,7 @@ def seconds(steps: list[Any], tables: list[Any]) -> float:
     for _ in range(TIMES):
         began = time.perf_counter()
         for table in tables:
-            batch = Batch(table)
+            batch = DocumentBatch(table)
             for step in steps:
                 step.judge(batch)
         found.append(time.perf_counter() - began)
@@ -38,8 +38,8 @@ def main(folder: Path, megabytes: int) -> None:
     """Print the table."""
     cut = (piece for table in iter_tables(folder) for piece in pieces(table))
     tables = list(islice(cut, max(1, megabytes // 4)))
-    size = sum(int(Batch(table).bytes.sum()) for table in tables) / 1e6
-    slot = Slot("groundup.text.curate.steps")
+    size = sum(int(DocumentBatch(table).bytes.sum()) for table in tables) / 1e6
+    slot = Plugin("groundup.text.curate.steps")
     steps = {name: slot.load(name)() for name in slot.names() if name not in NEED_MODELS}
     print(f"| {size:.0f} MB, one process | MB/s |\n|---|---|")
     for name, step in steps.items():

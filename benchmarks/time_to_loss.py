@@ -51,10 +51,10 @@ BASELINE: Change = {
 
 ABLATIONS: dict[str, Change] = {
     "AdamW at its tuned rate, not Muon": {"optimizer": {"use": "adamw"}},
-    "no NorMuon": {"optimizer": {"neuron_beta": 0.0}},
+    "no NorMuon": {"optimizer": {"normuon_beta2": 0.0}},
     "no weight decay": {"optimizer": {"weight_decay": 0.0}},
-    "3 iterations, not 4": {"optimizer": {"iterations": 3}},
-    "5 iterations, not 4": {"optimizer": {"iterations": 5}},
+    "3 iterations, not 4": {"optimizer": {"ns_steps": 3}},
+    "5 iterations, not 4": {"optimizer": {"ns_steps": 5}},
     "no norm on queries and keys": {"architecture": {"use": "llama"}},
     "cosine to a tenth, not linear to 0": {"schedule": "cosine", "final": 0.1},
 }

@@ -16,13 +16,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
 from groundup.model.attention import AttentionKernel, segments_of
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
-from groundup.parallel.engines.native import NativeLearner
+from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import Hardware, compiled, fit
 from groundup.train.loop import Probe, TrainResult, train
 from groundup.train.optimizers.adamw import AdamW
@@ -111,15 +111,15 @@ class Trainee:
         """`steps` steps in a new folder, which also gets metrics.jsonl; no state is saved before the last."""
         micro_batches = batches(0)
         positions = sum(part.ids.numel() for part in micro_batches)
-        out = Work(folder, Reporter(quiet=True))
+        out = StageContext(folder, Reporter(quiet=True))
         loss = partial(self.loss, positions=positions)
         result = train(
-            learner=NativeLearner(self.model, self._optimizer, loss, 1.0),
+            learner=NativeEngine(self.model, self._optimizer, loss, 1.0),
             batches=batches,
             schedule=lambda step: 1.0,
             steps=steps,
             out=out,
-            site=Site(checkpoint_seconds=1e9),
+            runtime=Runtime(checkpoint_seconds=1e9),
             tokens_per_step=positions,
             probes=probes,
         )

@@ -31,11 +31,11 @@ import torch
 import trainee
 from turns import Contender, Turns
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model import flops
 from groundup.model.architectures.llama import Llama
 from groundup.model.config import DecoderConfig
-from groundup.model.hf_config import config_json
+from groundup.model.hf_config import config_to_hf
 from groundup.parallel.hardware import Hardware, choose
 from groundup.train.loop import Probe
 
@@ -66,7 +66,7 @@ class Shape:
 
 def compete(shape: Shape, rows: Path) -> None:
     """Train for ever in our own loop, a turn at a time."""
-    hardware = choose(Site())
+    hardware = choose(Runtime())
     contestant = trainee.Trainee(shape.config(), hardware)
     data = np.load(rows)
 
@@ -92,7 +92,7 @@ def commands(shape: Shape, rows: Path, peer: str | None) -> dict[str, list[str]]
     started = {"groundup": [sys.executable, __file__, "--compete", spelled, "--rows", str(rows)]}
     if peer:
         script = str(Path(__file__).with_name("training_peer.py"))
-        config = json.dumps(config_json(shape.config()))
+        config = json.dumps(config_to_hf(shape.config()))
         for kind in ("default", "compiled"):
             started[f"Trainer, {kind}"] = [peer, script, kind, str(rows), config]
     return started
@@ -100,7 +100,7 @@ def commands(shape: Shape, rows: Path, peer: str | None) -> dict[str, list[str]]
 
 def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict[str, Any]:
     """Every contender's facts and rates, and the rate of matrix products, round by round."""
-    hardware = choose(Site())
+    hardware = choose(Runtime())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         rows = Path(folder) / "rows.npy"
         np.save(rows, trainee.token_rows(64 * BATCH_ROWS, shape.seq_len + 1, shape.vocab))

@@ -7,4 +7,4 @@
 # Everything after the blueprint is passed on to `groundup run`.
 set -euo pipefail
 
-exec groundup run "$@" --set site.ranks="${RANKS:-8}" --workspace "${WORKSPACE:-workspace}"
+exec groundup run "$@" --set runtime.ranks="${RANKS:-8}" --workspace "${WORKSPACE:-workspace}"

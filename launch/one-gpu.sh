@@ -6,4 +6,4 @@
 # CUDA_VISIBLE_DEVICES=3 chooses the GPU. Everything after the blueprint is passed on to `groundup run`.
 set -euo pipefail
 
-exec groundup run "$@" --set site.ranks=1 --workspace "${WORKSPACE:-workspace}"
+exec groundup run "$@" --set runtime.ranks=1 --workspace "${WORKSPACE:-workspace}"

@@ -15,7 +15,7 @@ from typing import Any
 
 BLUEPRINT = """
 name = "tiny"
-[[acquire.sources]]
+[[ingest.sources]]
 use = "files"
 paths = ["docs/*.txt"]
 [tokenizer]
@@ -30,7 +30,7 @@ precision = "fp32"
 [pretrain.architecture]
 use = "qwen3"
 d_model = 32
-[site]
+[runtime]
 device = "cpu"
 compile = "off"
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.progress import Reporter
-from groundup.core.stage import Work
+from groundup.core.stage import StageContext
 from groundup.core.store import Store
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -18,8 +18,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
-    return Work(tmp_path / "work", Reporter(quiet=True))
+def work(tmp_path: Path) -> StageContext:
+    return StageContext(tmp_path / "work", Reporter(quiet=True))
 
 
 @pytest.fixture

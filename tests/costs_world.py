@@ -14,14 +14,14 @@ from groundup.model.attention import FUSED
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
-from groundup.parallel.comm_timing import Accounting
-from groundup.parallel.context import World, here
-from groundup.parallel.engines import Job
-from groundup.parallel.engines.native import Native, NativeLearner
+from groundup.parallel.comm_timing import CommTiming
+from groundup.parallel.context import ParallelContext, current_context
+from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engines.native import Native, NativeEngine
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local
 from groundup.parallel.simulate import Setting
-from groundup.train.anomaly import Guard
+from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import _loss
@@ -40,12 +40,19 @@ def large() -> AbstractContextManager[object]:
     return mock.patch("groundup.parallel.shard.TOGETHER", 0)
 
 
-def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch], World]:
+def trainer(setting: Setting) -> tuple[Stepper, NativeEngine, list[TokenBatch], ParallelContext]:
     """What trains for real with this setting, what it moves, and this rank's micro-batches."""
     torch.set_num_threads(1)
     device = torch.device("cpu")
-    world = here(setting.layout, device)
-    hardware = Hardware(device, DTYPES[setting.precision], 1, False, "", recompute=setting.recompute)
+    world = current_context(setting.layout, device)
+    hardware = Hardware(
+        device,
+        DTYPES[setting.precision],
+        1,
+        False,
+        "",
+        activation_checkpointing=setting.activation_checkpointing,
+    )
     with torch.device("meta" if world.mesh is not None else "cpu"):
         model = Decoder(setting.config)
     shape = (setting.rows, setting.seq_len)
@@ -54,10 +61,12 @@ def trainer(setting: Setting) -> tuple[Stepper, NativeLearner, list[TokenBatch],
     loss = _loss(chunk_with_gradient)
     with large():
         learner = Native().prepare(
-            Job(model, partial(model.first_weight, seed=0), hardware, world, setting.layout, BUILD, loss, 1.0)
+            TrainSetup(
+                model, partial(model.init_tensor, seed=0), hardware, world, setting.layout, BUILD, loss, 1.0
+            )
         )
     return (
-        Stepper(learner, Guard(), False),
+        Stepper(learner, AnomalyGuard(), False),
         learner,
         [own_positions(whole, world)] * setting.micro_batches,
         world,
@@ -76,11 +85,13 @@ def held(settings: list[Setting], steps: int = 4) -> list[tuple[int, int]]:
 
 def _held(setting: Setting, steps: int) -> tuple[int, int]:
     stepper, learner, batches, _ = trainer(setting)
-    stepper.take(0, batches)
+    stepper.train_step(0, batches)
     parameters = [local(parameter.detach()) for parameter in learner.model.parameters()]
     moments = [local(value) for state in learner.optimizer.state.values() for value in state.values()]
     between = sum(tensor.nbytes for tensor in parameters + moments)
-    return between + min(_rise(partial(stepper.take, step, batches)) for step in range(1, steps)), between
+    return between + min(
+        _rise(partial(stepper.train_step, step, batches)) for step in range(1, steps)
+    ), between
 
 
 def _rise(function: Callable[[], object]) -> int:
@@ -94,9 +105,9 @@ def _rise(function: Callable[[], object]) -> int:
 def accounted(setting: Setting, slow: int) -> tuple[dict[str, float], dict[tuple[str, str], int]]:
     """Figures and bytes sent of one step, in which the rank `slow` takes its time."""
     stepper, _, batches, world = trainer(setting)
-    stepper.take(0, batches)
-    with Accounting(world, torch.device("cpu")) as costs:
+    stepper.train_step(0, batches)
+    with CommTiming(world, torch.device("cpu")) as costs:
         if world.rank == slow:
             time.sleep(DAWDLE)
-        stepper.take(1, batches)
+        stepper.train_step(1, batches)
     return costs.figures(), dict(costs.sent)

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groundup.text.ingest.formats import Options, detect
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 DATA = Path(__file__).parents[2] / "shared/data"
 OPTIONS = Options(file_bytes=1 << 24, line_bytes=1 << 20, expansion=100)
 PROSE = "The keeper lit the lamp, and the ships came home. "
 
-Items = list[Text | Note]
+Items = list[ExtractedText | ReadIssue]
 
 
 def read(path: str, data: bytes, options: Options = OPTIONS, skip: int = 0) -> Items:
@@ -37,13 +37,13 @@ def text_of(module: Any, data: bytes) -> str:
     return text.text
 
 
-def texts(items: Items) -> list[Text]:
-    return [item for item in items if isinstance(item, Text)]
+def texts(items: Items) -> list[ExtractedText]:
+    return [item for item in items if isinstance(item, ExtractedText)]
 
 
 def reasons(items: Items) -> list[tuple[str, str, str]]:
     """(position, fate, reason) of the notes."""
-    return [(item.position, item.fate, item.reason) for item in items if isinstance(item, Note)]
+    return [(item.position, item.fate, item.reason) for item in items if isinstance(item, ReadIssue)]
 
 
 def parquet(**columns: Any) -> bytes:

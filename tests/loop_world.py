@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
-from groundup.parallel.engines.native import NativeLearner
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
+from groundup.parallel.engines.native import NativeEngine
 from groundup.train.loop import TrainResult, train
 from groundup.train.optimizers.muon import Muon
 
 STEPS = 12
-EAGER = Site(checkpoint_seconds=1e-6)
+EAGER = Runtime(checkpoint_seconds=1e-6)
 """Saves after every step."""
 
 
@@ -41,9 +41,9 @@ def go(
     optimizer = changes.pop("optimizer", None) or Muon(lr=0.05, adam_lr=0.01).build(model.named_parameters())
     arguments: dict[str, Any] = {
         "batches": batch, "schedule": lambda step: 1 - step / STEPS, "steps": STEPS,
-        "out": Work(folder, Reporter(quiet=quiet)), "site": EAGER,
+        "out": StageContext(folder, Reporter(quiet=quiet)), "runtime": EAGER,
     }  # fmt: skip
-    learner = NativeLearner(model, optimizer, changes.pop("loss", squared), changes.pop("grad_clip", 1.0))
+    learner = NativeEngine(model, optimizer, changes.pop("loss", squared), changes.pop("grad_clip", 1.0))
     return train(learner=learner, **(arguments | changes)), model
 
 

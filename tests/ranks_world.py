@@ -17,10 +17,10 @@ from torch.distributed import PrefixStore, Store, TCPStore
 
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Layout, Site
+from groundup.core.runtime import Layout, Runtime
 from groundup.core.stage import Metrics, work
-from groundup.parallel.context import alive, here
-from groundup.parallel.watchdog import Lookout
+from groundup.parallel.context import current_context, heartbeat
+from groundup.parallel.watchdog import Watchdog
 from groundup.train.pretrain import Pretrain, pretrain
 from training_world import Inputs
 
@@ -28,7 +28,7 @@ from training_world import Inputs
 def summed(number: float) -> float:
     """`number` times the ranks' numbers from one on, added up."""
     total = torch.tensor(number * (dist.get_rank() + 1))
-    return float(here(Layout(), torch.device("cpu")).sum(total))
+    return float(current_context(Layout(), torch.device("cpu")).sum(total))
 
 
 def refuses() -> None:
@@ -51,7 +51,7 @@ def dies(folder: Path, rank: int, times: int, how: int) -> int:
         file.write("x")
     count = len(starts.read_text())
     for step in range(1, 11):
-        alive(step)
+        heartbeat(step)
         if step == 4 and dist.get_rank() == rank and count <= times:
             time.sleep(0.2)
             os.kill(os.getpid(), how) if how else stands_still()
@@ -86,7 +86,7 @@ class Noting(Reporter):
 
 def pretrainings(
     cases: dict[str, Pretrain],
-    site: Site,
+    runtime: Runtime,
     folder: Path,
     given: Inputs,
     leave_at: int = 0,
@@ -108,14 +108,16 @@ def pretrainings(
     with exact, quick, leave, units:
         for name, recipe in cases.items():
             noting = Noting()
-            out = work(folder / f"{name}.part", noting, site, keeps_log=rank == 0)
-            found[name] = pretrain(recipe, site, out, given.tokens, given.tokenizer) | {"said": noting.said}
+            out = work(folder / f"{name}.part", noting, runtime, keeps_log=rank == 0)
+            found[name] = pretrain(recipe, runtime, out, given.tokens, given.tokenizer) | {
+                "said": noting.said
+            }
             out.close_log()
     return found
 
 
 def _terminate_at(last: int, step: int) -> None:
-    alive(step)
+    heartbeat(step)
     if step == last:
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -138,8 +140,8 @@ def looks_out(port: int, rank: int, how: int, folder: Path) -> None:
 
     sys.stderr = (folder / f"said-{rank}").open("w")
     dist.init_process_group("gloo", store=store(), rank=rank, world_size=2)
-    with Lookout(lambda: PrefixStore("lookout", store()), "the test", rank, 2, timeout=3.0):
-        alive(1)
+    with Watchdog(lambda: PrefixStore("lookout", store()), "the test", rank, 2, timeout=3.0):
+        heartbeat(1)
         if rank == 0:
             dist.barrier()
         time.sleep(1.0)

@@ -33,9 +33,12 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ('pretrain.optimizer.use="muno"', "Did you mean `muon`?"),
         ("pretrain.architecture.n_heads=5", "n_heads = 5 does not divide d_model = 512"),
         ("align.finetune.epoch=2", "unknown key. Did you mean `epochs`?"),
-        ("align.align.reads.reward=finetune", "reads.reward = `finetune` is no reward model made before it"),
+        (
+            "align.align.inputs.reward=finetune",
+            "inputs.reward = `finetune` is no reward model made before it",
+        ),
         ("tokenizer.vocab_size=10", "tokenizer.vocab_size = 10"),
-        ("site.device=gpu", "site.device = 'gpu'"),
+        ("runtime.device=gpu", "runtime.device = 'gpu'"),
         ("name=../../etc", "name = '../../etc'"),
         ("pretrain", "write section.key=value"),
     ],
@@ -106,20 +109,23 @@ def test_show_writes_every_value_of_a_blueprint_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "deep.toml"
-    file.write_text('[[acquire.sources]]\nuse = "stdlib"\n\n[pretrain]\ndepth = 12\n')
+    file.write_text('[[ingest.sources]]\nuse = "stdlib"\n\n[pretrain]\ndepth = 12\n')
     groundup("show", str(file))
     said = tomllib.loads(capsys.readouterr().out)
     assert said["name"] == "deep"
     assert said["pretrain"]["architecture"] | {"d_model": 768, "n_heads": 12, "d_ff": 2048} == (
         said["pretrain"]["architecture"])  # fmt: skip
     assert said["pretrain"]["tokens"] > 0
-    assert "site" not in said
+    assert "runtime" not in said
 
 
 def test_a_site_is_no_part_of_what_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     views = []
-    for site in ([], ["--set", "site.threads=1", "--set", "site.compile=off", "--set", "site.micro_batch=2"]):
-        groundup("status", "--json", "--workspace", str(tmp_path), *site)
+    for runtime in (
+        [],
+        ["--set", "runtime.threads=1", "--set", "runtime.compile=off", "--set", "runtime.micro_batch=2"],
+    ):
+        groundup("status", "--json", "--workspace", str(tmp_path), *runtime)
         views.append([item["artifact"] for item in json.loads(capsys.readouterr().out)])
     assert views[0] == views[1]
 
@@ -131,7 +137,7 @@ def test_inspect_shows_a_corpus_before_and_after_curation(
     corpus(tmp_path / "texts")
     (tmp_path / "texts" / "nothing.txt").write_text("")
     groundup("init", "mine.toml", "--data", "texts")
-    groundup("run", "mine.toml", "--until", "acquire", "--quiet")
+    groundup("run", "mine.toml", "--until", "ingest", "--quiet")
     capsys.readouterr()
     groundup("inspect", "--json")
     said = json.loads(capsys.readouterr().out)

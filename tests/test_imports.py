@@ -1,16 +1,26 @@
-"""The tree reads like the river: a file imports from its own package and from packages upstream of it."""
+"""Reading order, import order and data flow are one order, and no folder has an import cycle among its children."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import groundup
 
 ROOT = Path(groundup.__file__).parent
-RIVER = ["core", "text", "tokens", "model", "parallel", "train", "generate", "evaluate",
-         "align", "export", "doctor", "trace", "plan", "book", "serve"]  # fmt: skip
+PACKAGES = ["core", "text", "tokens", "model", "parallel", "train", "infer", "evaluate",
+            "align", "export", "trace", "plan", "book", "serve", "doctor"]  # fmt: skip
 TOP = ["presets", "pipeline", "run", "show", "cli"]
 WITHOUT_TORCH = {"core", "text", "tokens", "book", "presets"}
-SLOT_FOLDERS = {"sources", "steps", "architectures", "optimizers", "backends", "tasks", "methods", "engines"}
+REGISTRY_FOLDERS = {
+    "sources",
+    "steps",
+    "architectures",
+    "optimizers",
+    "backends",
+    "tasks",
+    "methods",
+    "engines",
+}
 
 
 def imports(path: Path) -> list[tuple[int, str]]:
@@ -29,7 +39,7 @@ def imports(path: Path) -> list[tuple[int, str]]:
 
 def floor(module: str) -> int:
     name = module.split(".")[1] if "." in module else ""
-    order = RIVER + TOP
+    order = PACKAGES + TOP
     return order.index(name) if name in order else -1
 
 
@@ -53,10 +63,61 @@ def test_a_planted_upward_import_is_found(tmp_path: Path) -> None:
     assert offences(tmp_path) == ["text/curate/curate.py:2 imports groundup.tokens.bpe"]
 
 
-def test_every_package_has_its_place_in_the_river() -> None:
+def cycles(root: Path) -> list[list[str]]:
+    """Import cycles among the children (files and folders) of each folder; a folder counts as one child."""
+    known = {
+        "groundup." + ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in root.rglob("*.py")
+    }
+    edges: dict[Path, dict[str, set[str]]] = {}
+    for path in sorted(root.rglob("*.py")):
+        for target in imported_files(path, known):
+            parts, others = path.relative_to(root).parts, target.relative_to(root).parts
+            depth = next((i for i, (a, b) in enumerate(zip(parts, others, strict=False)) if a != b), None)
+            if depth:  # the order of the packages themselves has a test of its own
+                folder = root.joinpath(*parts[:depth])
+                edges.setdefault(folder, {}).setdefault(parts[depth], set()).add(others[depth])
+    found = []
+    for folder, graph in sorted(edges.items()):
+        try:
+            tuple(TopologicalSorter(graph).static_order())
+        except CycleError as error:
+            found.append([str(folder.relative_to(root)), *error.args[1]])
+    return found
+
+
+def imported_files(path: Path, known: dict[str, Path]) -> list[Path]:
+    """The package's own files that `path` imports: `from groundup.a import b` is a module `b` or a name of `a`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [known[alias.name] for alias in node.names if alias.name in known]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                target = known.get(f"{node.module}.{alias.name}") or known.get(node.module)
+                found += [] if target is None else [target]
+    return found
+
+
+def test_no_folder_has_an_import_cycle_among_its_children() -> None:
+    assert cycles(ROOT) == []
+
+
+def test_a_planted_cycle_is_found(tmp_path: Path) -> None:
+    for folder in ("text", "text/steps", "text/dedup"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "text/steps/rules.py").write_text("from groundup.text.dedup import pairs\n")
+    (tmp_path / "text/dedup/pairs.py").write_text("from groundup.text.steps.base import Rule\n")
+    (tmp_path / "text/steps/base.py").write_text("Rule = int\n")
+    (found,) = cycles(tmp_path)
+    assert found[0] == "text" and set(found[1:]) == {"steps", "dedup"}
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
     packages = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
     modules = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
-    assert packages <= set(RIVER)
+    assert packages <= set(PACKAGES)
     assert modules <= set(TOP)
 
 
@@ -71,14 +132,15 @@ def test_the_light_packages_import_no_torch() -> None:
     assert found == []
 
 
-def test_parts_of_a_slot_do_not_import_one_another() -> None:
+def test_plugins_of_a_registry_do_not_import_one_another() -> None:
     found = []
     for path in sorted(ROOT.rglob("*.py")):
         folder = path.parent
-        if folder.name not in SLOT_FOLDERS or path.name.startswith("_"):
+        if folder.name not in REGISTRY_FOLDERS or path.name.startswith("_"):
             continue
         others = [other.stem for other in folder.glob("*.py") if not other.name.startswith("_")]
-        siblings = {f"groundup.{folder.parent.name}.{folder.name}.{other}" for other in others}
+        dotted = ".".join(folder.relative_to(ROOT).parts)
+        siblings = {f"groundup.{dotted}.{other}" for other in others}
         found += [f"{path.relative_to(ROOT)}:{line}" for line, module in imports(path) if module in siblings]
     assert found == []
 

@@ -8,7 +8,7 @@ from groundup.core.blueprint import load
 from groundup.core.errors import BlueprintError
 from groundup.pipeline import Blueprint
 
-SOURCES = {"acquire": {"sources": [{"use": "stdlib"}]}, "tasks": [{"use": "passages"}]}
+SOURCES = {"ingest": {"sources": [{"use": "stdlib"}]}, "tasks": [{"use": "passages"}]}
 SFT, REWARD, PPO = ({"name": name, "use": use} for name, use in
                     (("tune", "sft"), ("judge", "reward"), ("push", "ppo")))  # fmt: skip
 
@@ -28,8 +28,8 @@ def test_a_step_reads_the_newest_that_fits() -> None:
     assert plan().final() == "pretrain"
 
 
-def test_a_step_may_say_what_it_reads() -> None:
-    other = {"name": "again", "use": "sft", "reads": {"start": "pretrain"}}
+def test_a_step_may_name_its_inputs() -> None:
+    other = {"name": "again", "use": "sft", "inputs": {"start": "pretrain"}}
     assert plan(SFT, other).reads()["again"] == {"start": "pretrain"}
 
 
@@ -39,8 +39,11 @@ def test_a_step_may_say_what_it_reads() -> None:
         ([SFT, PPO], "needs a reward model for `reward`, and no step before it makes one"),
         ([SFT, SFT], "two steps are called `tune`"),
         ([SFT | {"name": "book"}], "`book`"),
-        ([SFT | {"reads": {"reward": "pretrain"}}], "doesn't read `reward`, only start"),
-        ([SFT | {"reads": {"start": "nobody"}}], "reads.start = `nobody` is no policy model made before it"),
+        ([SFT | {"inputs": {"reward": "pretrain"}}], "doesn't read `reward`, only start"),
+        (
+            [SFT | {"inputs": {"start": "nobody"}}],
+            "inputs.start = `nobody` is no policy model made before it",
+        ),
     ],
 )
 def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]], said: str) -> None:
@@ -51,7 +54,7 @@ def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]],
 
 def test_a_blueprint_needs_sources_and_for_align_tasks() -> None:
     with pytest.raises(BlueprintError, match="there is nothing to read"):
-        load(Blueprint, {"acquire": {"sources": []}}, [], "test")
+        load(Blueprint, {"ingest": {"sources": []}}, [], "test")
     with pytest.raises(BlueprintError, match="something to teach"):
         plan(SFT, tasks=[])
 

@@ -25,7 +25,7 @@ def test_a_run_on_own_files_is_called_after_them(folder: str, name: str, tmp_pat
     presets.use_data(table, [str(tmp_path / folder)], rename=True)
     plan = load(Blueprint, table, [], "test")
     assert plan.name == name
-    assert [type(source).__name__ for source in plan.acquire.sources] == ["Files"]
+    assert [type(source).__name__ for source in plan.ingest.sources] == ["Files"]
 
 
 def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:

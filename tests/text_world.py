@@ -9,11 +9,11 @@ from typing import Any
 
 from groundup.core.atomic_io import sha256_file
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
 from groundup.text.curate.curate import Curate, curate
-from groundup.text.documents import LedgerEntry, read_documents, read_ledger
-from groundup.text.ingest.ingest import Acquire, acquire
+from groundup.text.documents import RejectsLogEntry, read_documents, read_rejects_log
+from groundup.text.ingest.ingest import Ingest, ingest
 from groundup.text.ingest.sources.files import Files
 
 
@@ -34,8 +34,8 @@ class Built:
     def ids(self) -> dict[str, str]:
         return {document.path: document.id for document in read_documents(self.path)}
 
-    def ledger(self) -> list[LedgerEntry]:
-        return list(read_ledger(self.path))
+    def ledger(self) -> list[RejectsLogEntry]:
+        return list(read_rejects_log(self.path))
 
     def reasons(self) -> dict[str, str]:
         return {entry.path: entry.reason for entry in self.ledger()}
@@ -46,24 +46,24 @@ class Built:
         return {str(path.relative_to(self.path)): sha256_file(path) for path in found}
 
 
-def run_acquire(folder: Path, *paths: Path | str, site: Site | None = None, max_document_bytes: int = 4 << 20,
+def run_acquire(folder: Path, *paths: Path | str, runtime: Runtime | None = None, max_document_bytes: int = 4 << 20,
                 **settings: Any) -> Built:  # fmt: skip
-    """Acquire files into `folder`, whose name should be `acquire-<something>` if later calls are to look there."""
-    recipe = Acquire(
+    """Ingest files into `folder`, whose name should be `ingest-<something>` if later calls are to look there."""
+    recipe = Ingest(
         sources=(Files(paths=tuple(map(str, paths)), **settings),), max_document_bytes=max_document_bytes
     )
-    work = Work(folder, Reporter(quiet=True))
-    metrics = acquire(recipe, site or Site(), work)
+    work = StageContext(folder, Reporter(quiet=True))
+    metrics = ingest(recipe, runtime or Runtime(), work)
     work.close()
     return Built(folder, metrics)
 
 
 def run_curate(
-    folder: Path, raw: Built, recipe: Curate | None = None, site: Site | None = None, **models: Artifact
+    folder: Path, raw: Built, recipe: Curate | None = None, runtime: Runtime | None = None, **models: Artifact
 ) -> Built:
     """Curate what `run_acquire` left."""
-    work = Work(folder, Reporter(quiet=True))
-    metrics = curate(recipe or Curate(), site or Site(), work, raw.artifact, **models)
+    work = StageContext(folder, Reporter(quiet=True))
+    metrics = curate(recipe or Curate(), runtime or Runtime(), work, raw.artifact, **models)
     work.close()
     return Built(folder, metrics)
 

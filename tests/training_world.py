@@ -10,8 +10,8 @@ import torch
 
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Builder, Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Builder, StageContext
 from groundup.core.store import Store
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.text.documents import DOCUMENTS, DocumentWriter
@@ -24,7 +24,7 @@ from groundup.train.pretrain import Pretrain, pretrain
 SEQ_LEN = 32
 ROWS = 4
 """Rows of a step."""
-SITE = Site(device="cpu", threads=1, compile="off", checkpoint_seconds=1e-6)
+SITE = Runtime(device="cpu", threads=1, compile="off", checkpoint_seconds=1e-6)
 """Saves after every step."""
 
 
@@ -55,7 +55,7 @@ def inputs(folder: Path) -> Inputs:
     (folder / "documents" / "manifest.json").write_text(
         '{"fingerprint": "d", "stage": "curate", "metrics": {}}'
     )
-    out = Work(folder / "tokens", Reporter(quiet=True))
+    out = StageContext(folder / "tokens", Reporter(quiet=True))
     documents = Artifact(folder / "documents", "d", "curate")
     tokenizer = Artifact(folder / "tokenizer", "w", "train_tokenizer")
     tokenize(Tokenize(seq_len=SEQ_LEN, validation_share=0.1), SITE, out, documents, tokenizer)
@@ -71,8 +71,8 @@ def recipe(steps: int) -> Pretrain:
                     max_epochs=1000, validate_every=50, precision="fp32")  # fmt: skip
 
 
-def build(workspace: Path, given: Inputs, steps: int, site: Site = SITE) -> Artifact:
+def build(workspace: Path, given: Inputs, steps: int, runtime: Runtime = SITE) -> Artifact:
     """Run the stage as `groundup run` does, but for measuring the machine, which takes seconds."""
-    builder = Builder(Store(workspace), site, Reporter(quiet=True))
+    builder = Builder(Store(workspace), runtime, Reporter(quiet=True))
     with mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12):
         return builder(pretrain, recipe(steps), given.tokens, given.tokenizer)

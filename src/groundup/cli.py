@@ -63,17 +63,17 @@ def run(
     quiet: say nothing but errors
     """
     from groundup.core.progress import Reporter
-    from groundup.parallel.external_launch import Cluster, found
+    from groundup.parallel.external_launch import ExternalLaunch, detect
     from groundup.parallel.stage_runner import run_stage
     from groundup.run import execute
 
-    overrides = [*set, f'site.ray = "{ray}"'] if ray else set
+    overrides = [*set, f'runtime.ray = "{ray}"'] if ray else set
     plan = _plan(blueprint, data, overrides, name)
-    place = found(os.environ)
+    place = detect(os.environ)
     if place is None:
         print(execute(plan, _store(workspace), Reporter(quiet), until))
         return
-    with Cluster(place, plan.site.rank_timeout) as cluster:
+    with ExternalLaunch(place, plan.runtime.rank_timeout) as cluster:
         if not cluster.leads:
             cluster.follow()
             return
@@ -164,7 +164,7 @@ def inspect(
         what = _plan(Path(what), [], [], None).name
     name = what or newest_run(store)
     stages = store.run(name)
-    corpus = Corpus(stages["acquire"].path, stages["curate"].path if "curate" in stages else None)
+    corpus = Corpus(stages["ingest"].path, stages["curate"].path if "curate" in stages else None)
     answer(corpus, name, Question(document, search, limit, page, as_json))
 
 
@@ -301,11 +301,11 @@ def doctor(
     compile: whether kernels are compiled
     """
     from groundup.core.progress import Reporter
-    from groundup.core.runtime import Site
+    from groundup.core.runtime import Runtime
     from groundup.doctor.doctor import diagnose
     from groundup.doctor.report import print_diagnosis
 
-    found = diagnose(Site(device=device, compile=compile), workspace, Reporter(quiet=as_json))
+    found = diagnose(Runtime(device=device, compile=compile), workspace, Reporter(quiet=as_json))
     print_diagnosis(found, as_json)
     if not found.ok:
         sys.exit(1)

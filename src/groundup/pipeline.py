@@ -12,29 +12,29 @@ from groundup.align.align import Align, AlignStep, align
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot
-from groundup.core.runtime import Site
+from groundup.core.registry import Plugin
+from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Builder
 from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
 from groundup.text.curate.classifier import Classifier, classifier
 from groundup.text.curate.curate import Curate, curate
 from groundup.text.curate.steps import Classified
-from groundup.text.ingest.ingest import Acquire, acquire, labelled
+from groundup.text.ingest.ingest import Ingest, ingest, labelled
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain
 
-RESERVED = ("recipe", "site", "out", "raw", "label")
+RESERVED = ("recipe", "runtime", "out", "raw", "label")
 """What curation calls its other inputs."""
-STAGES = ("acquire", "curate", "tokenizer", "tokenize", "pretrain", "evaluate", "book")
+STAGES = ("ingest", "curate", "tokenizer", "tokenize", "pretrain", "evaluate", "book")
 
 
 class Blueprint(Recipe):
     """One model from raw text to aligned assistant."""
 
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
-    acquire: Acquire = Acquire()
+    ingest: Ingest = Ingest()
     classifiers: tuple[Classifier, ...] = Field(
         default=(), description="trained before curation, used by its steps"
     )
@@ -42,20 +42,18 @@ class Blueprint(Recipe):
     tokenizer: TokenizerRecipe = TokenizerRecipe()
     tokenize: Tokenize = Tokenize()
     pretrain: Pretrain = Pretrain()
-    tasks: tuple[Annotated[Task, Slot("groundup.evaluate.tasks")], ...] = Field(
+    tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
         default=(), description="what the model is taught to answer and measured on"
     )
     align: tuple[AlignStep, ...] = ()
     evaluate: Evaluate = Evaluate()
     book: Book = Book()
-    site: Site = Site()
+    runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
     def _steps_fit_together(self) -> Self:
-        if not self.acquire.sources:
-            raise ValueError(
-                'there is nothing to read. Add [[acquire.sources]] with use = "files", or --data'
-            )
+        if not self.ingest.sources:
+            raise ValueError('there is nothing to read. Add [[ingest.sources]] with use = "files", or --data')
         if self.align and not self.tasks:
             raise ValueError('align steps need something to teach. Add [[tasks]] with use = "passages"')
         names = [item.name for item in self.classifiers]
@@ -85,19 +83,19 @@ class Blueprint(Recipe):
                 raise ValueError(
                     f"two steps are called `{step.name}`: give each align step a name of its own"
                 )
-            unknown = [role for role in step.reads if role not in step.method.needs]
+            unknown = [role for role in step.inputs if role not in step.method.inputs]
             if unknown:
                 raise ValueError(f"align step `{step.name}` doesn't read `{unknown[0]}`, "
-                                 f"only {', '.join(step.method.needs)}")  # fmt: skip
+                                 f"only {', '.join(step.method.inputs)}")  # fmt: skip
             found[step.name] = {
-                role: _read(step.name, role, step.reads.get(role), kinds) for role in step.method.needs
+                role: _read(step.name, role, step.inputs.get(role), kinds) for role in step.method.inputs
             }
-            kinds[step.name] = step.method.makes
+            kinds[step.name] = step.method.output
         return found
 
     def final(self) -> str:
         """The label of the model to chat with: the last policy."""
-        policies = [step.name for step in self.align if step.method.makes == "policy"]
+        policies = [step.name for step in self.align if step.method.output == "policy"]
         return policies[-1] if policies else "pretrain"
 
     def labels(self) -> list[str]:
@@ -108,7 +106,7 @@ class Blueprint(Recipe):
 
     def weighed(self) -> Curate:
         """Curation's recipe with the weights and epoch caps that stand with the sources."""
-        sources = dict(labelled(self.acquire))
+        sources = dict(labelled(self.ingest))
         weights = {label: source.weight for label, source in sources.items() if source.weight is not None}
         caps = {label: source.max_epochs for label, source in sources.items() if source.max_epochs != 1}
         mix = self.curate.mix
@@ -118,7 +116,7 @@ class Blueprint(Recipe):
 
 def pipeline(plan: Blueprint, build: Builder) -> dict[str, Artifact]:
     """Raw text -> documents -> tokens -> weights -> better-behaved weights -> figures -> a book."""
-    raw = build(acquire, plan.acquire)
+    raw = build(ingest, plan.ingest)
     judges = {item.name: build(classifier, item, label=classifier_label(item)) for item in plan.classifiers}
     documents = build(curate, plan.weighed(), raw, label="curate", **judges)
     vocabulary = build(tokenizer, plan.tokenizer, documents)
@@ -133,7 +131,7 @@ def pipeline(plan: Blueprint, build: Builder) -> dict[str, Artifact]:
         plan.evaluate.model_copy(update={"tasks": plan.tasks}),
         rows, documents, made["pretrain"], made[plan.final()],
     )  # fmt: skip
-    river = {"acquire": raw} | {classifier_label(item): judges[item.name] for item in plan.classifiers}
+    river = {"ingest": raw} | {classifier_label(item): judges[item.name] for item in plan.classifiers}
     river |= {"curate": documents, "tokenizer": vocabulary, "tokenize": rows}
     river |= made | {"evaluate": scores}
     return river | {"book": build(book, printed(plan), label="book", **river)}
@@ -145,14 +143,14 @@ def classifier_label(recipe: Classifier) -> str:
 
 
 def printed(plan: Blueprint) -> Book:
-    """The book's recipe: it prints the resolved blueprint, less the site, which is no part of the model."""
+    """The book's recipe: it prints the resolved blueprint, less the runtime, which is no part of the model."""
     return plan.book.model_copy(update={"blueprint": resolved(plan), "name": plan.name})
 
 
 def resolved(plan: Blueprint) -> str:
-    """The blueprint as TOML with every default and derived value written out, less the site."""
+    """The blueprint as TOML with every default and derived value written out, less the runtime."""
     derived = plan.model_copy(update={"pretrain": plan.pretrain.resolved()})
-    return to_toml(derived, leave_out=frozenset({"site"}))
+    return to_toml(derived, leave_out=frozenset({"runtime"}))
 
 
 def _read(step: str, role: str, said: str | None, kinds: dict[str, str]) -> str:
@@ -167,7 +165,7 @@ def _read(step: str, role: str, said: str | None, kinds: dict[str, str]) -> str:
         return fitting[-1]
     if said not in fitting:
         raise ValueError(
-            f"align step `{step}`: reads.{role} = `{said}` is no {wanted} model made before it. "
+            f"align step `{step}`: inputs.{role} = `{said}` is no {wanted} model made before it. "
             f"There is: {', '.join(fitting) or 'none'}"
         )
     return said

@@ -17,7 +17,7 @@ def stdlib() -> Table:
     """The model of your own Python: about twelve minutes on two CPU cores, no network."""
     return {
         "name": "stdlib",
-        "acquire": {"sources": [{"use": "stdlib"}]},
+        "ingest": {"sources": [{"use": "stdlib"}]},
         "curate": {
             "steps": [{"use": name} for name in ("repair", "language", "length", "gopher_repetition")]
         },
@@ -43,7 +43,7 @@ def crawl() -> Table:
     """Web pages, or archives of them, cleaned as FineWeb was; a base model of what is left."""
     return {
         "name": "crawl",
-        "acquire": {"sources": [{"use": "files", "paths": ["crawl"]}]},
+        "ingest": {"sources": [{"use": "files", "paths": ["crawl"]}]},
         "curate": {
             "steps": [
                 {"use": "repair"},
@@ -68,7 +68,7 @@ def llama_8b() -> Table:
     """
     return _llama(32, 4096, 32, 14_336, 3e-4) | {
         "name": "llama-8b",
-        "site": {"ranks": 8, "micro_batch": 8, "recompute": "full"},
+        "runtime": {"ranks": 8, "micro_batch": 8, "activation_checkpointing": "full"},
     }
 
 
@@ -80,7 +80,7 @@ def llama_70b() -> Table:
     """
     return _llama(80, 8192, 64, 28_672, 1.5e-4) | {
         "name": "llama-70b",
-        "site": {"micro_batch": 16, "recompute": "full", "layout": {"tensor": 8}},
+        "runtime": {"micro_batch": 16, "activation_checkpointing": "full", "layout": {"tensor": 8}},
     }
 
 
@@ -115,7 +115,7 @@ def use_data(blueprint: Table, paths: list[str], rename: bool) -> None:
     missing = [path for path in paths if not _may_match(path)]
     if missing:
         raise BlueprintError(f"--data {missing[0]}: there is no such file or folder")
-    blueprint.setdefault("acquire", {})["sources"] = [{"use": "files", "paths": paths}]
+    blueprint.setdefault("ingest", {})["sources"] = [{"use": "files", "paths": paths}]
     if rename:
         name = Path(paths[0]).resolve().name.split(".")[0]
         clean = "".join(char if (char.isascii() and char.isalnum()) or char in "-_" else "-" for char in name)

@@ -12,7 +12,7 @@ from pathlib import Path
 from groundup.core.atomic_io import write_text
 from groundup.core.errors import BlueprintError, StoreError
 from groundup.core.progress import Reporter
-from groundup.core.stage import Builder, Reached, Runner, StageReport
+from groundup.core.stage import Builder, Runner, StageReport, StopAfterStage
 from groundup.core.store import Artifact, Store
 from groundup.parallel.stage_runner import run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
@@ -23,7 +23,7 @@ def execute(
 ) -> Path:
     """Build whatever isn't fresh, to the end or up to a stage. Returns the path of the book, or of that stage.
 
-    runner: how stages are called; by default in as many ranks as the site has.
+    runner: how stages are called; by default in as many ranks as the runtime has.
 
     Raises BlueprintError if there is no stage `until`.
     """
@@ -34,13 +34,13 @@ def execute(
         raise BlueprintError(
             f"--until {until}: there is no such stage. This run has: {', '.join(plan.labels())}"
         )
-    reporter.say(f"groundup run: {plan.name}, {len(plan.labels())} stages, in {store.root}")
+    reporter.info(f"groundup run: {plan.name}, {len(plan.labels())} stages, in {store.root}")
     try:
         made = pipeline(plan, builder)
-    except Reached:
+    except StopAfterStage:
         made = {report.label: report.artifact for report in builder.reports}
         store.record_run(plan.name, made, {"until": until})
-        reporter.say(f"\nDone up to {until}: {_near(made[until].path)}")
+        reporter.info(f"\nDone up to {until}: {_near(made[until].path)}")
         return made[until].path
     store.record_run(plan.name, made, {"final": plan.final()})
     write_text(store.runs / plan.name / "blueprint.toml", resolved(plan))
@@ -60,7 +60,7 @@ def _builder(plan: Blueprint, store: Store, reporter: Reporter, build: bool) -> 
         previous = store.run(plan.name)
     except StoreError:
         previous = {}
-    return Builder(store, plan.site, reporter, build, previous, total=len(plan.labels()))
+    return Builder(store, plan.runtime, reporter, build, previous, total=len(plan.labels()))
 
 
 def _tell(
@@ -68,14 +68,16 @@ def _tell(
 ) -> None:
     built = sum(report.state == "built" for report in builder.reports)
     if built:
-        reporter.say(f"\nDone: {built} of {len(builder.reports)} stages built in {seconds / 60:.1f} minutes.")
+        reporter.info(
+            f"\nDone: {built} of {len(builder.reports)} stages built in {seconds / 60:.1f} minutes."
+        )
     else:
-        reporter.say("\nEverything is fresh: nothing to build.")
+        reporter.info("\nEverything is fresh: nothing to build.")
     book = made["book"].path
-    reporter.say(f"  the book   {_near(book / 'book.html')}")
-    reporter.say(f"             {_near(book / 'book.pdf')}")
-    reporter.say(f"  the model  {_near(made[plan.final()].path)}")
-    reporter.say(f"  chat       {_command()} chat {plan.name}")
+    reporter.info(f"  the book   {_near(book / 'book.html')}")
+    reporter.info(f"             {_near(book / 'book.pdf')}")
+    reporter.info(f"  the model  {_near(made[plan.final()].path)}")
+    reporter.info(f"  chat       {_command()} chat {plan.name}")
 
 
 def _command() -> str:

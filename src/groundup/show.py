@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from groundup.core.errors import StoreError
-from groundup.core.registry import SLOTS, Slot
+from groundup.core.registry import REGISTRIES, Plugin
 from groundup.core.stage import StageReport, flatten
 from groundup.core.store import Artifact, Store
 
 HEADLINES = {
-    "acquire": ("documents", "bytes_read"),
+    "ingest": ("documents", "bytes_read"),
     "curate": ("documents_kept", "documents_dropped", "bytes_kept"),
     "tokenizer": ("vocab_size", "bytes_per_token"),
     "tokenize": ("tokens", "train_rows", "validation_rows"),
@@ -120,7 +120,7 @@ def differences(a: dict[str, Artifact], b: dict[str, Artifact]) -> list[dict[str
 
 def print_parts(as_json: bool) -> None:
     """Every slot and part with fields, defaults and first docstring line."""
-    slots = {folder.removeprefix("groundup."): _parts(Slot(folder)) for folder in SLOTS}
+    slots = {folder.removeprefix("groundup."): _parts(Plugin(folder)) for folder in REGISTRIES}
     if as_json:
         _json(slots)
         return
@@ -136,7 +136,7 @@ def print_parts(as_json: bool) -> None:
         out.print(table)
 
 
-def _parts(slot: Slot) -> dict[str, Any]:
+def _parts(slot: Plugin) -> dict[str, Any]:
     found = {}
     for name in slot.names():
         kind = slot.load(name)

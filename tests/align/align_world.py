@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from groundup.align.methods import Given
+from groundup.align.methods import MethodContext
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig
@@ -18,7 +18,7 @@ from groundup.tokens.tokenizer import Tokenizer
 
 NAMES = ("ball", "cup", "dog", "egg", "fan", "gate", "hat", "ink", "jar", "key", "lamp", "map", "net", "oar")
 VERBS = ("open", "close", "move", "paint", "count", "clean")
-SITE = Site(device="cpu", threads=1, compile="off", checkpoint_seconds=1e-6)
+SITE = Runtime(device="cpu", threads=1, compile="off", checkpoint_seconds=1e-6)
 TIME = 64
 
 
@@ -64,9 +64,11 @@ def start(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def given(
-    folder: Path, examples: list[Example], tokenizer: Tokenizer, site: Site = SITE, **reads: Path
-) -> Given:
+    folder: Path, examples: list[Example], tokenizer: Tokenizer, runtime: Runtime = SITE, **reads: Path
+) -> MethodContext:
     """What a method gets, with every seventh example held out."""
     held_out = examples[::7]
     train = [example for example in examples if example not in held_out]
-    return Given(site, Work(folder, Reporter(quiet=True)), tokenizer, train, held_out, reads)
+    return MethodContext(
+        runtime, StageContext(folder, Reporter(quiet=True)), tokenizer, train, held_out, reads
+    )

@@ -12,15 +12,15 @@ from groundup.core.errors import BlueprintError
 
 
 def test_the_methods_keys_stand_beside_the_steps_own() -> None:
-    table = {"name": "aligned", "use": "ppo", "kl_coef": 0.1, "reads": {"start": "chat", "reward": "judge"}}
+    table = {"name": "aligned", "use": "ppo", "kl_coef": 0.1, "inputs": {"start": "chat", "reward": "judge"}}
     step = load(AlignStep, table, [], "x.toml")
     assert step.method == Ppo(kl_coef=0.1)
-    assert step.reads == {"start": "chat", "reward": "judge"}
+    assert step.inputs == {"start": "chat", "reward": "judge"}
     assert load(AlignStep, {"name": "a", "use": "sft"}, ["epochs=2"], "x.toml").method == Sft(epochs=2)
 
 
 def test_a_written_out_step_reads_back_the_same() -> None:
-    step = AlignStep(name="aligned", method=Ppo(rollouts=7), reads={"start": "chat"})
+    step = AlignStep(name="aligned", method=Ppo(rollout_batch_size=7), inputs={"start": "chat"})
     assert load(AlignStep, tomllib.loads(to_toml(step)), [], "x.toml") == step
 
 

@@ -12,7 +12,7 @@ from groundup.align.data import chosen_at, fill, pack_all
 from groundup.align.pairs import MADE, garbled, made_pairs, truncated
 from groundup.evaluate.tasks import Example
 from groundup.model.config import DecoderConfig
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 
 ROWS, TIME, PAD = 3, 16, 99
 GROUPS = st.lists(st.lists(st.integers(1, TIME), min_size=1, max_size=ROWS), max_size=40)
@@ -47,7 +47,7 @@ def test_little_is_padded() -> None:
 
 
 def test_a_sequences_value_does_not_depend_on_what_it_is_packed_with() -> None:
-    model = ScalarModel(DecoderConfig(100, 32, 2, 2, 2, 16, 48, max_seq_len=TIME))
+    model = ValueModel(DecoderConfig(100, 32, 2, 2, 2, 16, 48, max_seq_len=TIME))
     model.decoder.init_weights(0)
     sequences = [[[5, 6, 7]], [[1] * 9], [[8, 9]], [[2] * 16], [[3, 4]]]
     alone = [model.values(torch.tensor(group))[0] for group in sequences]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model import flops
 from groundup.train.pretrain import Pretrain
 
@@ -71,7 +71,7 @@ def test_a_finished_run_is_looked_up_and_not_trained_again(
     import learning_runs
     from learning_runs import Runs, recipe
 
-    monkeypatch.setattr(learning_runs, "Site", partial(Site, compile="off"))
+    monkeypatch.setattr(learning_runs, "Runtime", partial(Runtime, compile="off"))
     texts = tmp_path / "texts"
     texts.mkdir()
     for number in range(30):

@@ -9,7 +9,7 @@ from groundup.core.atomic_io import write_json, write_text
 from groundup.core.records import Document
 from groundup.core.stage import Artifact
 from groundup.model.config import DecoderConfig
-from groundup.text.documents import DocumentWriter, LedgerEntry, LedgerWriter
+from groundup.text.documents import DocumentWriter, RejectsLogEntry, RejectsLogWriter
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -24,7 +24,7 @@ CONFIG = DecoderConfig(
     vocab_size=4096, d_model=256, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=64, d_ff=768, tie_embeddings=True,
 )  # fmt: skip
 PARAMETERS = 4_196_864
-BLUEPRINT = 'name = "stdlib"\n\n[[acquire.sources]]\nuse = "stdlib"\n\n[pretrain]\ndepth = 4\nlr = 0.003\n'
+BLUEPRINT = 'name = "stdlib"\n\n[[ingest.sources]]\nuse = "stdlib"\n\n[pretrain]\ndepth = 4\nlr = 0.003\n'
 TEXT = '''"""Text wrapping and filling.
 """
 
@@ -64,7 +64,7 @@ def make_run(folder: Path, align: tuple[str, ...] = ("finetune", "reward", "alig
              text: str = TEXT, hostile: str = "") -> dict[str, Artifact]:  # fmt: skip
     """Artifacts by label in the order of the river. `hostile` is put wherever a stranger's text can stand."""
     strict = hostile.encode("utf-8", "ignore").decode()  # Parquet takes no unpaired surrogates, JSON does
-    made = {"acquire": _acquire(folder, text, strict), "curate": _curate(folder, text, strict)}
+    made = {"ingest": _acquire(folder, text, strict), "curate": _curate(folder, text, strict)}
     made["tokenizer"] = _tokenizer(folder, text)
     made["tokenize"] = _artifact(folder, "tokenize", 5.2, {
         "tokens": 3_214_408, "tokens_dropped": 0, "train_tokens": 3_150_211, "validation_tokens": 64_197,
@@ -85,7 +85,7 @@ def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any],
     path = folder / f"{stage}-{fingerprint[:12]}"
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "manifest.json", {
-        "stage": stage, "fingerprint": fingerprint, "version": 1, "recipe": recipe or {}, "inputs": {}, "site": SITE,
+        "stage": stage, "fingerprint": fingerprint, "version": 1, "recipe": recipe or {}, "inputs": {}, "runtime": SITE,
         "metrics": metrics, "files": {}, "environment": ENVIRONMENT, "started": "2026-03-01T09:30:00+00:00",
         "seconds": seconds,
     })  # fmt: skip
@@ -95,7 +95,7 @@ def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any],
 
 
 def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
-    made = _artifact(folder, "acquire", 3.1, {
+    made = _artifact(folder, "ingest", 3.1, {
         "files_read": 630, "documents": 741, "bytes_read": 12_911_204,
         "files_aside": {"binary": 1, "empty": 2}})  # fmt: skip
     lines = [
@@ -107,10 +107,10 @@ def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
     lines += [{"source": "stdlib", "path": f"e{n}/__init__.py", "bytes": 0, "documents": 0, "aside": "empty"}
               for n in range(2)]  # fmt: skip
     write_text(made.path / "sources.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    with LedgerWriter(made.path / "ledger" / "0.parquet") as ledger:
+    with RejectsLogWriter(made.path / "ledger" / "0.parquet") as ledger:
         ledger.write([
-            LedgerEntry("a1", "stdlib", "lib2to3/grammar.pickle", "acquire", "aside", "binary", 12, 0),
-            LedgerEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "acquire", "aside", "empty",
+            RejectsLogEntry("a1", "stdlib", "lib2to3/grammar.pickle", "ingest", "aside", "binary", 12, 0),
+            RejectsLogEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "ingest", "aside", "empty",
                         detail=hostile),
         ])  # fmt: skip
     return made
@@ -132,12 +132,12 @@ def _curate(folder: Path, text: str, hostile: str) -> Artifact:
     with DocumentWriter(made.path / "documents" / "0.parquet") as documents:
         documents.write([Document("00a", text + hostile, "stdlib", "textwrap.py", licence="PSF-2.0"),
                          Document("00b", text * 40, "files", "notes/deep/path/of/a/file.md" + hostile)])  # fmt: skip
-    with LedgerWriter(made.path / "ledger" / "0.parquet") as ledger:
+    with RejectsLogWriter(made.path / "ledger" / "0.parquet") as ledger:
         ledger.write([
-            LedgerEntry("b1", "stdlib", "xml/__init__.py", "length", "dropped", "too_few_words", 3, 5),
-            LedgerEntry("b2", "stdlib", "encodings/cp037.py", "gopher_repetition", "dropped", "repeated_lines",
+            RejectsLogEntry("b1", "stdlib", "xml/__init__.py", "length", "dropped", "too_few_words", 3, 5),
+            RejectsLogEntry("b2", "stdlib", "encodings/cp037.py", "gopher_repetition", "dropped", "repeated_lines",
                         0.9, 0.3),
-            LedgerEntry("b3", "stdlib", "ctypes/macholib/framework.py", "dedup", "dropped", "exact_duplicate",
+            RejectsLogEntry("b3", "stdlib", "ctypes/macholib/framework.py", "dedup", "dropped", "exact_duplicate",
                         detail="same text as ctypes/macholib/dylib.py"),
         ])  # fmt: skip
     return made

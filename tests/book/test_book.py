@@ -14,13 +14,13 @@ from fake_run import BLUEPRINT, make_run
 from groundup.book.book import Book, book
 from groundup.book.chapters import volume
 from groundup.book.html import html
-from groundup.book.load_run import Story
+from groundup.book.load_run import LoadedRun
 from groundup.book.palette import PAPER
 from groundup.book.pdf import pdf
 from groundup.book.picture import picture
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
 
 HOSTILE = (
     " <script>alert(1)</script><img src=x onerror=alert(2)> #strong[x] $x^2$ *b* `c` \\u{41} @label <label> "
@@ -35,8 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
 
 
 def write(folder: Path, artifacts: dict[str, Artifact], **recipe: str) -> tuple[str, bytes, dict[str, Any]]:
-    out = Work(folder, Reporter(quiet=True))
-    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Site(), out, **artifacts)
+    out = StageContext(folder, Reporter(quiet=True))
+    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Runtime(), out, **artifacts)
     return (folder / "book.html").read_text(encoding="utf-8"), (folder / "book.pdf").read_bytes(), metrics
 
 
@@ -141,7 +141,7 @@ def test_strangers_words_stay_words(tmp_path: Path) -> None:
 
 
 def test_both_forms_of_the_book_say_the_same(tmp_path: Path, run: dict[str, Artifact]) -> None:
-    whole = volume(Story(run), "stdlib", "An author", BLUEPRINT)
+    whole = volume(LoadedRun(run), "stdlib", "An author", BLUEPRINT)
     page = html(whole)
     pdf(whole, tmp_path)
     printed = (tmp_path / "book.json").read_text(encoding="utf-8")
@@ -178,6 +178,6 @@ def test_the_sums_are_those_of_the_manifests(tmp_path: Path, run: dict[str, Arti
 
 
 def test_some_pages_make_one_picture(tmp_path: Path, run: dict[str, Artifact]) -> None:
-    whole = volume(Story(run), "stdlib", "", BLUEPRINT)
+    whole = volume(LoadedRun(run), "stdlib", "", BLUEPRINT)
     sheet = picture(whole, [1, 3, 999], tmp_path)
     assert sheet.startswith(b"\x89PNG")

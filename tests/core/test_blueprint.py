@@ -10,7 +10,7 @@ from pydantic import Field
 from groundup.core.blueprint import load, put, read_toml, to_toml
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot, part_name
+from groundup.core.registry import Plugin, plugin_name
 
 PART = '''
 """A part."""
@@ -24,20 +24,20 @@ class Gopher(Recipe):
 
 
 @pytest.fixture
-def slot(tmp_path: Path, monkeypatch) -> Slot:
+def slot(tmp_path: Path, monkeypatch) -> Plugin:
     folder = tmp_path / "toy_steps"
     folder.mkdir()
     (folder / "__init__.py").write_text("")
     (folder / "gopher.py").write_text(PART)
     (folder / "empty.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield Slot("toy_steps")
+    yield Plugin("toy_steps")
     for name in [name for name in sys.modules if name.startswith("toy_steps")]:
         del sys.modules[name]
 
 
 @pytest.fixture
-def kind(slot: Slot) -> type[Recipe]:
+def kind(slot: Plugin) -> type[Recipe]:
     class Plan(Recipe):
         """A plan."""
 
@@ -125,4 +125,4 @@ def test_a_recipe_survives_toml_and_back(kind: type[Recipe], tmp_path: Path) -> 
     (tmp_path / "out.toml").write_text(to_toml(plan))
     again = load(kind, read_toml(tmp_path / "out.toml"), [], "x")
     assert again.model_dump() == plan.model_dump()
-    assert part_name(again.steps[0]) == "toy_steps.gopher"  # type: ignore[attr-defined]
+    assert plugin_name(again.steps[0]) == "toy_steps.gopher"  # type: ignore[attr-defined]

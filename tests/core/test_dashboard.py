@@ -120,21 +120,21 @@ SCRIPT = """
     import os, sys, time
     from groundup.core.progress import Reporter
     reporter = Reporter()
-    reporter.say("said before")
+    reporter.info("said before")
     with reporter.watch("pretrain", 40, "steps", 0, [{"step": 1, "loss": 9.0, "skipped": 1}]) as tracker:
         for step in range(1, 41):
             reporter.show({"step": step, "loss": 5 / step, "val_bpb": 2 / step})
             tracker.note(f"loss {5 / step:.3f}")
             tracker.advance()
             if step == 10:
-                reporter.say("  said by the run")
+                reporter.info("  said by the run")
                 print("printed by a library", file=sys.stderr)
                 with reporter.track("inner work", 3, "things") as inner:
                     inner.advance(3)
             if step == 20 and "fail" in sys.argv:
                 raise SystemExit(3)
             time.sleep(float(os.environ.get("PAUSE", "0.04")))
-    reporter.say("said after")
+    reporter.info("said after")
 """
 
 

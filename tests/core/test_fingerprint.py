@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import pytest
 
-from groundup.core.fingerprint import canonical, digest, spelling
+from groundup.core.fingerprint import canonical_json, digest, fingerprint_payload
 from groundup.core.recipe import Recipe
 
 
@@ -25,12 +25,12 @@ class Outer(Recipe):
 
 def identity(recipe: Recipe, **changes: object) -> str:
     said = {"stage": "s", "version": 1, "inputs": {"raw": "abc"}, "outside": None} | changes
-    return digest(spelling(recipe=recipe, **said))  # type: ignore[arg-type]
+    return digest(fingerprint_payload(recipe=recipe, **said))  # type: ignore[arg-type]
 
 
 def test_fields_at_their_default_are_not_spelled() -> None:
-    assert canonical(Outer()) == {"part": "test_fingerprint.Outer/1"}
-    assert canonical(Outer(rate=0.25)) == {"part": "test_fingerprint.Outer/1", "rate": 0.25}
+    assert canonical_json(Outer()) == {"part": "test_fingerprint.Outer/1"}
+    assert canonical_json(Outer(rate=0.25)) == {"part": "test_fingerprint.Outer/1", "rate": 0.25}
 
 
 def test_a_field_that_says_where_is_never_spelled() -> None:
@@ -56,4 +56,4 @@ def test_the_order_of_keys_in_outside_does_not_matter() -> None:
 
 def test_what_has_no_stable_spelling_is_refused() -> None:
     with pytest.raises(TypeError, match="can't hold a set"):
-        canonical({"key": {1, 2}})
+        canonical_json({"key": {1, 2}})

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from groundup.core.progress import Reporter
-from groundup.core.stage import Work
+from groundup.core.stage import StageContext
 
 
 def test_a_training_without_a_terminal_is_plain_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundup.core.progress.PLAIN_SECONDS", 0.0)
-    out = Work(tmp_path, Reporter())
+    out = StageContext(tmp_path, Reporter())
     with out.watch("pretrain", 4, start=2) as tracker:
         for step in (3, 4):
             out.log(step=step, loss=1.0)
@@ -27,10 +27,10 @@ def test_a_training_without_a_terminal_is_plain_lines(
 
 
 def test_quiet_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = Work(tmp_path, Reporter(quiet=True))
+    out = StageContext(tmp_path, Reporter(quiet=True))
     with out.watch("pretrain", 1) as tracker:
         out.log(step=1, loss=1.0)
-        out.say("a word")
+        out.info("a word")
         tracker.advance()
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
@@ -47,8 +47,8 @@ class Asked(Reporter):
 
 
 def test_a_resumed_training_is_shown_with_what_it_logged_before(tmp_path: Path) -> None:
-    Work(tmp_path, Reporter(quiet=True)).log(step=1, loss=2.0)
+    StageContext(tmp_path, Reporter(quiet=True)).log(step=1, loss=2.0)
     reporter = Asked(quiet=True)
-    with Work(tmp_path, reporter).watch("pretrain", 2, start=1) as tracker:
+    with StageContext(tmp_path, reporter).watch("pretrain", 2, start=1) as tracker:
         tracker.advance()
     assert reporter.history == [{"step": 1, "loss": 2.0}]

@@ -14,9 +14,9 @@ import pytest
 from groundup.core.errors import StoreError
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Builder, Metrics, Work, stage
-from groundup.core.store import Store, damage
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Builder, Metrics, StageContext, stage
+from groundup.core.store import Store, verify
 
 CALLS: list[str] = []
 
@@ -34,7 +34,7 @@ class Add(Recipe):
 
 
 @stage(version=1)
-def make(recipe: Make, site: Site, out: Work) -> Metrics:
+def make(recipe: Make, runtime: Runtime, out: StageContext) -> Metrics:
     CALLS.append("make")
     out.file("number.txt").write_text(str(recipe.number))
     out.log(step=1, value=recipe.number)
@@ -42,7 +42,7 @@ def make(recipe: Make, site: Site, out: Work) -> Metrics:
 
 
 @stage(version=1)
-def add(recipe: Add, site: Site, out: Work, source: Artifact) -> Metrics:
+def add(recipe: Add, runtime: Runtime, out: StageContext, source: Artifact) -> Metrics:
     CALLS.append("add")
     total = int((source.path / "number.txt").read_text()) + recipe.extra
     out.file("number.txt").write_text(str(total))
@@ -50,7 +50,7 @@ def add(recipe: Add, site: Site, out: Work, source: Artifact) -> Metrics:
 
 
 def builder(store: Store, **kwargs) -> Builder:
-    return Builder(store, kwargs.pop("site", Site()), Reporter(quiet=True), **kwargs)
+    return Builder(store, kwargs.pop("runtime", Runtime()), Reporter(quiet=True), **kwargs)
 
 
 def river(build: Builder, number: int = 1, extra: int = 0) -> dict[str, Artifact]:
@@ -81,7 +81,7 @@ def test_only_downstream_of_a_change_is_rebuilt(store: Store) -> None:
 
 def test_the_site_changes_nothing(store: Store) -> None:
     first = river(builder(store))
-    second = river(builder(store, site=Site(threads=1, device="cpu", checkpoint_seconds=1)))
+    second = river(builder(store, runtime=Runtime(threads=1, device="cpu", checkpoint_seconds=1)))
     assert first == second
     assert CALLS == ["make", "add"]
 
@@ -89,12 +89,12 @@ def test_the_site_changes_nothing(store: Store) -> None:
 def test_the_manifest_has_the_designs_form_and_verifies(store: Store) -> None:
     made = river(builder(store))["make"]
     said = made.manifest()
-    assert {"stage", "fingerprint", "version", "recipe", "inputs", "site", "metrics", "files", "environment",
+    assert {"stage", "fingerprint", "version", "recipe", "inputs", "runtime", "metrics", "files", "environment",
             "started", "seconds"} <= said.keys()  # fmt: skip
     assert said["recipe"] == {"number": 1} and said["metrics"] == {"number": 1}
     assert set(said["files"]) == {"number.txt", "metrics.jsonl"}
     assert made.path.name == f"make-{said['fingerprint'][:12]}"
-    assert damage(made.path) is None
+    assert verify(made.path) is None
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest"])
@@ -109,7 +109,7 @@ def test_a_damaged_artifact_is_found_and_built_again(store: Store, harm: str) ->
         number.unlink()
     else:
         (path / "manifest.json").write_text("{")
-    assert damage(path) is not None
+    assert verify(path) is not None
     CALLS.clear()
     river(builder(store))
     assert CALLS == ["make"]
@@ -133,7 +133,7 @@ def test_a_plan_touches_nothing_and_says_what_differs(store: Store) -> None:
 
 def test_a_stage_that_failed_leaves_no_artifact_and_its_work_is_kept(store: Store) -> None:
     @stage(version=1)
-    def broken(recipe: Make, site: Site, out: Work) -> Metrics:
+    def broken(recipe: Make, runtime: Runtime, out: StageContext) -> Metrics:
         if (out.temporary / "half").exists():
             return {"resumed": True}
         (out.temporary / "half").write_text("x")
@@ -204,7 +204,7 @@ def test_progress_without_a_terminal_is_plain_lines(capsys, monkeypatch) -> None
     assert "\x1b" not in text
 
 
-def test_a_log_survives_a_torn_line_and_rewinds(work: Work) -> None:
+def test_a_log_survives_a_torn_line_and_rewinds(work: StageContext) -> None:
     for step in range(1, 5):
         work.log(step=step, loss=float(step), bad=float("nan"))
     path = work.path / "metrics.jsonl"

@@ -16,8 +16,8 @@ from groundup.core.errors import GroundupError
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
-from groundup.core.runtime import Site
-from groundup.core.stage import Builder, Work, stage
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Builder, StageContext, stage
 from groundup.core.store import Store
 from groundup.core.trackers import Background, Point, Run, TrackerName, open_trackers, points, require
 
@@ -241,8 +241,8 @@ def test_a_missing_package_is_named_with_what_to_install() -> None:
     with pytest.raises(GroundupError) as error:
         require(("tensorboard", "trackio_of_nobody"))  # type: ignore[arg-type]
     assert str(error.value) == (
-        'site.trackers names "trackio_of_nobody", but its package is not installed. '
-        "pip install 'groundup[trackio_of_nobody]', or take it out of site.trackers"
+        'runtime.trackers names "trackio_of_nobody", but its package is not installed. '
+        "pip install 'groundup[trackio_of_nobody]', or take it out of runtime.trackers"
     )
 
 
@@ -263,18 +263,18 @@ class Made(Recipe):
 
 
 @stage(version=1)
-def make(recipe: Made, site: Site, out: Work) -> dict[str, Any]:
+def make(recipe: Made, runtime: Runtime, out: StageContext) -> dict[str, Any]:
     for step in range(1, recipe.steps + 1):
         out.log(step=step, loss=1.0 / step)
     return {}
 
 
 def test_a_stage_fills_the_trackers_its_site_names_and_keeps_them_out_of_the_artifact(store: Store) -> None:
-    site = Site(trackers=("tensorboard",))
-    artifact = Builder(store, site, Reporter(quiet=True))(make, Made())
+    runtime = Runtime(trackers=("tensorboard",))
+    artifact = Builder(store, runtime, Reporter(quiet=True))(make, Made())
     files = list((store.root / "trackers" / "tensorboard" / artifact.path.name).iterdir())
     assert len(files) == 1 and files[0].stat().st_size > 100
     assert set(artifact.manifest()["files"]) == {"metrics.jsonl"}
     assert os.fspath(artifact.path) == os.fspath(
-        Builder(store, Site(), Reporter(quiet=True))(make, Made()).path
+        Builder(store, Runtime(), Reporter(quiet=True))(make, Made()).path
     )

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from groundup.cli import main
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.doctor import doctor, machine
-from groundup.doctor.check import ADVICE, Bench, Check, Difference, compare, equal, outcome
+from groundup.doctor.check import ADVICE, Check, CheckContext, Difference, compare, equal, outcome
 from groundup.parallel.hardware import choose
 
-SITE = Site(device="cpu", threads=1, compile="off")
+SITE = Runtime(device="cpu", threads=1, compile="off")
 RIGHT = Check("sums: two and two", "sums are wrong", lambda bench: [Difference("2 + 2", 1e-8, 1e-6)])
 WRONG = Check(
     "sums: two and three",
@@ -22,8 +22,8 @@ WRONG = Check(
 )
 
 
-def bench(folder: Path) -> Bench:
-    return Bench(choose(SITE), folder)
+def bench(folder: Path) -> CheckContext:
+    return CheckContext(choose(SITE), folder)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_all_numbers_are_right_here_in_bf16_and_fp32() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_all_numbers_are_right_on_the_gpu() -> None:
-    hardware = choose(Site(device="cuda"))
+    hardware = choose(Runtime(device="cuda"))
     assert [one.worst for one in doctor.run(doctor.CHECKS, hardware) if not one.ok] == []
 
 
@@ -100,7 +100,7 @@ def test_the_json_is_strict_and_holds_everything(
 
 
 def test_a_check_that_raises_has_failed_and_tells_what_was_raised(tmp_path: Path) -> None:
-    def broken(bench: Bench) -> list[Difference]:
+    def broken(bench: CheckContext) -> list[Difference]:
         raise ValueError("no such kernel")
 
     found = outcome(Check("a", "b", broken), bench(tmp_path))

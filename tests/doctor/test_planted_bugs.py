@@ -13,7 +13,7 @@ from planting import plant, put
 from torch import Tensor, nn
 
 from groundup.align import objectives
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.doctor import doctor
 from groundup.doctor.check import Check
 from groundup.infer import kv_cache, sampling
@@ -28,11 +28,11 @@ PUBLIC = {
     rotary: ("layers: ",),
     layers: ("layers: ", "model: logits"),
     moe: ("layers: feed", "model: logits", "model: experts"),
-    grouped: ("layers: grouped",),
+    grouped_gemm: ("layers: grouped",),
     fp8: ("layers: fp8",),
     lora: ("model: adapters",),
     cpu: ("layers: ",),
-    cache: ("generation: cache",),
+    kv_cache: ("generation: cache",),
     sampling: ("generation: sampling", "generation: random"),
 }
 """Modules of our mathematics, and the checks that look at them."""
@@ -40,7 +40,7 @@ PUBLIC = {
 
 def failing(checks: Sequence[Check]) -> set[str]:
     """Names of the checks that fail, in fp32 and eager mode."""
-    hardware = choose(Site(device="cpu", threads=1, compile="off"), "fp32")
+    hardware = choose(Runtime(device="cpu", threads=1, compile="off"), "fp32")
     return {found.name for found in doctor.run(checks, hardware) if not found.ok}
 
 
@@ -110,7 +110,7 @@ def public(module: ModuleType) -> list[tuple[Any, str]]:
             found.append((module, name))
         elif inspect.isclass(value) and issubclass(value, nn.Module):
             found.append((value, "forward"))
-        elif value is kv_cache.StaticCache:
+        elif value is kv_cache.StaticKVCache:
             found += [(value, "update")]
     return found
 

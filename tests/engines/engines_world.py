@@ -21,19 +21,19 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from groundup.core.recipe import Recipe
-from groundup.core.registry import part_name
-from groundup.core.runtime import Layout, Site
+from groundup.core.registry import plugin_name
+from groundup.core.runtime import Layout, Runtime
 from groundup.core.stage import Metrics
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import here
-from groundup.parallel.engines import Job
+from groundup.parallel.context import current_context
+from groundup.parallel.engines import TrainSetup
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import Precision, choose
 from groundup.parallel.launcher import launch
-from groundup.parallel.reduce_metrics import Figures
+from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import local
 from groundup.train.batches import TokenBatch
 from groundup.train.optimizers.adamw import AdamW
@@ -52,23 +52,26 @@ if importlib.util.find_spec("megatron"):
 
 
 def with_engines(
-    sites: dict[str, Site], cases: dict[str, Pretrain], folder: Path, given: Inputs, leave_at: int = 0
+    runtimes: dict[str, Runtime], cases: dict[str, Pretrain], folder: Path, given: Inputs, leave_at: int = 0
 ) -> dict[str, dict[str, Metrics]]:
-    """`pretrainings` with one site after the other, each into folder/<name>."""
+    """`pretrainings` with one runtime after the other, each into folder/<name>."""
     folder.mkdir(exist_ok=True)
-    return {name: with_engine(cases, site, folder / name, given, leave_at) for name, site in sites.items()}
+    return {
+        name: with_engine(cases, runtime, folder / name, given, leave_at)
+        for name, runtime in runtimes.items()
+    }
 
 
 def with_engine(
-    cases: dict[str, Pretrain], site: Site, folder: Path, given: Inputs, leave_at: int = 0
+    cases: dict[str, Pretrain], runtime: Runtime, folder: Path, given: Inputs, leave_at: int = 0
 ) -> dict[str, Metrics]:
     """`pretrainings`, with any engine."""
-    with as_on_cuda(site.engine):
-        return pretrainings(cases, site, folder, given, leave_at)
+    with as_on_cuda(runtime.engine):
+        return pretrainings(cases, runtime, folder, given, leave_at)
 
 
 def as_on_cuda(engine: Recipe) -> AbstractContextManager[None]:
-    return cuda_is_cpu() if part_name(engine) == "megatron" else nullcontext()
+    return cuda_is_cpu() if plugin_name(engine) == "megatron" else nullcontext()
 
 
 TIMEOUT = 120.0
@@ -108,11 +111,11 @@ def same_checkpoint(reference: Path, folder: Path, name: str) -> None:
 
 
 def hands_over(
-    case: dict[str, Pretrain], sites: Sequence[Site], reference: Path, folder: Path, given: Inputs
+    case: dict[str, Pretrain], runtimes: Sequence[Runtime], reference: Path, folder: Path, given: Inputs
 ) -> None:
-    """Each of three sites takes some steps of the same training on two ranks, native on one the last ones."""
+    """Each of three runtimes takes some steps of the same training on two ranks, native on one the last ones."""
     (name,) = case
-    for number, (where, last) in enumerate(zip(sites, (3, 5, 7), strict=True)):
+    for number, (where, last) in enumerate(zip(runtimes, (3, 5, 7), strict=True)):
         with pytest.raises(SystemExit):
             launch(with_engine, (case, where, folder / str(number), given, last), 2, TIMEOUT)
         shutil.copytree(folder / str(number), folder / str(number + 1))
@@ -121,11 +124,11 @@ def hands_over(
     agree(reference, folder / "3", name)
 
 
-def anneals_both_ways(case: Pretrain, site: Site, folder: Path, given: Inputs) -> None:
-    """The site's engine on two ranks goes on from native's stable checkpoint, and native from the engine's."""
+def anneals_both_ways(case: Pretrain, runtime: Runtime, folder: Path, given: Inputs) -> None:
+    """The runtime's engine on two ranks goes on from native's stable checkpoint, and native from the engine's."""
     stable = {"run": case.model_copy(update={"schedule": "wsd", "decay": 0.4})}
     pretrainings(stable, HERE, folder / "native", given)
-    launch(with_engine, (stable, site, folder / "other", given), 2, TIMEOUT)
+    launch(with_engine, (stable, runtime, folder / "other", given), 2, TIMEOUT)
 
     def anneal(of: str) -> dict[str, Pretrain]:
         start = str(folder / of / "run.part" / "stable")
@@ -133,7 +136,7 @@ def anneals_both_ways(case: Pretrain, site: Site, folder: Path, given: Inputs) -
 
     pretrainings(anneal("native"), HERE, folder / "native-native", given)
     pretrainings(anneal("other"), HERE, folder / "other-native", given)
-    launch(with_engine, (anneal("native"), site, folder / "native-other", given), 2, TIMEOUT)
+    launch(with_engine, (anneal("native"), runtime, folder / "native-other", given), 2, TIMEOUT)
     agree(folder / "native-native", folder / "other-native", "run", rel=1e-4)
     agree(folder / "native-native", folder / "native-other", "run")
 
@@ -158,7 +161,7 @@ def one_rank(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
 Pair = tuple[float, float]
 
 
-def plain_loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, Figures]:
+def plain_loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, StepMetrics]:
     return token_loss(model, batch), {}
 
 
@@ -167,9 +170,9 @@ def repeated(
 ) -> dict[str, tuple[Pair, Pair, Pair, list[str]]]:
     """What each engine says of one step's gradient: at once, again, and after one that isn't a number; what moved."""
     hardware, found = choose(HERE, precision), {}
-    world = here(layout, hardware.device)
+    world = current_context(layout, hardware.device)
     config = Qwen3(d_model=16, n_heads=2).config(2, vocab_size=65, max_seq_len=SEQ_LEN)
-    rows = torch.randint(64, (2, 1, SEQ_LEN), generator=torch.Generator().manual_seed(world.reader))
+    rows = torch.randint(64, (2, 1, SEQ_LEN), generator=torch.Generator().manual_seed(world.dp_rank))
     batches = [
         TokenBatch(row, row.roll(-1), torch.zeros_like(row), torch.full(row.shape, 0.01)) for row in rows
     ]
@@ -178,13 +181,13 @@ def repeated(
         with as_on_cuda(engine):
             with torch.device("meta"):
                 model = Decoder(config)
-            first = partial(model.first_weight, seed=0)
-            job = Job(model, first, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
+            first = partial(model.init_tensor, seed=0)
+            job = TrainSetup(model, first, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
             learner = engine.prepare(job)
             before = learner.snapshot().tensors
-            said = [learner.gradient(of) for of in (batches, batches, faulty, batches)]
+            said = [learner.forward_backward(of) for of in (batches, batches, faulty, batches)]
             assert math.isnan(said[2]["loss"]) and not math.isfinite(said[2]["grad_norm"])
-            learner.forget()
+            learner.zero_grad()
             after = learner.snapshot().tensors
         first, again, _, last = [(one["loss"], one["grad_norm"]) for one in said]
         moved = [key for key in before if not torch.equal(local(before[key]), local(after[key]))]

@@ -98,13 +98,13 @@ def test_one_rank_needs_no_process_group(native: tuple[Path, Inputs], tmp_path: 
 @pytest.mark.parametrize(
     ("change", "layout", "said"),
     [
-        ({}, {"tensor": 2}, r"site.layout.tensor = 2: .*Set tensor = 1"),
+        ({}, {"tensor": 2}, r"runtime.layout.tensor = 2: .*Set tensor = 1"),
         ({"optimizer": recipe(1).optimizer}, {}, r'Set pretrain.optimizer.use = "adamw"'),
     ],
 )
 def test_what_it_cannot_do_is_said(
     native: tuple[Path, Inputs], tmp_path: Path, change: dict[str, Any], layout: dict[str, int], said: str
 ) -> None:
-    site = SITES["zero-3"].model_copy(update={"layout": Layout(**layout)})
+    runtime = SITES["zero-3"].model_copy(update={"layout": Layout(**layout)})
     with pytest.raises(GroundupError, match=said):
-        launch(pretrainings, (one("llama", **change), site, tmp_path, native[1]), 2, TIMEOUT)
+        launch(pretrainings, (one("llama", **change), runtime, tmp_path, native[1]), 2, TIMEOUT)

@@ -9,11 +9,11 @@ import torch
 from pydantic import ValidationError
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Layout, Site
+from groundup.core.runtime import Layout, Runtime
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import ALONE, here
-from groundup.parallel.engines import Job
+from groundup.parallel.context import SINGLE, current_context
+from groundup.parallel.engines import TrainSetup
 from groundup.parallel.engines._external import library
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron, require_cuda
@@ -30,13 +30,13 @@ def test_a_missing_library_is_named_with_what_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     library.cache_clear()
-    hardware = choose(Site(device="cpu", threads=1, compile="off"), "fp32")
+    hardware = choose(Runtime(device="cpu", threads=1, compile="off"), "fp32")
     model = Decoder(Qwen3(d_model=16, n_heads=2).config(1, vocab_size=64, max_seq_len=8))
-    job = Job(
+    job = TrainSetup(
         model,
-        partial(model.first_weight, seed=0),
+        partial(model.init_tensor, seed=0),
         hardware,
-        ALONE,
+        SINGLE,
         Layout(),
         AdamW(lr=0.1).build,
         lambda *of: (token_loss(*of), {}),
@@ -57,13 +57,13 @@ def test_weights_are_not_offloaded_where_every_rank_needs_them() -> None:
 
 
 def test_an_engine_is_named_in_the_blueprint() -> None:
-    site = Site.model_validate({"engine": {"use": "deepspeed", "stage": 2, "offload": "optimizer"}})
-    assert site.engine == DeepSpeed(stage=2, offload="optimizer")
+    runtime = Runtime.model_validate({"engine": {"use": "deepspeed", "stage": 2, "offload": "optimizer"}})
+    assert runtime.engine == DeepSpeed(stage=2, offload="optimizer")
 
 
 def gathered(folder: Path) -> dict[str, list[float]]:
     """Tensors of which each rank has one alone, and one that both have; numbers among them."""
-    world = here(Layout(), torch.device("cpu"))
+    world = current_context(Layout(), torch.device("cpu"))
     mine = {
         f"{world.rank}.number": torch.tensor(6.0 + world.rank),
         f"{world.rank}.row": torch.ones(2) + world.rank,

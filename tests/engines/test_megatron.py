@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Layout, Site
+from groundup.core.runtime import Layout, Runtime
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
@@ -40,7 +40,7 @@ CASES = recipes(
 )
 
 
-def site(**axes: int) -> Site:
+def runtime(**axes: int) -> Runtime:
     return HERE.model_copy(update={"engine": Megatron(), "layout": Layout(**axes)})
 
 
@@ -73,7 +73,7 @@ def test_losses_norms_and_weights_are_those_of_native(
     native: tuple[Path, Inputs], tmp_path: Path, ranks: int, axes: dict[str, int]
 ) -> None:
     reference, given = native
-    launch(with_engine, (CASES, site(**axes), tmp_path, given), ranks, TIMEOUT)
+    launch(with_engine, (CASES, runtime(**axes), tmp_path, given), ranks, TIMEOUT)
     for name in CASES:
         agree(reference, tmp_path, name)
         same_checkpoint(reference, tmp_path, name)
@@ -82,13 +82,13 @@ def test_losses_norms_and_weights_are_those_of_native(
 def test_a_state_moves_from_engine_to_engine(native: tuple[Path, Inputs], tmp_path: Path) -> None:
     """Tensor x 2, native x 2, pipeline x 2, native x 1: each takes some steps of the same training."""
     case = {"tied": CASES["tied"]}
-    hands_over(case, (site(tensor=2), HERE, site(pipeline=2)), native[0], tmp_path, native[1])
+    hands_over(case, (runtime(tensor=2), HERE, runtime(pipeline=2)), native[0], tmp_path, native[1])
 
 
 def test_annealing_goes_on_from_the_others_stable_checkpoint(
     native: tuple[Path, Inputs], tmp_path: Path
 ) -> None:
-    anneals_both_ways(CASES["llama"], site(tensor=2), tmp_path, native[1])
+    anneals_both_ways(CASES["llama"], runtime(tensor=2), tmp_path, native[1])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -98,14 +98,14 @@ def test_a_forgotten_gradient_leaves_nothing_behind(precision: str, axes: dict[s
 
 
 def test_one_rank_needs_no_process_group(native: tuple[Path, Inputs], tmp_path: Path) -> None:
-    launch(one_rank, (with_engine, (one("llama"), site(), tmp_path, native[1])), 1, TIMEOUT)
+    launch(one_rank, (with_engine, (one("llama"), runtime(), tmp_path, native[1])), 1, TIMEOUT)
     agree(native[0], tmp_path, "llama")
 
 
 @pytest.mark.parametrize(
     ("change", "axes", "said"),
     [
-        ({}, {"replicate": 2}, r"site.layout.replicate = 2: .*Set replicate = 1"),
+        ({}, {"replicate": 2}, r"runtime.layout.replicate = 2: .*Set replicate = 1"),
         ({"optimizer": recipe(1).optimizer}, {"tensor": 2}, r'Set pretrain.optimizer.use = "adamw"'),
         (
             {"architecture": Olmo3(d_model=16, n_heads=2)},
@@ -119,4 +119,4 @@ def test_what_it_cannot_do_is_said(
     native: tuple[Path, Inputs], tmp_path: Path, change: dict[str, Any], axes: dict[str, int], said: str
 ) -> None:
     with pytest.raises(GroundupError, match=said):
-        launch(with_engine, (one("llama", **change), site(**axes), tmp_path, native[1]), 2, TIMEOUT)
+        launch(with_engine, (one("llama", **change), runtime(**axes), tmp_path, native[1]), 2, TIMEOUT)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.records import Document
-from groundup.core.rng import share_of
+from groundup.core.rng import hash_fraction
 from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Example
 from groundup.evaluate.tasks.docstrings import Docstrings
@@ -141,7 +141,7 @@ def test_a_documents_examples_are_all_on_one_side(corpus: Path) -> None:
     train, held_out = split(examples, 0.2)
     assert len(train) + len(held_out) == len(examples)
     assert {e.group for e in train}.isdisjoint(e.group for e in held_out)
-    assert {e.group for e in held_out} == {f"doc{n}" for n in range(60) if share_of(f"doc{n}") < 0.2}
+    assert {e.group for e in held_out} == {f"doc{n}" for n in range(60) if hash_fraction(f"doc{n}") < 0.2}
 
 
 def test_of_two_documents_one_is_held_out() -> None:

@@ -20,7 +20,7 @@ from groundup.export.huggingface import export_huggingface, import_huggingface
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.config import DecoderConfig
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 from tiny import groundup
@@ -151,7 +151,7 @@ def test_a_taken_target_a_reward_model_and_a_number_without_place_are_refused(tm
     with pytest.raises(GroundupError, match="taken exists already"):
         export_huggingface(folder, tmp_path / "taken")
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "mine"
-    save_model(tmp_path / "reward", ScalarModel(QWEN3))
+    save_model(tmp_path / "reward", ValueModel(QWEN3))
     with pytest.raises(GroundupError, match="is a reward model or critic"):
         export_huggingface(tmp_path / "reward", tmp_path / "out")
     assert not (tmp_path / "out").exists()

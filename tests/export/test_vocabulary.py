@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from groundup.core.errors import DataError
 from groundup.export.huggingface import import_huggingface
-from groundup.export.vocabulary import adopt_tokenizer
+from groundup.export.vocabulary import tokenizer_from_hf
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.tokens.tokenizer import SPECIALS, Tokenizer
 
@@ -80,4 +80,4 @@ def test_a_vocabulary_of_another_kind_is_refused(change: dict[str, Any], said: s
     table["model"] |= change
     path.write_text(json.dumps(table))
     with pytest.raises(DataError, match=said):
-        adopt_tokenizer(path)
+        tokenizer_from_hf(path)

@@ -8,10 +8,10 @@ import pytest
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.core.runtime import Site
-from groundup.text.batch import Batch
+from groundup.core.runtime import Runtime
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.curate import Curate
-from groundup.text.curate.steps import Verdicts, passed
+from groundup.text.curate.steps import FilterResult, passed
 from groundup.text.curate.steps.length import Length
 from text_world import crowd, run_acquire, run_curate
 
@@ -24,7 +24,7 @@ class Deadly(Recipe):
 
     flag: str = Field(default="", description="the file that says that it is still to be done")
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def judge(self, batch: DocumentBatch) -> FilterResult:
         flag = Path(self.flag)
         if batch.rows and flag.exists():
             flag.unlink()
@@ -37,12 +37,12 @@ def test_a_cluster_gives_the_same_bytes_and_a_killed_worker_loses_nothing(
 ) -> None:
     folder, flag = crowd(tmp_path / "pages"), tmp_path / "kill"
     recipe = Curate(steps=(Length(), Deadly(flag=str(flag))))
-    here = run_acquire(tmp_path / "a" / "acquire-here", folder, max_document_bytes=8192)
+    here = run_acquire(tmp_path / "a" / "ingest-here", folder, max_document_bytes=8192)
     kept = run_curate(tmp_path / "a" / "curate-here", here, recipe)
-    site = Site(ray=ray_cluster)
-    there = run_acquire(tmp_path / "b" / "acquire-there", folder, max_document_bytes=8192, site=site)
+    runtime = Runtime(ray=ray_cluster)
+    there = run_acquire(tmp_path / "b" / "ingest-there", folder, max_document_bytes=8192, runtime=runtime)
     assert there.files() == here.files()
     flag.touch()
-    kept_there = run_curate(tmp_path / "b" / "curate-there", there, recipe, site=site)
+    kept_there = run_curate(tmp_path / "b" / "curate-there", there, recipe, runtime=runtime)
     assert not flag.exists(), "the worker was killed"
     assert kept_there.files() == kept.files()

@@ -44,17 +44,17 @@ def states(workspace: Path) -> dict[str, dict[str, bytes]]:
 def tried(given: Inputs, disk: Path, room: int, seconds: float) -> dict[str, Any]:
     """Pretrain with `room` bytes left on `disk`, then without the filling; tell what happened."""
     workspace, filling = disk / "workspace", disk / "filling"
-    site = SITE.model_copy(update={"checkpoint_seconds": seconds})
+    runtime = SITE.model_copy(update={"checkpoint_seconds": seconds})
     with filling.open("wb") as file:
         file.write(bytes(max(0, os.statvfs(disk).f_bavail * 4096 - room)))
     error = ""
     try:
-        build(workspace, given, STEPS, site)
+        build(workspace, given, STEPS, runtime)
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
     left = states(workspace)
     filling.unlink()
-    build(workspace, given, STEPS, site)
+    build(workspace, given, STEPS, runtime)
     return {
         "error": error,
         "states": sorted(left),

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.cluster
 
 STEPS = 30
 ELASTIC = BLUEPRINT.replace("tokens = 5120", f"tokens = {STEPS * 512}\nmax_epochs = 1000").replace(
-    "[site]", '[pretrain.optimizer]\nuse = "adamw"\n[site]\ncheckpoint_seconds = 0.05'
+    "[runtime]", '[pretrain.optimizer]\nuse = "adamw"\n[runtime]\ncheckpoint_seconds = 0.05'
 )
 """AdamW: Muon's products are rounded to 16 bits where the machine is fast in these."""
 COMMAND = ["tiny.toml", "--until", "pretrain"]

@@ -14,8 +14,16 @@ KILLS = 5
 
 
 def command(folder: Path, workspace: Path) -> list[str]:
-    sets = [part for override in (*OVERRIDES, "site.checkpoint_seconds=0.2", "site.compile=off", "site.threads=1")
-            for part in ("--set", override)]  # fmt: skip
+    sets = [
+        part
+        for override in (
+            *OVERRIDES,
+            "runtime.checkpoint_seconds=0.2",
+            "runtime.compile=off",
+            "runtime.threads=1",
+        )
+        for part in ("--set", override)
+    ]
     return [
         sys.executable,
         "-m",

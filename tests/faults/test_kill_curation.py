@@ -1,4 +1,4 @@
-"""kill -9 of acquire and curate at any moment: the same command ends in the same bytes; what is done stays done."""
+"""kill -9 of ingest and curate at any moment: the same command ends in the same bytes; what is done stays done."""
 
 import random
 import subprocess
@@ -16,7 +16,7 @@ KILLS = 10
 
 def command(folder: Path, workspace: Path) -> list[str]:
     return [sys.executable, "-m", "groundup.cli", "run", "--data", str(folder), "--workspace", str(workspace),
-            "--until", "curate", "--set", "acquire.max_document_bytes=8192"]  # fmt: skip
+            "--until", "curate", "--set", "ingest.max_document_bytes=8192"]  # fmt: skip
 
 
 def published(workspace: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from training_world import SITE, Inputs, build, inputs
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def calm(starter: Any, given: Inputs, tmp_path_factory: pytest.TempPathFactory) 
     return weights(workspace)
 
 
-def pretraining(workspace: Path, given: Inputs, site: Site, operations: int) -> None:
+def pretraining(workspace: Path, given: Inputs, runtime: Runtime, operations: int) -> None:
     """Pretrain in this process; kill it at its file operation number `operations` within the resume states."""
     left = operations
 
@@ -68,13 +68,13 @@ def pretraining(workspace: Path, given: Inputs, site: Site, operations: int) -> 
 
     if operations:
         sys.addaudithook(count)
-    build(workspace, given, STEPS, site)
+    build(workspace, given, STEPS, runtime)
 
 
 def started(
-    starter: Any, workspace: Path, given: Inputs, site: Site = SITE, operations: int = 0
+    starter: Any, workspace: Path, given: Inputs, runtime: Runtime = SITE, operations: int = 0
 ) -> BaseProcess:
-    process: BaseProcess = starter.Process(target=pretraining, args=(workspace, given, site, operations))
+    process: BaseProcess = starter.Process(target=pretraining, args=(workspace, given, runtime, operations))
     process.start()
     return process
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.runtime import Layout, Site
+from groundup.core.runtime import Layout, Runtime
 from groundup.parallel.launcher import launch
 from ranks_world import pretrainings, weights
 from training_world import SITE, Inputs, inputs, recipe
@@ -39,10 +39,10 @@ def calm(given: Inputs, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return weights(folder, "run")
 
 
-def training(folder: Path, given: Inputs, site: Site = SHARDED) -> list[str]:
+def training(folder: Path, given: Inputs, runtime: Runtime = SHARDED) -> list[str]:
     """Train on four ranks; returns what is said of them."""
     said: list[str] = []
-    launch(pretrainings, (CASE, site, folder, given), RANKS, 60.0, said.append)
+    launch(pretrainings, (CASE, runtime, folder, given), RANKS, 60.0, said.append)
     return said
 
 

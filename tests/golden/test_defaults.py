@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.recipe import Recipe
-from groundup.core.registry import SLOTS, Slot
+from groundup.core.registry import REGISTRIES, Plugin
 from groundup.pipeline import Blueprint
 
 GOLDEN = Path(__file__).with_name("defaults.json")
@@ -19,7 +19,7 @@ def recipes() -> dict[str, type[Recipe]]:
     """Every stage's recipe and every part, by name."""
     found: dict[str, type[Recipe]] = {}
     waiting: list[type[Recipe]] = [Blueprint]
-    waiting += [Slot(folder).load(name) for folder in SLOTS for name in Slot(folder).names()]
+    waiting += [Plugin(folder).load(name) for folder in REGISTRIES for name in Plugin(folder).names()]
     while waiting:
         kind = waiting.pop()
         found[f"{kind.__module__.removeprefix('groundup.')}.{kind.__name__}"] = kind
@@ -36,7 +36,7 @@ def table() -> dict[str, Any]:
         | {
             key: json.loads(json.dumps(_plain(field.get_default(call_default_factory=True)), default=repr))
             for key, field in kind.model_fields.items()
-            if key != "site"
+            if key != "runtime"
         }
         for name, kind in sorted(recipes().items())
     }

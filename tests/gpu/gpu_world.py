@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model.attention import segments_of
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
@@ -37,9 +37,9 @@ def decoder(config: DecoderConfig = CONFIG) -> Decoder:
 
 
 def fitted(
-    precision: Precision = "bf16", config: DecoderConfig = CONFIG, site: Site | None = None
+    precision: Precision = "bf16", config: DecoderConfig = CONFIG, runtime: Runtime | None = None
 ) -> tuple[Decoder, Hardware]:
-    hardware = choose(site or Site(device="cuda"), precision)
+    hardware = choose(runtime or Runtime(device="cuda"), precision)
     model = decoder(config)
     fit(model, hardware)
     return model, hardware

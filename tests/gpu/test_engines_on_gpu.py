@@ -33,9 +33,9 @@ def test_ten_steps_are_those_of_the_native_engine(engine: Recipe, tmp_path: Path
     case = recipe(10).model_copy(
         update={"optimizer": AdamW(lr=0.01), "depth": 2, "architecture": shape, "precision": "fp32"}
     )
-    given, site = inputs(tmp_path), SITE.model_copy(update={"device": "cuda", "checkpoint_seconds": 600.0})
+    given, runtime = inputs(tmp_path), SITE.model_copy(update={"device": "cuda", "checkpoint_seconds": 600.0})
     for name, trainer in (("native", Native()), ("other", engine)):
-        where = site.model_copy(update={"engine": trainer})
+        where = runtime.model_copy(update={"engine": trainer})
         launch(pretrainings, ({name: case}, where, tmp_path, given), 1, TIMEOUT)
     native, other = curve(tmp_path, "native"), curve(tmp_path, "other")
     assert len(native) == 10

@@ -4,7 +4,7 @@ import pytest
 import torch
 from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model.config import DecoderConfig
 from groundup.parallel.fp8 import CAPABILITY
 from groundup.parallel.hardware import Precision
@@ -35,7 +35,7 @@ def losses(precision: Precision, steps: int = 60) -> list[float]:
 def test_gradients_are_near_the_exact_ones(compile: str) -> None:
     plain, both = decoder(), rows()
     loss_of(plain, both).backward()
-    model, hardware = fitted("fp8", site=Site(device="cuda", compile=compile))
+    model, hardware = fitted("fp8", runtime=Runtime(device="cuda", compile=compile))
     assert hardware.precision == "fp8"
     loss_of(model, both.cuda(), hardware).backward()
     wanted, found = gradients(plain), gradients(model)

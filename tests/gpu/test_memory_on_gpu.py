@@ -4,7 +4,7 @@ import pytest
 import torch
 from gpu_world import fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.runtime import Recompute, Site
+from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model.config import DecoderConfig
 from groundup.model.flops import parameters
 from groundup.parallel.activation_checkpoint import tokens_that_fit
@@ -13,10 +13,10 @@ pytestmark = needs_gpu
 WIDE = DecoderConfig(512, 512, 6, 8, 2, 64, 1536, max_seq_len=1024)
 
 
-def step(how: Recompute, compile: str = "on") -> tuple[dict[str, torch.Tensor], int]:
+def step(how: ActivationCheckpointing, compile: str = "on") -> tuple[dict[str, torch.Tensor], int]:
     """Gradients, and the bytes that forward and backward needed beside weights and gradients."""
-    site = Site(device="cuda", recompute=how, compile=compile)
-    model, hardware = fitted("bf16", WIDE, site)
+    runtime = Runtime(device="cuda", activation_checkpointing=how, compile=compile)
+    model, hardware = fitted("bf16", WIDE, runtime)
     both = rows(8, 1024).cuda()
     for _ in range(2):  # the first one compiles
         model.zero_grad(set_to_none=False)
@@ -42,6 +42,6 @@ def test_recomputing_needs_less_memory_and_changes_no_gradient(compile: str) -> 
 
 @pytest.mark.parametrize("compile", ["on", "off"])
 @pytest.mark.parametrize("how", ["none", "full"])
-def test_what_fits_is_estimated_from_above(how: Recompute, compile: str) -> None:
+def test_what_fits_is_estimated_from_above(how: ActivationCheckpointing, compile: str) -> None:
     _, needed = step(how, compile)
     assert tokens_that_fit(WIDE, how, 20 * parameters(WIDE) + needed) <= 8 * 1024

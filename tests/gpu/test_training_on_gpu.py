@@ -6,7 +6,7 @@ import pytest
 import torch
 from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model.lora import Lora, attach
 from groundup.parallel.hardware import Precision, choose, fit, matmul_rate
 from groundup.train.optimizers.muon import Muon
@@ -26,7 +26,7 @@ def test_a_step_is_that_of_the_plain_model(precision: Precision, compile: str) -
     plain, both = decoder(), rows()
     exact = loss_of(plain, both)
     exact.backward()
-    model, hardware = fitted(precision, site=Site(device="cuda", compile=compile))
+    model, hardware = fitted(precision, runtime=Runtime(device="cuda", compile=compile))
     loss = loss_of(model, both.cuda(), hardware)
     loss.backward()
     assert abs(float(loss.detach()) - float(exact.detach())) < TOLERANCE[precision] * float(exact.detach())
@@ -42,7 +42,7 @@ def test_lora_learns_what_it_does_on_the_cpu() -> None:
     attach(plain, Lora(rank=16))
     model = decoder()
     attach(model, Lora(rank=16))
-    hardware = choose(Site(device="cuda"), "fp32")
+    hardware = choose(Runtime(device="cuda"), "fp32")
     fit(model, hardware)
     loss_of(plain, both).backward()
     loss_of(model, both.cuda(), hardware).backward()
@@ -102,4 +102,4 @@ def test_scoring_rows_is_that_of_the_plain_model() -> None:
 
 
 def test_the_rate_of_products_is_measured_in_bf16() -> None:
-    assert matmul_rate(choose(Site(device="cuda"))) > 1e13
+    assert matmul_rate(choose(Runtime(device="cuda"))) > 1e13

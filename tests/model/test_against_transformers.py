@@ -5,11 +5,11 @@ import torch
 from decoders import CONTEXT, PORTABLE, decoder
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from groundup.infer.kv_cache import StaticCache
+from groundup.infer.kv_cache import StaticKVCache
 from groundup.model.architectures import Architecture
 from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
-from groundup.model.hf_config import part_of
+from groundup.model.hf_config import architecture_of
 
 IDS = torch.randint(0, 96, (3, 64), generator=torch.Generator().manual_seed(1))
 
@@ -23,7 +23,7 @@ def pair(
     folder = tmp_path_factory.mktemp(request.param)
     save_model(folder, ours)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    part: type[Architecture] = part_of(ours.config)
+    part: type[Architecture] = architecture_of(ours.config)
     assert type(theirs).__name__ == part.published_class
     return ours, theirs
 
@@ -41,7 +41,7 @@ def test_our_cache_gives_the_logits_of_transformers(pair: tuple[Decoder, PreTrai
     ours, theirs = pair
     # Longer than every window and the scaled contexts; the rest token by token.
     first, found = 58, []
-    cache = StaticCache(torch.full((3,), first), capacity=64, device=torch.device("cpu"))
+    cache = StaticKVCache(torch.full((3,), first), capacity=64, device=torch.device("cpu"))
     with torch.no_grad():
         for start, end in ((0, first), *((at, at + 1) for at in range(first, 64))):
             cache.reserve(end - start)
@@ -59,7 +59,7 @@ def test_gradients_equal_those_of_transformers(pair: tuple[Decoder, PreTrainedMo
     assert all(grad is not None for grad in own.values())
     # In memory transformers stacks experts as we do; GPT-2's names and shapes are its own.
     if ours.config.architecture == "gpt2":
-        own = part_of(ours.config).publish_tensors(ours.config, own)
+        own = architecture_of(ours.config).tensors_to_hf(ours.config, own)
     expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     assert own.keys() == expected.keys()
     for name, grad in own.items():

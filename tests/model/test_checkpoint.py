@@ -9,8 +9,8 @@ from decoders import LLAMA, QWEN3, decoder
 from safetensors.torch import save
 
 from groundup.core.errors import DataError
-from groundup.model.checkpoint import load_decoder, load_scalar_model, save_model, write_tensors
-from groundup.model.value_head import ScalarModel
+from groundup.model.checkpoint import load_decoder, load_value_model, save_model, write_tensors
+from groundup.model.value_head import ValueModel
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -21,10 +21,10 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_scalar_model_comes_back(tmp_path: Path) -> None:
-    model = ScalarModel(QWEN3)
+    model = ValueModel(QWEN3)
     model.start_from(decoder(QWEN3), seed=2)
     save_model(tmp_path, model)
-    again = load_scalar_model(tmp_path)
+    again = load_value_model(tmp_path)
     ids = torch.arange(20)[None]
     with torch.no_grad():
         assert torch.equal(model.values(ids), again.values(ids))

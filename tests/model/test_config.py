@@ -15,13 +15,13 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.hf_config import config_json, read_config_json
-from groundup.model.value_head import ScalarModel
+from groundup.model.hf_config import config_from_hf, config_to_hf
+from groundup.model.value_head import ValueModel
 
 
 @pytest.mark.parametrize("name", PORTABLE)
 def test_config_json_and_back(name: str) -> None:
-    assert read_config_json(config_json(PORTABLE[name])) == PORTABLE[name]
+    assert config_from_hf(config_to_hf(PORTABLE[name])) == PORTABLE[name]
 
 
 @pytest.mark.parametrize("name", [*PORTABLE, *FAST])
@@ -69,7 +69,7 @@ def test_what_this_decoder_does_not_compute_is_refused(
     config: DecoderConfig, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
-        read_config_json(config_json(config) | change)
+        config_from_hf(config_to_hf(config) | change)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_a_published_form_has_no_place_for_is_not_lost_in_silence(
     config: DecoderConfig, said: str
 ) -> None:
     with pytest.raises(ValueError, match=said):
-        config_json(config)
+        config_to_hf(config)
 
 
 def test_published_configs_are_read_as_their_makers_wrote_them() -> None:
@@ -99,7 +99,7 @@ def test_published_configs_are_read_as_their_makers_wrote_them() -> None:
              "rope_scaling": {"attention_factor": 1.2079441541679836, "beta_fast": 32, "beta_slow": 1,
                               "factor": 8.0, "original_max_position_embeddings": 8192,
                               "rope_type": "yarn"}}  # fmt: skip
-    found = read_config_json(olmo3)
+    found = config_from_hf(olmo3)
     assert found.windows == (4096, 4096, 4096, 0) * 2
     assert found.rope_scaling is not None and found.rope_scaling.attention_factor == 1.2079441541679836
     assert (found.norm_at, found.qk_norm, found.rope_theta) == ("output", "width", 5e5)
@@ -108,18 +108,18 @@ def test_published_configs_are_read_as_their_makers_wrote_them() -> None:
              "max_position_embeddings": 40960, "rope_theta": 1000000, "rope_scaling": None,
              "use_sliding_window": False, "sliding_window": None, "max_window_layers": 36,
              "tie_word_embeddings": True}  # fmt: skip
-    assert (read_config_json(qwen3).head_dim, read_config_json(qwen3).tie_embeddings) == (128, True)
+    assert (config_from_hf(qwen3).head_dim, config_from_hf(qwen3).tie_embeddings) == (128, True)
     gpt2 = {"model_type": "gpt2", "vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_ctx": 1024,
             "n_positions": 1024, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-05,
             "attn_pdrop": 0.1, "summary_type": "cls_index"}  # fmt: skip
-    assert flops.parameters(read_config_json(gpt2)) == 124_439_808
+    assert flops.parameters(config_from_hf(gpt2)) == 124_439_808
 
 
 def test_a_published_config_without_our_extra_keys_is_read() -> None:
     said = {"model_type": "llama", "vocab_size": 32000, "hidden_size": 64, "num_hidden_layers": 2,
             "num_attention_heads": 4, "intermediate_size": 128, "rms_norm_eps": 1e-5,
             "rope_theta": 5e5, "max_position_embeddings": 2048}  # fmt: skip
-    config = read_config_json(said)
+    config = config_from_hf(said)
     assert (config.n_kv_heads, config.head_dim, config.rope_theta) == (4, 16, 5e5)
 
 
@@ -141,7 +141,7 @@ def test_every_part_makes_a_decoder_of_its_shape() -> None:
     with pytest.raises(ValueError, match="relu2"):
         Qwen3MoE(relu2=True).config(4, 96, 512)
     for config in (olmo3, gpt2, Qwen3MoE().config(4, 96, 512)):
-        assert read_config_json(config_json(config)) == config
+        assert config_from_hf(config_to_hf(config)) == config
 
 
 def test_heads_that_do_not_divide_the_width_are_refused_with_a_way_out() -> None:
@@ -161,7 +161,7 @@ def test_parameters_are_counted_as_torch_counts_them(config: DecoderConfig) -> N
 
 
 def test_a_scalar_model_takes_over_a_trunk() -> None:
-    decoder, scalar = Decoder(QWEN3), ScalarModel(QWEN3)
+    decoder, scalar = Decoder(QWEN3), ValueModel(QWEN3)
     decoder.init_weights(3)
     scalar.start_from(decoder, seed=1)
     for key, value in decoder.model.state_dict().items():

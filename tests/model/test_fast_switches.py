@@ -9,7 +9,7 @@ from decoders import FAST, QWEN3, decoder
 
 from groundup.core.errors import GroundupError
 from groundup.export.huggingface import export_huggingface
-from groundup.infer.kv_cache import StaticCache
+from groundup.infer.kv_cache import StaticKVCache
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy, token_log_probs
@@ -45,7 +45,7 @@ def test_it_changes_the_logits_and_learns(switch: str) -> None:
 @every_switch
 def test_its_cache_gives_the_logits_of_the_full_pass(switch: str) -> None:
     model = decoder(FAST[switch])
-    cache, found = StaticCache(torch.tensor([9, 9]), capacity=17, device=torch.device("cpu")), []
+    cache, found = StaticKVCache(torch.tensor([9, 9]), capacity=17, device=torch.device("cpu")), []
     with torch.no_grad():
         for start, end in ((0, 9), *((at, at + 1) for at in range(9, 17))):
             cache.reserve(end - start)

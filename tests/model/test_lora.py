@@ -14,16 +14,16 @@ from torch import Tensor
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, LoraLinear, attach, load_adapters, merge, save_adapters
 from groundup.model.losses import cross_entropy
-from groundup.parallel.activation_checkpoint import recompute
+from groundup.parallel.activation_checkpoint import checkpoint_activations
 from groundup.parallel.cpu import stacked
-from groundup.parallel.engines.native import NativeLearner
+from groundup.parallel.engines.native import NativeEngine
 from groundup.train.loop import train
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_written_out_weight() -> None:
 
 def test_what_speeds_up_and_saves_memory_leaves_it_alone() -> None:
     plain, fitted = adapted(decoder(QWEN3), noise=0.1), adapted(decoder(QWEN3), noise=0.1)
-    recompute(fitted, "full")
+    checkpoint_activations(fitted, "full")
     for layer in fitted.model.layers:
         layer.self_attn.project = stacked  # type: ignore[union-attr, assignment]
     for model in (plain, fitted):
@@ -141,8 +141,8 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_training_ends_in_the_same_bits(work: Work, tmp_path: Path) -> None:
-    def run(out: Work, until: int = 4) -> dict[str, Tensor]:
+def test_an_interrupted_training_ends_in_the_same_bits(work: StageContext, tmp_path: Path) -> None:
+    def run(out: StageContext, until: int = 4) -> dict[str, Tensor]:
         def batches(step: int) -> list[int]:
             if step == until:
                 raise Interrupted
@@ -150,12 +150,12 @@ def test_an_interrupted_training_ends_in_the_same_bits(work: Work, tmp_path: Pat
 
         model = adapted(decoder(QWEN3))
         optimizer = Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters())
-        learner = NativeLearner(model, optimizer, lambda model, _: (loss(model), {}), 1.0)
-        site = Site(checkpoint_seconds=1e-6)
-        train(learner=learner, batches=batches, steps=4, out=out, schedule=lambda _: 1.0, site=site)
+        learner = NativeEngine(model, optimizer, lambda model, _: (loss(model), {}), 1.0)
+        runtime = Runtime(checkpoint_seconds=1e-6)
+        train(learner=learner, batches=batches, steps=4, out=out, schedule=lambda _: 1.0, runtime=runtime)
         return model.state_dict()
 
-    whole, again = run(work), Work(tmp_path / "again", Reporter(quiet=True))
+    whole, again = run(work), StageContext(tmp_path / "again", Reporter(quiet=True))
     with pytest.raises(Interrupted):
         run(again, until=2)
     resumed = run(again)

@@ -25,7 +25,7 @@ from groundup.model.moe import (
     sparse_layers,
     update_biases,
 )
-from groundup.train.moe_balance import ExpertWatch
+from groundup.train.moe_balance import ExpertBalancer
 
 BOS, PAD = 1, 0
 IDS = torch.tensor([[BOS, 7, 8, 9, BOS, 20, 21, 22, 23, BOS, 40, 41, PAD, PAD], [BOS, *range(50, 63)]])
@@ -178,7 +178,7 @@ def test_biases_move_against_the_load_until_it_is_even() -> None:
     with torch.no_grad():
         for each in sparse_layers(model):
             each.gate.weight[0] += 0.3 * each.gate.weight.norm(dim=1).mean()
-    watch, loads = ExpertWatch(model, replace(BIASED, moe=replace(BIASED.moe, balance_rate=0.02))), []
+    watch, loads = ExpertBalancer(model, replace(BIASED, moe=replace(BIASED.moe, balance_rate=0.02))), []
     ids = torch.randint(2, 96, (8, 64), generator=torch.Generator().manual_seed(0))
     for step in range(1, 41):
         watch.before_step(step)
@@ -190,9 +190,9 @@ def test_biases_move_against_the_load_until_it_is_even() -> None:
 
 def test_recomputed_layers_count_once_and_give_the_same_gradients() -> None:
     found = []
-    for recompute in (False, True):
+    for activation_checkpointing in (False, True):
         model = decoder(QWEN3_MOE)
-        for layer in model.model.layers if recompute else []:
+        for layer in model.model.layers if activation_checkpointing else []:
             layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         hidden = model.hidden(IDS, SEGMENTS)
         (hidden.sin().sum() + model.balance_loss(torch.ones(2))).backward()

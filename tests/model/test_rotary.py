@@ -13,11 +13,11 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from groundup.core.blueprint import load
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.model.architectures._hf_config import adopt_scaling, publish_scaling
+from groundup.model.architectures._hf_config import scaling_from_hf, scaling_to_hf
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.attention import document_positions
 from groundup.model.config import DecoderConfig, RopeScaling
-from groundup.model.rotary import angles
+from groundup.model.rotary import rope_cos_sin
 from groundup.train.pretrain import Pretrain
 
 PUBLISHED: dict[str, tuple[float, dict[str, Any]]] = {
@@ -49,9 +49,9 @@ def test_cosines_and_sines_equal_those_of_transformers(name: str, where: str) ->
     theirs = LlamaConfig(**said, rope_parameters=rope | {"rope_theta": theta})
     positions = POSITIONS[where][None]
     cos, sin = LlamaRotaryEmbedding(theirs)(torch.zeros(1), positions)
-    found_theta, scaling = adopt_scaling(said | {"rope_parameters": rope, "rope_theta": theta})
+    found_theta, scaling = scaling_from_hf(said | {"rope_parameters": rope, "rope_theta": theta})
     assert found_theta == theta
-    ours = angles(positions, 128, found_theta, scaling)
+    ours = rope_cos_sin(positions, 128, found_theta, scaling)
     # transformers holds every angle twice, once for each number of a pair.
     torch.testing.assert_close(ours[0][:, 0].repeat(1, 1, 2), cos, atol=1e-6, rtol=0)
     torch.testing.assert_close(ours[1][:, 0].repeat(1, 1, 2), sin, atol=1e-6, rtol=0)
@@ -59,12 +59,12 @@ def test_cosines_and_sines_equal_those_of_transformers(name: str, where: str) ->
 
 @pytest.mark.parametrize("kind", SCALINGS)
 def test_a_published_scaling_comes_back(kind: str) -> None:
-    said = {"rope_parameters": publish_scaling(SCALINGS[kind], 777.0), "max_position_embeddings": 64}
-    assert adopt_scaling(said) == (777.0, SCALINGS[kind])
+    said = {"rope_parameters": scaling_to_hf(SCALINGS[kind], 777.0), "max_position_embeddings": 64}
+    assert scaling_from_hf(said) == (777.0, SCALINGS[kind])
     old = {"rope_scaling": {key if key != "rope_type" else "type": value
-                            for key, value in publish_scaling(SCALINGS[kind], 777.0).items()
+                            for key, value in scaling_to_hf(SCALINGS[kind], 777.0).items()
                             if key != "rope_theta"}}  # fmt: skip
-    assert adopt_scaling(said | {"rope_theta": 777.0} | old | {"rope_parameters": None}) == (
+    assert scaling_from_hf(said | {"rope_theta": 777.0} | old | {"rope_parameters": None}) == (
         777.0,
         SCALINGS[kind],
     )

@@ -26,11 +26,11 @@ def test_others_anneal_what_four_ranks_left(tmp_path: Path) -> None:
     change = {"start": stable, "schedule": "linear", "warmup": 0.0, "optimizer": Muon()}
     rest = recipe(8).model_copy(update=change)
     for ranks, layout in ((1, Layout()), (2, Layout(tensor=2))):
-        site = RARELY.model_copy(update={"layout": layout})
+        runtime = RARELY.model_copy(update={"layout": layout})
         folder = tmp_path / str(ranks)
         if ranks == 1:
-            pretrainings({"rest": rest}, site, folder, given)
+            pretrainings({"rest": rest}, runtime, folder, given)
         else:
-            launch(pretrainings, ({"rest": rest}, site, folder, given), ranks, 60.0)
+            launch(pretrainings, ({"rest": rest}, runtime, folder, given), ranks, 60.0)
         for one, many in zip(curve(tmp_path / "4", "whole")[12:], curve(folder, "rest"), strict=True):
             assert many == pytest.approx(one, rel=1e-5), f"on {ranks} ranks"

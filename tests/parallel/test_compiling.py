@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Layout, Site
+from groundup.core.runtime import Layout, Runtime
 from groundup.parallel import compiling
 from groundup.parallel.compiling import CACHE, can_compile, keep_kernels
 
@@ -50,22 +50,22 @@ def test_where_there_is_no_room_the_default_stays(monkeypatch: pytest.MonkeyPatc
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(compiling.shutil, "which", lambda _: None)
-    able, why = can_compile(Site(), cuda=False)
+    able, why = can_compile(Runtime(), cuda=False)
     assert not able
     assert "eager, since there is no C++ compiler" in why
     with pytest.raises(GroundupError, match=r"no C\+\+ compiler"):
-        can_compile(Site(compile="on"), cuda=False)
+        can_compile(Runtime(compile="on"), cuda=False)
 
 
 def test_the_site_may_forbid_it() -> None:
-    assert can_compile(Site(compile="off"), cuda=False) == (False, 'eager, since site.compile = "off"')
+    assert can_compile(Runtime(compile="off"), cuda=False) == (False, 'eager, since runtime.compile = "off"')
 
 
 def test_a_zero_bubble_pipeline_trains_without() -> None:
     halves = Layout(pipeline=2, schedule="zero_bubble")
-    able, why = can_compile(Site(layout=halves), cuda=False)
+    able, why = can_compile(Runtime(layout=halves), cuda=False)
     assert not able
     assert "zero-bubble" in why
     with pytest.raises(GroundupError, match='schedule = "interleaved"'):
-        can_compile(Site(layout=halves, compile="on"), cuda=False)
-    assert can_compile(Site(layout=Layout(pipeline=2)), cuda=False) == can_compile(Site(), cuda=False)
+        can_compile(Runtime(layout=halves, compile="on"), cuda=False)
+    assert can_compile(Runtime(layout=Layout(pipeline=2)), cuda=False) == can_compile(Runtime(), cuda=False)

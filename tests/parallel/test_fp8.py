@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.layers import Linear
@@ -121,6 +121,6 @@ def test_a_model_learns_as_well_as_in_full_precision() -> None:
 
 def test_it_says_what_it_needs() -> None:
     with pytest.raises(GroundupError, match=r'precision = "fp8", but this runs on a CPU\. .* 8\.9'):
-        choose(Site(device="cpu"), "fp8")
+        choose(Runtime(device="cpu"), "fp8")
     with pytest.raises(GroundupError, match="multiple of 16 tokens, not 15"):
         fp8_linear(noise(16, 16))(noise(3, 5, 16))

@@ -1,4 +1,4 @@
-"""What is chosen for a site, and that a fitted model computes the same."""
+"""What is chosen for a runtime, and that a fitted model computes the same."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Recompute, Site
+from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
@@ -23,7 +23,7 @@ from groundup.parallel.hardware import (
     rows_per_micro_batch,
 )
 
-CPU = Site(device="cpu", threads=1, compile="off")
+CPU = Runtime(device="cpu", threads=1, compile="off")
 TINY = DecoderConfig(96, 64, 2, 4, 2, 16, 96)
 
 
@@ -41,7 +41,7 @@ def test_precision_is_what_was_asked_for_or_what_is_fast(monkeypatch: pytest.Mon
 def test_the_reason_says_why_it_is_not_compiled() -> None:
     found = choose(CPU)
     assert not found.can_compile
-    assert found.reason.endswith('eager, since site.compile = "off"')
+    assert found.reason.endswith('eager, since runtime.compile = "off"')
 
 
 def test_attention_is_chosen_for_device_shape_and_compiler() -> None:
@@ -60,8 +60,8 @@ def test_attention_is_chosen_for_device_shape_and_compiler() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(GroundupError, match=r'site\.device = "cuda", but PyTorch sees no CUDA device'):
-        choose(Site(device="cuda"))
+    with pytest.raises(GroundupError, match=r'runtime\.device = "cuda", but PyTorch sees no CUDA device'):
+        choose(Runtime(device="cuda"))
 
 
 def test_the_rate_of_matrix_products_is_a_plausible_number() -> None:
@@ -70,19 +70,21 @@ def test_the_rate_of_matrix_products_is_a_plausible_number() -> None:
 
 def test_micro_batches_divide_the_step_and_keep_to_the_site() -> None:
     cpu = torch.device("cpu")
-    assert rows_per_micro_batch(Site(), TINY, MICRO_BATCH_TOKENS["cpu"] // 8, 16, cpu) == 8
-    assert rows_per_micro_batch(Site(micro_batch=5), TINY, 512, 16, cpu) == 4
-    assert rows_per_micro_batch(Site(micro_batch=5), TINY, 512, 7, cpu) == 1
-    assert rows_per_micro_batch(Site(), TINY, 10**6, 16, cpu) == 1
+    assert rows_per_micro_batch(Runtime(), TINY, MICRO_BATCH_TOKENS["cpu"] // 8, 16, cpu) == 8
+    assert rows_per_micro_batch(Runtime(micro_batch=5), TINY, 512, 16, cpu) == 4
+    assert rows_per_micro_batch(Runtime(micro_batch=5), TINY, 512, 7, cpu) == 1
+    assert rows_per_micro_batch(Runtime(), TINY, 10**6, 16, cpu) == 1
 
 
 def test_on_a_gpu_micro_batches_keep_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     config, cuda = DecoderConfig(32_000, 2048, 16, 16, 4, 128, 5632, max_seq_len=4096), torch.device("cuda")
 
-    def rows(gigabytes: int, recompute: Recompute = "none") -> int:
+    def rows(gigabytes: int, activation_checkpointing: ActivationCheckpointing = "none") -> int:
         gpu = SimpleNamespace(total_memory=gigabytes * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
-        return rows_per_micro_batch(Site(recompute=recompute), config, 4096, 64, cuda)
+        return rows_per_micro_batch(
+            Runtime(activation_checkpointing=activation_checkpointing), config, 4096, 64, cuda
+        )
 
     assert rows(139) == 8  # as many as keep it busy
     assert rows(60) == 2
@@ -100,7 +102,7 @@ def step(model: Decoder, ids: torch.Tensor, kernel: object) -> tuple[torch.Tenso
     return loss.detach().cpu(), {n: p.grad.cpu() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def close(site: Site) -> None:
+def close(runtime: Runtime) -> None:
     """A fitted model against the plain one: loss and every gradient in fp32."""
     config = DecoderConfig(96, 64, 2, 4, 2, 16, 96, max_seq_len=64)
     ids = torch.randint(2, 96, (4, 64), generator=torch.Generator().manual_seed(0))
@@ -108,7 +110,7 @@ def close(site: Site) -> None:
     plain, fitted = Decoder(config), Decoder(config)
     plain.init_weights(0)
     fitted.init_weights(0)
-    chosen = choose(site, "fp32")
+    chosen = choose(runtime, "fp32")
     fit(fitted, chosen)
     expected, wanted = step(plain, ids, None)
     loss, grads = step(fitted, ids.to(chosen.device), compiled(chunk_with_gradient, chosen))
@@ -119,7 +121,7 @@ def close(site: Site) -> None:
 
 @pytest.mark.filterwarnings("default")  # the compiler warns of its own doings
 def test_a_compiled_model_computes_what_the_plain_one_does() -> None:
-    site = Site(device="cpu", threads=1)
-    if not choose(site, "fp32").can_compile:
+    runtime = Runtime(device="cpu", threads=1)
+    if not choose(runtime, "fp32").can_compile:
         pytest.skip("no C++ compiler here")
-    close(site)
+    close(runtime)

@@ -10,7 +10,7 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.config import DecoderConfig
 from groundup.parallel.activation_checkpoint import tokens_that_fit
-from groundup.parallel.context import check
+from groundup.parallel.context import check_layout
 from groundup.parallel.launcher import launch
 from groundup.parallel.layout import Machines, find_layout, parts_of
 from ranks_world import curve, pretrainings
@@ -60,7 +60,7 @@ def test_experts_are_spread_inside_a_machine() -> None:
 @pytest.mark.parametrize("rows", [4, 96, 512])
 def test_what_is_found_can_be_used_and_fits(rows: int, ranks: int) -> None:
     found = find(LARGE, rows, ranks, memory=200 * GB)
-    check(found, ranks)
+    check_layout(found, ranks)
     readers = ranks // (found.tensor * found.context * found.pipeline)
     assert rows % readers == 0
     fitting = tokens_that_fit(LARGE, "full", 200 * GB, parts_of(found, ranks))
@@ -77,6 +77,6 @@ def test_two_ranks_find_the_one_that_they_are_told_of(tmp_path: Path) -> None:
     given, case = inputs(tmp_path / "inputs"), {"run": recipe(3)}
     case["run"] = case["run"].model_copy(update={"batch_tokens": 3 * 32})
     for name, layout in (("told", Layout(tensor=2)), ("found", "auto")):
-        site = SITE.model_copy(update={"layout": layout, "checkpoint_seconds": 1e6})
-        launch(pretrainings, (case, site, tmp_path / name, given), 2, 60.0)
+        runtime = SITE.model_copy(update={"layout": layout, "checkpoint_seconds": 1e6})
+        launch(pretrainings, (case, runtime, tmp_path / name, given), 2, 60.0)
     assert curve(tmp_path / "found", "run") == curve(tmp_path / "told", "run")

@@ -93,9 +93,9 @@ def test_losses_and_norms_are_those_of_one_rank(
 ) -> None:
     reference, given = alone
     depth = 2 if layout.schedule == "1f1b" else 4
-    site = RARELY.model_copy(update={"layout": layout, "micro_batch": 1 if layout.pipeline > 1 else 0})
+    runtime = RARELY.model_copy(update={"layout": layout, "micro_batch": 1 if layout.pipeline > 1 else 0})
     chosen = {name: case for name, case in cases(depth).items() if fits(name, ranks, layout)}
-    launch(pretrainings, (chosen, site, tmp_path, given), ranks, TIMEOUT)
+    launch(pretrainings, (chosen, runtime, tmp_path, given), ranks, TIMEOUT)
     for name in chosen:
         expected = curve(reference / str(depth), name)
         for step, (one, many) in enumerate(zip(expected, curve(tmp_path, name), strict=True)):
@@ -107,8 +107,8 @@ def test_small_models_are_gathered_at_once(
     alone: tuple[Path, Inputs], tmp_path: Path, layout: Layout
 ) -> None:
     chosen = {name: case for name, case in cases().items() if fits(name, 2, layout)}
-    site = RARELY.model_copy(update={"layout": layout})
-    launch(pretrainings, (chosen, site, tmp_path, alone[1], 0, TOGETHER), 2, TIMEOUT)
+    runtime = RARELY.model_copy(update={"layout": layout})
+    launch(pretrainings, (chosen, runtime, tmp_path, alone[1], 0, TOGETHER), 2, TIMEOUT)
     for name in chosen:
         for one, many in zip(curve(alone[0] / "2", name), curve(tmp_path, name), strict=True):
             assert many == pytest.approx(one, rel=1e-5), name
@@ -121,8 +121,8 @@ def test_compiled_they_are_those_of_one_rank_that_is_not(
 ) -> None:
     depth = 2 if layout.schedule == "1f1b" else 4
     name = "moe" if layout.expert > 1 else "qwen3"
-    site = RARELY.model_copy(update={"layout": layout, "compile": "auto"})
-    launch(pretrainings, ({name: cases(depth)[name]}, site, tmp_path, alone[1]), 2, 5 * TIMEOUT)
+    runtime = RARELY.model_copy(update={"layout": layout, "compile": "auto"})
+    launch(pretrainings, ({name: cases(depth)[name]}, runtime, tmp_path, alone[1]), 2, 5 * TIMEOUT)
     for one, many in zip(curve(alone[0] / str(depth), name), curve(tmp_path, name), strict=True):
         assert many == pytest.approx(one, rel=1e-5)
 
@@ -182,11 +182,11 @@ def run_on(
     ranks: int, layout: Layout, chosen: dict[str, Pretrain], folder: Path, given: Inputs, leave_at: int = 0
 ) -> None:
     """Train on so many ranks; one of them is this process."""
-    site = RARELY.model_copy(update={"layout": layout})
+    runtime = RARELY.model_copy(update={"layout": layout})
     if ranks == 1:
-        pretrainings(chosen, site, folder, given, leave_at)
+        pretrainings(chosen, runtime, folder, given, leave_at)
     else:
-        launch(pretrainings, (chosen, site, folder, given, leave_at), ranks, TIMEOUT)
+        launch(pretrainings, (chosen, runtime, folder, given, leave_at), ranks, TIMEOUT)
 
 
 def test_a_resumed_run_ends_in_the_same_bits_on_the_same_ranks(

@@ -36,7 +36,7 @@ def layer_by_layer() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("ranks", "cases"),
     [
-        (1, [{"recompute": "full"}]),
+        (1, [{"activation_checkpointing": "full"}]),
         (2, [{"precision": "fp32"}, {"micro_batches": 2}, {"layout": Layout(tensor=2)}, CHAIN]),
         pytest.param(4, [{"layout": Layout(tensor=2)}], marks=pytest.mark.cluster),
     ],
@@ -80,7 +80,8 @@ def test_arithmetic_is_that_of_the_books() -> None:
 
 def test_recomputing_holds_less_and_computes_more() -> None:
     none, selective, full = (
-        simulate(replace(SETTING, recompute=how), BUILD) for how in ("none", "selective", "full")
+        simulate(replace(SETTING, activation_checkpointing=how), BUILD)
+        for how in ("none", "selective", "full")
     )
     assert none.peak.rest > selective.peak.rest > full.peak.rest
     assert none.flops == selective.flops < full.flops
@@ -100,7 +101,10 @@ def test_a_small_decoder_is_gathered_once_in_a_step(monkeypatch: pytest.MonkeyPa
 
 def test_deep_decoders_are_estimated_from_shallow_ones() -> None:
     deep = replace(
-        SETTING, config=replace(CONFIG, n_layers=14, windows=(32, 0) * 7), ranks=2, recompute="full"
+        SETTING,
+        config=replace(CONFIG, n_layers=14, windows=(32, 0) * 7),
+        ranks=2,
+        activation_checkpointing="full",
     )
     exact, quick = simulate(deep, BUILD), estimate(deep, BUILD)
     assert quick.peak.total == pytest.approx(exact.peak.total, rel=0.01)
@@ -157,8 +161,8 @@ def test_a_layout_that_does_not_fit_is_refused_as_in_training() -> None:
         looking_back = replace(CONFIG, value_embeddings=True)
         simulate(replace(SETTING, config=looking_back, ranks=2, layout=Layout(pipeline=2)), BUILD)
     halves = Layout(pipeline=2, schedule="zero_bubble")
-    with pytest.raises(GroundupError, match='Set recompute to "full" or "none"'):
-        simulate(replace(SETTING, ranks=2, layout=halves, recompute="selective"), BUILD)
+    with pytest.raises(GroundupError, match='Set activation_checkpointing to "full" or "none"'):
+        simulate(replace(SETTING, ranks=2, layout=halves, activation_checkpointing="selective"), BUILD)
     simulate(SETTING, BUILD)  # and nothing of them is left
 
 
@@ -168,11 +172,18 @@ def test_a_layout_that_does_not_fit_is_refused_as_in_training() -> None:
 def test_the_large_presets_fit_their_gpus(name: str, ranks: int, size: int) -> None:
     """On the cluster that the preset names; the sizes are those of the published checkpoints."""
     plan = load(Blueprint, presets.table(name), [], name)
-    recipe, site, seq_len = plan.pretrain.resolved(), plan.site, plan.tokenize.seq_len
+    recipe, runtime, seq_len = plan.pretrain.resolved(), plan.runtime, plan.tokenize.seq_len
     config = recipe.architecture.config(recipe.depth, plan.tokenizer.vocab_size, seq_len)
-    readers = ranks // site.layout.tensor
-    assert recipe.batch_tokens == seq_len * site.micro_batch * readers  # one micro-batch for each
-    setting = Setting(config, seq_len, ranks, site.layout, site.micro_batch, recompute=site.recompute)
+    readers = ranks // runtime.layout.tensor
+    assert recipe.batch_tokens == seq_len * runtime.micro_batch * readers  # one micro-batch for each
+    setting = Setting(
+        config,
+        seq_len,
+        ranks,
+        runtime.layout,
+        runtime.micro_batch,
+        activation_checkpointing=runtime.activation_checkpointing,
+    )
     costs = estimate(setting, recipe.optimizer.build)
     assert costs.peak.total < 0.8 * H100
     assert parameters(config) == size

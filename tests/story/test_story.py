@@ -15,7 +15,7 @@ from groundup.core.atomic_io import sha256_file
 from tiny import OVERRIDES, corpus, groundup, read_json
 
 STAGES = (
-    "acquire",
+    "ingest",
     "curate",
     "tokenizer",
     "tokenize",
@@ -36,7 +36,7 @@ METRICS = {
     "align": ("reward_before", "reward_after", "kl", "chrf_before", "chrf_after"),
     "evaluate": ("base_bpb", "chat_chrf"),
 }  # fmt: skip
-SITE = ("site.compile=off", "site.threads=1", "site.device=cpu")
+SITE = ("runtime.compile=off", "runtime.threads=1", "runtime.device=cpu")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def test_every_checksum_verifies(world: World) -> None:
 
 def test_the_ledger_names_every_hostile_file(world: World) -> None:
     reasons: dict[str, str] = {}
-    for stage in ("acquire", "curate"):
+    for stage in ("ingest", "curate"):
         for path in sorted(world.artifact(stage).glob("ledger/*.parquet")):
             for row in pq.read_table(path).to_pylist():
                 reasons.setdefault(Path(row["path"]).name, row["reason"])
@@ -168,7 +168,7 @@ def test_a_change_rebuilds_its_stage_and_what_follows(
 
 
 def test_a_change_of_site_rebuilds_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert to_build(world.status(capsys, "site.threads=2", "site.micro_batch=1")) == []
+    assert to_build(world.status(capsys, "runtime.threads=2", "runtime.micro_batch=1")) == []
 
 
 def test_one_changed_file_changes_its_document_alone(

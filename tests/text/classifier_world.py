@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
-from groundup.text.batch import Batch
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.classifier import Classifier, classifier
 from groundup.text.documents import DOCUMENT_SCHEMA
 
@@ -62,13 +62,13 @@ def sea_and_land(folder: Path) -> dict[str, tuple[str, ...]]:
 
 def train(folder: Path, **settings: Any) -> tuple[Path, dict[str, Any]]:
     """The artifact and its metrics."""
-    work = Work(folder, Reporter(quiet=True))
-    metrics = classifier(Classifier(**SMALL | settings), Site(), work)
+    work = StageContext(folder, Reporter(quiet=True))
+    metrics = classifier(Classifier(**SMALL | settings), Runtime(), work)
     work.close()
     return folder, metrics
 
 
-def batch(*texts: str, path: str = "a.txt") -> Batch:
+def batch(*texts: str, path: str = "a.txt") -> DocumentBatch:
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
     rows = [blank | {"text": text, "path": path} for text in texts]
-    return Batch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA))
+    return DocumentBatch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA))

@@ -9,13 +9,13 @@ import pytest
 from groundup.text.curate.curate import Curate
 from text_world import Built, run_acquire, run_curate
 
-Acquirer = Callable[..., Built]
+Ingester = Callable[..., Built]
 
 
 @pytest.fixture
-def acquired(tmp_path_factory: pytest.TempPathFactory) -> Acquirer:
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Ingester:
     def build(*paths: Path | str, **settings: Any) -> Built:
-        return run_acquire(tmp_path_factory.mktemp("acquire"), *paths, **settings)
+        return run_acquire(tmp_path_factory.mktemp("ingest"), *paths, **settings)
 
     return build
 

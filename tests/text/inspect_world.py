@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from groundup.core.records import Document
-from groundup.text.documents import DOCUMENT_SCHEMA, LEDGER_SCHEMA, LedgerEntry, TableWriter
+from groundup.text.documents import DOCUMENT_SCHEMA, LEDGER_SCHEMA, RejectsLogEntry, TableWriter
 from groundup.text.inspect.corpus import Corpus
 
 STEP = "gopher_quality"
@@ -41,16 +41,16 @@ class Judged:
 def write_world(
     root: Path,
     judged: Sequence[Judged],
-    aside: Sequence[LedgerEntry] = (),
+    aside: Sequence[RejectsLogEntry] = (),
     hits: Sequence[dict[str, Any]] = (),
     shard: int = 100,
 ) -> Corpus:
-    """Folders as acquire and curate leave them, `shard` documents per shard."""
-    acquired, curated = root / "acquire", root / "curate"
+    """Folders as ingest and curate leave them, `shard` documents per shard."""
+    ingested, curated = root / "ingest", root / "curate"
     names = sorted({name for document in judged for name in document.measures})
     for number, start in enumerate(range(0, len(judged), shard)):
-        _write_shard(acquired, curated, f"{number:05d}.parquet", judged[start : start + shard], names)
-    with TableWriter(acquired / "ledger" / "00000.parquet", LEDGER_SCHEMA) as ledger:
+        _write_shard(ingested, curated, f"{number:05d}.parquet", judged[start : start + shard], names)
+    with TableWriter(ingested / "ledger" / "00000.parquet", LEDGER_SCHEMA) as ledger:
         ledger.write(aside)
     lines = [
         {"source": d.source, "path": d.path, "bytes": len(d.text.encode()), "sha256": "0", "documents": 1}
@@ -59,7 +59,7 @@ def write_world(
         {"source": e.source, "path": e.path, "bytes": 0, "sha256": "", "documents": 0, "aside": e.reason}
         for e in aside
     ]
-    (acquired / "sources.jsonl").write_text(
+    (ingested / "sources.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
     )
     (curated / "rules.json").write_text(json.dumps(RULES))
@@ -76,22 +76,22 @@ def write_world(
     ], {"id": pa.string(), "kept": pa.string(), "similarity": pa.float32(), "kind": pa.string()})  # fmt: skip
     _write(curated / "decontamination.parquet", hits,
            dict.fromkeys(("item", "task", "id", "text"), pa.string()) | {"overlap": pa.int64()})  # fmt: skip
-    return Corpus(acquired, curated)
+    return Corpus(ingested, curated)
 
 
 def _write_shard(
-    acquired: Path, curated: Path, name: str, judged: Sequence[Judged], names: list[str]
+    ingested: Path, curated: Path, name: str, judged: Sequence[Judged], names: list[str]
 ) -> None:
     def document(d: Judged, text: str) -> Document:
         return Document(d.id, text, d.source, d.path, d.language, d.licence)
 
-    with TableWriter[Document](acquired / "documents" / name, DOCUMENT_SCHEMA) as documents:
+    with TableWriter[Document](ingested / "documents" / name, DOCUMENT_SCHEMA) as documents:
         documents.write([document(d, d.text) for d in judged])
     with TableWriter[Document](curated / "documents" / name, DOCUMENT_SCHEMA) as documents:
         documents.write(
             [document(d, d.text if d.final is None else d.final) for d in judged if d.fate == "kept"]
         )
-    with TableWriter[LedgerEntry](curated / "ledger" / name, LEDGER_SCHEMA) as ledger:
+    with TableWriter[RejectsLogEntry](curated / "ledger" / name, LEDGER_SCHEMA) as ledger:
         ledger.write([entry for d in judged for entry in _entries(d)])
     about = [{"id": d.id, "source": d.source, "path": d.path, "bytes": len(d.text.encode()), "fate": d.fate,
               "language": d.language} | {name: d.measures.get(name) for name in names} for d in judged]  # fmt: skip
@@ -100,15 +100,15 @@ def _write_shard(
     _write(curated / "measures" / name, about, kinds | dict.fromkeys(names, pa.float32()))
 
 
-def _entries(d: Judged) -> list[LedgerEntry]:
+def _entries(d: Judged) -> list[RejectsLogEntry]:
     entries = []
     if d.final is not None:
         entries.append(
-            LedgerEntry(d.id, d.source, d.path, "privacy", "changed", "redacted", 1.0, None, "1 email")
+            RejectsLogEntry(d.id, d.source, d.path, "privacy", "changed", "redacted", 1.0, None, "1 email")
         )
     if d.fate != "kept":
         step, _, reason = d.fate.partition(": ")
-        entries.append(LedgerEntry(d.id, d.source, d.path, step, "dropped", reason, d.value, d.threshold))
+        entries.append(RejectsLogEntry(d.id, d.source, d.path, step, "dropped", reason, d.value, d.threshold))
     return entries
 
 

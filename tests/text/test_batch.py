@@ -4,20 +4,20 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from groundup.text.batch import Batch, share
+from groundup.text.batch import DocumentBatch, share
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 
-def batch(*texts: str, path: str = "a.txt") -> Batch:
+def batch(*texts: str, path: str = "a.txt") -> DocumentBatch:
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
-    return Batch(
+    return DocumentBatch(
         pa.Table.from_pylist([blank | {"text": text, "path": path} for text in texts], DOCUMENT_SCHEMA)
     )
 
 
 def test_a_slice_of_a_table_is_a_batch_of_its_own() -> None:
     whole = batch("one", "zwei", "", "trois mots là", "五")
-    part = Batch(whole.documents.slice(1, 3))
+    part = DocumentBatch(whole.documents.slice(1, 3))
     assert part.texts == ["zwei", "", "trois mots là"]
     assert part.data.tobytes().decode() == "zweitrois mots là"
     assert part.offsets.tolist() == [0, 4, 4, 18]
@@ -27,12 +27,12 @@ def test_a_slice_of_a_table_is_a_batch_of_its_own() -> None:
 
 def test_a_table_in_several_chunks_is_one_batch() -> None:
     some = batch("a b").documents
-    joined = Batch(pa.concat_tables([some, some.slice(0, 0), some]))
+    joined = DocumentBatch(pa.concat_tables([some, some.slice(0, 0), some]))
     assert joined.words.counts.tolist() == [2, 2]
 
 
 def test_a_batch_may_be_empty() -> None:
-    nothing = Batch(DOCUMENT_SCHEMA.empty_table())
+    nothing = DocumentBatch(DOCUMENT_SCHEMA.empty_table())
     assert nothing.rows == len(nothing.words.start) == len(nothing.trimmed_lines.start) == 0
     assert nothing.letters_per_word.tolist() == nothing.is_code.tolist() == []
 

@@ -7,8 +7,8 @@ import pytest
 
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
 from groundup.core.store import Store
 from groundup.text.documents import DOCUMENTS, DocumentWriter
 from groundup.tokens.bpe import train
@@ -33,7 +33,7 @@ def publish(tmp_path: Path) -> Callable[..., Artifact]:
     def make(documents: list[Document]) -> Artifact:
         store = Store(tmp_path / "workspace")
         part = tmp_path / "workspace" / "artifacts" / "x.part"
-        Work(part, Reporter(quiet=True)).close()
+        StageContext(part, Reporter(quiet=True)).close()
         with DocumentWriter(part / DOCUMENTS / "0.parquet") as writer:
             writer.write(documents)
         artifact = store.artifact("curate", "0" * 64)
@@ -45,5 +45,5 @@ def publish(tmp_path: Path) -> Callable[..., Artifact]:
 
 
 @pytest.fixture
-def site() -> Site:
-    return Site()
+def runtime() -> Runtime:
+    return Runtime()

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from groundup.core.errors import DataError
 from groundup.core.records import Document
-from groundup.core.rng import share_of
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
-from groundup.tokens.loader import row_indices
+from groundup.core.rng import hash_fraction
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
+from groundup.tokens.loader import sample_indices
 from groundup.tokens.packing import best_fit, pack
-from groundup.tokens.shards import Rows
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -58,57 +58,64 @@ def documents(count: int) -> list[Document]:
     return [Document(f"id{n}", f"number {n}: " + body * (1 + n % 9), "s", f"{n}.txt") for n in range(count)]
 
 
-def run(work: Work, site: Site, words: Tokenizer, raw: Artifact, tmp_path: Path, **recipe) -> dict:
+def run(
+    work: StageContext, runtime: Runtime, words: Tokenizer, raw: Artifact, tmp_path: Path, **recipe
+) -> dict:
     folder = tmp_path / "tokenizer"
     words.save(folder)
-    return tokenize(Tokenize(**recipe), site, work, raw, Artifact(folder, "t", "tokenizer"))
+    return tokenize(Tokenize(**recipe), runtime, work, raw, Artifact(folder, "t", "tokenizer"))
 
 
 def test_spans_give_every_document_back(
-    work: Work, site: Site, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path
+    work: StageContext, runtime: Runtime, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path
 ) -> None:
     texts = documents(80)
-    metrics = run(work, site, words, publish(texts), tmp_path, seq_len=64, validation_share=0.1)
+    metrics = run(work, runtime, words, publish(texts), tmp_path, seq_len=64, validation_share=0.1)
     found: dict[str, dict[int, list[int]]] = {}
     for split in ("train", "validation"):
-        rows = Rows(work.path / f"{split}.npy")
+        rows = PackedDataset(work.path / f"{split}.npy")
         assert rows.width == 65 and len(rows) == metrics[f"{split}_rows"]
         for span in pq.read_table(work.path / f"{split}_spans.parquet").to_pylist():
             here = rows[span["row"]][span["offset"] : span["offset"] + span["length"]]
             found.setdefault(span["document"], {})[span["start"]] = here.tolist()
-            assert (split == "validation") == (share_of(span["document"]) < 0.1)
+            assert (split == "validation") == (hash_fraction(span["document"]) < 0.1)
     for item in texts:
         ids = [token for _, part in sorted(found[item.id].items()) for token in part]
         assert ids == [words.bos, *words.encode(item.text), words.eos]
     assert metrics["tokens_dropped"] == 0
     assert metrics["tokens"] == sum(len(words.encode(item.text)) + 2 for item in texts)
-    held = [item.text for item in texts if share_of(item.id) < 0.1]
+    held = [item.text for item in texts if hash_fraction(item.id) < 0.1]
     assert metrics["validation_bytes"] == sum(len(text.encode()) for text in held)
 
 
 def test_windows_lose_nothing(
-    work: Work, site: Site, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path, monkeypatch
+    work: StageContext,
+    runtime: Runtime,
+    words: Tokenizer,
+    publish: Callable[..., Artifact],
+    tmp_path: Path,
+    monkeypatch,
 ) -> None:
     monkeypatch.setattr("groundup.tokens.tokenize.WINDOW_TOKENS", 100)
     texts = documents(50)
-    metrics = run(work, site, words, publish(texts), tmp_path, seq_len=32, validation_share=0.2)
+    metrics = run(work, runtime, words, publish(texts), tmp_path, seq_len=32, validation_share=0.2)
     assert metrics["tokens"] == sum(len(words.encode(item.text)) + 2 for item in texts)
 
 
 def test_two_documents_are_enough_and_one_is_not(
-    work: Work, site: Site, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path
+    work: StageContext, runtime: Runtime, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path
 ) -> None:
-    metrics = run(work, site, words, publish(documents(2)), tmp_path, seq_len=64)
+    metrics = run(work, runtime, words, publish(documents(2)), tmp_path, seq_len=64)
     assert metrics["train_rows"] >= 1 and metrics["validation_rows"] >= 1
     with pytest.raises(DataError, match="Add more files"):
-        run(work, site, words, publish(documents(1)), tmp_path, seq_len=64)
+        run(work, runtime, words, publish(documents(1)), tmp_path, seq_len=64)
 
 
 def test_an_epoch_reads_every_row_once_whatever_the_batch() -> None:
     for batch in (1, 3, 8):
         steps = -(-40 // batch)
-        read = np.concatenate([row_indices(40, batch, step, seed=7) for step in range(steps)])[:40]
+        read = np.concatenate([sample_indices(40, batch, step, seed=7) for step in range(steps)])[:40]
         assert sorted(read.tolist()) == list(range(40))
-    wide, narrow = row_indices(40, 8, 3, 7), [row_indices(40, 4, step, 7) for step in (6, 7)]
+    wide, narrow = sample_indices(40, 8, 3, 7), [sample_indices(40, 4, step, 7) for step in (6, 7)]
     assert wide.tolist() == np.concatenate(narrow).tolist()
-    assert row_indices(40, 40, 0, 7).tolist() != row_indices(40, 40, 1, 7).tolist()
+    assert sample_indices(40, 40, 0, 7).tolist() != sample_indices(40, 40, 1, 7).tolist()

@@ -90,7 +90,7 @@ def test_an_unfinished_character_is_told_at_the_end(words: Tokenizer) -> None:
 def test_only_what_the_assistant_says_is_learnt(words: Tokenizer) -> None:
     turns = [Message("system", "be kind"), Message("user", "hi"), Message("assistant", "hello there")] * 2
     rendered = render(turns, words)
-    learnt = [token for token, learn in zip(rendered.ids, rendered.learn, strict=True) if learn]
+    learnt = [token for token, learn in zip(rendered.ids, rendered.loss_mask, strict=True) if learn]
     assert learnt == [*words.encode("hello there"), words.end_of_turn] * 2
     assert prompt(turns[:2], words) == rendered.ids[: len(prompt(turns[:2], words))]
 

@@ -9,8 +9,8 @@ import pytest
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.tokens.train_tokenizer import TokenizerRecipe, outside, tokenizer
 
@@ -22,10 +22,10 @@ def documents() -> list[Document]:
 
 
 def test_it_reports_bytes_per_token_beside_gpt2(
-    work: Work, site: Site, publish: Callable[..., Artifact], shared_data
+    work: StageContext, runtime: Runtime, publish: Callable[..., Artifact], shared_data
 ) -> None:
     recipe = TokenizerRecipe(vocab_size=300, held_out_share=0.2, reference=str(shared_data / "tokenizer"))
-    metrics = tokenizer(recipe, site, work, publish(documents()))
+    metrics = tokenizer(recipe, runtime, work, publish(documents()))
     report = json.loads((work.path / "report.json").read_text())
     assert metrics["bytes_per_token"] == report["bytes_per_token"] > 1.5
     assert 3 < metrics["gpt2_bytes_per_token"] < 7
@@ -34,9 +34,9 @@ def test_it_reports_bytes_per_token_beside_gpt2(
 
 
 def test_a_small_corpus_gives_a_small_vocabulary(
-    work: Work, site: Site, publish: Callable[..., Artifact]
+    work: StageContext, runtime: Runtime, publish: Callable[..., Artifact]
 ) -> None:
-    metrics = tokenizer(TokenizerRecipe(), site, work, publish([Document("a", "abc abc", "s", "a")]))
+    metrics = tokenizer(TokenizerRecipe(), runtime, work, publish([Document("a", "abc abc", "s", "a")]))
     assert metrics["vocab_size"] < 300 and metrics["held_out_documents"] == 0
 
 
@@ -55,13 +55,13 @@ def test_where_the_reference_lies_is_no_identity_but_its_content_is(tmp_path) ->
 
 
 def test_a_checkpoints_tokenizer_is_taken_as_it_is(
-    tmp_path: Path, work: Work, site: Site, publish: Callable[..., Artifact]
+    tmp_path: Path, work: StageContext, runtime: Runtime, publish: Callable[..., Artifact]
 ) -> None:
     corpus = publish(documents())
-    first = Work(tmp_path / "first", Reporter(quiet=True))
-    tokenizer(TokenizerRecipe(vocab_size=300), site, first, corpus)
+    first = StageContext(tmp_path / "first", Reporter(quiet=True))
+    tokenizer(TokenizerRecipe(vocab_size=300), runtime, first, corpus)
     recipe = TokenizerRecipe(start=str(first.path))
-    metrics = tokenizer(recipe, site, work, corpus)
+    metrics = tokenizer(recipe, runtime, work, corpus)
     assert (work.path / "tokenizer.json").read_bytes() == (first.path / "tokenizer.json").read_bytes()
     assert (metrics["vocab_size"], metrics["trainer"]) == (300, "taken over")
     before = outside(recipe)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from groundup.core.metrics import read_metrics
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.train.loop import Probe
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
@@ -96,7 +96,7 @@ def test_a_step_reads_no_scalar_by_itself(tmp_path: Path) -> None:
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         with Reads() as reads:
             go(tmp_path / folder, model, optimizer=optimizer, batches=lambda step: batch(step) * 3,
-               site=Site(checkpoint_seconds=1e6), **changes)  # fmt: skip
+               runtime=Runtime(checkpoint_seconds=1e6), **changes)  # fmt: skip
         return reads.seen
 
     def reading(model: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -123,7 +123,7 @@ def test_a_step_waits_for_the_device_once(tmp_path: Path) -> None:
         torch.cuda.set_sync_debug_mode("warn")
         try:
             go(tmp_path, model, optimizer=optimizer, batches=lambda step: batch(step) * 3, schedule=looking,
-               prefetch=True, site=Site(checkpoint_seconds=1e6))  # fmt: skip
+               prefetch=True, runtime=Runtime(checkpoint_seconds=1e6))  # fmt: skip
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert [b - a for a, b in itertools.pairwise(waits[2:])] == [1] * (STEPS - 3)
@@ -223,7 +223,7 @@ def test_sigterm_saves_the_step_and_leaves(tmp_path: Path) -> None:
         return batch(step)
 
     with pytest.raises(SystemExit) as left:
-        go(tmp_path / "rough", batches=asked, site=Site(checkpoint_seconds=1e6))
+        go(tmp_path / "rough", batches=asked, runtime=Runtime(checkpoint_seconds=1e6))
     assert left.value.code == 143
     assert [path.name for path in (tmp_path / "rough" / "resume").iterdir()] == ["step-000000007"]
     _, rough = go(tmp_path / "rough")

@@ -115,10 +115,10 @@ class Textbook:
         self.momentum = beta * self.momentum + (1 - beta) * gradient
         factor = exact_factor((1 - beta) * gradient + beta * self.momentum)
         rows, columns = factor.shape
-        if rules.neuron_beta:
+        if rules.normuon_beta2:
             for row in range(rows):
                 mean = sum(float(value) ** 2 for value in factor[row]) / columns
-                self.squares[row] = rules.neuron_beta * self.squares[row] + (1 - rules.neuron_beta) * mean
+                self.squares[row] = rules.normuon_beta2 * self.squares[row] + (1 - rules.normuon_beta2) * mean
                 factor[row] = factor[row] / float(self.squares[row]) ** 0.5
             change = 0.2 * (rows * columns) ** 0.5 / float((factor**2).sum()) ** 0.5 * factor
         else:
@@ -131,9 +131,9 @@ class Textbook:
 
 VARIANTS = {
     "plain": {},
-    "NorMuon": {"neuron_beta": 0.9},
+    "NorMuon": {"normuon_beta2": 0.9},
     "decay": {"weight_decay": 2.0},
-    "all": {"neuron_beta": 0.9, "weight_decay": 2.0},
+    "all": {"normuon_beta2": 0.9, "weight_decay": 2.0},
 }
 
 

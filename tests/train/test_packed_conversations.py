@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.align.methods import Given, Session
+from groundup.align.methods import MethodContext, Session
 from groundup.align.methods.sft import Sft
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig
@@ -38,9 +38,15 @@ def session(folder: Path, micro_rows: int) -> tuple[Session, Tokenizer]:
     model = Decoder(DecoderConfig(words.vocab_size, 32, 2, 4, 2, 8, 48, max_seq_len=TIME))
     model.init_weights(3)
     save_model(folder / "start", model, words)
-    site = Site(device="cpu", threads=1, compile="off", micro_batch=micro_rows)
-    given = Given(site, Work(folder / "work", Reporter(quiet=True)), words, examples[4:], examples[:4],
-                  {"start": folder / "start"})  # fmt: skip
+    runtime = Runtime(device="cpu", threads=1, compile="off", micro_batch=micro_rows)
+    given = MethodContext(
+        runtime,
+        StageContext(folder / "work", Reporter(quiet=True)),
+        words,
+        examples[4:],
+        examples[:4],
+        {"start": folder / "start"},
+    )
     return Sft(batch_rows=8, precision="fp32").prepare(given), words
 
 

@@ -18,13 +18,13 @@ from groundup.core.metrics import read_metrics
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
-from groundup.parallel.context import ALONE
-from groundup.parallel.engines.native import NativeLearner
-from groundup.tokens.loader import row_indices
-from groundup.tokens.shards import Rows
+from groundup.parallel.context import SINGLE
+from groundup.parallel.engines.native import NativeEngine
+from groundup.tokens.loader import sample_indices
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
-from groundup.train.anomaly import Guard
+from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.step import Stepper
 from training_world import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
@@ -67,16 +67,18 @@ def batches_of(rows: np.ndarray, words: Tokenizer, micro_rows: int, folder: Path
     """What pretraining makes of a step that reads all `rows`."""
     np.save(folder / "rows.npy", rows)
     in_order = np.arange(len(rows))
-    return step_batches(Rows(folder / "rows.npy"), lambda step: in_order, words, micro_rows, ALONE, 0)
+    return step_batches(
+        PackedDataset(folder / "rows.npy"), lambda step: in_order, words, micro_rows, SINGLE, 0
+    )
 
 
 def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[str, Tensor]]:
     """The loss and all gradients that a step of the loop sees, by plain stochastic gradient descent of rate 1."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loss = stage._loss(chunk_with_gradient)
-    learner = NativeLearner(model, torch.optim.SGD(model.parameters(), lr=1.0), loss)
-    stepper = Stepper(learner, Guard(), spikes=False)
-    outcome = stepper.take(0, batches)
+    learner = NativeEngine(model, torch.optim.SGD(model.parameters(), lr=1.0), loss)
+    stepper = Stepper(learner, AnomalyGuard(), spikes=False)
+    outcome = stepper.train_step(0, batches)
     moved = {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -191,8 +193,8 @@ def not_a_number(batch: TokenBatch) -> TokenBatch:
 
 def documents_of(given: Inputs, step: int) -> set[str]:
     """The documents of a step, row by row."""
-    rows = Rows(given.tokens.path / "train.npy")
-    chosen = set(row_indices(len(rows), ROWS, step, 0).tolist())
+    rows = PackedDataset(given.tokens.path / "train.npy")
+    chosen = set(sample_indices(len(rows), ROWS, step, 0).tolist())
     spans = pq.read_table(given.tokens.path / "train_spans.parquet").to_pylist()
     return {span["document"] for span in spans if span["row"] in chosen}
 

@@ -11,7 +11,7 @@ import torch
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.tokens import bpe
-from groundup.tokens.shards import Rows
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import token_batch
 from groundup.train.validate import bits_per_byte, token_loss
@@ -34,9 +34,9 @@ def model(tokenizer: Tokenizer) -> Decoder:
     return made
 
 
-def rows_on_disk(folder: Path, rows: list[list[int]]) -> Rows:
+def rows_on_disk(folder: Path, rows: list[list[int]]) -> PackedDataset:
     np.save(folder / "rows.npy", np.array(rows, dtype=np.uint16))
-    return Rows(folder / "rows.npy")
+    return PackedDataset(folder / "rows.npy")
 
 
 def test_each_document_is_scored_as_if_alone_and_divided_by_its_bytes(

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from groundup.align.methods import Given, Method
+from groundup.align.methods import Method, MethodContext
 from groundup.align.methods.sft import Sft
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot, part_name
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.core.registry import Plugin, plugin_name
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Task
-from groundup.parallel.engines.native import NativeLearner
+from groundup.parallel.engines.native import NativeEngine
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.loop import train
 from groundup.train.schedules import schedule_factor
@@ -30,8 +30,10 @@ class AlignStep(Recipe):
     """One align step of a blueprint: a name, what it reads, and the method's own keys beside them."""
 
     name: str = Field(default="align", description="what later steps and the run call it")
-    reads: dict[str, str] = Field(default={}, description="which step's result is the start, the reward, ...")
-    method: Annotated[Method, Slot("groundup.align.methods")] = Field(default=Sft(), description="how")
+    inputs: dict[str, str] = Field(
+        default={}, description="which step's result is the start, the reward, ..."
+    )
+    method: Annotated[Method, Plugin("groundup.align.methods")] = Field(default=Sft(), description="how")
 
     @model_validator(mode="before")
     @classmethod
@@ -51,13 +53,18 @@ class AlignStep(Recipe):
 class Align(Recipe):
     """The recipe of the stage: a method, and the tasks whose examples it uses."""
 
-    method: Annotated[Method, Slot("groundup.align.methods")] = Sft()
-    tasks: tuple[Annotated[Task, Slot("groundup.evaluate.tasks")], ...] = ()
+    method: Annotated[Method, Plugin("groundup.align.methods")] = Sft()
+    tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = ()
 
 
-@stage(version=2, name=lambda recipe: part_name(recipe.method))
+@stage(version=2, name=lambda recipe: plugin_name(recipe.method))
 def align(
-    recipe: Align, site: Site, out: Work, documents: Artifact, tokenizer: Artifact, **reads: Artifact
+    recipe: Align,
+    runtime: Runtime,
+    out: StageContext,
+    documents: Artifact,
+    tokenizer: Artifact,
+    **reads: Artifact,
 ) -> Metrics:
     """Train with one method on examples made from `documents`."""
     method = recipe.method
@@ -65,29 +72,29 @@ def align(
     train_examples, held_out = split(examples)
     if not train_examples or not held_out:
         raise DataError(
-            f"{part_name(recipe.method)}: {len(examples)} questions could be made from the documents, "
+            f"{plugin_name(recipe.method)}: {len(examples)} questions could be made from the documents, "
             f"{len(held_out)} of them held out; both parts need some. Add text, or a task with [[tasks]]"
         )
     vocabulary = Tokenizer.load(tokenizer.path)
     folders = {role: artifact.path for role, artifact in reads.items()}
-    return train_with(method, Given(site, out, vocabulary, train_examples, held_out, folders))
+    return train_with(method, MethodContext(runtime, out, vocabulary, train_examples, held_out, folders))
 
 
-def train_with(method: Method, given: Given) -> Metrics:
+def train_with(method: Method, given: MethodContext) -> Metrics:
     """Prepare, train, measure."""
     session = method.prepare(given)
     warmup = round(method.warmup * session.steps)
     optimizer = method.optimizer.resolved(session.d_model).build(session.model.named_parameters())
     result = train(
-        learner=NativeLearner(session.model, optimizer, session.loss, method.grad_clip),
+        learner=NativeEngine(session.model, optimizer, session.loss, method.grad_clip),
         batches=session.batches,
         schedule=lambda step: schedule_factor(method.schedule, step, session.steps, warmup),
         steps=session.steps,
         out=given.out,
-        site=given.site,
+        runtime=given.runtime,
         label=session.label,
         tokens_per_step=session.tokens_per_step,
-        boundary=session.boundary,
+        checkpoint_every=session.boundary,
         prefetch=not session.depends_on_weights,
         spikes=not session.depends_on_weights,
     )

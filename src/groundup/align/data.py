@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 
 
 @dataclass(frozen=True)
-class Place:
+class PackedSpan:
     """Where a sequence lies: `group` and `member` name it, `start` is its first position in the flat rows."""
 
     group: int
@@ -27,25 +27,25 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedBatch:
     """A micro-batch. Flat position p is row p // time, column p % time."""
 
     ids: Int[Tensor, "rows time"]
     segments: Int[Tensor, "rows time"]
-    places: tuple[Place, ...]
+    places: tuple[PackedSpan, ...]
 
-    def to(self, device: torch.device) -> "Packed":
+    def to(self, device: torch.device) -> "PackedBatch":
         """The same on `device`."""
-        return Packed(self.ids.to(device), self.segments.to(device), self.places)
+        return PackedBatch(self.ids.to(device), self.segments.to(device), self.places)
 
 
-def fill(groups: Sequence[Sequence[int]], rows: int, time: int) -> list[list[Place]]:
+def fill(groups: Sequence[Sequence[int]], rows: int, time: int) -> list[list[PackedSpan]]:
     """Lay out groups of sequence lengths, in their order, into as many micro-batches as they need.
 
     A sequence goes into the row it fills best. When a group doesn't fit whole, the micro-batch is closed: only
     that much is padded. Every sequence must fit into a row, and every group into an empty micro-batch.
     """
-    batches: list[list[Place]] = []
+    batches: list[list[PackedSpan]] = []
     room: list[int] = []
     for number, lengths in enumerate(groups):
         rows_of = _rows_for(lengths, room)
@@ -55,14 +55,14 @@ def fill(groups: Sequence[Sequence[int]], rows: int, time: int) -> list[list[Pla
             rows_of = _rows_for(lengths, room)
             assert rows_of is not None, f"a group of lengths {list(lengths)} doesn't fit into {rows} x {time}"
         for member, (row, length) in enumerate(zip(rows_of, lengths, strict=True)):
-            batches[-1].append(Place(number, member, row * time + time - room[row]))
+            batches[-1].append(PackedSpan(number, member, row * time + time - room[row]))
             room[row] -= length
     return batches
 
 
 def pack(
-    groups: Sequence[Sequence[Sequence[int]]], places: Sequence[Place], rows: int, time: int, pad: int
-) -> Packed:
+    groups: Sequence[Sequence[Sequence[int]]], places: Sequence[PackedSpan], rows: int, time: int, pad: int
+) -> PackedBatch:
     """The micro-batch that `fill` laid out in `places`."""
     ids = torch.full((rows * time,), pad)
     segments = torch.full((rows * time,), -1, dtype=torch.int32)
@@ -70,10 +70,12 @@ def pack(
         sequence = torch.tensor(groups[place.group][place.member])
         span = slice(place.start, place.start + len(sequence))
         ids[span], segments[span] = sequence, number
-    return Packed(ids.view(rows, time), segments.view(rows, time), tuple(places))
+    return PackedBatch(ids.view(rows, time), segments.view(rows, time), tuple(places))
 
 
-def pack_all(groups: Sequence[Sequence[Sequence[int]]], rows: int, time: int, pad: int) -> Iterator[Packed]:
+def pack_all(
+    groups: Sequence[Sequence[Sequence[int]]], rows: int, time: int, pad: int
+) -> Iterator[PackedBatch]:
     """Every group, in order, as micro-batches."""
     lengths = [[len(sequence) for sequence in group] for group in groups]
     for places in fill(lengths, rows, time):
@@ -82,7 +84,7 @@ def pack_all(groups: Sequence[Sequence[Sequence[int]]], rows: int, time: int, pa
 
 def permutation(count: int, *seed: int | str) -> list[int]:
     """The numbers below `count` in an order that depends on `seed` alone."""
-    generator = torch.Generator().manual_seed(seed_of(*seed))
+    generator = torch.Generator().manual_seed(derive_seed(*seed))
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
 

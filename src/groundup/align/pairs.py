@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.evaluate.tasks import Example
 
 MADE = ("other", "truncated", "garbled")
@@ -43,7 +43,7 @@ def made_pairs(examples: Sequence[Example], kind: str, count: int, seed: int) ->
         if turn == len(examples) and not pairs:
             break
         example = examples[turn % len(examples)]
-        noise = random.Random(seed_of(seed, "pair", kind, turn))
+        noise = random.Random(derive_seed(seed, "pair", kind, turn))
         rejected = _fault(example, kind, groups[example.kind], noise)
         if rejected is not None and rejected != example.answer:
             pairs.append(Pair(example, rejected, kind))

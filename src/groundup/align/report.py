@@ -11,7 +11,7 @@ from torch import Tensor
 
 from groundup.align.rollouts import Rollouts
 from groundup.core.atomic_io import write_json
-from groundup.core.stage import Metrics, Work
+from groundup.core.stage import Metrics, StageContext
 from groundup.evaluate.chrf import chrf
 from groundup.evaluate.statistics import paired_difference
 from groundup.evaluate.tasks import Example
@@ -46,7 +46,7 @@ def answers_of(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Token
 
 
 def ppo_report(
-    out: Work, questions: Sequence[Example], before: Answers, after: Answers, seed: int
+    out: StageContext, questions: Sequence[Example], before: Answers, after: Answers, seed: int
 ) -> Metrics:
     """Means before and after, and 95 % bootstrap intervals of the paired differences."""
     references = [example.answer for example in questions]

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from groundup.align.data import Packed, Place, pack_all
+from groundup.align.data import PackedBatch, PackedSpan, pack_all
 from groundup.infer.engine import Engine
-from groundup.model.checkpoint import load_scalar_model
+from groundup.model.checkpoint import load_value_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import token_log_probs
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 from groundup.parallel.hardware import Hardware, fit
 
 REWARD_FILE = "reward.json"
@@ -91,7 +91,7 @@ def sample(
 
 
 def states(
-    rollouts: Rollouts, places: Sequence[Place]
+    rollouts: Rollouts, places: Sequence[PackedSpan]
 ) -> tuple[Int[Tensor, " packed"], Int[Tensor, "packed time"]]:
     """Which answers lie in a micro-batch, and the flat position from which each of their tokens was chosen.
 
@@ -121,7 +121,7 @@ def answer_log_probs(
     return found
 
 
-def answer_values(critic: ScalarModel, rollouts: Rollouts, shape: Shape) -> Float[Tensor, "answers time"]:
+def answer_values(critic: ValueModel, rollouts: Rollouts, shape: Shape) -> Float[Tensor, "answers time"]:
     """The critic's value before every token of every answer; 0 beyond an answer's end. On the CPU."""
     found = torch.zeros(rollouts.ids.shape)
     for packed in _packed(rollouts.sequences(), shape, critic.score.weight.device):
@@ -132,7 +132,7 @@ def answer_values(critic: ScalarModel, rollouts: Rollouts, shape: Shape) -> Floa
 
 
 def last_values(
-    model: ScalarModel, sequences: Sequence[Sequence[int]], shape: Shape
+    model: ValueModel, sequences: Sequence[Sequence[int]], shape: Shape
 ) -> Float[Tensor, " sequences"]:
     """The value at the last token of each sequence. On the CPU."""
     found = torch.zeros(len(sequences))
@@ -144,20 +144,20 @@ def last_values(
 
 
 @dataclass(frozen=True)
-class Judge:
+class RewardModel:
     """A reward model whose scores of right answers have mean 0 and standard deviation 1."""
 
-    model: ScalarModel
+    model: ValueModel
     mean: float
     std: float
 
     @staticmethod
-    def load(folder: Path, hardware: Hardware) -> "Judge":
+    def load(folder: Path, hardware: Hardware) -> "RewardModel":
         """Read what the method `reward` saved."""
-        model = load_scalar_model(folder, hardware.device)
+        model = load_value_model(folder, hardware.device)
         fit(model, hardware)
         said = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
-        return Judge(model, said["mean"], said["std"])
+        return RewardModel(model, said["mean"], said["std"])
 
     def normalised(self, values: Tensor) -> Tensor:
         """The model's own numbers on the common scale."""
@@ -168,12 +168,12 @@ class Judge:
         return self.normalised(last_values(self.model, sequences, shape))
 
 
-def _packed(sequences: Sequence[Sequence[int]], shape: Shape, device: torch.device) -> list[Packed]:
+def _packed(sequences: Sequence[Sequence[int]], shape: Shape, device: torch.device) -> list[PackedBatch]:
     groups = [[sequence] for sequence in sequences]
     return [one.to(device) for one in pack_all(groups, shape.rows, shape.time, shape.pad)]
 
 
-def _training_pass(forward: Callable[[Tensor, Tensor], Tensor], packed: Packed) -> Tensor:
+def _training_pass(forward: Callable[[Tensor, Tensor], Tensor], packed: PackedBatch) -> Tensor:
     """The result of a forward pass through the kernels that training uses, without its graph."""
     with torch.enable_grad():
         return forward(packed.ids, packed.segments).detach()

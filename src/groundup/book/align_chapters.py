@@ -18,12 +18,12 @@ from groundup.book.format import (
     percent,
     visible,
 )
-from groundup.book.load_run import Made, Story
+from groundup.book.load_run import LoadedArtifact, LoadedRun
 from groundup.book.sample_responses import compared, samples_of
 from groundup.book.samples import lesson_pieces
 
 
-def align_chapters(story: Story) -> list[Chapter]:
+def align_chapters(story: LoadedRun) -> list[Chapter]:
     """A chapter for each step, in the blueprint's order; a second one of a kind carries its name."""
     makers = {"sft": _sft, "reward": _reward, "ppo": _ppo}
     titles = {
@@ -40,7 +40,7 @@ def align_chapters(story: Story) -> list[Chapter]:
     return chapters
 
 
-def _sft(made: Made) -> list[Block]:
+def _sft(made: LoadedArtifact) -> list[Block]:
     figures = made.metrics
     before, after = figures.get("val_loss_before"), figures.get("val_loss")
     blocks: list[Block] = [
@@ -72,7 +72,7 @@ def _fall(before: Any, after: Any) -> str:
     )
 
 
-def _lesson(made: Made) -> Tokens | None:
+def _lesson(made: LoadedArtifact) -> Tokens | None:
     """One of the conversations it learnt from, with the mask of what it learnt: the first of a handy length."""
     lessons = [pieces for said in made.json("examples.json") or [] if (pieces := lesson_pieces(said))]
     if not lessons:
@@ -85,7 +85,7 @@ def _lesson(made: Made) -> Tokens | None:
     )
 
 
-def _reward(made: Made) -> list[Block]:
+def _reward(made: LoadedArtifact) -> list[Block]:
     figures = made.metrics
     kinds = {key: value for key, value in (figures.get("accuracy_by_kind") or {}).items() if is_number(value)}
     blocks: list[Block] = [
@@ -132,7 +132,7 @@ def _of_kind(figures: dict[str, Any], kind: str) -> tuple[float, float] | None:
     return (float(bounds[0]), float(bounds[1])) if is_interval(bounds) else None
 
 
-def _ppo(made: Made) -> list[Block]:
+def _ppo(made: LoadedArtifact) -> list[Block]:
     figures = made.metrics
     blocks: list[Block] = [
         prose("Now it writes answers of its own, the judge scores them, and what led to better scores becomes more "

@@ -11,7 +11,7 @@ from groundup.model.config import GATE_CHANNELS, DecoderConfig
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelBlock:
     """One kind of weight: how it is shaped, how often it occurs, what it is for."""
 
     name: str
@@ -26,7 +26,7 @@ class Part:
         return self.each * self.times
 
 
-def parts_of(config: DecoderConfig) -> tuple[Part, ...]:
+def parts_of(config: DecoderConfig) -> tuple[ModelBlock, ...]:
     """Every weight of the model, in the order in which the data meets them."""
     d, n = config.d_model, config.n_layers
     parts = [_matrix("token embedding", config.vocab_size, d, 1, "a vector for every token")]
@@ -42,25 +42,25 @@ def parts_of(config: DecoderConfig) -> tuple[Part, ...]:
     numbers = 2 if config.norm == "layer" else 1
     each = numbers * (2 * d + inner[config.qk_norm])
     parts.append(
-        Part("norms in a block", f"{numbers} × {each // numbers:,}", each, n, "keep the scale steady")
+        ModelBlock("norms in a block", f"{numbers} × {each // numbers:,}", each, n, "keep the scale steady")
     )
     scalars = config.residual_scalars + config.embedding_scalars
     if scalars:
         parts.append(
-            Part("scalars in a block", f"{scalars}", scalars, n, "weigh the stream and the embedding")
+            ModelBlock("scalars in a block", f"{scalars}", scalars, n, "weigh the stream and the embedding")
         )
-    parts.append(Part("final norm", f"{numbers} × {d:,}", numbers * d, 1, "before the last step"))
+    parts.append(ModelBlock("final norm", f"{numbers} × {d:,}", numbers * d, 1, "before the last step"))
     if not config.tie_embeddings:
         parts.append(_matrix("output head", d, config.vocab_size, 1, "a score for every next token"))
     return tuple(parts)
 
 
-def _matrix(name: str, rows: int, columns: int, times: int, does: str, biases: int = 0) -> Part:
+def _matrix(name: str, rows: int, columns: int, times: int, does: str, biases: int = 0) -> ModelBlock:
     shape = f"{rows:,} × {columns:,}" + (f" + {biases:,}" if biases else "")
-    return Part(name, shape, rows * columns + biases, times, does)
+    return ModelBlock(name, shape, rows * columns + biases, times, does)
 
 
-def _attention_parts(config: DecoderConfig) -> list[Part]:
+def _attention_parts(config: DecoderConfig) -> list[ModelBlock]:
     d, n = config.d_model, config.n_layers
     queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     rows = [
@@ -83,7 +83,7 @@ def _attention_parts(config: DecoderConfig) -> list[Part]:
     return parts
 
 
-def _feed_forward_parts(config: DecoderConfig) -> list[Part]:
+def _feed_forward_parts(config: DecoderConfig) -> list[ModelBlock]:
     d, n = config.d_model, config.n_layers
     ups = 2 if config.activation == "swiglu" else 1
     name = "gate and up" if ups == 2 else "up"
@@ -131,7 +131,7 @@ def architecture_svg(config: DecoderConfig) -> str:
     return picture.svg()
 
 
-def _head_note(config: DecoderConfig, parts: dict[str, Part]) -> str:
+def _head_note(config: DecoderConfig, parts: dict[str, ModelBlock]) -> str:
     if config.tie_embeddings:
         return "shares the embedding's numbers"
     return f"{config.d_model:,} × {config.vocab_size:,} = {parts['output head'].parameters:,}"

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from groundup.book.chapters import volume
 from groundup.book.html import html
-from groundup.book.load_run import Story
+from groundup.book.load_run import LoadedRun
 from groundup.book.pdf import pdf
 from groundup.core.atomic_io import write_bytes, write_text
 from groundup.core.recipe import Recipe
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work, stage
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext, stage
 
 
 class Book(Recipe):
@@ -29,10 +29,10 @@ class Book(Recipe):
 
 
 @stage(version=1)
-def book(recipe: Book, site: Site, out: Work, **stages: Artifact) -> dict[str, Any]:
+def book(recipe: Book, runtime: Runtime, out: StageContext, **stages: Artifact) -> dict[str, Any]:
     """Write the book. A stage that the blueprint doesn't have has no chapter; a figure that is absent says so."""
     title = recipe.title or recipe.name or "A language model"
-    whole = volume(Story(stages), title, recipe.author, recipe.blueprint)
+    whole = volume(LoadedRun(stages), title, recipe.author, recipe.blueprint)
     page = html(whole)
     printed, pages = pdf(whole, out.temporary / "typst")
     write_text(out.file("book.html"), page)

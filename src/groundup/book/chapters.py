@@ -12,7 +12,7 @@ from groundup.book.content import Fact, Volume
 from groundup.book.data_chapters import tokenizer_chapter, what_went_in
 from groundup.book.figures import emblem_svg
 from groundup.book.format import count, duration, is_number, number, short, size, visible
-from groundup.book.load_run import Story
+from groundup.book.load_run import LoadedRun
 from groundup.book.model_chapters import architecture_chapter, pretrain_chapter
 
 _STEP_WORDS = {
@@ -22,7 +22,7 @@ _STEP_WORDS = {
 }
 
 
-def volume(story: Story, title: str, author: str, blueprint: str) -> Volume:
+def volume(story: LoadedRun, title: str, author: str, blueprint: str) -> Volume:
     """The whole book."""
     chapters = [
         what_went_in(story),
@@ -47,7 +47,7 @@ def volume(story: Story, title: str, author: str, blueprint: str) -> Volume:
     )
 
 
-def abstract(story: Story, title: str) -> str:
+def abstract(story: LoadedRun, title: str) -> str:
     """What was built, in one paragraph of plain words."""
     kept, parameters = story.metrics("curate"), story.metrics("pretrain").get("parameters")
     words = f"{title} is a language model"
@@ -64,7 +64,7 @@ def abstract(story: Story, title: str) -> str:
     return words + " This book tells how, and how well it works."
 
 
-def portrait(story: Story) -> tuple[Fact, ...]:
+def portrait(story: LoadedRun) -> tuple[Fact, ...]:
     """The model in six numbers; those that were not measured are left out."""
     pretrain, scores = story.metrics("pretrain"), story.metrics("evaluate")
     bits = scores.get("base_bpb", pretrain.get("val_bpb"))
@@ -80,12 +80,12 @@ def portrait(story: Story) -> tuple[Fact, ...]:
     return tuple(fact for value, fact in facts if is_number(value))
 
 
-def _losses(story: Story) -> list[float]:
+def _losses(story: LoadedRun) -> list[float]:
     made = story.first("pretrain")
     return [entry["loss"] for entry in made.log if is_number(entry.get("loss"))] if made else []
 
 
-def _machine(story: Story) -> str:
+def _machine(story: LoadedRun) -> str:
     made = story.first("pretrain") or story.made[-1]
     said = made.manifest.get("environment") or {}
     name = str(said.get("gpu") or said.get("cpu") or "one machine")
@@ -93,7 +93,7 @@ def _machine(story: Story) -> str:
     return visible(name) + (f" ({cores} cores)" if cores and not said.get("gpu") else "")
 
 
-def _colophon(story: Story) -> str:
+def _colophon(story: LoadedRun) -> str:
     made = story.last("pretrain") or story.made[-1]
     libraries = (made.manifest.get("environment") or {}).get("libraries") or {}
     version = f" {libraries['groundup']}" if "groundup" in libraries else ""

@@ -34,13 +34,13 @@ from groundup.book.format import (
     percent,
     visible,
 )
-from groundup.book.load_run import Story
+from groundup.book.load_run import LoadedRun
 from groundup.book.model_chapters import config_of_story
 from groundup.book.sample_responses import Sample, compared, samples_of
 from groundup.evaluate.examples import HELD_OUT_SHARE
 
 
-def evaluation_chapter(story: Story) -> Chapter | None:
+def evaluation_chapter(story: LoadedRun) -> Chapter | None:
     """Figures with intervals, then samples, the bad ones too."""
     made = story.last("evaluate")
     if made is None:
@@ -64,7 +64,7 @@ def evaluation_chapter(story: Story) -> Chapter | None:
     return Chapter("How good is it?", tuple(blocks))
 
 
-def _read_before(story: Story) -> str:
+def _read_before(story: LoadedRun) -> str:
     """Whether documents of the questions may have been read in pretraining: if more were held out here than there."""
     unread = (story.last("tokenize") or story.made[0]).recipe.get("validation_share")
     if is_number(unread) and unread >= HELD_OUT_SHARE:
@@ -135,7 +135,7 @@ def _samples(samples: list[Sample]) -> list[Block]:
     return blocks
 
 
-def verdict_chapter(story: Story) -> Chapter:
+def verdict_chapter(story: LoadedRun) -> Chapter:
     """What follows from the figures, by rule."""
     figures = story.figures()
     config = config_of_story(story)
@@ -150,7 +150,7 @@ def verdict_chapter(story: Story) -> Chapter:
     return Chapter("What it can and cannot do", tuple(blocks))
 
 
-def appendix(story: Story, blueprint: str) -> Chapter:
+def appendix(story: LoadedRun, blueprint: str) -> Chapter:
     """Time and fingerprint of every stage, machine, versions, blueprint."""
     slowest = max((made.seconds for made in story.made), default=0.0)
     bars = [Bar(visible(made.label)[:24], made.seconds) for made in story.made]
@@ -185,10 +185,10 @@ def _round_up(seconds: float) -> float:
     return float(math.ceil(seconds * 1.15 / step) * step)
 
 
-def _machine(story: Story) -> tuple[tuple[str, str], ...]:
+def _machine(story: LoadedRun) -> tuple[tuple[str, str], ...]:
     made = story.first("pretrain") or story.made[-1]
     said = made.manifest.get("environment") or {}
-    site = made.manifest.get("site") or {}
+    runtime = made.manifest.get("runtime") or {}
     lines = [("processor", f"{said.get('cpu', 'unknown')}, {said.get('cores', '?')} cores"),
              ("system", str(said.get("platform", "unknown"))),
              ("Python", str(said.get("python", "unknown")))]  # fmt: skip
@@ -197,6 +197,6 @@ def _machine(story: Story) -> tuple[tuple[str, str], ...]:
     libraries = said.get("libraries") or {}
     lines.append(("libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())))
     lines.append(("commit", str(said.get("commit") or "not a checkout")))
-    lines.append(("site", ", ".join(f"{key} = {value}" for key, value in site.items())))
+    lines.append(("runtime", ", ".join(f"{key} = {value}" for key, value in runtime.items())))
     lines.append(("begun", str(story.made[0].manifest.get("started", "unknown"))))
     return tuple((key, clip(value, 400)) for key, value in lines)

@@ -1,6 +1,6 @@
 """Chapters 1 and 2: what went in, and how it was cut into tokens.
 
-in:  the artifacts of acquire, curate, tokenizer, tokenize
+in:  the artifacts of ingest, curate, tokenizer, tokenize
 out: chapters whose sums are shown
 """
 
@@ -27,9 +27,9 @@ from groundup.book.content import (
 )
 from groundup.book.format import clip, count, is_number, number, percent, reason, size, visible
 from groundup.book.funnel import Level, Split, funnel_svg
-from groundup.book.load_run import Story
+from groundup.book.load_run import LoadedRun
 from groundup.book.samples import token_pieces
-from groundup.text.documents import LedgerEntry, iter_tables, read_ledger
+from groundup.text.documents import RejectsLogEntry, iter_tables, read_rejects_log
 from groundup.tokens.tokenizer import Tokenizer
 
 _SAMPLE = 520
@@ -37,7 +37,7 @@ _EXAMPLES = 9
 _LANGUAGES = {"": "none told", "und": "undetermined", "code": "source code"}
 
 
-def what_went_in(story: Story) -> Chapter:
+def what_went_in(story: LoadedRun) -> Chapter:
     """Sources -> files -> documents -> tokens -> rows, with every loss named."""
     files, kept = _files(story), story.metrics("curate")
     rows = story.metrics("tokenize")
@@ -57,7 +57,7 @@ def what_went_in(story: Story) -> Chapter:
     return Chapter("What went in", tuple(blocks))
 
 
-def tokenizer_chapter(story: Story) -> Chapter | None:
+def tokenizer_chapter(story: LoadedRun) -> Chapter | None:
     """How well the text is cut, beside GPT-2, with a sample."""
     made = story.last("tokenizer")
     if made is None:
@@ -121,9 +121,9 @@ def _funnel(files: tuple[int, Counter[str]], kept: dict[str, Any], rows: dict[st
         yield Figure("funnel", funnel_svg(here, tuple(shown)), caption, alt)
 
 
-def _files(story: Story) -> tuple[int, Counter[str]]:
+def _files(story: LoadedRun) -> tuple[int, Counter[str]]:
     """(files found, reason -> files set aside), from the list of sources: each file is one line in it."""
-    made = story.last("acquire")
+    made = story.last("ingest")
     try:
         lines = (made.path / "sources.jsonl").read_text(encoding="utf-8").splitlines() if made else []
         files = [json.loads(line) for line in lines]
@@ -171,7 +171,7 @@ def _sums(files: tuple[int, Counter[str]], kept: dict[str, Any], rows: dict[str,
     return Table(("", ""), tuple(lines), "ll", "Nothing disappears without being counted.")
 
 
-def _sources(story: Story, kept: dict[str, Any]) -> Iterator[Block]:
+def _sources(story: LoadedRun, kept: dict[str, Any]) -> Iterator[Block]:
     sources = kept.get("sources") or {}
     licences = _licences(story)
     names = [name for name in sources if isinstance(sources[name], dict)]
@@ -227,7 +227,7 @@ def _scrubbed(kept: dict[str, Any]) -> Iterator[Block]:
         yield Table(("kind", "planted ones that were found"), lines, "lr")
 
 
-def _licences(story: Story) -> dict[str, str]:
+def _licences(story: LoadedRun) -> dict[str, str]:
     found: defaultdict[str, set[str]] = defaultdict(set)
     for table in _documents(story, "curate"):
         pairs = zip(table.column("source").to_pylist(), table.column("licence").to_pylist(), strict=True)
@@ -236,7 +236,7 @@ def _licences(story: Story) -> dict[str, str]:
     return {source: ", ".join(sorted(names)) for source, names in found.items()}
 
 
-def _longest_documents(story: Story) -> list[tuple[str, int]]:
+def _longest_documents(story: LoadedRun) -> list[tuple[str, int]]:
     longest: list[tuple[str, int]] = []
     for table in _documents(story, "curate"):
         lengths = pc.binary_length(table.column("text")).to_pylist()
@@ -245,7 +245,7 @@ def _longest_documents(story: Story) -> list[tuple[str, int]]:
     return longest
 
 
-def _left_out(story: Story, kept: dict[str, Any]) -> Iterator[Block]:
+def _left_out(story: LoadedRun, kept: dict[str, Any]) -> Iterator[Block]:
     entries = _examples(story)
     if not entries:
         return
@@ -259,14 +259,14 @@ def _left_out(story: Story, kept: dict[str, Any]) -> Iterator[Block]:
                 "It lies beside the documents; `groundup inspect` looks things up in it.")  # fmt: skip
 
 
-def _examples(story: Story) -> list[LedgerEntry]:
+def _examples(story: LoadedRun) -> list[RejectsLogEntry]:
     """Some entries of the ledgers, as many different reasons as possible."""
-    by_reason: defaultdict[tuple[str, str], list[LedgerEntry]] = defaultdict(list)
-    for stage in ("acquire", "curate"):
+    by_reason: defaultdict[tuple[str, str], list[RejectsLogEntry]] = defaultdict(list)
+    for stage in ("ingest", "curate"):
         made = story.last(stage)
         if made is None:
             continue
-        for entry in read_ledger(made.path):
+        for entry in read_rejects_log(made.path):
             same = by_reason[(stage, entry.reason)]
             if entry.fate != "changed" and len(same) < _EXAMPLES:
                 same.append(entry)
@@ -275,14 +275,14 @@ def _examples(story: Story) -> list[LedgerEntry]:
     return [entry for _, entry in zip(range(_EXAMPLES), rounds, strict=False)]
 
 
-def _against(entry: LedgerEntry) -> str:
+def _against(entry: RejectsLogEntry) -> str:
     if not is_number(entry.value):
         return ""
     limit = f", the limit is {_plain(entry.threshold)}" if is_number(entry.threshold) else ""
     return f": {_plain(entry.value)}{limit}"
 
 
-def _detail(entry: LedgerEntry) -> str:
+def _detail(entry: RejectsLogEntry) -> str:
     return f" ({clip(entry.detail, 80)})" if entry.detail else ""
 
 
@@ -290,12 +290,12 @@ def _plain(value: Any) -> str:
     return count(value) if float(value).is_integer() else number(value)
 
 
-def _documents(story: Story, stage: str) -> Iterator[Any]:
+def _documents(story: LoadedRun, stage: str) -> Iterator[Any]:
     made = story.last(stage)
     return iter_tables(made.path) if made else iter(())
 
 
-def _sample(story: Story) -> tuple[str, str] | None:
+def _sample(story: LoadedRun) -> tuple[str, str] | None:
     """The opening of the document whose id comes first among those that are long enough to show."""
     best: tuple[str, str, str] | None = None
     for table in _documents(story, "curate"):

@@ -18,7 +18,7 @@ ALIGN_STAGES = ("sft", "reward", "ppo")
 
 
 @dataclass(frozen=True)
-class Made:
+class LoadedArtifact:
     """One stage of the run: its label in the blueprint, its manifest, its folder."""
 
     label: str
@@ -58,26 +58,28 @@ class Made:
             return None
 
 
-class Story:
+class LoadedRun:
     """All stages of a run."""
 
     def __init__(self, artifacts: Mapping[str, Artifact]) -> None:
-        self.made = tuple(Made(label, item.manifest(), item.path) for label, item in artifacts.items())
+        self.made = tuple(
+            LoadedArtifact(label, item.manifest(), item.path) for label, item in artifacts.items()
+        )
 
-    def first(self, stage: str) -> Made | None:
+    def first(self, stage: str) -> LoadedArtifact | None:
         """The first artifact of that stage."""
         return next(self.all(stage), None)
 
-    def last(self, stage: str) -> Made | None:
+    def last(self, stage: str) -> LoadedArtifact | None:
         """The last artifact of that stage."""
         found = list(self.all(stage))
         return found[-1] if found else None
 
-    def all(self, stage: str) -> Iterator[Made]:
+    def all(self, stage: str) -> Iterator[LoadedArtifact]:
         """Every artifact of that stage, in order."""
         return (made for made in self.made if made.stage == stage)
 
-    def align_steps(self) -> list[Made]:
+    def align_steps(self) -> list[LoadedArtifact]:
         """The steps after pretraining, in the blueprint's order."""
         return [made for made in self.made if made.stage in ALIGN_STAGES]
 

@@ -6,11 +6,11 @@ out: the drawing and the count of its parameters; curves and what they mean
 
 from typing import Any
 
-from groundup.book.architecture import Part, architecture_svg, parts_of
+from groundup.book.architecture import ModelBlock, architecture_svg, parts_of
 from groundup.book.content import Block, Chapter, Fact, Facts, Figure, Heading, Table, prose, strong
 from groundup.book.figures import Panel, curves_svg, series
 from groundup.book.format import count, duration, is_number, number, percent, short
-from groundup.book.load_run import Made, Story
+from groundup.book.load_run import LoadedArtifact, LoadedRun
 from groundup.model.config import DecoderConfig
 
 FAMILIES = {
@@ -18,7 +18,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def config_of_story(story: Story) -> DecoderConfig | None:
+def config_of_story(story: LoadedRun) -> DecoderConfig | None:
     """The model's config, where pretrain noted one."""
     said = story.metrics("pretrain").get("decoder")
     try:
@@ -27,7 +27,7 @@ def config_of_story(story: Story) -> DecoderConfig | None:
         return None
 
 
-def architecture_chapter(story: Story) -> Chapter | None:
+def architecture_chapter(story: LoadedRun) -> Chapter | None:
     """The drawing, and a table of parameters that adds up."""
     config = config_of_story(story)
     if config is None:
@@ -57,7 +57,7 @@ def _caption(config: DecoderConfig) -> str:
     )
 
 
-def _row(part: Part) -> tuple[str, ...]:
+def _row(part: ModelBlock) -> tuple[str, ...]:
     return (part.name, part.shape, count(part.each), count(part.times), count(part.parameters))
 
 
@@ -69,7 +69,7 @@ def _adds_up(total: int, said: Any) -> str:
     return f"Counted from the config: {count(total)}. The trained model holds {count(said)}, which differs."
 
 
-def pretrain_chapter(story: Story) -> Chapter | None:
+def pretrain_chapter(story: LoadedRun) -> Chapter | None:
     """Curves, speed, and a sentence for each."""
     made = story.first("pretrain")
     if made is None:
@@ -91,7 +91,7 @@ def pretrain_chapter(story: Story) -> Chapter | None:
     return Chapter("Pretraining", tuple(blocks))
 
 
-def _curves(made: Made) -> list[Block]:
+def _curves(made: LoadedArtifact) -> list[Block]:
     log = made.log
     panels = [
         Panel("loss", (series(log, "loss", kind="smooth"),)),
@@ -114,7 +114,7 @@ def _curves(made: Made) -> list[Block]:
     ]
 
 
-def _meanings(story: Story, made: Made) -> Table:
+def _meanings(story: LoadedRun, made: LoadedArtifact) -> Table:
     figures, rows = made.metrics, story.metrics("tokenize")
     lines = [
         ("bits per byte", number(figures.get("val_bpb"), 3),

@@ -18,7 +18,7 @@ import typst
 from groundup.book.book import Book
 from groundup.book.chapters import volume
 from groundup.book.content import Volume
-from groundup.book.load_run import Story
+from groundup.book.load_run import LoadedRun
 from groundup.book.pdf import pages_as_svg
 from groundup.core.atomic_io import write_bytes
 from groundup.core.store import Store
@@ -48,7 +48,7 @@ def volume_of_run(workspace: Path, name: str) -> Volume:
     """The book of a complete run, as its stage wrote it. Raises StoreError naming the runs there are."""
     made = Store(workspace).run(name)
     recipe = Book.model_validate(made.pop("book").manifest()["recipe"])
-    return volume(Story(made), recipe.title or recipe.name, recipe.author, recipe.blueprint)
+    return volume(LoadedRun(made), recipe.title or recipe.name, recipe.author, recipe.blueprint)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

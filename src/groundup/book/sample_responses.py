@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.book.content import Dialogue, Piece, Turn
 from groundup.book.format import clip, is_number, number
-from groundup.book.load_run import Made
+from groundup.book.load_run import LoadedArtifact
 
 _TRUTH = ("truth", "reference", "answer", "expected")
 _ANSWERS = {
@@ -34,7 +34,7 @@ class Sample:
     held_out: bool = True
 
 
-def samples_of(made: Made | None) -> list[Sample]:
+def samples_of(made: LoadedArtifact | None) -> list[Sample]:
     """The samples an artifact carries, in its order; none where it has none."""
     said = made.json("samples.json") if made else None
     if isinstance(said, dict):

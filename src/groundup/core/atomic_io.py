@@ -26,19 +26,19 @@ def write_bytes(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
-    appear(part, path)
+    atomic_replace(part, path)
 
 
-def part_name(path: Path) -> Path:
+def temp_path(path: Path) -> Path:
     """Where to write what shall become `path`: no other process writes there, not even a dead one's orphan."""
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
-def appear(part: Path, path: Path) -> None:
+def atomic_replace(part: Path, path: Path) -> None:
     """Make the complete file `part` appear as `path`: fsync, rename, fsync the folder."""
     _fsync_file(part)
     part.replace(path)
-    fsync_folder(path.parent)
+    fsync_dir(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -51,7 +51,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def publish_folder(part: Path, final: Path) -> None:
+def publish_dir(part: Path, final: Path) -> None:
     """Make the folder `part` appear as `final`: fsync its files and folders, rename, fsync the parent.
 
     A folder already at `final` is moved aside first and deleted last.
@@ -59,17 +59,17 @@ def publish_folder(part: Path, final: Path) -> None:
     for folder, _, files in os.walk(part):
         for name in files:
             _fsync_file(Path(folder) / name)
-        fsync_folder(Path(folder))
+        fsync_dir(Path(folder))
     old = final.with_name(final.name + ".old")
     if final.exists():
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
     part.rename(final)
-    fsync_folder(final.parent)
+    fsync_dir(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def fsync_folder(path: Path) -> None:
+def fsync_dir(path: Path) -> None:
     """Make the entries of a folder durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -85,7 +85,7 @@ def sha256_file(path: Path) -> str:
 
 
 @contextmanager
-def disk_errors_in_words(what: str, folder: Path, needed: int = 0) -> Iterator[None]:
+def explain_disk_errors(what: str, folder: Path, needed: int = 0) -> Iterator[None]:
     """Raise GroundupError where the disk refuses to be written. needed: bytes that `what` takes, 0 = unknown."""
     try:
         yield

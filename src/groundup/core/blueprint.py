@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import is_part, part_name
+from groundup.core.registry import is_plugin, plugin_name
 
 R = TypeVar("R", bound=Recipe)
 
@@ -160,7 +160,7 @@ def _is_tables(value: Any) -> bool:
 
 def _use_line(item: BaseModel) -> list[str]:
     """Parts begin with the line that names them."""
-    return [f'use = "{part_name(item)}"'] if isinstance(item, Recipe) and is_part(item) else []
+    return [f'use = "{plugin_name(item)}"'] if isinstance(item, Recipe) and is_plugin(item) else []
 
 
 def _first_line(item: BaseModel) -> str:

@@ -12,23 +12,23 @@ import json
 from typing import Any
 
 from groundup.core.recipe import Recipe
-from groundup.core.registry import part_name
+from groundup.core.registry import plugin_name
 
 
-def canonical(value: Any) -> Any:
+def canonical_json(value: Any) -> Any:
     """What of `value` bears identity, as plain JSON. Raises TypeError for what has no stable spelling."""
     if isinstance(value, Recipe):
         said = {
-            name: canonical(getattr(value, name))
+            name: canonical_json(getattr(value, name))
             for name, field in type(value).model_fields.items()
             if name not in value.not_identity
             and getattr(value, name) != field.get_default(call_default_factory=True)
         }
-        return {"part": f"{part_name(value)}.{type(value).__name__}/{value.version}"} | said
+        return {"part": f"{plugin_name(value)}.{type(value).__name__}/{value.version}"} | said
     if isinstance(value, dict):
-        return {str(key): canonical(value[key]) for key in sorted(value)}
+        return {str(key): canonical_json(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
-        return [canonical(item) for item in value]
+        return [canonical_json(item) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise TypeError(
@@ -36,16 +36,16 @@ def canonical(value: Any) -> Any:
     )
 
 
-def spelling(
+def fingerprint_payload(
     stage: str, version: int, recipe: Recipe, inputs: dict[str, str], outside: Any
 ) -> dict[str, Any]:
     """Everything that makes an artifact what it is, as plain JSON."""
     return {
         "stage": stage,
         "version": version,
-        "recipe": canonical(recipe),
+        "recipe": canonical_json(recipe),
         "inputs": inputs,
-        "outside": canonical(outside),
+        "outside": canonical_json(outside),
     }
 
 

@@ -26,7 +26,7 @@ class Reporter:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._dashboard: Dashboard | None = None
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print one line, or show it on the dashboard while there is one."""
         if self._dashboard is None:
             self.console.print(text, markup=False)
@@ -83,7 +83,7 @@ class Reporter:
         seconds = time.monotonic() - tracker.began
         if seconds >= 1:
             done = f"{tracker.done:,.0f} {tracker.unit} in {clock(seconds)}"
-            self.say(f"  {tracker.label}: {done}" + tracker.tail())
+            self.info(f"  {tracker.label}: {done}" + tracker.tail())
 
 
 class Tracker:
@@ -102,7 +102,7 @@ class Tracker:
         now = time.monotonic()
         if self._reporter is not None and now - self._spoke >= PLAIN_SECONDS:
             self._spoke = now
-            self._reporter.say(f"  {self.label}: {self.describe(now)}{self.tail()}")
+            self._reporter.info(f"  {self.label}: {self.describe(now)}{self.tail()}")
 
     def note(self, text: str) -> None:
         """What stands at the end of the line, e.g. "loss 3.21"."""

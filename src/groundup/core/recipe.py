@@ -1,7 +1,7 @@
 """A recipe says what is made.
 
 in:  keys of a blueprint
-out: a frozen, validated object; only recipes can reach an artifact's fingerprint, a `Site` can't
+out: a frozen, validated object; only recipes can reach an artifact's fingerprint, a `Runtime` can't
 """
 
 import difflib

@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from groundup.core.recipe import Recipe
 
-SLOTS = (
+REGISTRIES = (
     "groundup.text.ingest.sources",
     "groundup.text.curate.steps",
     "groundup.model.architectures",
@@ -28,7 +28,7 @@ SLOTS = (
 
 
 @dataclass(frozen=True)
-class Slot:
+class Plugin:
     """Marks a recipe's field as filled by a part from `folder` (a package name)."""
 
     folder: str
@@ -55,7 +55,7 @@ class Slot:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(spell)
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(to_table)
         )
 
     def _validate(self, value: Any) -> Recipe:
@@ -82,22 +82,22 @@ class Slot:
             raise PydanticCustomError("part_fields", "in this part", {"error": error}) from None
 
 
-def part_name(part: Recipe | type[Recipe]) -> str:
+def plugin_name(part: Recipe | type[Recipe]) -> str:
     """The name to write after `use`: the file name for our own parts, the dotted module for a user's."""
     module = part.__module__
     return module.rsplit(".", 1)[-1] if module.startswith("groundup.") else module
 
 
-def is_part(recipe: Recipe) -> bool:
+def is_plugin(recipe: Recipe) -> bool:
     """Whether `recipe` stands in a slot's folder, or in a user's own module."""
     package = recipe.__module__.rsplit(".", 1)[0]
-    return package in SLOTS or not recipe.__module__.startswith("groundup.")
+    return package in REGISTRIES or not recipe.__module__.startswith("groundup.")
 
 
-def spell(part: Any) -> dict[str, Any]:
+def to_table(part: Any) -> dict[str, Any]:
     """A part as the table one would write in a blueprint, every field spelled out."""
     fields: dict[str, Any] = part.model_dump()
-    return {"use": part_name(part)} | fields
+    return {"use": plugin_name(part)} | fields
 
 
 def _only_part(module: ModuleType) -> type[Recipe]:

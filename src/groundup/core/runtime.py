@@ -1,7 +1,7 @@
-"""A site says where and how the work runs: never part of an artifact's identity.
+"""A runtime says where and how the work runs: never part of an artifact's identity.
 
-in:  the blueprint's section `site`
-out: Site, which every stage is given beside its recipe
+in:  the blueprint's section `runtime`
+out: Runtime, which every stage is given beside its recipe
 """
 
 from typing import Annotated, Any, Literal
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from groundup.core.recipe import Strict
-from groundup.core.registry import Slot
+from groundup.core.registry import Plugin
 from groundup.core.trackers import TrackerName
 
-Recompute = Literal["none", "selective", "full"]
+ActivationCheckpointing = Literal["none", "selective", "full"]
 Schedule = Literal["1f1b", "interleaved", "zero_bubble"]
 
 
@@ -44,7 +44,7 @@ class Layout(Strict):
     )
 
 
-class Site(Strict):
+class Runtime(Strict):
     """Where and how the work runs. Never part of an artifact's identity."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -61,7 +61,7 @@ class Site(Strict):
     layout: Layout | Literal["auto"] = Field(
         default_factory=Layout, description='"auto" = the simplest one in which a step fits these machines'
     )
-    engine: Annotated[Any, Slot("groundup.parallel.engines")] = Field(
+    engine: Annotated[Any, Plugin("groundup.parallel.engines")] = Field(
         default={"use": "native"}, validate_default=True, description="who trains on these ranks"
     )
     rank_timeout: float = Field(
@@ -69,7 +69,7 @@ class Site(Strict):
     )
     compile: Literal["auto", "on", "off"] = "auto"
     micro_batch: int = Field(default=0, ge=0, description="rows per micro-batch; 0 = chosen")
-    recompute: Recompute = Field(
+    activation_checkpointing: ActivationCheckpointing = Field(
         default="none",
         description="what a layer computes again instead of keeping it for its gradient; less memory, more time",
     )

@@ -3,7 +3,7 @@
 in:  a stage function, its recipe, and the artifacts it reads
 out: an artifact whose folder is named by the fingerprint of exactly those
 
-A stage is a function `(recipe, site, out, *artifacts) -> metrics`. The builder skips what is ready and runs
+A stage is a function `(recipe, runtime, out, *artifacts) -> metrics`. The builder skips what is ready and runs
 the rest. `groundup plan` and `groundup status` run the same pipeline with a builder that builds nothing.
 """
 
@@ -17,23 +17,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from groundup.core.atomic_io import disk_errors_in_words
+from groundup.core.atomic_io import explain_disk_errors
 from groundup.core.environment import environment
-from groundup.core.fingerprint import digest, spelling
+from groundup.core.fingerprint import digest, fingerprint_payload
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter, Tracker
 from groundup.core.recipe import Recipe
-from groundup.core.runtime import Site
-from groundup.core.store import MANIFEST, Artifact, Store, damage, read_manifest
+from groundup.core.runtime import Runtime
+from groundup.core.store import MANIFEST, Artifact, Store, read_manifest, verify
 from groundup.core.trackers import Background, Run, open_trackers, require
 
 METRICS = "metrics.jsonl"
 Metrics = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Metrics])
-Runner = Callable[[Callable[..., Metrics], Recipe, Site, "Work", dict[str, Artifact]], Metrics]
-"""Calls a stage function with its recipe, site, work and inputs, here or in other processes."""
+Runner = Callable[[Callable[..., Metrics], Recipe, Runtime, "StageContext", dict[str, Artifact]], Metrics]
+"""Calls a stage function with its recipe, runtime, work and inputs, here or in other processes."""
 
-__all__ = ["Artifact", "Builder", "Metrics", "StageReport", "Work", "stage"]
+__all__ = ["Artifact", "Builder", "Metrics", "StageContext", "StageReport", "stage"]
 
 
 def stage(
@@ -60,7 +60,7 @@ def stage(
     return mark
 
 
-class Work:
+class StageContext:
     """What a stage writes into. Kept after a crash, so a stage looks in it for what to resume from."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def earlier(self) -> list[Path]:
+    def previous_artifacts(self) -> list[Path]:
         """Published artifacts of the same stage, the newest first: what of them still holds need not be made again."""
         stage = self.path.name.rsplit("-", 1)[0]
         found = [
@@ -101,9 +101,9 @@ class Work:
         ]
         return sorted(found, key=lambda path: (path / MANIFEST).stat().st_mtime_ns, reverse=True)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line for the person who watches."""
-        self._reporter.say(f"  {text}")
+        self._reporter.info(f"  {text}")
 
     def track(
         self, label: str, total: float | None, unit: str = "it", start: float = 0
@@ -146,10 +146,12 @@ class Work:
         return self._log
 
 
-def work(part: Path, reporter: Reporter, site: Site, keeps_log: bool = True) -> Work:
+def work(part: Path, reporter: Reporter, runtime: Runtime, keeps_log: bool = True) -> StageContext:
     """What the artifact that is being made in `part` (<workspace>/artifacts/<name>.part) is written into."""
     run = Run(part.stem, part.parent.parent / "trackers")
-    return Work(part, reporter, lambda: open_trackers(site.trackers, run, reporter.say), keeps_log)
+    return StageContext(
+        part, reporter, lambda: open_trackers(runtime.trackers, run, reporter.info), keeps_log
+    )
 
 
 @dataclass(frozen=True)
@@ -162,14 +164,18 @@ class StageReport:
     why: str = ""
 
 
-def call(
-    function: Callable[..., Metrics], recipe: Recipe, site: Site, out: Work, inputs: dict[str, Artifact]
+def run_inline(
+    function: Callable[..., Metrics],
+    recipe: Recipe,
+    runtime: Runtime,
+    out: StageContext,
+    inputs: dict[str, Artifact],
 ) -> Metrics:
     """The plain runner: a call in this process."""
-    return function(recipe, site, out, **inputs)
+    return function(recipe, runtime, out, **inputs)
 
 
-class Reached(Exception):
+class StopAfterStage(Exception):
     """The stage after which a builder was to stop is built."""
 
 
@@ -178,14 +184,14 @@ class Builder:
     """Runs a pipeline function. With `build=False` it touches nothing and only reports."""
 
     store: Store
-    site: Site
+    runtime: Runtime
     reporter: Reporter = field(default_factory=Reporter)
     build: bool = True
     previous: dict[str, Artifact] = field(default_factory=dict)
     """The artifacts of the last complete run, to say what differs from them."""
     until: str = ""
     """The label after which to stop; "" = build everything."""
-    runner: Runner = call
+    runner: Runner = run_inline
     """How a stage function is called."""
     total: int = 0
     """How many stages there will be, for the count in front of each line; 0 = unknown."""
@@ -196,7 +202,7 @@ class Builder:
         """The artifact that `function` makes of the recipe and the inputs. Raises Reached after the stage `until`."""
         made = self._make(function, recipe, *inputs, label=label, **named)
         if self.until and self.reports[-1].label == self.until:
-            raise Reached
+            raise StopAfterStage
         return made
 
     def _make(self, function: Callable[..., Metrics], recipe: Recipe, *inputs: Artifact,
@@ -206,25 +212,25 @@ class Builder:
         name = function.stage_name(recipe)  # type: ignore[attr-defined]
         label = label or name
         prints = {key: value.fingerprint for key, value in bound.items()}
-        said = spelling(name, function.stage_version, recipe, prints, outside)  # type: ignore[attr-defined]
+        said = fingerprint_payload(name, function.stage_version, recipe, prints, outside)  # type: ignore[attr-defined]
         artifact = self.store.artifact(name, digest(said))
-        problem = damage(artifact.path) if artifact.path.exists() else "not built"
+        problem = verify(artifact.path) if artifact.path.exists() else "not built"
         if problem is None:
             return self._report(label, artifact, "ready")
         why = _difference(said, outside, recipe, self.previous.get(label))
         if not self.build:
             return self._report(label, artifact, "to build", why)
-        with disk_errors_in_words(label, artifact.path.parent), self.store.lock(artifact):
+        with explain_disk_errors(label, artifact.path.parent), self.store.lock(artifact):
             if artifact.path.exists():
-                problem = damage(artifact.path)  # somebody else may have built it meanwhile
+                problem = verify(artifact.path)  # somebody else may have built it meanwhile
                 if problem is None:
                     return self._report(label, artifact, "ready")
-                self.reporter.say(f"{artifact.path.name} is damaged ({problem}): building it again")
-                self.store.discard(artifact)
-            self.reporter.say(f"{self._count()} {label}")
+                self.reporter.info(f"{artifact.path.name} is damaged ({problem}): building it again")
+                self.store.quarantine(artifact)
+            self.reporter.info(f"{self._count()} {label}")
             manifest = {"stage": name, "fingerprint": artifact.fingerprint,
                         "version": said["version"], "recipe": _full(recipe), "inputs": prints,
-                        "outside": digest(outside), "site": self.site.model_dump()}  # fmt: skip
+                        "outside": digest(outside), "runtime": self.runtime.model_dump()}  # fmt: skip
             self._run(function, recipe, bound, artifact, manifest)
         return self._report(label, artifact, "built", why)
 
@@ -232,11 +238,11 @@ class Builder:
              artifact: Artifact, manifest: dict[str, Any]) -> None:  # fmt: skip
         part = artifact.path.with_name(artifact.path.name + ".part")
         (part / MANIFEST).unlink(missing_ok=True)
-        require(self.site.trackers)
-        out = work(part, self.reporter, self.site)
+        require(self.runtime.trackers)
+        out = work(part, self.reporter, self.runtime)
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         try:
-            metrics = self.runner(function, recipe, self.site, out, inputs)
+            metrics = self.runner(function, recipe, self.runtime, out, inputs)
         finally:
             out.close_log()
         out.close()
@@ -252,7 +258,7 @@ class Builder:
         self, label: str, artifact: Artifact, state: Literal["ready", "built", "to build"], why: str = ""
     ) -> Artifact:
         if state == "ready" and self.build:
-            self.reporter.say(f"{self._count()} {label}: fresh")
+            self.reporter.info(f"{self._count()} {label}: fresh")
         self.reports.append(StageReport(label, artifact, state, why))
         return artifact
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.core.atomic_io import fsync_folder, publish_folder, sha256_file, write_json
+from groundup.core.atomic_io import fsync_dir, publish_dir, sha256_file, write_json
 from groundup.core.errors import StoreError
 
 MANIFEST = "manifest.json"
@@ -52,7 +52,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and "fingerprint" in manifest else None
 
 
-def damage(folder: Path) -> str | None:
+def verify(folder: Path) -> str | None:
     """What is wrong with a published artifact, or None: every file is compared with its checksum."""
     manifest = read_manifest(folder)
     if manifest is None:
@@ -90,14 +90,14 @@ class Store:
         for path in files:
             path.chmod(0o644)
         write_json(part / MANIFEST, manifest)
-        publish_folder(part, artifact.path)
+        publish_dir(part, artifact.path)
 
-    def discard(self, artifact: Artifact) -> None:
+    def quarantine(self, artifact: Artifact) -> None:
         """Take a damaged artifact out of sight, then delete it."""
         aside = artifact.path.with_name(artifact.path.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         artifact.path.rename(aside)
-        fsync_folder(self.artifacts)
+        fsync_dir(self.artifacts)
         shutil.rmtree(aside)
 
     @contextmanager

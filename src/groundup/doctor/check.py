@@ -24,7 +24,7 @@ ADVICE = "Don't trust a training here. Install groundup and torch anew; if it st
 
 
 @dataclass(frozen=True)
-class Bench:
+class CheckContext:
     """Where checks work. `folder` is theirs alone and goes when they are done."""
 
     hardware: Hardware
@@ -68,12 +68,12 @@ class Check:
 
     name: str
     guards: str
-    run: Callable[[Bench], Iterable[Difference]]
+    run: Callable[[CheckContext], Iterable[Difference]]
     advice: str = ADVICE
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """What a check found. `worst` is what came nearest to its tolerance, or went furthest beyond it."""
 
     name: str
@@ -142,7 +142,7 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def outcome(check: Check, bench: Bench) -> Outcome:
+def outcome(check: Check, bench: CheckContext) -> CheckResult:
     """Run one check. Whatever it raises is its failure: code that can't be run isn't right."""
     began = time.perf_counter()
     try:
@@ -150,7 +150,7 @@ def outcome(check: Check, bench: Bench) -> Outcome:
     except Exception as error:
         found = [Difference(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", math.inf, 0.0)]
     worst = max(found, key=lambda difference: difference.share)
-    return Outcome(
+    return CheckResult(
         name=check.name,
         ok=all(difference.ok for difference in found),
         error=worst.error,

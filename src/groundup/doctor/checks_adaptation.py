@@ -10,13 +10,13 @@ from dataclasses import replace
 import torch
 
 from groundup.doctor import reference
-from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal
+from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal
 from groundup.doctor.checks_model import ROWS, TIME, roundings
 from groundup.doctor.toy_models import MOE, MOE_NUMBERS, QWEN3, decoder, documents, texts, weights_of
 from groundup.model import lora, moe
 
 
-def _check_balance(bench: Bench) -> Iterator[Difference]:
+def _check_balance(bench: CheckContext) -> Iterator[Difference]:
     """What keeps experts busy: the auxiliary loss and its slope, the counted load, the moving bias."""
     ids, segments, row_weights = texts(ROWS, TIME), documents(ROWS, TIME), [0.5, 0.3, 0.2]
     config = replace(MOE, moe=replace(MOE_NUMBERS, balance="loss", balance_rate=0.7))
@@ -41,7 +41,7 @@ def _check_balance(bench: Bench) -> Iterator[Difference]:
     yield from _biased(bench)
 
 
-def _biased(bench: Bench) -> Iterator[Difference]:
+def _biased(bench: CheckContext) -> Iterator[Difference]:
     """A bias moves against the load, and only the choice of experts sees it."""
     numbers = replace(MOE_NUMBERS, balance="bias")
     model, loads = decoder(replace(MOE, moe=numbers), bench), [7, 1, 4, 4, 4]
@@ -61,7 +61,7 @@ def _biased(bench: Bench) -> Iterator[Difference]:
     yield compare("experts chosen with a bias", got, want, 16)
 
 
-def _check_lora(bench: Bench) -> Iterator[Difference]:
+def _check_lora(bench: CheckContext) -> Iterator[Difference]:
     """Adapters beside frozen weights, and merged into them, are W + alpha / rank B A; they alone learn."""
     ids, how = texts(ROWS, TIME), lora.Lora(rank=3, alpha=7.0, targets=("*.q_proj", "*.down_proj"))
     whole = [[0] * TIME] * ROWS

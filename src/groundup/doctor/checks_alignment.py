@@ -13,23 +13,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.align.methods import Given, Session, ppo, reward, sft
+from groundup.align.methods import MethodContext, Session, ppo, reward, sft
 from groundup.align.rollouts import REWARD_FILE
 from groundup.core.atomic_io import write_json
 from groundup.core.progress import Reporter
 from groundup.core.records import Message
-from groundup.core.stage import Work
+from groundup.core.stage import StageContext
 from groundup.doctor import formulas, reference
-from groundup.doctor.check import Bench, Check, Difference, compare
+from groundup.doctor.check import Check, CheckContext, Difference, compare
 from groundup.doctor.checks_data import plain_chat
 from groundup.doctor.checks_model import plain_logits, roundings
-from groundup.doctor.checks_training import site
+from groundup.doctor.checks_training import runtime
 from groundup.doctor.toy_models import TALK, loud, tokenizer, weights_of
 from groundup.evaluate.tasks import Example
 from groundup.model import checkpoint
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 from groundup.tokens.tokenizer import Tokenizer
 
 TIME = 96
@@ -40,7 +40,7 @@ def _config(words: Tokenizer) -> DecoderConfig:
     return DecoderConfig(words.vocab_size, 32, 2, 2, 1, 16, 48, logit_softcap=3.0, max_seq_len=TIME)
 
 
-def _start(bench: Bench, words: Tokenizer) -> tuple[Path, Decoder]:
+def _start(bench: CheckContext, words: Tokenizer) -> tuple[Path, Decoder]:
     """A checkpoint of a model whose answers are short, for it likes to end a turn; and the model."""
     model = Decoder(_config(words))
     loud(model)
@@ -57,9 +57,9 @@ def _examples() -> list[Example]:
     ]
 
 
-def _given(bench: Bench, words: Tokenizer, **reads: Path) -> Given:
-    work = Work(bench.folder / "work", Reporter(quiet=True))
-    return Given(site(bench), work, words, _examples(), _examples(), reads)
+def _given(bench: CheckContext, words: Tokenizer, **reads: Path) -> MethodContext:
+    work = StageContext(bench.folder / "work", Reporter(quiet=True))
+    return MethodContext(runtime(bench), work, words, _examples(), _examples(), reads)
 
 
 def _first_step(session: Session) -> tuple[float, Counter[str]]:
@@ -72,7 +72,7 @@ def _first_step(session: Session) -> tuple[float, Counter[str]]:
     return total, figures
 
 
-def _check_sft(bench: Bench) -> Iterator[Difference]:
+def _check_sft(bench: CheckContext) -> Iterator[Difference]:
     """Mean -log p over the assistants' tokens of all conversations."""
     words = tokenizer()
     folder, model = _start(bench, words)
@@ -89,7 +89,7 @@ def _check_sft(bench: Bench) -> Iterator[Difference]:
     )
 
 
-def _check_reward(bench: Bench) -> Iterator[Difference]:
+def _check_reward(bench: CheckContext) -> Iterator[Difference]:
     """Mean of -log sigmoid(better - worse - margin), and how often the better one wins."""
     words = tokenizer()
     folder, _ = _start(bench, words)
@@ -97,7 +97,7 @@ def _check_reward(bench: Bench) -> Iterator[Difference]:
         batch_rows=8, other=4, truncated=4, garbled=0, sampled=0, held_out=2, margin=0.4, precision="fp32"
     )
     session = recipe.prepare(_given(bench, words, start=folder))
-    assert isinstance(session.model, ScalarModel)
+    assert isinstance(session.model, ValueModel)
     loud(session.model, seed=2)
     right = {tuple(plain_chat(example.conversation().messages, words)[0]) for example in _examples()}
     losses, wins = [], []
@@ -120,28 +120,28 @@ def _check_reward(bench: Bench) -> Iterator[Difference]:
     yield compare("accuracy of the first step", torch.tensor(figures["accuracy"]), share, allowed)
 
 
-def _score(model: ScalarModel, ids: list[int]) -> Tensor:
+def _score(model: ValueModel, ids: list[int]) -> Tensor:
     """The reference's value at the last token."""
     plain = {name.removeprefix("decoder."): weight for name, weight in weights_of(model).items()}
     hidden = reference.hidden(plain, model.config, torch.tensor([ids]), [[0] * len(ids)])
     return (hidden @ plain["score.weight"][0])[0, -1].detach()
 
 
-def _check_ppo(bench: Bench) -> Iterator[Difference]:
+def _check_ppo(bench: CheckContext) -> Iterator[Difference]:
     """In its first step the policy still is the one that sampled: no ratio differs from 1, and no clip is active.
 
     Advantages have mean 0 over the phase, so the policy's loss is 0, and the critic's is half its error.
     """
     words = tokenizer()
     start, model = _start(bench, words)
-    folder, critic = bench.folder / "reward", ScalarModel(_config(words))
+    folder, critic = bench.folder / "reward", ValueModel(_config(words))
     loud(critic, seed=3)
     folder.mkdir()
     checkpoint.save_model(folder, critic, words)
     write_json(folder / REWARD_FILE, {"mean": 0.3, "std": 2.0})
     recipe = ppo.Ppo(
-        phases=1,
-        rollouts=4,
+        iterations=1,
+        rollout_batch_size=4,
         minibatches=1,
         epochs=1,
         max_new_tokens=12,

@@ -12,7 +12,7 @@ import torch
 
 from groundup.align import data
 from groundup.core.records import Message
-from groundup.doctor.check import Bench, Check, Difference, equal
+from groundup.doctor.check import Check, CheckContext, Difference, equal
 from groundup.doctor.toy_models import TALK, tokenizer
 from groundup.tokens import chat, loader, packing
 from groundup.tokens.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ def plain_chat(messages: Sequence[Message], words: Tokenizer) -> tuple[list[int]
     return [token for token, _ in found], [learnt for _, learnt in found]
 
 
-def _check_chat(bench: Bench) -> Iterator[Difference]:
+def _check_chat(bench: CheckContext) -> Iterator[Difference]:
     """The assistant's words and the end of its turns are learnt; what others say, and every role, is only read."""
     words = tokenizer()
     for first, second in pairwise(TALK):
@@ -47,14 +47,14 @@ def _check_chat(bench: Bench) -> Iterator[Difference]:
             ids, learn = plain_chat(said, words)
             found = chat.render(said, words)
             yield equal("render: ids", found.ids, ids)
-            yield equal("render: what is learnt", found.learn, learn)
+            yield equal("render: what is learnt", found.loss_mask, learn)
             asked = plain_chat(said[:-1], words)[0] + [words.assistant]
             yield equal("prompt", chat.prompt(said[:-1], words), asked)
             controls = [token for token in ids if words.is_special(token)]
             yield equal("control tokens in a conversation", len(controls), 1 + 2 * len(said))
 
 
-def _check_rows(bench: Bench) -> Iterator[Difference]:
+def _check_rows(bench: CheckContext) -> Iterator[Difference]:
     """Two documents, one cut off by the row's end, and padding."""
     words = tokenizer()
     bos, eos, pad = words.bos, words.eos, words.pad
@@ -70,7 +70,7 @@ def _check_rows(bench: Bench) -> Iterator[Difference]:
         yield equal(f"token_batch: {name}", getattr(batch, name).tolist(), wanted)
 
 
-def _check_packing(bench: Bench) -> Iterator[Difference]:
+def _check_packing(bench: CheckContext) -> Iterator[Difference]:
     """Every token is in exactly one place; sequences don't overlap and groups stay together."""
     rows, time, pad = 2, 40, -7
     counted = iter(range(10_000))
@@ -109,16 +109,16 @@ def _check_packing(bench: Bench) -> Iterator[Difference]:
     yield equal("pack: no token lost", len(taken), sum(LENGTHS))
 
 
-def _check_order(bench: Bench) -> Iterator[Difference]:
+def _check_order(bench: CheckContext) -> Iterator[Difference]:
     """Every row once in an epoch, in an order that the seed alone decides."""
     rows, per_step = 24, 5
-    order = np.concatenate([loader.row_indices(rows, per_step, step, 3) for step in range(24)]).tolist()
+    order = np.concatenate([loader.sample_indices(rows, per_step, step, 3) for step in range(24)]).tolist()
     for epoch in range(5):
         part = order[epoch * rows : (epoch + 1) * rows]
         yield equal(f"row_indices: epoch {epoch}", sorted(part), list(range(rows)))
     yield equal("row_indices: epochs differ", order[:rows] != order[rows : 2 * rows], True)
     yield equal(
-        "row_indices: asked again", loader.row_indices(rows, per_step, 2, 3).tolist(), order[2 * 5 : 3 * 5]
+        "row_indices: asked again", loader.sample_indices(rows, per_step, 2, 3).tolist(), order[2 * 5 : 3 * 5]
     )
     chosen = [index for step in range(12) for index in data.chosen_at(step, 10, 5, 3, "order")]
     for epoch in range(6):

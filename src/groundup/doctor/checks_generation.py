@@ -12,7 +12,7 @@ from torch import Tensor
 
 from groundup.align import rollouts
 from groundup.doctor import formulas, reference, sampling_reference
-from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal
+from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal
 from groundup.doctor.checks_model import plain_logits, roundings
 from groundup.doctor.toy_models import CONFIGS, FAST, SAMPLED, VOCAB, decoder, dtypes, loud, texts, weights_of
 from groundup.infer import engine, kv_cache, sampling
@@ -37,7 +37,7 @@ WAYS = (
 )
 
 
-def _poisoned(config: DecoderConfig, bench: Bench, dtype: torch.dtype = torch.float32) -> Decoder:
+def _poisoned(config: DecoderConfig, bench: CheckContext, dtype: torch.dtype = torch.float32) -> Decoder:
     """A decoder that a look at padding would throw off; where the embedding is the head, it can't be poisoned."""
     model = decoder(config, bench, dtype)
     if not config.tie_embeddings:
@@ -51,7 +51,7 @@ def _prompts() -> list[list[int]]:
     return [row[:length] for row, length in zip(ids, LENGTHS, strict=True)]
 
 
-def _check_cache(bench: Bench) -> Iterator[Difference]:
+def _check_cache(bench: CheckContext) -> Iterator[Difference]:
     """Prompts of several lengths, then a few tokens at a time, with sequences leaving and changing places."""
     ids = texts(len(LENGTHS), max(LENGTHS) + sum(STEPS), seed=5) % STOP
     for name, config in CONFIGS.items():
@@ -64,7 +64,7 @@ def _check_cache(bench: Bench) -> Iterator[Difference]:
 @torch.no_grad()
 def _cached(model: Decoder, ids: Tensor, want: Tensor, what: str, dtype: torch.dtype) -> Iterator[Difference]:
     device, lengths, longest = model.head_weight.device, torch.tensor(LENGTHS), max(LENGTHS)
-    kept = kv_cache.StaticCache(lengths, longest + sum(STEPS), device)
+    kept = kv_cache.StaticKVCache(lengths, longest + sum(STEPS), device)
     kept.reserve(longest)
     padded = ids[:, :longest].masked_fill(torch.arange(longest)[None] >= lengths[:, None], PAD)
     positions = torch.arange(longest).expand(len(LENGTHS), -1)
@@ -77,7 +77,7 @@ def _cached(model: Decoder, ids: Tensor, want: Tensor, what: str, dtype: torch.d
     for number, count in enumerate(STEPS):
         if number == 2:
             stay = torch.tensor([3, 0, 2])
-            kept.keep(stay.to(device))
+            kept.select_rows(stay.to(device))
             rows, ends = rows[stay], ends[stay]
         positions = ends[:, None] + torch.arange(count)[None]
         kept.reserve(count)
@@ -88,7 +88,7 @@ def _cached(model: Decoder, ids: Tensor, want: Tensor, what: str, dtype: torch.d
         ends = ends + count
 
 
-def _check_sampling(bench: Bench) -> Iterator[Difference]:
+def _check_sampling(bench: CheckContext) -> Iterator[Difference]:
     logits = draw(20, 40, scale=2.0)
     logits[0] = logits[17] = logits[39] = -1e4  # never drawn, at either end and within
     numbers = sampling_reference.numbers(300)
@@ -109,7 +109,7 @@ def _check_sampling(bench: Bench) -> Iterator[Difference]:
     yield equal("next_tokens at 0 and just below 1", extremes, [1, 38])
 
 
-def _check_uniforms(bench: Bench) -> Iterator[Difference]:
+def _check_uniforms(bench: CheckContext) -> Iterator[Difference]:
     found = {
         (seed, key): sampling.uniforms(seed, key, 4000) for seed, key in ((0, 0), (0, 1), (1, 0), (0, "a"))
     }
@@ -125,7 +125,7 @@ def _check_uniforms(bench: Bench) -> Iterator[Difference]:
     yield Difference("uniforms: other seeds and keys", float(related.abs().max()), spread)
 
 
-def _check_engine(bench: Bench) -> Iterator[Difference]:
+def _check_engine(bench: CheckContext) -> Iterator[Difference]:
     """Every token is the one that the reference draws with the same number, whatever the batch it's in."""
     prompts = _prompts()
     keys = [f"prompt {number}" for number in range(len(prompts))]
@@ -174,7 +174,7 @@ def _draws(
     yield Difference(f"{what}: share of other draws", sampling_reference.agreed(ours, want), 0.0)
 
 
-def _check_trainer(bench: Bench) -> Iterator[Difference]:
+def _check_trainer(bench: CheckContext) -> Iterator[Difference]:
     """Log-probabilities as the engine gave them, and as the trainer's forward pass gives them for the same ids."""
     prompts = _prompts()
     for name, config in SAMPLED.items():
@@ -201,10 +201,10 @@ def _trained(model: Decoder, rows: Sequence[list[int]], temperature: float) -> T
     return losses.token_log_probs(hidden, model.head_weight, ids[:, 1:], temperature, cap)
 
 
-def _check_rollouts(bench: Bench) -> Iterator[Difference]:
+def _check_rollouts(bench: CheckContext) -> Iterator[Difference]:
     """Sampled answers packed into rows as PPO trains on them: log-probabilities, values and scores of each token."""
     prompts, shape = _prompts(), rollouts.Shape(2, 40, PAD)
-    critic = value_head.ScalarModel(FAST)
+    critic = value_head.ValueModel(FAST)
     loud(critic, seed=1)
     plain = {name.removeprefix("decoder."): weight for name, weight in weights_of(critic).items()}
     critic.to(bench.device)

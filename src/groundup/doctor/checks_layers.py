@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from groundup.doctor import reference
-from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal, short
+from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal, short
 from groundup.doctor.toy_models import CONFIGS, QWEN3, decoder, documents, loud, texts, weights_of
 from groundup.model import attention, grouped_gemm, layers, rotary
 from groundup.model.config import RopeScaling
@@ -52,7 +52,7 @@ def _roundings(dtype: torch.dtype) -> int:
     return ROUNDINGS if dtype == torch.float32 else LOW_ROUNDINGS
 
 
-def _check_masks(bench: Bench) -> Iterator[Difference]:
+def _check_masks(bench: CheckContext) -> Iterator[Difference]:
     segments = documents(4, 23)
     for window in WINDOWS:
         want = reference.may_see(segments.tolist(), window)
@@ -71,7 +71,7 @@ def _check_masks(bench: Bench) -> Iterator[Difference]:
 
 
 def _check_kernel(
-    bench: Bench, kernel: attention.AttentionKernel, dtypes: Sequence[torch.dtype]
+    bench: CheckContext, kernel: attention.AttentionKernel, dtypes: Sequence[torch.dtype]
 ) -> Iterator[Difference]:
     """Values, gradients and poison; as many key/value heads as query heads and fewer; with and without a window.
 
@@ -101,7 +101,7 @@ def _check_kernel(
 
 
 def _check_poison(
-    bench: Bench, kernel: attention.AttentionKernel, dtypes: Sequence[torch.dtype]
+    bench: CheckContext, kernel: attention.AttentionKernel, dtypes: Sequence[torch.dtype]
 ) -> Iterator[Difference]:
     """Huge keys and values in the first document, in the future and in padding change nothing in the second."""
     time, start, end = 24, 9, 17
@@ -116,13 +116,13 @@ def _check_poison(
         yield equal(f"{kernel.name}, other documents poisoned, {short(dtype)}", got, clean)
 
 
-def _check_fused(bench: Bench) -> Iterator[Difference]:
+def _check_fused(bench: CheckContext) -> Iterator[Difference]:
     yield from _check_kernel(bench, attention.FUSED, bench.dtypes)
     plain = attention.AttentionKernel("attend_fused", attention.document_mask, attention.attend_fused)
     yield from _check_kernel(bench, plain, bench.dtypes)
 
 
-def _check_blocks(bench: Bench) -> Iterator[Difference]:
+def _check_blocks(bench: CheckContext) -> Iterator[Difference]:
     yield from _check_kernel(bench, cpu.BLOCKS, bench.dtypes)
     for count in (1, 5):
         attend = partial(cpu.attend_blocks, blocks=count)
@@ -130,14 +130,14 @@ def _check_blocks(bench: Bench) -> Iterator[Difference]:
         yield from _check_kernel(bench, kernel, bench.dtypes)
 
 
-def _check_chosen(bench: Bench) -> Iterator[Difference]:
+def _check_chosen(bench: CheckContext) -> Iterator[Difference]:
     """The kernel with which a model fitted to this hardware trains, in the dtype in which it trains."""
     model = Decoder(QWEN3)
     hardware.fit(model, bench.hardware)
     yield from _check_kernel(bench, model.kernel, [bench.hardware.dtype])
 
 
-def _check_rotary(bench: Bench) -> Iterator[Difference]:
+def _check_rotary(bench: CheckContext) -> Iterator[Difference]:
     """Angles at positions near and far, plain and stretched, and what they turn."""
     dim, theta = 2 * PAIRS, 500.0
     positions = torch.tensor([[0, 1, 2, 3, 100, FAR - 1], [FAR // 2, 7, 5, 3, 1, 0]])
@@ -146,7 +146,7 @@ def _check_rotary(bench: Bench) -> Iterator[Difference]:
     one[..., :PAIRS] = 1
     for scaling in (None, *SCALINGS):
         what = "plain" if scaling is None else scaling.kind
-        cos, sin = rotary.angles(positions.to(bench.device), dim, theta, scaling)
+        cos, sin = rotary.rope_cos_sin(positions.to(bench.device), dim, theta, scaling)
         allowed = TURN_ROUNDINGS * FAR
         for row in range(2):
             # A longrope decides by the largest position of all rows.
@@ -155,14 +155,14 @@ def _check_rotary(bench: Bench) -> Iterator[Difference]:
             angle = reference.turned(unit, places, theta, scaling)[0, :-1, 0]
             yield compare(f"{what} angles: cosine", cos[row, 0], angle[:, :PAIRS], allowed)
             yield compare(f"{what} angles: sine", sin[row, 0], angle[:, PAIRS:], allowed)
-    cos, sin = rotary.angles(positions.to(bench.device), dim, theta)
+    cos, sin = rotary.rope_cos_sin(positions.to(bench.device), dim, theta)
     want = torch.stack([reference.turned(x[row : row + 1], positions[row], theta)[0] for row in range(2)])
     for dtype in bench.dtypes:
         got = rotary.rotate(x.transpose(1, 2).to(bench.device, dtype), cos, sin).transpose(1, 2)
         yield compare("rotate", got, want, allowed if dtype == torch.float32 else 1, dtype)
 
 
-def _check_norms(bench: Bench) -> Iterator[Difference]:
+def _check_norms(bench: CheckContext) -> Iterator[Difference]:
     for kind in ("rms", "layer"):
         config = replace(QWEN3, norm=kind, norm_eps=1e-2)
         module = layers.norm(config, 24)
@@ -184,7 +184,7 @@ def _check_norms(bench: Bench) -> Iterator[Difference]:
                 yield compare("rms_norm", alone, want, _roundings(dtype), dtype)
 
 
-def _check_products(bench: Bench) -> Iterator[Difference]:
+def _check_products(bench: CheckContext) -> Iterator[Difference]:
     """Several projections at once, as the plain way and as the fast one make them."""
     x = draw(12, 2, 5, 24)
     for biased in (False, True):
@@ -204,7 +204,7 @@ def _check_products(bench: Bench) -> Iterator[Difference]:
                     yield compare(f"projections, {name}", ours, plain, _roundings(dtype), dtype)
 
 
-def _check_feed_forward(bench: Bench) -> Iterator[Difference]:
+def _check_feed_forward(bench: CheckContext) -> Iterator[Difference]:
     stream = draw(15, 2, 5, QWEN3.d_model)
     for name, config in CONFIGS.items():
         feed = layers.feed_forward(config)
@@ -218,7 +218,7 @@ def _check_feed_forward(bench: Bench) -> Iterator[Difference]:
             yield compare(f"{name}: feed-forward", got, want, _roundings(dtype), dtype)
 
 
-def _check_groups(bench: Bench) -> Iterator[Difference]:
+def _check_groups(bench: CheckContext) -> Iterator[Difference]:
     """Rows sorted by expert, one expert without any; sizes for which there is a fast kernel and others."""
     counts = (3, 0, 6, 1)
     ends = torch.tensor(counts).cumsum(0)
@@ -237,7 +237,7 @@ def _check_groups(bench: Bench) -> Iterator[Difference]:
                 yield compare(f"grouped product: slope of {part}", ours, plain, _roundings(dtype), dtype)
 
 
-def _check_fp8(bench: Bench) -> Iterator[Difference]:
+def _check_fp8(bench: CheckContext) -> Iterator[Difference]:
     """Numbers in 8 bits and their scale; which products use them; and those, where the hardware has them."""
     x, weight = draw(21, 32, 64, scale=3.0), draw(22, 48, 64)
     for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
@@ -261,7 +261,7 @@ def _check_fp8(bench: Bench) -> Iterator[Difference]:
         yield compare("fp8 product", got, torch.einsum("ri,oi->ro", x, weight), 1, torch.float8_e4m3fn)
 
 
-def _check_attention_layer(bench: Bench) -> Iterator[Difference]:
+def _check_attention_layer(bench: CheckContext) -> Iterator[Difference]:
     """Heads split and joined, normed and turned: the whole sub-layer."""
     segments = documents(3, 21)
     for name, config in CONFIGS.items():
@@ -275,7 +275,9 @@ def _check_attention_layer(bench: Bench) -> Iterator[Difference]:
         layer.to(bench.device)
         places = torch.arange(21, device=bench.device)[None]
         turn = (
-            rotary.angles(places, config.head_dim, config.rope_theta) if config.positions == "rope" else None
+            rotary.rope_cos_sin(places, config.head_dim, config.rope_theta)
+            if config.positions == "rope"
+            else None
         )
         seen = attention.FUSED.see(segments.to(bench.device), 0)
         for dtype in bench.dtypes:

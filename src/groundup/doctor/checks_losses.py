@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from groundup.doctor import formulas, reference
-from groundup.doctor.check import Bench, Check, Difference, compare, draw
+from groundup.doctor.check import Check, CheckContext, Difference, compare, draw
 from groundup.model import losses
 
 POSITIONS, WIDTH, VOCAB = 3 * 1400, 24, 61
@@ -51,13 +51,13 @@ def _roundings(dtype: torch.dtype) -> int:
     return ROUNDINGS if dtype == torch.float32 else LOW_ROUNDINGS
 
 
-def _leaves(given: _Inputs, bench: Bench, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _leaves(given: _Inputs, bench: CheckContext, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Hidden vectors in the compute dtype and the head's matrix in fp32, as training has them."""
     hidden = given.hidden.to(bench.device, dtype).requires_grad_()
     return hidden, given.head.float().to(bench.device).requires_grad_()
 
 
-def _check_softcap(bench: Bench) -> Iterator[Difference]:
+def _check_softcap(bench: CheckContext) -> Iterator[Difference]:
     logits = draw(6, 50, scale=5.0)
     for cap in CAPS:
         wide, narrow = logits.clone().requires_grad_(), logits.float().to(bench.device).requires_grad_()
@@ -67,7 +67,7 @@ def _check_softcap(bench: Bench) -> Iterator[Difference]:
         yield compare(f"softcap {cap}: slope", slopes[0], slopes[1], ROUNDINGS)
 
 
-def _check_cross_entropy(bench: Bench) -> Iterator[Difference]:
+def _check_cross_entropy(bench: CheckContext) -> Iterator[Difference]:
     """Also scaled by what comes after it, as gradient accumulation and weighted sums of losses do."""
     given, scale = _inputs(), 0.37
     targets, weights = given.targets.to(bench.device), given.weights.float().to(bench.device)
@@ -90,7 +90,7 @@ def _check_cross_entropy(bench: Bench) -> Iterator[Difference]:
             yield compare(f"{what}, without gradients", alone, want, allowed, dtype)
 
 
-def _check_chunk(bench: Bench) -> Iterator[Difference]:
+def _check_chunk(bench: CheckContext) -> Iterator[Difference]:
     """The kernel alone, which is what gets compiled."""
     given, size = _inputs(), 500
     for cap in CAPS:
@@ -113,7 +113,7 @@ def _check_chunk(bench: Bench) -> Iterator[Difference]:
                 )
 
 
-def _check_log_probs(bench: Bench) -> Iterator[Difference]:
+def _check_log_probs(bench: CheckContext) -> Iterator[Difference]:
     given, shape = _inputs(), (3, POSITIONS // 3)
     targets = given.targets.view(shape).to(bench.device)
     upstream = [draw(seed, *shape) for seed in (4, 5)]

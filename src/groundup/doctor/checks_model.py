@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from groundup.doctor import formulas, reference
-from groundup.doctor.check import Bench, Check, Difference, compare, equal
+from groundup.doctor.check import Check, CheckContext, Difference, compare, equal
 from groundup.doctor.toy_models import (
     CONFIGS,
     QWEN3,
@@ -62,7 +62,7 @@ def compare_slopes(
         yield compare(f"{what}: gradient of {name}", found, wanted[name], allowed, dtype, scale)
 
 
-def _check_logits(bench: Bench) -> Iterator[Difference]:
+def _check_logits(bench: CheckContext) -> Iterator[Difference]:
     ids, segments = texts(ROWS, TIME), documents(ROWS, TIME)
     for name, config in CONFIGS.items():
         plain = decoder(config, bench)
@@ -78,7 +78,7 @@ def _check_logits(bench: Bench) -> Iterator[Difference]:
             yield compare(f"{name}: logits in training", got, parted, roundings(config, dtype), dtype)
 
 
-def _check_gradients(bench: Bench) -> Iterator[Difference]:
+def _check_gradients(bench: CheckContext) -> Iterator[Difference]:
     """The slope of a weighted cross-entropy for every parameter, summed over documents and rows."""
     ids, segments = texts(ROWS, TIME + 1), documents(ROWS, TIME)
     targets = ids[:, 1:].flatten()
@@ -103,7 +103,7 @@ def _check_gradients(bench: Bench) -> Iterator[Difference]:
             yield from compare_slopes(name, model, plain, dtype)
 
 
-def _check_documents(bench: Bench) -> Iterator[Difference]:
+def _check_documents(bench: CheckContext) -> Iterator[Difference]:
     """A document among others and padding, all of them made of one huge token, against the same one in peace."""
     poison, start, end = VOCAB - 1, 8, 20
     ids = texts(1, TIME) % poison
@@ -124,7 +124,7 @@ def _check_documents(bench: Bench) -> Iterator[Difference]:
             yield compare(f"{name}: among other documents", got, alone, allowed, dtype)
 
 
-def _check_rows(bench: Bench) -> Iterator[Difference]:
+def _check_rows(bench: CheckContext) -> Iterator[Difference]:
     """A row gives the same alone as in a batch, up to the rounding of products of another shape."""
     ids, segments = texts(5, TIME).to(bench.device), documents(5, TIME).to(bench.device)
     for name, config in CONFIGS.items():
@@ -139,11 +139,11 @@ def _check_rows(bench: Bench) -> Iterator[Difference]:
                     )
 
 
-def _check_values(bench: Bench) -> Iterator[Difference]:
+def _check_values(bench: CheckContext) -> Iterator[Difference]:
     """Reward model and critic: a trunk with one number on top."""
     ids, segments = texts(ROWS, TIME), documents(ROWS, TIME)
     for name, config in CONFIGS.items():
-        model = value_head.ScalarModel(config)
+        model = value_head.ValueModel(config)
         loud(model)
         plain = {part.removeprefix("decoder."): weight for part, weight in weights_of(model).items()}
         hidden = reference.hidden(plain, config, ids, segments.tolist())
@@ -155,7 +155,7 @@ def _check_values(bench: Bench) -> Iterator[Difference]:
             yield compare(f"{name}: values", got, want, roundings(config, dtype), dtype)
 
 
-def _check_files(bench: Bench) -> Iterator[Difference]:
+def _check_files(bench: CheckContext) -> Iterator[Difference]:
     """Saved and loaded, a model has the same weights and gives the same logits to the last bit."""
     ids = texts(ROWS, TIME).to(bench.device)
     for name, config in CONFIGS.items():
@@ -167,12 +167,12 @@ def _check_files(bench: Bench) -> Iterator[Difference]:
         yield equal(f"{name}: config", back.config, config)
         with torch.no_grad():
             yield equal(f"{name}: logits of a loaded model", back(ids), model(ids))
-    critic = value_head.ScalarModel(QWEN3)
+    critic = value_head.ValueModel(QWEN3)
     critic.start_from(decoder(QWEN3, bench).cpu())
     folder = bench.folder / "critic"
     folder.mkdir()
     checkpoint.save_model(folder, critic)
-    found = checkpoint.load_scalar_model(folder, bench.device)
+    found = checkpoint.load_value_model(folder, bench.device)
     with torch.no_grad():
         yield equal("values of a loaded critic", found.values(ids), critic.to(bench.device).values(ids))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundup.align import objectives
 from groundup.doctor import formulas
-from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal
+from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal
 
 LENGTHS = (9, 4, 1, 12, 7, 12)
 """Tokens of each answer; several steps long, and one of a single token."""
@@ -36,7 +36,7 @@ def answers(seed: int, scale: float = 1.0) -> Tensor:
 
 def _both(
     what: str,
-    bench: Bench,
+    bench: CheckContext,
     ours: Callable[..., Tensor],
     plain: Callable[..., Tensor],
     inputs: Sequence[Tensor],
@@ -64,7 +64,7 @@ def _both(
         )
 
 
-def _check_masks(bench: Bench) -> Iterator[Difference]:
+def _check_masks(bench: CheckContext) -> Iterator[Difference]:
     mask, x = answer_mask(bench.device), answers(0)
     inside = mask.cpu().double()
     for poison in POISON:
@@ -81,7 +81,7 @@ def _check_masks(bench: Bench) -> Iterator[Difference]:
     yield equal("masked_mean of nothing", float(nothing), 0.0)
 
 
-def _check_bradley_terry(bench: Bench) -> Iterator[Difference]:
+def _check_bradley_terry(bench: CheckContext) -> Iterator[Difference]:
     chosen, rejected = draw(1, 40, scale=3.0), draw(2, 40, scale=3.0)
     chosen[0], rejected[0], chosen[1], rejected[1] = 40.0, -40.0, -40.0, 40.0
     for margin in (0.0, 0.7):
@@ -94,7 +94,7 @@ def _check_bradley_terry(bench: Bench) -> Iterator[Difference]:
         )
 
 
-def _check_token_rewards(bench: Bench) -> Iterator[Difference]:
+def _check_token_rewards(bench: CheckContext) -> Iterator[Difference]:
     mask = answer_mask(bench.device)
     for poison in POISON:
         yield from _both(
@@ -107,7 +107,7 @@ def _check_token_rewards(bench: Bench) -> Iterator[Difference]:
         )
 
 
-def _check_gae(bench: Bench) -> Iterator[Difference]:
+def _check_gae(bench: CheckContext) -> Iterator[Difference]:
     mask, given = answer_mask(bench.device), [answers(5), answers(6)]
     ways = ((1.0, 1.0, POISON[0]), (1.0, 0.95, POISON[1]), (0.9, 0.7, POISON[0]), (0.9, 0.0, None))
     for gamma, lam, poison in ways:
@@ -122,7 +122,7 @@ def _check_gae(bench: Bench) -> Iterator[Difference]:
             )
 
 
-def _check_whiten(bench: Bench) -> Iterator[Difference]:
+def _check_whiten(bench: CheckContext) -> Iterator[Difference]:
     mask = answer_mask(bench.device)
     for eps in (1e-8, 0.5):
         yield from _both(
@@ -135,18 +135,22 @@ def _check_whiten(bench: Bench) -> Iterator[Difference]:
         )
 
 
-def _check_ppo(bench: Bench) -> Iterator[Difference]:
+def _check_ppo(bench: CheckContext) -> Iterator[Difference]:
     inputs = [answers(8, 0.5), answers(9, 0.5), answers(10)]
     yield from _clipped(bench, "ppo_policy_loss", formulas.ppo, 0.2, inputs)
 
 
-def _check_value_loss(bench: Bench) -> Iterator[Difference]:
+def _check_value_loss(bench: CheckContext) -> Iterator[Difference]:
     inputs = [answers(11), answers(12), answers(13)]
     yield from _clipped(bench, "value_loss", formulas.value_loss, 0.3, inputs)
 
 
 def _clipped(
-    bench: Bench, name: str, formula: Callable[..., tuple[Tensor, float]], clip: float, inputs: list[Tensor]
+    bench: CheckContext,
+    name: str,
+    formula: Callable[..., tuple[Tensor, float]],
+    clip: float,
+    inputs: list[Tensor],
 ) -> Iterator[Difference]:
     """A clipped loss, and the share of its tokens that the clip holds back."""
     ours, mask, total = getattr(objectives, name), answer_mask(bench.device), 57.0
@@ -164,7 +168,7 @@ def _clipped(
     yield compare(f"{name}: clipped share", got, torch.tensor(share), ROUNDINGS)
 
 
-def _check_kl(bench: Bench) -> Iterator[Difference]:
+def _check_kl(bench: CheckContext) -> Iterator[Difference]:
     """Both estimators, averaged over every outcome with its probability, are the divergence itself."""
     policy, start = (formulas.log_softmax(draw(seed, 30)) for seed in (14, 15))
     log_ratios = policy - start

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext
 from groundup.doctor import formulas, reference
-from groundup.doctor.check import Bench, Check, Difference, compare, draw, equal, threads
+from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal, threads
 from groundup.doctor.checks_model import compare_slopes, roundings
 from groundup.doctor.toy_models import LLAMA, QWEN3, decoder, documents, texts, tokenizer, weights_of
 from groundup.model import checkpoint, losses
@@ -29,7 +29,7 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.parallel import hardware
 from groundup.parallel.cpu import MIN_BLOCK
-from groundup.parallel.engines.native import NativeLearner
+from groundup.parallel.engines.native import NativeEngine
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import loop, pretrain, schedules
 from groundup.train.optimizers import adamw, muon
@@ -51,13 +51,13 @@ STRETCH = 0.35
 """How far from 1 a few iterations leave the singular values of an orthogonal step (Jordan et al. 2024)."""
 
 
-def site(bench: Bench) -> Site:
+def runtime(bench: CheckContext) -> Runtime:
     """One row per micro-batch, eager, on the bench's device, in this thread."""
     device: Any = bench.device.type
-    return Site(device=device, threads=1, compile="off", micro_batch=1)
+    return Runtime(device=device, threads=1, compile="off", micro_batch=1)
 
 
-def _parameters(bench: Bench) -> dict[str, nn.Parameter]:
+def _parameters(bench: CheckContext) -> dict[str, nn.Parameter]:
     tensors = (draw(seed, *shape) for seed, shape in enumerate(NAMES.values(), start=1))
     return {name: nn.Parameter(x.float().to(bench.device)) for name, x in zip(NAMES, tensors, strict=True)}
 
@@ -86,7 +86,7 @@ def _stepped(
     return seen
 
 
-def _check_adamw(bench: Bench) -> Iterator[Difference]:
+def _check_adamw(bench: CheckContext) -> Iterator[Difference]:
     """Every step, with bias correction; only hidden matrices decay."""
     recipe = adamw.AdamW(lr=0.03, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.2)
     parameters = _parameters(bench)
@@ -99,7 +99,7 @@ def _check_adamw(bench: Bench) -> Iterator[Difference]:
             yield compare(f"AdamW: {name} after {step} steps", tensors[step], want, ROUNDINGS)
 
 
-def _check_muon(bench: Bench) -> Iterator[Difference]:
+def _check_muon(bench: CheckContext) -> Iterator[Difference]:
     """Hidden matrices move along the orthogonal factor of their momentum, everything else as AdamW says."""
     rate, memory = 0.02, 0.9
     recipe = muon.Muon(
@@ -122,7 +122,7 @@ def _check_muon(bench: Bench) -> Iterator[Difference]:
         yield compare(f"Muon's AdamW: {name}", seen[name][-1], want, ROUNDINGS)
 
 
-def _check_schedules(bench: Bench) -> Iterator[Difference]:
+def _check_schedules(bench: CheckContext) -> Iterator[Difference]:
     """Every factor of a run: the rise, the top, the way down, and where it ends."""
     for warmup, steps, final in ((0, 20, 0.0), (5, 40, 0.1), (10, 100, 0.0)):
         at = np.arange(warmup, steps + 1)
@@ -143,7 +143,7 @@ def _check_schedules(bench: Bench) -> Iterator[Difference]:
             yield compare(f"{kind}, {steps} steps, warm-up {warmup}", torch.tensor(found), wanted, 4)
 
 
-def _check_loop(bench: Bench) -> Iterator[Difference]:
+def _check_loop(bench: CheckContext) -> Iterator[Difference]:
     """Plain gradient descent through the training loop: schedule, clipping, sums over micro-batches of uneven size."""
     ids, weights = texts(5, 17), (documents(5, 16) >= 0).float()
     for clip in (0.0, 0.05):
@@ -154,12 +154,12 @@ def _check_loop(bench: Bench) -> Iterator[Difference]:
         parts = [torch.split(x, [1, 3, 1]) for x in (ids, weights / weights.sum())]
         micro_batches = list(zip(*parts, strict=True))
         loop.train(
-            learner=NativeLearner(model, torch.optim.SGD(model.parameters(), lr=0.1), _loss, clip),
+            learner=NativeEngine(model, torch.optim.SGD(model.parameters(), lr=0.1), _loss, clip),
             batches=lambda step, found=micro_batches: found,  # type: ignore[misc]
             schedule=lambda step: (1.0, 0.5)[step],
             steps=2,
-            out=Work(bench.folder / f"clip {clip}", Reporter(quiet=True)),
-            site=site(bench),
+            out=StageContext(bench.folder / f"clip {clip}", Reporter(quiet=True)),
+            runtime=runtime(bench),
         )
         for name, parameter in model.named_parameters():
             allowed = 4 * roundings(LLAMA)  # two steps, forward and backward
@@ -214,7 +214,7 @@ def _plain_step(
     return formulas.cross_entropy(logits, ids[:, 1:].flatten(), counts.flatten().double()), int(counts.sum())
 
 
-def _check_pretrain(bench: Bench) -> Iterator[Difference]:
+def _check_pretrain(bench: CheckContext) -> Iterator[Difference]:
     """The stage `pretrain` for one step of four micro-batches: its loss, gradient norm and validation."""
     words = tokenizer()
     tokens, held = bench.folder / "tokens", bench.folder / "tokenizer"
@@ -232,9 +232,9 @@ def _check_pretrain(bench: Bench) -> Iterator[Difference]:
         batch_tokens=128,
         precision="fp32",
     )
-    out = Work(bench.folder / "pretrain", Reporter(quiet=True))
+    out = StageContext(bench.folder / "pretrain", Reporter(quiet=True))
     made = [Artifact(folder, "0" * 12, folder.name) for folder in (tokens, held)]
-    metrics = pretrain.pretrain(recipe, site(bench), out, *made)
+    metrics = pretrain.pretrain(recipe, runtime(bench), out, *made)
     lines = [json.loads(line) for line in out.file("metrics.jsonl").read_text().splitlines()]
     logged = next(line for line in lines if "grad_norm" in line)
     out.close()
@@ -259,7 +259,7 @@ class _Interrupted(Exception):
     """Raised in the middle of a training."""
 
 
-def _check_resume(bench: Bench) -> Iterator[Difference]:
+def _check_resume(bench: CheckContext) -> Iterator[Difference]:
     """Interrupted after a step and taken up again, a training ends in the same bits."""
     whole = _trained(bench, bench.folder / "whole")
     with contextlib.suppress(_Interrupted):
@@ -269,7 +269,7 @@ def _check_resume(bench: Bench) -> Iterator[Difference]:
     yield equal("weights after resuming", _trained(bench, bench.folder / "parts"), whole)
 
 
-def _trained(bench: Bench, folder: Path, stop_at: int = -1) -> Tensor:
+def _trained(bench: CheckContext, folder: Path, stop_at: int = -1) -> Tensor:
     """All weights after three steps with momentum; `stop_at`: the step that raises."""
     ids, weights = texts(2, 17), torch.full((2, 16), 1 / 32)
     model = decoder(LLAMA, bench)
@@ -280,19 +280,19 @@ def _trained(bench: Bench, folder: Path, stop_at: int = -1) -> Tensor:
         return [(ids, weights * (1 + step))]
 
     loop.train(
-        learner=NativeLearner(
+        learner=NativeEngine(
             model, muon.Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters()), _loss, 1.0
         ),
         batches=batches,
         schedule=lambda step: 1.0 - step / 4,
         steps=3,
-        out=Work(folder, Reporter(quiet=True)),
-        site=site(bench).model_copy(update={"checkpoint_seconds": 1e-9}),
+        out=StageContext(folder, Reporter(quiet=True)),
+        runtime=runtime(bench).model_copy(update={"checkpoint_seconds": 1e-9}),
     )
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def _check_compiled(bench: Bench) -> Iterator[Difference]:
+def _check_compiled(bench: CheckContext) -> Iterator[Difference]:
     """A model fitted to the hardware, as training runs it: compiled where that can be done.
 
     One layer: others would be compiled to the same kernels, and compiling is what takes the time. The rows are long
@@ -335,6 +335,6 @@ CHECKS = [
         "training: this hardware",
         "steps as they run here, compiled where possible, aren't the model's",
         _check_compiled,
-        'Set site.compile = "off", or precision = "fp32" in the recipe, and run `groundup doctor` again',
+        'Set runtime.compile = "off", or precision = "fp32" in the recipe, and run `groundup doctor` again',
     ),
 ]

@@ -1,6 +1,6 @@
 """Look at the machine, then check our numbers on it.
 
-in:  a site, the workspace
+in:  a runtime, the workspace
 out: Diagnosis: the machine, an outcome per check
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.core.progress import Reporter
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 from groundup.doctor import (
     checks_adaptation,
     checks_alignment,
@@ -23,7 +23,7 @@ from groundup.doctor import (
     checks_objectives,
     checks_training,
 )
-from groundup.doctor.check import Bench, Check, Outcome, outcome, threads
+from groundup.doctor.check import Check, CheckContext, CheckResult, outcome, threads
 from groundup.doctor.machine import Machine, examine
 from groundup.parallel.hardware import Hardware, choose
 
@@ -45,7 +45,7 @@ class Diagnosis:
     """What was found. `seconds`: how long it took in all."""
 
     machine: Machine
-    outcomes: list[Outcome]
+    outcomes: list[CheckResult]
     seconds: float
 
     @property
@@ -54,11 +54,11 @@ class Diagnosis:
         return all(found.ok for found in self.outcomes)
 
 
-def diagnose(site: Site, workspace: Path, reporter: Reporter) -> Diagnosis:
+def diagnose(runtime: Runtime, workspace: Path, reporter: Reporter) -> Diagnosis:
     """Measure the machine and run every check."""
     began = time.perf_counter()
-    hardware = choose(site)
-    reporter.say("looking at the machine")
+    hardware = choose(runtime)
+    reporter.info("looking at the machine")
     machine = examine(hardware, workspace)
     outcomes = []
     with reporter.track("check", len(CHECKS), "checks") as tracker:
@@ -69,11 +69,11 @@ def diagnose(site: Site, workspace: Path, reporter: Reporter) -> Diagnosis:
     return Diagnosis(machine, outcomes, time.perf_counter() - began)
 
 
-def run(checks: Sequence[Check], hardware: Hardware) -> Iterator[Outcome]:
+def run(checks: Sequence[Check], hardware: Hardware) -> Iterator[CheckResult]:
     """The outcome of every check, each with an empty folder of its own.
 
     On one thread: the tensors are small, and on a busy machine many threads mostly wait for each other.
     """
     for check in checks:
         with tempfile.TemporaryDirectory() as folder, threads(1):
-            yield outcome(check, Bench(hardware, Path(folder)))
+            yield outcome(check, CheckContext(hardware, Path(folder)))

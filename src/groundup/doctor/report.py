@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from groundup.doctor.check import Outcome
+from groundup.doctor.check import CheckResult
 from groundup.doctor.doctor import Diagnosis
 from groundup.doctor.machine import Machine
 
@@ -63,7 +63,7 @@ def _machine_table(machine: Machine) -> Table:
     return table
 
 
-def _checks_table(outcomes: list[Outcome], width: int) -> Table:
+def _checks_table(outcomes: list[CheckResult], width: int) -> Table:
     """A line per check; the meaning gets what is left of the line."""
     rows = [
         (

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from groundup.doctor.check import Bench
+from groundup.doctor.check import CheckContext
 from groundup.model.config import DecoderConfig, MoE, RopeScaling
 from groundup.model.decoder import Decoder
 from groundup.tokens import bpe
@@ -65,12 +65,12 @@ def loud(model: nn.Module, seed: int = 0) -> None:
             parameter.copy_(value.bfloat16())
 
 
-def dtypes(config: DecoderConfig, bench: Bench) -> tuple[torch.dtype, ...]:
+def dtypes(config: DecoderConfig, bench: CheckContext) -> tuple[torch.dtype, ...]:
     """The bench's. Experts only in fp32: rounding decides a near tie between two of them, and all that follows."""
     return (torch.float32,) if config.moe else bench.dtypes
 
 
-def decoder(config: DecoderConfig, bench: Bench, dtype: torch.dtype = torch.float32) -> Decoder:
+def decoder(config: DecoderConfig, bench: CheckContext, dtype: torch.dtype = torch.float32) -> Decoder:
     """A decoder with loud weights on the bench's device that computes in `dtype`, in eager mode."""
     model = Decoder(config)
     loud(model)

@@ -16,18 +16,18 @@ from pydantic import Field
 
 from groundup.core.atomic_io import write_json
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot, part_name
-from groundup.core.rng import seed_of
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.core.registry import Plugin, plugin_name
+from groundup.core.rng import derive_seed
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.evaluate.examples import collect, split
-from groundup.evaluate.score import Answered, answered, chat_engine
+from groundup.evaluate.score import GradedAnswer, chat_engine, graded
 from groundup.evaluate.statistics import bootstrap
 from groundup.evaluate.tasks import Example, Task
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import Precision, choose, fit
-from groundup.tokens.shards import Rows
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.validate import bits_per_byte, token_loss
 
@@ -35,7 +35,7 @@ from groundup.train.validate import bits_per_byte, token_loss
 class Evaluate(Recipe):
     """What is measured, and on how much."""
 
-    tasks: tuple[Annotated[Task, Slot("groundup.evaluate.tasks")], ...] = Field(
+    tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
         default=(), description="filled in from the blueprint's [[tasks]]"
     )
     examples: int = Field(default=200, ge=1, description="held-out questions asked")
@@ -49,8 +49,8 @@ class Evaluate(Recipe):
 @stage(version=1)
 def evaluate(
     recipe: Evaluate,
-    site: Site,
-    out: Work,
+    runtime: Runtime,
+    out: StageContext,
     tokens: Artifact,
     documents: Artifact,
     base: Artifact,
@@ -58,24 +58,22 @@ def evaluate(
 ) -> Metrics:
     """Score both models on held-out text, and the chat model on held-out questions."""
     vocabulary = Tokenizer.load(chat.path)
-    hardware = choose(site, recipe.precision)
+    hardware = choose(runtime, recipe.precision)
     base_model, chat_model = (load_decoder(item.path) for item in (base, chat))
     for model in (base_model, chat_model):
         fit(model, hardware)
-    rows = Rows(tokens.path / "validation.npy")
+    rows = PackedDataset(tokens.path / "validation.npy")
     metrics: Metrics = {
         "base_bpb": bits_per_byte(partial(token_loss, base_model), rows, vocabulary, recipe.validation_rows),
         "chat_bpb": bits_per_byte(partial(token_loss, chat_model), rows, vocabulary, recipe.validation_rows),
     }
-    tasks: dict[str, Task] = {part_name(task): task for task in recipe.tasks}  # type: ignore[arg-type]
+    tasks: dict[str, Task] = {plugin_name(task): task for task in recipe.tasks}  # type: ignore[arg-type]
     known, held_out = split(collect(recipe.tasks, documents.path))
     asked = held_out[: recipe.examples]
     if asked:
-        found = answered(
-            chat_model, vocabulary, asked, tasks, recipe.max_new_tokens, out, "held-out questions"
-        )
+        found = graded(chat_model, vocabulary, asked, tasks, recipe.max_new_tokens, out, "held-out questions")
         metrics |= _marks(found) | {"baseline_chrf": _baseline(asked, tasks)}
-        seen = answered(
+        seen = graded(
             chat_model, vocabulary, known[: recipe.familiar], tasks, recipe.max_new_tokens, out, "samples"
         )
         write_json(
@@ -88,7 +86,7 @@ def evaluate(
     return metrics
 
 
-def _marks(found: Sequence[Answered]) -> Metrics:
+def _marks(found: Sequence[GradedAnswer]) -> Metrics:
     """Means over all questions with bootstrap intervals, and chrF by kind of question."""
     by_name: dict[str, list[float]] = defaultdict(list)
     by_kind: dict[str, list[float]] = defaultdict(list)
@@ -113,18 +111,20 @@ def _baseline(asked: Sequence[Example], tasks: dict[str, Task]) -> float:
     scores = []
     for example in asked:
         others = [other for other in by_kind[example.kind] if other.subject != example.subject]
-        other = others[seed_of(example.id, "baseline") % len(others)].answer if others else ""
+        other = others[derive_seed(example.id, "baseline") % len(others)].answer if others else ""
         scores.append(tasks[example.task].grade(example, other)["chrf"])
     return sum(scores) / len(scores)
 
 
-def _sample(item: Answered, held_out: bool) -> dict[str, Any]:
+def _sample(item: GradedAnswer, held_out: bool) -> dict[str, Any]:
     example = item.example
     said = {"kind": example.kind, "question": example.question, "truth": example.answer, "chat": item.answer}
     return said | {"chrf": item.marks["chrf"], "held_out": held_out}
 
 
-def _continuations(model: Decoder, rows: Rows, tokenizer: Tokenizer, count: int) -> list[dict[str, str]]:
+def _continuations(
+    model: Decoder, rows: PackedDataset, tokenizer: Tokenizer, count: int
+) -> list[dict[str, str]]:
     """Beginnings of validation documents, and how the base model goes on."""
     engine = chat_engine(model, tokenizer)
     starts = []

@@ -8,7 +8,7 @@ import heapq
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.core.rng import seed_of, share_of
+from groundup.core.rng import derive_seed, hash_fraction
 from groundup.evaluate.tasks import Example, Task
 from groundup.text.documents import read_documents
 
@@ -25,7 +25,7 @@ def collect(tasks: Sequence[Task], documents: Path, limit: int = LIMIT) -> list[
     for document in read_documents(documents):
         for task in tasks:
             for example in task.examples(document):
-                entry = (-seed_of(example.id), example.id, example)
+                entry = (-derive_seed(example.id), example.id, example)
                 if len(heap) < limit:
                     heapq.heappush(heap, entry)
                 elif entry > heap[0]:
@@ -41,7 +41,7 @@ def split(
     Documents below the share by hash are held out, as in the validation split of `tokenize`, so that with the same
     share the model has read none of them. Where none is below it, the one with the smallest hash is.
     """
-    groups = sorted({example.group for example in examples}, key=share_of)
-    below = sum(share_of(group) < held_out_share for group in groups)
+    groups = sorted({example.group for example in examples}, key=hash_fraction)
+    below = sum(hash_fraction(group) < held_out_share for group in groups)
     kept = set(groups[: min(max(1, below), len(groups) - 1)])
     return [e for e in examples if e.group not in kept], [e for e in examples if e.group in kept]

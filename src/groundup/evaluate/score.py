@@ -7,7 +7,7 @@ out: one answer per example (greedy), marks by figure
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.core.stage import Work
+from groundup.core.stage import StageContext
 from groundup.evaluate.tasks import Example, Task
 from groundup.infer.engine import Engine
 from groundup.model.decoder import Decoder
@@ -16,7 +16,7 @@ from groundup.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Answered:
+class GradedAnswer:
     """An example, what the model said, and its marks."""
 
     example: Example
@@ -30,15 +30,15 @@ def chat_engine(model: Decoder, tokenizer: Tokenizer) -> Engine:
     return Engine(model, stop, tokenizer.pad, model.config.max_seq_len)
 
 
-def answered(
+def graded(
     model: Decoder,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
     tasks: dict[str, Task],
     max_new_tokens: int,
-    out: Work,
+    out: StageContext,
     label: str,
-) -> list[Answered]:
+) -> list[GradedAnswer]:
     """Answer and mark every example; a question too long for the context gets an empty answer."""
     prompts = [prompt(example.conversation().messages[:-1], tokenizer) for example in examples]
     fitting = [index for index, ids in enumerate(prompts) if len(ids) < model.config.max_seq_len]
@@ -53,6 +53,6 @@ def answered(
     said = {index: tokenizer.decode(done.content) for index, done in zip(fitting, completions, strict=True)}
     texts = [said.get(index, "") for index in range(len(examples))]
     return [
-        Answered(example, text, tasks[example.task].grade(example, text))
+        GradedAnswer(example, text, tasks[example.task].grade(example, text))
         for example, text in zip(examples, texts, strict=True)
     ]

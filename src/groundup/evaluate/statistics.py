@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def paired_difference(after: Sequence[float], before: Sequence[float], seed: int
 
 
 def _interval(above: np.ndarray, below: np.ndarray, seed: int, resamples: int, level: float) -> Interval:
-    generator = np.random.default_rng(seed_of(seed, "bootstrap", above.size))
+    generator = np.random.default_rng(derive_seed(seed, "bootstrap", above.size))
     means = np.empty(resamples)
     for index in range(resamples):
         drawn = generator.integers(0, above.size, above.size)

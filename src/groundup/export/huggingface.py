@@ -18,17 +18,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from groundup.core.atomic_io import (
-    disk_errors_in_words,
-    part_name,
-    publish_folder,
+    explain_disk_errors,
+    publish_dir,
+    temp_path,
     write_bytes,
     write_json,
 )
 from groundup.core.errors import DataError, GroundupError
-from groundup.export.vocabulary import adopt_tokenizer, with_vocabulary
+from groundup.export.vocabulary import tokenizer_from_hf, with_vocabulary
 from groundup.model.architectures import Tensors
 from groundup.model.checkpoint import CONFIG, INDEX, WEIGHTS, load_decoder, save_model
-from groundup.model.hf_config import config_json, published_tensors
+from groundup.model.hf_config import config_to_hf, tensors_to_hf
 
 Dtype = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -71,10 +71,10 @@ def export_huggingface(
             "computes. Train with these off (keys of the same names in pretrain.architecture), or use it with "
             "`groundup chat`"
         )
-    tensors = published_tensors(model.config, model.state_dict())
+    tensors = tensors_to_hf(model.config, model.state_dict())
     tensors = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
     ids = {key: said[key] for key in SPECIAL_IDS if said.get(key) is not None}
-    config = config_json(model.config) | ids | {"dtype": str(DTYPES[dtype]).removeprefix("torch.")}
+    config = config_to_hf(model.config) | ids | {"dtype": str(DTYPES[dtype]).removeprefix("torch.")}
     with _new_folder(target, sum(_bytes(tensor) for tensor in tensors.values())) as part:
         _write_shards(part, tensors, max_shard_bytes)
         write_json(part / CONFIG, config)
@@ -101,7 +101,7 @@ def import_huggingface(folder: Path, target: Path, control_tokens: bool = False)
     model, tokenizer = load_decoder(folder), None
     ids = {key: said[key] for key in SPECIAL_IDS if key in said}
     if control_tokens:
-        tokenizer = adopt_tokenizer(folder / TOKENIZER[0])
+        tokenizer = tokenizer_from_hf(folder / TOKENIZER[0])
         model = with_vocabulary(model, tokenizer, _document_mark(ids))
     size = sum(_bytes(tensor) for tensor in model.state_dict().values())
     with _new_folder(target, size) as part:
@@ -122,12 +122,12 @@ def _new_folder(target: Path, size: int) -> Iterator[Path]:
     """Where to write what shall become `target`; it appears when all is written. Nothing is left of a failure."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise GroundupError(f"{target} exists already. Choose another folder, or remove it")
-    part = part_name(target)
+    part = temp_path(target)
     try:
-        with disk_errors_in_words("the model", target.parent, size):
+        with explain_disk_errors("the model", target.parent, size):
             part.mkdir(parents=True)
             yield part
-            publish_folder(part, target)
+            publish_dir(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

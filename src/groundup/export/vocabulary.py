@@ -19,7 +19,7 @@ from groundup.tokens.bpe import byte_table
 from groundup.tokens.tokenizer import Tokenizer
 
 
-def adopt_tokenizer(path: Path) -> Tokenizer:
+def tokenizer_from_hf(path: Path) -> Tokenizer:
     """The vocabulary in a tokenizer.json with our control tokens on top.
 
     Raises DataError for another kind than byte-level BPE, or ids with gaps.

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.infer.kv_cache import StaticCache
+from groundup.infer.kv_cache import StaticKVCache
 from groundup.infer.sampling import Sampling, log_probabilities, next_tokens, uniforms
 from groundup.model.decoder import Decoder
 
@@ -142,7 +142,7 @@ class Engine:
         ids = torch.full((len(batch), longest), self.pad)
         for row, one in enumerate(batch):
             ids[row, : len(one.prompt)] = torch.tensor(one.prompt)
-        cache = StaticCache(lengths, longest + max(one.room for one in batch), device)
+        cache = StaticKVCache(lengths, longest + max(one.room for one in batch), device)
         positions = torch.arange(longest).expand(len(batch), -1)
         ends = (lengths - 1).to(device)
         logits = self._forward(cache, ids.to(device), positions.to(device), ends)
@@ -155,7 +155,7 @@ class Engine:
                 return
             if 2 * len(left) <= len(alive):  # the finished ones would cost more than moving the rest
                 rows = torch.tensor(left, device=device)
-                cache.keep(rows)
+                cache.select_rows(rows)
                 alive = [alive[row] for row in left]
                 tokens, positions = tokens[rows], positions[rows]
             logits = self._forward(cache, tokens[:, None], positions[:, None], None)
@@ -164,7 +164,7 @@ class Engine:
     @torch.no_grad()
     def _forward(
         self,
-        cache: StaticCache,
+        cache: StaticKVCache,
         ids: Int[Tensor, "batch time"],
         positions: Int[Tensor, "batch time"],
         ends: Int[Tensor, " batch"] | None,

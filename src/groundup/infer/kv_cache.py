@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class StaticCache:
+class StaticKVCache:
     """A KVCache for `len(lengths)` sequences and at most `capacity` slots, prompts' padding included."""
 
     def __init__(self, lengths: Int[Tensor, " batch"], capacity: int, device: torch.device) -> None:
@@ -48,7 +48,7 @@ class StaticCache:
             ]  # padding sees itself, or its softmax would be over nothing
         return seen[:, None]
 
-    def update(
+    def cache_update(
         self,
         layer: int,
         k: Float[Tensor, "batch kv_heads time dim"],
@@ -66,7 +66,7 @@ class StaticCache:
         all_v[:, :, self.used - v.shape[2] : self.used] = v
         return all_k[:, :, : self.used], all_v[:, :, : self.used], self._masks[window]
 
-    def keep(self, rows: Int[Tensor, " kept"]) -> None:
+    def select_rows(self, rows: Int[Tensor, " kept"]) -> None:
         """Forget all sequences but these."""
         self._prompt_ends = self._prompt_ends[rows]
         self._layers = [(k[rows], v[rows]) for k, v in self._layers]

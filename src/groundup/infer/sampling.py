@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Sampling:
 
 def uniforms(seed: int, key: int | str, count: int) -> Float[Tensor, " count"]:
     """The numbers in [0, 1) of the prompt called `key`, one for each position of its answer."""
-    generator = torch.Generator().manual_seed(seed_of(seed, "sampling", key))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "sampling", key))
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 

@@ -23,7 +23,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
 class KVCache(Protocol):
     """Remembers keys and values, so that generating a token doesn't compute all earlier ones again."""
 
-    def update(
+    def cache_update(
         self,
         layer: int,
         k: Float[Tensor, "batch kv_heads time dim"],

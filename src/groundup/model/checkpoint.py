@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from groundup.core.atomic_io import appear, write_json
+from groundup.core.atomic_io import atomic_replace, write_json
 from groundup.core.errors import DataError
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.hf_config import config_json, own_tensors, published_tensors, read_config_json
-from groundup.model.value_head import ScalarModel
+from groundup.model.hf_config import config_from_hf, config_to_hf, tensors_from_hf, tensors_to_hf
+from groundup.model.value_head import ValueModel
 from groundup.tokens.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -36,10 +36,10 @@ KINDS = {
 }
 
 Tensors = dict[str, Tensor]
-Model = TypeVar("Model", Decoder, ScalarModel)
+Model = TypeVar("Model", Decoder, ValueModel)
 
 
-def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer | None = None) -> None:
+def save_model(folder: Path, model: Decoder | ValueModel, tokenizer: Tokenizer | None = None) -> None:
     """Write weights and config.json and, with a tokenizer, everything a runtime needs to talk to the model.
 
     The bytes depend on the weights and the config alone.
@@ -47,7 +47,7 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer 
     if isinstance(model, Decoder):
         save_decoder(folder, model.config, model.state_dict(), tokenizer)
     else:
-        config = config_json(model.config) | {"architectures": ["ScalarModel"]}
+        config = config_to_hf(model.config) | {"architectures": ["ScalarModel"]}
         _save(folder, config, model.state_dict(), tokenizer)
 
 
@@ -55,7 +55,7 @@ def save_decoder(
     folder: Path, config: DecoderConfig, weights: Tensors, tokenizer: Tokenizer | None = None
 ) -> None:
     """`save_model` of a decoder that isn't here, but its whole weights are. Tensors on disk are copied one by one."""
-    _save(folder, config_json(config), published_tensors(config, weights), tokenizer)
+    _save(folder, config_to_hf(config), tensors_to_hf(config, weights), tokenizer)
 
 
 def _save(folder: Path, config: dict[str, Any], tensors: Tensors, tokenizer: Tokenizer | None) -> None:
@@ -87,7 +87,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
         for name in largest_first:
             # A view of its bytes: NumPy has no bfloat16.
             file.write(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    appear(part, path)
+    atomic_replace(part, path)
 
 
 def load_decoder(
@@ -98,11 +98,11 @@ def load_decoder(
     return _filled(model, folder, device, dtype)
 
 
-def load_scalar_model(
+def load_value_model(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> ScalarModel:
+) -> ValueModel:
     """Read a reward model or critic; `dtype` is its compute dtype, its parameters are fp32."""
-    model = ScalarModel(read_config(folder))
+    model = ValueModel(read_config(folder))
     return _filled(model, folder, device, dtype)
 
 
@@ -111,7 +111,7 @@ def read_config(folder: Path) -> DecoderConfig:
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return read_config_json(config)
+        return config_from_hf(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is no model config that can be read: {error!r}") from None
 
@@ -119,7 +119,9 @@ def read_config(folder: Path) -> DecoderConfig:
 def _filled(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
     tensors = read_tensors(folder)
     try:
-        load_strictly(model, own_tensors(model.config, tensors) if isinstance(model, Decoder) else tensors)
+        load_strictly(
+            model, tensors_from_hf(model.config, tensors) if isinstance(model, Decoder) else tensors
+        )
     except (ValueError, KeyError) as error:
         what = f"missing: {error.args[0]}" if isinstance(error, KeyError) else error
         raise DataError(

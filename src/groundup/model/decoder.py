@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_positions
 from groundup.model.config import DecoderConfig
 from groundup.model.layers import Layer, Linear, norm
 from groundup.model.losses import cross_entropy, softcap
 from groundup.model.moe import Routing, RowShare, count_tokens, row_balance, sparse_layers
-from groundup.model.rotary import Turn, angles
+from groundup.model.rotary import CosSin, rope_cos_sin
 
-LookUp = Callable[[Tensor, Tensor], Tensor]
+EmbeddingFn = Callable[[Tensor, Tensor], Tensor]
 """(ids [batch, time], vectors [vocab, width]) -> vectors [batch, time, width]"""
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """Embeddings, layers, last norm: everything but the head."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -59,11 +59,11 @@ class Decoder(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.kernel = FUSED
-        self.look_up: LookUp = F.embedding
+        self.embedding_fn: EmbeddingFn = F.embedding
         self.cross_entropy = cross_entropy
         self.row_share = RowShare()
         self._routed: tuple[list[Routing], Tensor] | None = None
-        self.model = Trunk(config)
+        self.model = Backbone(config)
         if not config.tie_embeddings:
             self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
 
@@ -75,9 +75,9 @@ class Decoder(nn.Module):
         log(vocab_size). Norms start at one, biases and the gates of value embeddings at zero.
         """
         for name, parameter in self.named_parameters():
-            parameter.data.copy_(self.first_weight(name, parameter.shape, seed))
+            parameter.data.copy_(self.init_tensor(name, parameter.shape, seed))
 
-    def first_weight(self, name: str, shape: torch.Size, seed: int) -> Float[Tensor, "*shape"]:
+    def init_tensor(self, name: str, shape: torch.Size, seed: int) -> Float[Tensor, "*shape"]:
         """What `init_weights` fills the parameter `name` with, on the CPU."""
         if len(shape) < 2:
             return torch.full(shape, 1.0 if name.endswith(("norm.weight", "residual_scalar")) else 0.0)
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
             std = 0.0 if self.config.zero_init else std / (2 * self.config.n_layers) ** 0.5
         if "value_gate" in name:
             std = 0.0
-        generator = torch.Generator().manual_seed(seed_of(seed, "init", name))
+        generator = torch.Generator().manual_seed(derive_seed(seed, "init", name))
         return torch.randn(shape, generator=generator) * std
 
     @property
@@ -131,7 +131,7 @@ class Decoder(nn.Module):
         trains = torch.is_grad_enabled() and cache is None
         for index, layer in enumerate(cast(Iterable[Layer], self.model.layers)):
             window = self.config.window(index)
-            remember = None if cache is None else partial(cache.update, index)
+            remember = None if cache is None else partial(cache.cache_update, index)
             arguments = (turns[window], seen.get(window), remember, first, self._token_values(index, ids))
             # What is compiled is compiled for one shape: only training, which has one shape, goes through it.
             x, routing = layer(x, *arguments) if trains else layer.plainly(x, *arguments)
@@ -175,19 +175,19 @@ class Decoder(nn.Module):
         return self.row_share.once(moe.balance_rate * (rows * row_weights).sum())
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
-        x = self.look_up(ids, self.model.embed_tokens.weight)
+        x = self.embedding_fn(ids, self.model.embed_tokens.weight)
         if self.config.positions == "learned":
             x = x + F.embedding(positions, self.model.embed_positions.weight)
         return x.to(self.compute_dtype)
 
-    def _turns(self, positions: Tensor) -> dict[int, Turn | None]:
+    def _turns(self, positions: Tensor) -> dict[int, CosSin | None]:
         """Each window's rotation. Layers with a window never look far: only those without are stretched."""
         config = self.config
         windows = set(config.windows) or {0}
         if config.positions == "learned":
             return dict.fromkeys(windows)
         numbers = positions, config.head_dim, config.rope_theta
-        return {window: angles(*numbers, None if window else config.rope_scaling) for window in windows}
+        return {window: rope_cos_sin(*numbers, None if window else config.rope_scaling) for window in windows}
 
     def _token_values(self, index: int, ids: Tensor) -> Float[Tensor, "batch time kv_width"] | None:
         if not self.config.has_value_embedding(index):

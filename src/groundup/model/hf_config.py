@@ -10,29 +10,29 @@ published format carries keeps our own names and a config.json of our own (`mode
 from dataclasses import fields, replace
 from typing import Any, cast
 
-from groundup.core.registry import Slot
+from groundup.core.registry import Plugin
 from groundup.model.architectures import Architecture, Tensors
 from groundup.model.config import DecoderConfig
 
-SLOT = Slot("groundup.model.architectures")
+SLOT = Plugin("groundup.model.architectures")
 OWN = "groundup"
 
 
-def part_of(config: DecoderConfig) -> type[Architecture]:
+def architecture_of(config: DecoderConfig) -> type[Architecture]:
     """The part under whose names the weights are published."""
     return cast(type[Architecture], SLOT.load(config.architecture))
 
 
-def config_json(config: DecoderConfig) -> dict[str, Any]:
+def config_to_hf(config: DecoderConfig) -> dict[str, Any]:
     """config.json: the published one where there is one, else our own.
 
     Raises ValueError naming a number that the published form of its architecture has no place for.
     """
     if config.unportable():
         return {"model_type": OWN, "architectures": ["Decoder"], "config": config.to_json()}
-    part = part_of(config)
-    said = part.publish(config)
-    here, there = _arithmetic(config), _arithmetic(part.adopt(said))
+    part = architecture_of(config)
+    said = part.to_hf(config)
+    here, there = _arithmetic(config), _arithmetic(part.from_hf(said))
     lost = [field.name for field in fields(here) if getattr(here, field.name) != getattr(there, field.name)]
     if lost:
         raise ValueError(
@@ -47,7 +47,7 @@ def _arithmetic(config: DecoderConfig) -> DecoderConfig:
     return replace(config, zero_init=False, moe=moe)
 
 
-def read_config_json(said: dict[str, Any]) -> DecoderConfig:
+def config_from_hf(said: dict[str, Any]) -> DecoderConfig:
     """The inverse of `config_json`; also reads what others published.
 
     Raises ValueError for another architecture or a variant that isn't computed here, KeyError for a missing key.
@@ -60,14 +60,14 @@ def read_config_json(said: dict[str, Any]) -> DecoderConfig:
         raise ValueError(
             f"config.json has model_type = {kind!r}; this decoder computes {', '.join(sorted(parts))}"
         )
-    return cast(type[Architecture], SLOT.load(parts[kind])).adopt(said)
+    return cast(type[Architecture], SLOT.load(parts[kind])).from_hf(said)
 
 
-def published_tensors(config: DecoderConfig, tensors: Tensors) -> Tensors:
+def tensors_to_hf(config: DecoderConfig, tensors: Tensors) -> Tensors:
     """Our tensors under published names, or under our own where the config isn't portable."""
-    return tensors if config.unportable() else part_of(config).publish_tensors(config, tensors)
+    return tensors if config.unportable() else architecture_of(config).tensors_to_hf(config, tensors)
 
 
-def own_tensors(config: DecoderConfig, tensors: Tensors) -> Tensors:
+def tensors_from_hf(config: DecoderConfig, tensors: Tensors) -> Tensors:
     """The inverse of `published_tensors`."""
-    return tensors if config.unportable() else part_of(config).adopt_tensors(config, tensors)
+    return tensors if config.unportable() else architecture_of(config).tensors_from_hf(config, tensors)

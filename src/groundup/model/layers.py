@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from groundup.model.attention import FUSED, Attend, attend_fused
 from groundup.model.config import GATE_CHANNELS, DecoderConfig
 from groundup.model.moe import Routing, SparseFeedForward
-from groundup.model.rotary import Turn, rotate
+from groundup.model.rotary import CosSin, rotate
 
 Remember = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
 """New keys and values, window -> all keys, all values, mask: one layer's share of a KVCache."""
@@ -98,7 +98,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time width"],
-        turn: Turn | None,
+        turn: CosSin | None,
         seen: Any,
         remember: Remember | None = None,
         token_values: Float[Tensor, "batch time kv_width"] | None = None,
@@ -186,7 +186,7 @@ class Layer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch time width"],
-        turn: Turn | None,
+        turn: CosSin | None,
         seen: Any,
         remember: Remember | None = None,
         first: Float[Tensor, "batch time width"] | None = None,

@@ -23,9 +23,9 @@ from torch.nn.utils import skip_init
 
 from groundup.core.atomic_io import write_bytes, write_json
 from groundup.core.errors import DataError, GroundupError
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.model.decoder import Decoder
-from groundup.model.hf_config import published_tensors
+from groundup.model.hf_config import tensors_to_hf
 from groundup.model.layers import Linear
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -105,7 +105,7 @@ def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
     model.requires_grad_(False)
     for name, linear in targets.items():
         adapter = LoraLinear(linear, lora.rank, lora.alpha / lora.rank)
-        adapter.init(seed_of(seed, "lora", name))
+        adapter.init(derive_seed(seed, "lora", name))
         model.set_submodule(name, adapter)
 
 
@@ -130,7 +130,7 @@ def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> N
     """
     found = dict(adapted(model))
     ours = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
-    published = published_tensors(model.config, ours)
+    published = tensors_to_hf(model.config, ours)
     for name, part in found.items():
         there = published.get(f"{name}.weight")
         if there is None or there.shape != part.weight.shape:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from groundup.model.config import RopeScaling
 
-Turn = tuple[Float[Tensor, "rows 1 time pairs"], Float[Tensor, "rows 1 time pairs"]]
+CosSin = tuple[Float[Tensor, "rows 1 time pairs"], Float[Tensor, "rows 1 time pairs"]]
 """Cosine and sine of every position's angles, one per pair of numbers, fp32; the 1 stands for the heads."""
 PerPair = Float[Tensor, " pairs"]
 
 
-def angles(
+def rope_cos_sin(
     positions: Int[Tensor, "batch time"], dim: int, theta: float, scaling: RopeScaling | None = None
-) -> Turn:
+) -> CosSin:
     """Cosine and sine of every position's angles.
 
     Pair i turns by position / theta^(2i/dim), or by what `scaling` makes of that.

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 
 
-class ScalarModel(nn.Module):
+class ValueModel(nn.Module):
     """A decoder's trunk with a linear score on top. Built from `Decoder` so that its weights load as they are."""
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -29,7 +29,7 @@ class ScalarModel(nn.Module):
 
     def init_score(self, seed: int) -> None:
         """Small noise, so that the first values are near 0 and a gradient reaches the trunk at once."""
-        generator = torch.Generator().manual_seed(seed_of(seed, "score"))
+        generator = torch.Generator().manual_seed(derive_seed(seed, "score"))
         noise = torch.randn(self.score.weight.shape, generator=generator)
         self.score.weight.data.copy_(0.1 * noise / self.config.d_model**0.5)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from groundup.core.runtime import Recompute
+from groundup.core.runtime import ActivationCheckpointing
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.flops import parameters
@@ -62,14 +62,14 @@ class SelectivelyRecomputed(Layer):
         )
 
 
-KINDS: dict[Recompute, type[Layer]] = {
+KINDS: dict[ActivationCheckpointing, type[Layer]] = {
     "none": Layer,
     "selective": SelectivelyRecomputed,
     "full": FullyRecomputed,
 }
 
 
-def recompute(model: Decoder, how: Recompute) -> None:
+def checkpoint_activations(model: Decoder, how: ActivationCheckpointing) -> None:
     """Set how much of every layer is computed again. Before compiling; names of parameters stay."""
     for layer in model.model.layers:
         # Another class for the same object: a wrapping module would rename every parameter.
@@ -92,7 +92,7 @@ dtype, and its gradient in fp32 before and after it is cut."""
 
 
 @dataclass(frozen=True)
-class Parts:
+class MemoryParts:
     """In how many parts ranks share a model."""
 
     parameters: int = 1
@@ -101,10 +101,12 @@ class Parts:
     """what lies between matrices, and the matrices while they are at work: the ranks of tensor parallel"""
 
 
-WHOLE = Parts()
+WHOLE = MemoryParts()
 
 
-def tokens_that_fit(config: DecoderConfig, how: Recompute, memory: int, parts: Parts = WHOLE) -> int:
+def tokens_that_fit(
+    config: DecoderConfig, how: ActivationCheckpointing, memory: int, parts: MemoryParts = WHOLE
+) -> int:
     """Tokens of a micro-batch whose training step needs at most `memory` bytes on a rank; at least 0.
 
     An estimate from above: every tensor that an eager layer keeps for its backward pass, in fp32. A pipeline's first
@@ -121,7 +123,7 @@ def tokens_that_fit(config: DecoderConfig, how: Recompute, memory: int, parts: P
     return max(0, left * parts.between // (BYTES_PER_NUMBER * numbers))
 
 
-def _numbers_per_token(config: DecoderConfig, how: Recompute) -> int:
+def _numbers_per_token(config: DecoderConfig, how: ActivationCheckpointing) -> int:
     """Numbers that a layer keeps of every token."""
     width, queries, keys = (
         config.d_model,

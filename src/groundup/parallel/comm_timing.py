@@ -24,18 +24,18 @@ from torch import Tensor
 from torch.distributed import Work
 from torch.utils._pytree import tree_leaves
 
-from groundup.parallel.comm_volume import Message, Traffic
-from groundup.parallel.context import World
+from groundup.parallel.comm_volume import CommVolume, Message
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import memory_held
 
 BETWEEN_TWO = "send"
 """What only two ranks take part in isn't awaited: the other may not ask for it before this one goes on."""
 
 
-class Accounting(Traffic):  # type: ignore[no-untyped-call]
+class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
     """Traffic, and the seconds that each collective took. For one step."""
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: ParallelContext, device: torch.device) -> None:
         super().__init__(world)
         self._world, self._device = world, device
         self._taken: dict[str, list[float]] = defaultdict(list)

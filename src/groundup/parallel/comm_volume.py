@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 
 KINDS = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter",
          "alltoall": "all_to_all", "broadcast": "broadcast", "send": "send", "isend": "send"}  # fmt: skip
@@ -46,7 +46,7 @@ class Message(NamedTuple):
     """name of its process group"""
 
 
-def groups(world: World) -> dict[str, Group]:
+def groups(world: ParallelContext) -> dict[str, Group]:
     """This rank's groups of more than one rank by their names, in an order that all ranks have in common.
 
     What weights of experts are sharded over is "shard", too. Axes that have the same ranks are one group, and all
@@ -61,17 +61,17 @@ def groups(world: World) -> dict[str, Group]:
     for mesh in (world.mesh, world.experts):
         for axis in () if mesh is None else mesh.mesh_dim_names or ():
             add("shard" if axis == "rest" else axis, mesh.get_group(axis))  # type: ignore[union-attr]
-    add("context", world.context)
+    add("context", world.cp_group)
     add("all", None if world.mesh is None else dist.group.WORLD)
     return found
 
 
-class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what this rank sends."""
 
     supports_higher_order_operators = True
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: ParallelContext) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sent: dict[tuple[str, str], int] = defaultdict(int)
         """(axis, kind) -> bytes"""

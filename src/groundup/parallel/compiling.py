@@ -1,6 +1,6 @@
 """Kernels compiled for this machine, and where they are kept.
 
-in:  a Site
+in:  a Runtime
 out: whether kernels can be compiled here, and why not; a folder in which they outlast a restart
 """
 
@@ -14,27 +14,28 @@ import torch
 
 from groundup.core.environment import cpu_name
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Site
+from groundup.core.runtime import Runtime
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """PyTorch's own variable: where it keeps graphs, kernels, and what Triton makes of them."""
 
 
-def can_compile(site: Site, cuda: bool) -> tuple[bool, str]:
-    """Whether, and why (not), for a person. Raises GroundupError where the site insists and it can't be done."""
-    if site.compile == "off":
-        return False, 'eager, since site.compile = "off"'
-    if site.layout != "auto" and site.layout.pipeline > 1 and site.layout.schedule == "zero_bubble":
+def can_compile(runtime: Runtime, cuda: bool) -> tuple[bool, str]:
+    """Whether, and why (not), for a person. Raises GroundupError where the runtime insists and it can't be done."""
+    if runtime.compile == "off":
+        return False, 'eager, since runtime.compile = "off"'
+    if runtime.layout != "auto" and runtime.layout.pipeline > 1 and runtime.layout.schedule == "zero_bubble":
         # A compiled layer differentiates its inputs and weights at once: the second half would do all of it again.
-        if site.compile == "on":
+        if runtime.compile == "on":
             raise GroundupError(
-                "site.compile = \"on\", but the halves of a zero-bubble pipeline's backward passes can't be compiled. "
+                "runtime.compile = \"on\", but the halves of a zero-bubble pipeline's backward passes can't "
+                "be compiled. "
                 'Use compile = "auto", which trains without, or schedule = "interleaved"'
             )
         return False, "eager, since a zero-bubble pipeline's backward passes can't be compiled in halves"
     missing = _missing(cuda)
-    if missing and site.compile == "on":
-        raise GroundupError(f'site.compile = "on", but {missing}. Install it, or use "auto"')
+    if missing and runtime.compile == "on":
+        raise GroundupError(f'runtime.compile = "on", but {missing}. Install it, or use "auto"')
     if missing:
         return False, f"eager, since {missing} (training is about half as fast)"
     return True, "compiled"

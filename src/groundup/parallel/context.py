@@ -29,14 +29,14 @@ from groundup.core.runtime import Layout
 
 Told = TypeVar("Told")
 
-Sign = Callable[[int | None], None]
+HeartbeatFn = Callable[[int | None], None]
 
-_sign: Sign | None = None
+_sign: HeartbeatFn | None = None
 """How this process gives a sign of life to whoever looks after it."""
 
 
 @dataclass(frozen=True)
-class World:
+class ParallelContext:
     """This process among the ranks of a training."""
 
     rank: int = 0
@@ -45,25 +45,25 @@ class World:
     """axes pipeline, replicate, shard and tensor; None = alone"""
     experts: DeviceMesh | None = None
     """the same ranks with the axes pipeline, replicate, rest, expert and tensor; None = every rank has all experts"""
-    context: dist.ProcessGroup | None = None
+    cp_group: dist.ProcessGroup | None = None
     """the ranks that share the positions of this one's rows; None = it has all of them"""
-    aside: dist.ProcessGroup | None = None
+    background_group: dist.ProcessGroup | None = None
     """all ranks once more, for what a thread of theirs does beside a training step"""
 
     @property
-    def leads(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this rank is the one that writes logs and speaks."""
         return self.rank == 0
 
     @property
-    def readers(self) -> int:
+    def dp_size(self) -> int:
         """How many parts a step's rows are cut into: ranks that share matrices or positions read the same rows."""
-        return self.size // self.pipeline // self.axis("tensor") // self._contexts
+        return self.size // self.pipeline // self.axis("tensor") // self.cp_size
 
     @property
-    def reader(self) -> int:
+    def dp_rank(self) -> int:
         """Which of these parts is this rank's."""
-        return self.rank % (self.size // self.pipeline) // (self.axis("tensor") * self._contexts)
+        return self.rank % (self.size // self.pipeline) // (self.axis("tensor") * self.cp_size)
 
     @property
     def pipeline(self) -> int:
@@ -76,7 +76,7 @@ class World:
         return 0 if self.mesh is None else self.mesh.get_local_rank("pipeline")
 
     @property
-    def concludes(self) -> bool:
+    def is_last_stage(self) -> bool:
         """Whether this rank has the last layer, and so the loss."""
         return self.stage == self.pipeline - 1
 
@@ -85,19 +85,19 @@ class World:
         return 1 if self.mesh is None else self.mesh.get_group(name).size()
 
     @property
-    def _contexts(self) -> int:
-        return 1 if self.context is None else self.context.size()
+    def cp_size(self) -> int:
+        return 1 if self.cp_group is None else self.cp_group.size()
 
     def positions(self, time: int) -> slice:
         """This rank's positions of rows that have `time` of them. Raises GroundupError where they can't be shared."""
-        if self.context is None:
+        if self.cp_group is None:
             return slice(0, time)
-        if time % self._contexts:
+        if time % self.cp_size:
             raise GroundupError(
-                f"site.layout.context = {self._contexts} does not divide the {time} positions of a row. "
+                f"runtime.layout.context = {self.cp_size} does not divide the {time} positions of a row. "
                 "Make tokenize.seq_len a multiple of it"
             )
-        each, mine = time // self._contexts, dist.get_rank(self.context)
+        each, mine = time // self.cp_size, dist.get_rank(self.cp_group)
         return slice(mine * each, (mine + 1) * each)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class World:
             dist.all_reduce(counts, group=self.mesh.get_group("tensor"))
         return self.sum(counts)
 
-    def total(self, values: Tensor) -> Tensor:
+    def sum_all_stages(self, values: Tensor) -> Tensor:
         """As `sum`, of all stages of a pipeline together: what isn't a stage's to say must be zero there."""
         self.sum(values)
         if self.mesh is not None and self.pipeline > 1:
@@ -129,57 +129,58 @@ class World:
         dist.all_reduce(counts)
         return [bool(count) for count in counts.tolist()]
 
-    def told_by_leader(self, find: Callable[[], Told]) -> Told:
+    def broadcast_object(self, find: Callable[[], Told]) -> Told:
         """What `find` gives on the rank that leads, on all of them; it is called there alone.
 
         May be called by a thread beside the training.
         """
         if self.mesh is None:
             return find()
-        told = [find() if self.leads else None]
-        dist.broadcast_object_list(told, src=0, group=self.aside)
+        told = [find() if self.is_rank0 else None]
+        dist.broadcast_object_list(told, src=0, group=self.background_group)
         return told[0]  # type: ignore[return-value]
 
-    def merged(self, said: dict[str, Told]) -> dict[str, Told]:
+    def gather_dicts(self, said: dict[str, Told]) -> dict[str, Told]:
         """What all stages of a pipeline say, in one; may be called by a thread beside the training."""
         if self.pipeline == 1:
             return said
         found: list[dict[str, Told]] = [{} for _ in range(self.size)]
-        dist.all_gather_object(found, said, group=self.aside)
+        dist.all_gather_object(found, said, group=self.background_group)
         return {name: value for each in found for name, value in each.items()}
 
-    def share(self, count: int) -> slice:
+    def dp_slice(self, count: int) -> slice:
         """This rank's part of `count` rows, which must divide by `readers`."""
-        each = count // self.readers
-        return slice(self.reader * each, (self.reader + 1) * each)
+        each = count // self.dp_size
+        return slice(self.dp_rank * each, (self.dp_rank + 1) * each)
 
 
-ALONE = World()
+SINGLE = ParallelContext()
 
 
-def check(layout: Layout, ranks: int) -> None:
+def check_layout(layout: Layout, ranks: int) -> None:
     """Raises GroundupError where the layout's axes don't fit so many ranks."""
     whole = layout.pipeline * layout.replicate * layout.tensor
     shared = ranks // whole
     if ranks % (whole * layout.context):
         raise GroundupError(
-            f"site.layout: pipeline x replicate x context x tensor = {layout.pipeline} x {layout.replicate} x "
+            f"runtime.layout: pipeline x replicate x context x tensor = {layout.pipeline} x {layout.replicate} x "
             f"{layout.context} x {layout.tensor} = {whole * layout.context} does not divide the number of ranks, "
-            f"{ranks} (site.ranks). It must; what it leaves is sharded"
+            f"{ranks} (runtime.ranks). It must; what it leaves is sharded"
         )
     if shared % layout.expert:
         raise GroundupError(
-            f"site.layout.expert = {layout.expert} does not divide the {shared} ranks that share weights (all of them "
+            f"runtime.layout.expert = {layout.expert} does not divide the {shared} ranks that share weights "
+            f"(all of them "
             "over pipeline x replicate x tensor)"
         )
 
 
-def here(layout: Layout, device: torch.device) -> World:
+def current_context(layout: Layout, device: torch.device) -> ParallelContext:
     """The world this process is in. Raises GroundupError where the layout doesn't fit its ranks."""
     size = dist.get_world_size() if dist.is_initialized() else 1
     if size == 1:
-        return ALONE
-    check(layout, size)
+        return SINGLE
+    check_layout(layout, size)
 
     def mesh(**axes: int) -> DeviceMesh:
         return init_device_mesh(device.type, tuple(axes.values()), mesh_dim_names=tuple(axes))
@@ -197,17 +198,17 @@ def here(layout: Layout, device: torch.device) -> World:
         experts = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
     # Ranks that are only simulated have nobody to talk to.
     aside = None if dist.get_backend() == "fake" else dist.new_group(backend="gloo")
-    return World(dist.get_rank(), size, plain, experts, context, aside)
+    return ParallelContext(dist.get_rank(), size, plain, experts, context, aside)
 
 
 @contextmanager
-def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Iterator[None]:
+def join(rank: int, ranks: int, folder: Path, timeout: float, sign: HeartbeatFn) -> Iterator[None]:
     """Be one of `ranks` ranks on this machine that meet in `folder`, an empty one that all of them see.
 
     timeout: seconds after which a rank that waits for another one gives up.
     sign: called with the step at every sign of life.
     """
-    set_sign(sign)
+    set_heartbeat(sign)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
     backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
@@ -218,22 +219,22 @@ def join(rank: int, ranks: int, folder: Path, timeout: float, sign: Sign) -> Ite
         yield
         dist.barrier()
     finally:
-        set_sign(None)
+        set_heartbeat(None)
 
 
-def set_sign(sign: Sign | None) -> None:
+def set_heartbeat(sign: HeartbeatFn | None) -> None:
     """Whom `alive` tells from now on."""
     global _sign
     _sign = sign
 
 
-def alive(step: int | None = None) -> None:
+def heartbeat(step: int | None = None) -> None:
     """A sign of life for whoever looks after the ranks, once per step or oftener. step: the one that is done."""
     if _sign is not None:
         _sign(step)
 
 
-def stand_at(stands: MutableSequence[float], rank: int) -> Sign:
+def heartbeat_into(stands: MutableSequence[float], rank: int) -> HeartbeatFn:
     """A sign that writes step and time into the rank's two places in `stands`."""
 
     def sign(step: int | None) -> None:

@@ -20,23 +20,23 @@ from groundup.core.errors import GroundupError
 from groundup.model.attention import AttentionKernel, attend_fused, document_mask
 from groundup.model.decoder import Decoder
 from groundup.model.moe import RowShare
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.tensor_parallel import gather_positions, reduced
 
 
-def context_parallel(model: Decoder, world: World) -> None:
+def context_parallel(model: Decoder, world: ParallelContext) -> None:
     """Let attention reach over the world's axis `context`, if it has one.
 
     Raises GroundupError for what needs whole rows: learned positions.
     """
-    if world.context is None:
+    if world.cp_group is None:
         return
     config = model.config
     if config.positions == "learned":
-        raise GroundupError("site.layout.context: learned positions need whole rows. Set context = 1")
-    both = partial(_over_row, model.row_share, world.context)
+        raise GroundupError("runtime.layout.context: learned positions need whole rows. Set context = 1")
+    both = partial(_over_row, model.row_share, world.cp_group)
     model.row_share = replace(model.row_share, over_row=both)
-    model.use(AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.context)))
+    model.use(AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.cp_group)))
 
 
 def _over_row(share: RowShare, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def _over_row(share: RowShare, group: dist.ProcessGroup, sums: Tensor) -> Tensor
 
 
 def _own_rows(
-    world: World, segments: Int[Tensor, "batch time"], window: int = 0
+    world: ParallelContext, segments: Int[Tensor, "batch time"], window: int = 0
 ) -> Bool[Tensor, "batch 1 my_time time"]:
     return document_mask(segments, window)[:, :, world.positions(segments.shape[1])]
 

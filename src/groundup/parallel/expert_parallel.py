@@ -18,11 +18,11 @@ from torch import Tensor
 from groundup.core.errors import GroundupError
 from groundup.model.decoder import Decoder
 from groundup.model.moe import Experts, Sort, inverse, sparse_layers, swiglus
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.shard import local, split
 
 
-def expert_parallel(model: Decoder, world: World) -> None:
+def expert_parallel(model: Decoder, world: ParallelContext) -> None:
     """Share the experts over the world's axis `expert`, if it has one.
 
     Raises GroundupError where the decoder has none, or a number of them that the axis doesn't divide.
@@ -31,10 +31,12 @@ def expert_parallel(model: Decoder, world: World) -> None:
         return
     mesh = world.experts["expert"]
     if model.config.moe is None:
-        raise GroundupError(f"site.layout.expert = {mesh.size()}: this decoder has no experts. Set it to 1")
+        raise GroundupError(
+            f"runtime.layout.expert = {mesh.size()}: this decoder has no experts. Set it to 1"
+        )
     if model.config.moe.n_experts % mesh.size():
         raise GroundupError(
-            f"site.layout.expert = {mesh.size()} does not divide n_experts = {model.config.moe.n_experts}"
+            f"runtime.layout.expert = {mesh.size()} does not divide n_experts = {model.config.moe.n_experts}"
         )
     for layer in sparse_layers(model):
         for name, parameter in list(layer.experts.named_parameters()):

@@ -23,8 +23,8 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from groundup.core.errors import GroundupError
 from groundup.parallel.launcher import LOST, LOST_TOUCH, START_SECONDS, place_of
-from groundup.parallel.rendezvous import NotMetError, Place, client, keeper, meet
-from groundup.parallel.watchdog import AGAIN, Lookout
+from groundup.parallel.rendezvous import NodeAddress, RendezvousError, client, keeper, rendezvous
+from groundup.parallel.watchdog import AGAIN, Watchdog
 
 PORT = 29_400
 """Where ranks meet under Slurm where MASTER_PORT doesn't say; jobs of one machine get different ones."""
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def found(environment: Mapping[str, str]) -> Place | None:
+def detect(environment: Mapping[str, str]) -> NodeAddress | None:
     """This process's place among ranks that torchrun or Slurm has started; None where it is alone.
 
     Raises GroundupError where a part of it is missing or is no number.
@@ -44,14 +44,14 @@ def found(environment: Mapping[str, str]) -> Place | None:
     # torchrun may have one rank left.
     if int(said.get("WORLD_SIZE", "1")) > 1 or "TORCHELASTIC_RUN_ID" in said:
         number = _numbers(said, "torchrun")
-        return Place(
+        return NodeAddress(
             number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE"),
             said.get("MASTER_ADDR", "localhost"), number("MASTER_PORT"),
         )  # fmt: skip
     if "SLURM_STEP_ID" in said and int(said.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         number = _numbers(said, "srun")
         tasks = re.match(r"\d+", said.get("SLURM_STEP_TASKS_PER_NODE", ""))
-        return Place(
+        return NodeAddress(
             number("SLURM_PROCID"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_LOCALID"),
             int(tasks[0]) if tasks else 1,
             said.get("MASTER_ADDR") or first_host(said.get("SLURM_STEP_NODELIST", "localhost")),
@@ -81,10 +81,10 @@ def _numbers(said: Mapping[str, str], who: str) -> Callable[[str], int]:
     return number
 
 
-class Cluster:
+class ExternalLaunch:
     """Ranks that wait for what rank 0 has to share. Used as a context; at its end rank 0 lets the others go."""
 
-    def __init__(self, place: Place, timeout: float) -> None:
+    def __init__(self, place: NodeAddress, timeout: float) -> None:
         """timeout: seconds after which a rank gives another one up. They leave where they don't meet in that time."""
         if torch.cuda.is_available():
             torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
@@ -93,7 +93,7 @@ class Cluster:
         before = signal.getsignal(signal.SIGTERM)
         _die_at_once()
         with self._lost_touch():
-            store, word = meet(place, timeout)
+            store, word = rendezvous(place, timeout)
             backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
             # Whoever waits for a rank that stands still is told to give up later than that rank is found out.
             dist.init_process_group(
@@ -153,7 +153,7 @@ class Cluster:
         place = self.place
         with (
             self._lost_touch(),
-            Lookout(store, keeper(place), place.rank, place.ranks, self._timeout),
+            Watchdog(store, keeper(place), place.rank, place.ranks, self._timeout),
         ):
             result = function(*arguments)
         self._together = True
@@ -169,7 +169,7 @@ class Cluster:
             yield
         except Exception as error:
             text = f"rank {self.place.rank} {LOST_TOUCH} in {place_of(error)}"
-            if isinstance(error, NotMetError):
+            if isinstance(error, RendezvousError):
                 text = str(error)
             elif isinstance(error, GroundupError) or not LOST.search(str(error)):
                 raise

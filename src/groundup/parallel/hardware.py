@@ -1,6 +1,6 @@
 """What this machine can do, and a model fitted to it.
 
-in:  a Site (where to run) and the recipe's precision
+in:  a Runtime (where to run) and the recipe's precision
 out: Hardware: device, compute dtype, whether kernels can be compiled; a model that runs on it as fast as it can;
      and the measured rate of matrix products
 """
@@ -17,19 +17,24 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Recompute, Site
+from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model.attention import FUSED, AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 from groundup.parallel import fp8
-from groundup.parallel.activation_checkpoint import WHOLE, Parts, recompute, tokens_that_fit
+from groundup.parallel.activation_checkpoint import (
+    WHOLE,
+    MemoryParts,
+    checkpoint_activations,
+    tokens_that_fit,
+)
 from groundup.parallel.compiling import can_compile, keep_kernels
 from groundup.parallel.cpu import BLOCKS, stacked
 from groundup.parallel.cuda import FLEX_HEAD_DIM, flex
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
-"""Tokens of a micro-batch where the site names no rows; a CPU's caches then hold one layer's activations."""
+"""Tokens of a micro-batch where the runtime names no rows; a CPU's caches then hold one layer's activations."""
 MEMORY_SHARE = 0.9
 """Of a GPU's memory that a training step may use; the rest is the driver's, the allocator's and the loss's."""
 
@@ -50,7 +55,7 @@ class Hardware:
     """why this dtype and why (not) compiled, for a person"""
     fp8: bool = False
     """whether the inner layers multiply in fp8 while they train"""
-    recompute: Recompute = "none"
+    activation_checkpointing: ActivationCheckpointing = "none"
 
     @property
     def precision(self) -> str:
@@ -59,35 +64,41 @@ class Hardware:
 
     def decides_bits(self) -> dict[str, Any]:
         """What a result's last bits depend on beside the recipe; noted in every saved state."""
-        return {"precision": self.precision, "compiled": self.can_compile, "recompute": self.recompute}
+        return {
+            "precision": self.precision,
+            "compiled": self.can_compile,
+            "activation_checkpointing": self.activation_checkpointing,
+        }
 
 
-def choose(site: Site, precision: Precision = "auto") -> Hardware:
-    """The device, dtype and compilation for `site`; sets the number of CPU threads and where kernels are kept.
+def choose(runtime: Runtime, precision: Precision = "auto") -> Hardware:
+    """The device, dtype and compilation for `runtime`; sets the number of CPU threads and where kernels are kept.
 
     `auto` computes in bf16 where the hardware multiplies it fast, else in fp32.
     Raises GroundupError for a device that isn't there, fp8 on one that doesn't multiply it, or compile = "on"
     without a compiler.
     """
-    if site.device == "cuda" and not torch.cuda.is_available():
-        raise GroundupError('site.device = "cuda", but PyTorch sees no CUDA device. Use "auto" or "cpu"')
-    cuda = site.device != "cpu" and torch.cuda.is_available()
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise GroundupError('runtime.device = "cuda", but PyTorch sees no CUDA device. Use "auto" or "cpu"')
+    cuda = runtime.device != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     if precision == "fp8":
         _require_fp8(cuda)
     if not cuda:
         _keep_freed_memory()
-    cores = site.threads or len(os.sched_getaffinity(0))
+    cores = runtime.threads or len(os.sched_getaffinity(0))
     if torch.get_num_threads() != cores:
         torch.set_num_threads(cores)
     fast = torch.cuda.is_bf16_supported() if cuda else cpu_has_fast_bf16()
     dtype = (
         torch.bfloat16 if precision in ("bf16", "fp8") or (precision == "auto" and fast) else torch.float32
     )
-    compiles, why = can_compile(site, cuda)
+    compiles, why = can_compile(runtime, cuda)
     if compiles:
         keep_kernels()
-    chosen = Hardware(device, dtype, cores, compiles, "", precision == "fp8", site.recompute)
+    chosen = Hardware(
+        device, dtype, cores, compiles, "", precision == "fp8", runtime.activation_checkpointing
+    )
     speed = "" if fast else ", which has no fast bf16"
     return replace(chosen, reason=f"{chosen.precision} on {device.type}{speed}; {why}")
 
@@ -126,22 +137,24 @@ def cpu_has_fast_bf16() -> bool:
 
 
 def rows_per_micro_batch(
-    site: Site,
+    runtime: Runtime,
     config: DecoderConfig,
     time: int,
     batch_rows: int,
     device: torch.device,
-    parts: Parts = WHOLE,
+    parts: MemoryParts = WHOLE,
 ) -> int:
-    """Rows of a micro-batch: the largest divisor of `batch_rows` that the site allows, so all have one shape.
+    """Rows of a micro-batch: the largest divisor of `batch_rows` that the runtime allows, so all have one shape.
 
-    Where the site names no number: as many tokens as keep the device busy; on a GPU no more than its memory holds
+    Where the runtime names no number: as many tokens as keep the device busy; on a GPU no more than its memory holds
     of a decoder with this `config`. Kernels are compiled for this shape.
     """
     tokens = MICRO_BATCH_TOKENS[device.type]
     if device.type == "cuda":
-        tokens = min(tokens, tokens_that_fit(config, site.recompute, usable_memory(device), parts))
-    wanted = site.micro_batch or max(1, tokens // time)
+        tokens = min(
+            tokens, tokens_that_fit(config, runtime.activation_checkpointing, usable_memory(device), parts)
+        )
+    wanted = runtime.micro_batch or max(1, tokens // time)
     return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
 
 
@@ -172,7 +185,7 @@ def attention_for(config: DecoderConfig, hardware: Hardware) -> tuple[AttentionK
     return flex(), "FlexAttention: blocks that no document may see aren't computed"
 
 
-def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
+def fit(model: Decoder | ValueModel, hardware: Hardware) -> None:
     """Put `model` on the hardware: device, compute dtype, precision, recomputation, kernels, compilation.
 
     The order matters: what is compiled must be whole. Layers are compiled one by one: they are alike, so the same
@@ -182,10 +195,10 @@ def fit(model: Decoder | ScalarModel, hardware: Hardware) -> None:
     if not any(parameter.is_meta for parameter in model.parameters()):
         model.to(hardware.device)
     model.compute_dtype = hardware.dtype
-    decoder = model.decoder if isinstance(model, ScalarModel) else model
+    decoder = model.decoder if isinstance(model, ValueModel) else model
     if hardware.fp8:
         fp8.use_fp8(decoder)
-    recompute(decoder, hardware.recompute)
+    checkpoint_activations(decoder, hardware.activation_checkpointing)
     decoder.use(attention_for(decoder.config, hardware)[0])
     if not hardware.can_compile:
         return

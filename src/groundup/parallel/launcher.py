@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from groundup.core.errors import GroundupError, TrainingError
-from groundup.parallel.context import join, stand_at
+from groundup.parallel.context import heartbeat_into, join
 
 Result = TypeVar("Result")
 
@@ -105,7 +105,7 @@ class _Attempt:
         lifeline, self._alive = context.Pipe(duplex=False)
         for rank in range(ranks):
             ours, theirs = context.Pipe(duplex=False)
-            place = _Place(rank, ranks, self._folder.name)
+            place = LocalRank(rank, ranks, self._folder.name)
             process = context.Process(
                 target=_rank,
                 args=(place, function, arguments, timeout, theirs, lifeline, self._stands),
@@ -227,7 +227,7 @@ class _Leaving:
 
 
 @dataclass(frozen=True)
-class _Place:
+class LocalRank:
     """Which rank a process is, and where the ranks meet."""
 
     rank: int
@@ -236,7 +236,7 @@ class _Place:
 
 
 def _rank(
-    place: _Place, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float,
+    place: LocalRank, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float,
     pipe: Connection, lifeline: Connection, stands: Any,
 ) -> None:  # fmt: skip
     """What runs in a rank's process; it tells of its end through the pipe."""
@@ -244,7 +244,7 @@ def _rank(
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     stack = (Path(place.folder) / f"rank-{place.rank}.stack").open("w")
     faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)
-    sign = stand_at(stands, place.rank)
+    sign = heartbeat_into(stands, place.rank)
     sign(0)
     code = 0
     try:

@@ -1,4 +1,4 @@
-"""`site.layout = "auto"`: how ranks share a model, from what the machines hold.
+"""`runtime.layout = "auto"`: how ranks share a model, from what the machines hold.
 
 in:  a decoder's config, rows and positions of a step, the ranks with their machines and memory
 out: a Layout
@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 
 from groundup.core.errors import GroundupError
-from groundup.core.runtime import Layout, Recompute, Site
+from groundup.core.runtime import ActivationCheckpointing, Layout, Runtime
 from groundup.model.config import DecoderConfig
-from groundup.parallel.activation_checkpoint import Parts, tokens_that_fit
+from groundup.parallel.activation_checkpoint import MemoryParts, tokens_that_fit
 from groundup.parallel.hardware import usable_memory
 
 
@@ -35,20 +35,22 @@ class Machines:
     """bytes that each rank may use"""
 
 
-def layout_of(site: Site, config: DecoderConfig, rows: int, seq_len: int, device: torch.device) -> Layout:
-    """The site's layout, found where it is "auto": the same on all ranks. rows: of a step.
+def layout_of(
+    runtime: Runtime, config: DecoderConfig, rows: int, seq_len: int, device: torch.device
+) -> Layout:
+    """The runtime's layout, found where it is "auto": the same on all ranks. rows: of a step.
 
     Raises GroundupError where there is none in which a step fits.
     """
-    if site.layout != "auto":
-        return site.layout
+    if runtime.layout != "auto":
+        return runtime.layout
     if not dist.is_initialized():
         return Layout()
-    return find_layout(config, rows, seq_len, _machines(device), site.recompute)
+    return find_layout(config, rows, seq_len, _machines(device), runtime.activation_checkpointing)
 
 
 def find_layout(
-    config: DecoderConfig, rows: int, seq_len: int, machines: Machines, how: Recompute = "none"
+    config: DecoderConfig, rows: int, seq_len: int, machines: Machines, how: ActivationCheckpointing = "none"
 ) -> Layout:
     """The first layout, from simple to complex, that the decoder and the rows allow and whose step fits the memory.
 
@@ -62,15 +64,16 @@ def find_layout(
         if tokens_that_fit(config, how, machines.memory, parts_of(layout, machines.ranks)) >= positions:
             return layout
     raise GroundupError(
-        f'site.layout = "auto": no layout lets {machines.ranks} ranks with {machines.memory / 1e9:.0f} GB each train '
+        f'runtime.layout = "auto": no layout lets {machines.ranks} ranks with {machines.memory / 1e9:.0f} '
+        f"GB each train "
         f"this decoder on {rows} rows of {seq_len} tokens a step. Take more ranks, more rows a step "
-        '(pretrain.batch_tokens), or site.recompute = "full"'
+        '(pretrain.batch_tokens), or runtime.activation_checkpointing = "full"'
     )
 
 
-def parts_of(layout: Layout, ranks: int) -> Parts:
+def parts_of(layout: Layout, ranks: int) -> MemoryParts:
     """In how many parts a layout shares a model."""
-    return Parts(ranks // layout.replicate, layout.tensor)
+    return MemoryParts(ranks // layout.replicate, layout.tensor)
 
 
 def _from_simple_to_complex(config: DecoderConfig, seq_len: int, machines: Machines) -> Iterator[Layout]:

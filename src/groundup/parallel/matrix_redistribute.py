@@ -81,14 +81,14 @@ class _Axis:
 
 
 @dataclass(frozen=True)
-class Owners:
+class MatrixRedistribution:
     """How the ranks divide a stack of matrices that they share."""
 
     axes: tuple[_Axis, ...]
     """those that split matrices, in the order in which they are put together"""
 
     @staticmethod
-    def of(parameter: Tensor) -> "Owners | None":
+    def of(parameter: Tensor) -> "MatrixRedistribution | None":
         """For parameters [..., rows, columns] spread as this one is; None where matrices lie whole on their ranks."""
         if not isinstance(parameter, DTensor):
             return None
@@ -101,7 +101,7 @@ class Owners:
             if dim in lengths:
                 found.append(_Axis.of(mesh.get_group(axis), dim, lengths[dim]))
                 lengths[dim] = found[-1].mine
-        return Owners(tuple(reversed(found))) if found else None
+        return MatrixRedistribution(tuple(reversed(found))) if found else None
 
     def to_owners(
         self, stack: Float[Tensor, "matrices my_rows my_columns"]

@@ -54,7 +54,7 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.rest
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every tensor's memory from its making to its end."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Any]) -> None:
@@ -83,7 +83,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What was held when it was most."""
         return self.now if self._at_peak is None or self._living > self._highest else self._at_peak
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> "MemoryTracker":
         # FSDP2 frees what it has gathered by resizing it to nothing, which is no operation on tensors.
         ledger, resize = self, self._resize
 

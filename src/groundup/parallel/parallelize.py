@@ -6,7 +6,7 @@ out: the same decoder, spread over the ranks
 
 from groundup.core.runtime import Schedule
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.context_parallel import context_parallel
 from groundup.parallel.expert_parallel import expert_parallel
 from groundup.parallel.hardware import Hardware
@@ -15,8 +15,8 @@ from groundup.parallel.shard import Weights, shard
 from groundup.parallel.tensor_parallel import tensor_parallel
 
 
-def spread(
-    model: Decoder, world: World, hardware: Hardware, schedule: Schedule, first: Weights
+def parallelize(
+    model: Decoder, world: ParallelContext, hardware: Hardware, schedule: Schedule, first: Weights
 ) -> list[Stage]:
     """Split matrices, positions, experts and layers as the world's axes say, then shard what each rank is left with.
 

@@ -26,7 +26,7 @@ from torch.distributed.pipelining.schedules import PipelineScheduleSingle, get_s
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import Schedule
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.engines import Loss
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.reduce_metrics import add_up
@@ -103,7 +103,7 @@ class _LayerHole(_Hole):
     plainly = forward
 
 
-def cut(model: Decoder, world: World, schedule: Schedule, hardware: Hardware) -> list[Stage]:
+def cut(model: Decoder, world: ParallelContext, schedule: Schedule, hardware: Hardware) -> list[Stage]:
     """This rank's stages; `model` keeps their parameters, under the same names, and no others. None without the axis.
 
     Raises GroundupError for a decoder with fewer layers than stages, or whose layers look back at the embedding, and
@@ -114,10 +114,11 @@ def cut(model: Decoder, world: World, schedule: Schedule, hardware: Hardware) ->
     per_rank = SCHEDULES[schedule][1]
     count = world.pipeline * per_rank
     _check(model, count, schedule)
-    if schedule == "zero_bubble" and hardware.recompute == "selective":
+    if schedule == "zero_bubble" and hardware.activation_checkpointing == "selective":
         raise GroundupError(
-            'site.recompute = "selective" lets a layer be differentiated once, and zero-bubble does so in two halves. '
-            'Set recompute to "full" or "none", or schedule = "interleaved"'
+            'runtime.activation_checkpointing = "selective" allows one backward pass per layer, and zero-bubble does '
+            "two. "
+            'Set activation_checkpointing to "full" or "none", or schedule = "interleaved"'
         )
     mine = [world.stage + world.pipeline * turn for turn in range(per_rank)]
     stages = [_stage(model, index, count, hardware.device) for index in mine]
@@ -130,13 +131,13 @@ def _check(model: Decoder, stages: int, schedule: Schedule) -> None:
     config = model.config
     if config.n_layers < stages:
         raise GroundupError(
-            f'site.layout: {stages} stages (schedule = "{schedule}") need as many layers, and this decoder has '
+            f'runtime.layout: {stages} stages (schedule = "{schedule}") need as many layers, and this decoder has '
             f"{config.n_layers}. Take fewer ranks for the pipeline"
         )
     for name in ("value_embeddings", "embedding_scalars"):
         if getattr(config, name):
             raise GroundupError(
-                f"site.layout.pipeline: every layer of a decoder with {name} needs the embedding. Set pipeline = 1"
+                f"runtime.layout.pipeline: every layer of a decoder with {name} needs the embedding. Set pipeline = 1"
             )
 
 
@@ -193,7 +194,9 @@ def _no_loss(hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
 class Pipeline:
     """Passes micro-batches through the stages of all ranks."""
 
-    def __init__(self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, world: World) -> None:
+    def __init__(
+        self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, world: ParallelContext
+    ) -> None:
         assert world.mesh is not None
         self.stages, self._name, self._world = stages, schedule, world
         self._group = world.mesh.get_group("pipeline")
@@ -230,7 +233,7 @@ class Pipeline:
             add_up(totals, stage.totals)
         return totals
 
-    def score(self, batch: Any) -> Float[Tensor, ""]:
+    def eval_loss(self, batch: Any) -> Float[Tensor, ""]:
         """The loss of a batch, without a gradient; zero on ranks without the last stage."""
         value = torch.zeros((), device=batch.ids.device)
         rest = tensors_of(batch)
@@ -329,7 +332,7 @@ class _Clock:
         yield
         self._busy += time.perf_counter() - began
 
-    def figures(self, world: World) -> dict[str, float]:
+    def figures(self, world: ParallelContext) -> dict[str, float]:
         """bubble_share: what of the step a rank of the pipeline waits, as this rank's part of the mean of all."""
         if world.mesh is None or world.mesh.device_type != "cpu":
             return {}

@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.parallel.context import ALONE, World
+from groundup.parallel.context import SINGLE, ParallelContext
 
-Figures = Mapping[str, Tensor | float]
+StepMetrics = Mapping[str, Tensor | float]
 
 
-def add_up(totals: dict[str, Any], figures: Figures) -> None:
+def add_up(totals: dict[str, Any], figures: StepMetrics) -> None:
     """Add a micro-batch's figures to the step's, without their gradients."""
     for name, part in figures.items():
         detached = part.detach() if isinstance(part, Tensor) else part
         totals[name] = totals[name] + detached if name in totals else detached
 
 
-def read_numbers(values: Figures, world: World = ALONE, alike: int = 0) -> dict[str, float]:
+def read_numbers(values: StepMetrics, world: ParallelContext = SINGLE, alike: int = 0) -> dict[str, float]:
     """All values as floats; added up over the world's ranks, but for the first `alike`, which are the same on all.
 
     Every rank must have the same names.
@@ -36,6 +36,6 @@ def read_numbers(values: Figures, world: World = ALONE, alike: int = 0) -> dict[
     stacked = torch.stack(
         [value.reshape(()).to(device, torch.float64, non_blocking=True) for value in tensors.values()]
     )
-    world.total(stacked[alike:])
+    world.sum_all_stages(stacked[alike:])
     read = dict(zip(tensors, stacked.tolist(), strict=True))
     return {name: float(read.get(name, value)) for name, value in values.items()}

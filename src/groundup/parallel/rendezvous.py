@@ -23,12 +23,12 @@ NAMED = 8
 """Missing ranks named in a message."""
 
 
-class NotMetError(GroundupError):
+class RendezvousError(GroundupError):
     """Ranks that were to meet didn't."""
 
 
 @dataclass(frozen=True)
-class Place:
+class NodeAddress:
     """Which of the cluster's ranks this process is, and where they meet."""
 
     rank: int
@@ -39,7 +39,7 @@ class Place:
     port: int
 
 
-def meet(place: Place, timeout: float) -> tuple[Store, str]:
+def rendezvous(place: NodeAddress, timeout: float) -> tuple[Store, str]:
     """The store of this start, and the word in front of its keys. Raises NotMetError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     serves = place.rank == 0 and not _agent_keeps_store()
@@ -49,11 +49,11 @@ def meet(place: Place, timeout: float) -> tuple[Store, str]:
         store = client(place, timeout, serves)
         word = _gather(store, place, deadline) if place.rank == 0 else _come(store, place, timeout)
     except dist.DistError as error:
-        raise NotMetError(_not_met(place, timeout, str(error))) from None
+        raise RendezvousError(_not_met(place, timeout, str(error))) from None
     return PrefixStore(word, store), word
 
 
-def client(place: Place, timeout: float, serves: bool = False) -> Store:
+def client(place: NodeAddress, timeout: float, serves: bool = False) -> Store:
     """A connection of its own to where the ranks meet. serves: open the place, rather than come to it."""
     patience = timedelta(seconds=timeout)
     return dist.TCPStore(  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def client(place: Place, timeout: float, serves: bool = False) -> Store:
     )  # fmt: skip
 
 
-def keeper(place: Place) -> str:
+def keeper(place: NodeAddress) -> str:
     """Who keeps the store, in words."""
     return f"{'the agent' if _agent_keeps_store() else 'rank 0'} at {place.address}:{place.port}"
 
@@ -70,7 +70,7 @@ def _agent_keeps_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _reach(place: Place, deadline: float) -> None:
+def _reach(place: NodeAddress, deadline: float) -> None:
     """Wait until somebody listens there. A store that waits for that itself fills the screen with C++ stacks."""
     while True:
         try:
@@ -82,7 +82,7 @@ def _reach(place: Place, deadline: float) -> None:
         time.sleep(0.1)
 
 
-def _come(store: Store, place: Place, timeout: float) -> str:
+def _come(store: Store, place: NodeAddress, timeout: float) -> str:
     name = uuid.uuid4().hex
     store.set(f"groundup/{place.rank}", name)
     store.wait([f"groundup/{name}/told"], timedelta(seconds=timeout))
@@ -91,7 +91,7 @@ def _come(store: Store, place: Place, timeout: float) -> str:
     return word
 
 
-def _gather(store: Store, place: Place, deadline: float) -> str:
+def _gather(store: Store, place: NodeAddress, deadline: float) -> str:
     word, missing = uuid.uuid4().hex, list(range(1, place.ranks))
     while missing:
         missing = [rank for rank in missing if not _heard(store, rank, word)]
@@ -111,9 +111,9 @@ def _heard(store: Store, rank: int, word: str) -> bool:
     return bool(store.check([f"groundup/{name}/heard/{word}"]))
 
 
-def _not_met(place: Place, timeout: float, why: str) -> str:
+def _not_met(place: NodeAddress, timeout: float, why: str) -> str:
     return (
         f"rank {place.rank} waited {timeout:.0f} seconds for the other ranks at {place.address}:{place.port}: "
         f"{why.splitlines()[0].rstrip('.')}. Look whether all of them run, and whether rank 0's machine is reached "
-        "under that name and port (MASTER_ADDR, MASTER_PORT); site.rank_timeout says how long to wait"
+        "under that name and port (MASTER_ADDR, MASTER_PORT); runtime.rank_timeout says how long to wait"
     )

@@ -24,7 +24,7 @@ from torch.distributed.tensor.placement_types import Placement, _StridedShard
 from groundup.model.decoder import Decoder
 from groundup.model.layers import Layer
 from groundup.model.moe import sparse_layers
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import Hardware
 
 TOGETHER = 2**25
@@ -34,7 +34,7 @@ Weights = Callable[[str, torch.Size], Tensor]
 
 
 def shard(
-    model: Decoder, stages: Sequence[Decoder], world: World, hardware: Hardware, first: Weights
+    model: Decoder, stages: Sequence[Decoder], world: ParallelContext, hardware: Hardware, first: Weights
 ) -> None:
     """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
 
@@ -110,7 +110,7 @@ def _fill(model: Decoder, device: torch.device, first: Weights) -> None:
         local(tensor).copy_(share_of(whole, tensor) if isinstance(tensor, DTensor) else whole)
 
 
-def finish_gradients(model: nn.Module, world: World) -> None:
+def finish_gradients(model: nn.Module, world: ParallelContext) -> None:
     """Add up, over the axis `tensor`, gradients of what isn't split there: each rank's speak of its own positions."""
     if world.mesh is None or world.mesh.get_group("tensor").size() == 1:
         return
@@ -119,7 +119,7 @@ def finish_gradients(model: nn.Module, world: World) -> None:
             dist.all_reduce(local(parameter.grad), group=world.mesh.get_group("tensor"))
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter], world: World) -> Float[Tensor, ""]:
+def gradient_norm(parameters: Iterable[nn.Parameter], world: ParallelContext) -> Float[Tensor, ""]:
     """The norm of all gradients together, as if they were on one rank."""
     learning = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     if world.mesh is None:

@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 
 WHOLE = "state.safetensors"
 """The file of a state that one rank wrote by itself."""
@@ -27,7 +27,7 @@ SCALAR = " (a number)"
 """Ends the name of a tensor without an axis while it is gathered."""
 
 
-def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: World) -> None:
+def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) -> None:
     """Write this rank's share of `tensors`; returns when all ranks have. May run beside a training step.
 
     Raises what went wrong on the first rank where something did.
@@ -35,14 +35,14 @@ def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: World) -> N
     _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), world)
 
 
-def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world: World) -> None:
+def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world: ParallelContext) -> None:
     try:
-        save(dict(tensors), storage_writer=writer, process_group=world.aside)
+        save(dict(tensors), storage_writer=writer, process_group=world.background_group)
     except CheckpointException as error:
         raise error.failures[min(error.failures)][0] from None
 
 
-def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[str, Tensor]:
+def gather(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) -> dict[str, Tensor]:
     """All tensors, whole, on the rank that leads; none on the others.
 
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
@@ -56,14 +56,14 @@ def gather(tensors: Mapping[str, Tensor], folder: Path, world: World) -> dict[st
     }
     _save(named, writer, world)
     found: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")) if world.leads else ():
+    for file in sorted(folder.glob("*.safetensors")) if world.is_rank0 else ():
         for name, tensor in load_file(file).items():
             found[name.removesuffix(SCALAR)] = tensor[0] if name.endswith(SCALAR) else tensor
     return found
 
 
 def load_sharded(
-    folder: Path, named: Mapping[str, Tensor], learnt: Mapping[str, Tensor], world: World
+    folder: Path, named: Mapping[str, Tensor], learnt: Mapping[str, Tensor], world: ParallelContext
 ) -> dict[str, Tensor]:
     """What `folder` holds for this rank: `named` tensors are filled in place, what is `learnt` is made.
 

@@ -31,17 +31,17 @@ from torch.distributed.tensor.debug import (
 )
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from groundup.core.runtime import Layout, Recompute
+from groundup.core.runtime import ActivationCheckpointing, Layout
 from groundup.model.attention import AttentionKernel
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.parallel.comm_volume import Traffic
-from groundup.parallel.context import ALONE, World, check, here
+from groundup.parallel.comm_volume import CommVolume
+from groundup.parallel.context import SINGLE, ParallelContext, check_layout, current_context
 from groundup.parallel.engines.native import accumulate
 from groundup.parallel.expert_parallel import share_evenly
 from groundup.parallel.hardware import Hardware, fit
-from groundup.parallel.memory_tracker import Ledger, Memory
-from groundup.parallel.parallelize import spread
+from groundup.parallel.memory_tracker import Memory, MemoryTracker
+from groundup.parallel.parallelize import parallelize
 from groundup.parallel.pipeline_parallel import Pipeline, Stage, tensors_of
 from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm, sync_gradients
 
@@ -76,7 +76,7 @@ class Setting:
     """of a micro-batch, of this rank; ranks that share matrices or positions have the same rows"""
     micro_batches: int = 1
     precision: Literal["bf16", "fp32"] = "bf16"
-    recompute: Recompute = "none"
+    activation_checkpointing: ActivationCheckpointing = "none"
     attention: AttentionKernel = SKIPPING
     stage: int = 0
     """of a pipeline: which of its ranks"""
@@ -121,7 +121,7 @@ def simulate(setting: Setting, build: Build) -> Costs:
             )
             # The first step also works out shapes of sharded tensors, whole ones, and makes the optimizer's memory.
             _step(model, passes, optimizer, batches, world)
-            ledger, traffic = Ledger(model, optimizer, batches), Traffic(world)
+            ledger, traffic = MemoryTracker(model, optimizer, batches), CommVolume(world)
             with ledger, traffic:
                 _step(model, passes, optimizer, batches, world)
     return Costs(ledger.peak, ledger.now, dict(traffic.sent), ledger.flops)
@@ -157,17 +157,17 @@ def estimate(setting: Setting, build: Build) -> Costs:
 
 
 @contextmanager
-def _one_of(setting: Setting) -> Iterator[World]:
+def _one_of(setting: Setting) -> Iterator[ParallelContext]:
     """Be the first rank of a stage among so many ranks that aren't there."""
     ranks, layout = setting.ranks, setting.layout
     if ranks == 1:
-        yield ALONE
+        yield SINGLE
         return
-    check(layout, ranks)
+    check_layout(layout, ranks)
     rank = setting.stage * ranks // layout.pipeline
     dist.init_process_group("fake", rank=rank, world_size=ranks, store=FakeStore())
     try:
-        yield here(layout, torch.device("cpu"))
+        yield current_context(layout, torch.device("cpu"))
     finally:
         dist.destroy_process_group()
         # What is remembered of sharded tensors names these ranks' groups, which the next ones' are taken for.
@@ -175,21 +175,23 @@ def _one_of(setting: Setting) -> Iterator[World]:
         _clear_fast_path_sharding_prop_cache()  # type: ignore[no-untyped-call]
 
 
-def _model(setting: Setting, world: World) -> tuple[Decoder, list[Stage]]:
+def _model(setting: Setting, world: ParallelContext) -> tuple[Decoder, list[Stage]]:
     """The decoder on the meta device, spread over the ranks: what makes meshes needs numbers, so it comes first."""
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[setting.precision]
-    hardware = Hardware(torch.device("meta"), dtype, 1, False, "", recompute=setting.recompute)
+    hardware = Hardware(
+        torch.device("meta"), dtype, 1, False, "", activation_checkpointing=setting.activation_checkpointing
+    )
     with torch.device("meta"):
         model = Decoder(setting.config)
     fit(model, hardware)
     model.use(setting.attention)
-    stages = spread(model, world, hardware, setting.layout.schedule, _nothing)
+    stages = parallelize(model, world, hardware, setting.layout.schedule, _nothing)
     share_evenly(model)
     return model, stages
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _ShapeBatch:
     """A micro-batch, as `Decoder.hidden` and `cross_entropy` take it."""
 
     ids: Tensor
@@ -203,15 +205,15 @@ def _nothing(name: str, shape: torch.Size) -> Tensor:
     raise AssertionError("tensors on the meta device aren't filled")
 
 
-def _batch(setting: Setting, world: World) -> _Batch:
+def _batch(setting: Setting, world: ParallelContext) -> _ShapeBatch:
     at = world.positions(setting.seq_len)
     whole = torch.zeros(setting.rows, setting.seq_len, dtype=torch.int64)
-    positions = None if world.context is None else torch.arange(setting.seq_len)[None, at]
+    positions = None if world.cp_group is None else torch.arange(setting.seq_len)[None, at]
     weights = torch.zeros(setting.rows, setting.seq_len)[:, at]
-    return _Batch(whole[:, at], whole.to(torch.int32), positions, whole[:, at], weights)
+    return _ShapeBatch(whole[:, at], whole.to(torch.int32), positions, whole[:, at], weights)
 
 
-def _loss(model: Decoder, batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
+def _loss(model: Decoder, batch: _ShapeBatch) -> tuple[Tensor, dict[str, Tensor]]:
     hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
     targets, weights, cap = batch.targets.flatten(), batch.weights.flatten(), model.config.logit_softcap
     loss = model.cross_entropy(hidden, model.head_weight, targets, weights, cap=cap)[0]
@@ -223,7 +225,7 @@ def _loss(model: Decoder, batch: _Batch) -> tuple[Tensor, dict[str, Tensor]]:
 class _Chain:
     """This rank's part of a pipeline's passes, in the pipeline's order, with nobody before or after it."""
 
-    def __init__(self, pipeline: Pipeline, batches: list[_Batch]) -> None:
+    def __init__(self, pipeline: Pipeline, batches: list[_ShapeBatch]) -> None:
         self._pipeline, self._order = pipeline, pipeline.order(batches)
         inner = [stage for stage in pipeline.stages if not stage.begins]
         inner += [stage for stage in pipeline.stages if not stage.ends]
@@ -232,7 +234,7 @@ class _Chain:
         for stage in pipeline.stages:
             stage.example, stage.totals = batches[0], {}
 
-    def __call__(self, batches: list[_Batch]) -> None:
+    def __call__(self, batches: list[_ShapeBatch]) -> None:
         pipeline, rest = self._pipeline, tensors_of(batches[0])  # they are all alike
         ids = rest.pop("ids")
         left = {stage.index: len(batches) for stage in pipeline.stages}
@@ -254,7 +256,11 @@ class _Chain:
 
 
 def _step(
-    model: Decoder, passes: Passes, optimizer: torch.optim.Optimizer, batches: list[_Batch], world: World
+    model: Decoder,
+    passes: Passes,
+    optimizer: torch.optim.Optimizer,
+    batches: list[_ShapeBatch],
+    world: ParallelContext,
 ) -> None:
     """What `NativeLearner` does, but for reading figures: these tensors have none."""
     passes(batches)

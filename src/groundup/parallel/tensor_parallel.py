@@ -30,7 +30,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.layers import Layer, Linear, RMSNorm, SwiGLU
 from groundup.model.losses import CHUNK, Kernel, softcap
 from groundup.model.moe import RowShare
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.shard import local, split
 
 functional = torch.ops._c10d_functional
@@ -39,7 +39,7 @@ functional = torch.ops._c10d_functional
 logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
-def tensor_parallel(model: Decoder, world: World) -> None:
+def tensor_parallel(model: Decoder, world: ParallelContext) -> None:
     """Split the decoder over the world's axis `tensor`, if it has one.
 
     Raises GroundupError naming the number that the axis doesn't divide, or the switch that can't be split.
@@ -62,7 +62,7 @@ def tensor_parallel(model: Decoder, world: World) -> None:
     model.model.embed_tokens.weight = split(model.model.embed_tokens.weight, mesh, 0)
     if not model.config.tie_embeddings:
         model.lm_head.weight = split(model.lm_head.weight, mesh, 0)
-    model.look_up = partial(_looked_up, group)
+    model.embedding_fn = partial(_looked_up, group)
     _become(model.model.norm, _GatheringNorm, group)
     model.cross_entropy = partial(split_cross_entropy, group)
     own = partial(_own_positions, group)
@@ -88,7 +88,7 @@ def _check(config: DecoderConfig, size: int) -> None:
     for name in ("n_kv_heads", "d_ff", "max_seq_len"):
         if getattr(config, name) % size:
             raise GroundupError(
-                f"site.layout.tensor = {size} does not divide {name} = {getattr(config, name)} of this decoder. "
+                f"runtime.layout.tensor = {size} does not divide {name} = {getattr(config, name)} of this decoder. "
                 f"Take a divisor, or shard instead (tensor = 1)"
             )
     odd = {"biases": config.biases, "value_embeddings": config.value_embeddings,
@@ -96,7 +96,7 @@ def _check(config: DecoderConfig, size: int) -> None:
     for name, there in odd.items():
         if there:
             raise GroundupError(
-                f"site.layout.tensor = {size}: a decoder with {name} can't be split. Set tensor = 1"
+                f"runtime.layout.tensor = {size}: a decoder with {name} can't be split. Set tensor = 1"
             )
 
 

@@ -24,7 +24,7 @@ from typing import Self
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Store
 
-from groundup.parallel.context import set_sign
+from groundup.parallel.context import set_heartbeat
 from groundup.parallel.launcher import LIBRARY, START_SECONDS
 
 AGAIN = 75
@@ -34,7 +34,7 @@ BEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Stand:
+class Heartbeat:
     """Where a rank stands. beat: the note's number; waits: in a call that waits for other ranks."""
 
     beat: int
@@ -45,7 +45,7 @@ class Stand:
     done: bool = False
 
 
-class Lookout:
+class Watchdog:
     """Used as a context around the work that ranks share."""
 
     def __init__(
@@ -65,12 +65,12 @@ class Lookout:
 
     def __enter__(self) -> Self:
         self._store = self._open()
-        set_sign(self._alive)
+        set_heartbeat(self._alive)
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        set_sign(None)
+        set_heartbeat(None)
         self._over.set()
         self._thread.join(2 * self._beat)
         if kind is None:
@@ -87,9 +87,9 @@ class Lookout:
                 self._end(patience)
 
     def _note(self, done: bool = False) -> None:
-        where, waits = where_stands(self._main)
+        where, waits = python_location(self._main)
         self._beats += 1
-        stand = Stand(self._beats, socket.gethostname(), self._step, where, waits, done)
+        stand = Heartbeat(self._beats, socket.gethostname(), self._step, where, waits, done)
         try:
             self._store.set(f"stand/{self._rank}", json.dumps(asdict(stand)))
         except dist.DistError:
@@ -97,7 +97,7 @@ class Lookout:
 
     def _end(self, patience: float) -> None:
         """Say who it is, unless another rank has done so, and end this process, whose main thread can't."""
-        answers: list[dict[int, Stand]] = []
+        answers: list[dict[int, Heartbeat]] = []
         reader = threading.Thread(target=self._read, args=(answers,), daemon=True)
         reader.start()
         reader.join(4 * self._beat)
@@ -105,7 +105,7 @@ class Lookout:
             return
         if len(answers) == 2:
             speaks = self._store.add("told", 1) == 1
-            text = blame(answers[0], answers[1], self._ranks, patience)
+            text = find_culprit(answers[0], answers[1], self._ranks, patience)
         else:
             speaks, text = True, f"{self._keeper} gives no sign of life any more"
         if speaks:
@@ -113,7 +113,7 @@ class Lookout:
             print(f"groundup: {text}: {end}", file=sys.stderr, flush=True)
         os._exit(AGAIN)
 
-    def _read(self, answers: list[dict[int, Stand]]) -> None:
+    def _read(self, answers: list[dict[int, Heartbeat]]) -> None:
         """What all ranks wrote, and once more some beats later; others read this one's notes meanwhile."""
         self._note()
         answers.append(self._stands())
@@ -122,13 +122,13 @@ class Lookout:
             self._note()
         answers.append(self._stands())
 
-    def _stands(self) -> dict[int, Stand]:
+    def _stands(self) -> dict[int, Heartbeat]:
         keys = {rank: f"stand/{rank}" for rank in range(self._ranks)}
         found = {rank: self._store.get(key) for rank, key in keys.items() if self._store.check([key])}
-        return {rank: Stand(**json.loads(text)) for rank, text in found.items()}
+        return {rank: Heartbeat(**json.loads(text)) for rank, text in found.items()}
 
 
-def blame(before: dict[int, Stand], now: dict[int, Stand], ranks: int, patience: float) -> str:
+def find_culprit(before: dict[int, Heartbeat], now: dict[int, Heartbeat], ranks: int, patience: float) -> str:
     """The rank that the others wait for, in words. before: what the ranks wrote some beats earlier."""
     for rank in range(ranks):
         if rank not in now:
@@ -143,7 +143,7 @@ def blame(before: dict[int, Stand], now: dict[int, Stand], ranks: int, patience:
     return f"rank {last} on {stand.host} {what} in {stand.where} at step {stand.step}"
 
 
-def where_stands(thread: int) -> tuple[str, bool]:
+def python_location(thread: int) -> tuple[str, bool]:
     """The innermost call of this project in a thread of this process, and whether it waits for other ranks there."""
     calls = traceback.walk_stack(sys._current_frames().get(thread))
     stack = list(traceback.StackSummary.extract(calls, lookup_lines=False))

@@ -1,1 +1,1 @@
-"""Raw bytes -> documents: acquire reads the sources, curate decides what is kept. Imports no torch."""
+"""Raw bytes -> documents: ingest reads the sources, curate decides what is kept. Imports no torch."""

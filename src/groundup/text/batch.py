@@ -17,8 +17,8 @@ from groundup.text.documents import strings
 from groundup.text.segment import (
     Bytes,
     Ints,
-    Pieces,
-    Runs,
+    SpanGroups,
+    Spans,
     lines,
     paragraphs,
     plain_words,
@@ -36,7 +36,7 @@ CODE = re.compile(
 """Paths of source code, also of its parts (`big.py#part2`)."""
 
 
-class Batch:
+class DocumentBatch:
     """Documents, and lazily what is known of their texts. A step that changes texts makes a new batch."""
 
     def __init__(self, documents: pa.Table) -> None:
@@ -79,27 +79,27 @@ class Batch:
         return np.asarray(pc.utf8_length(self.text).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     @cached_property
-    def words(self) -> Pieces:
+    def words(self) -> Spans:
         """What stands between white space, as the rules for web pages count words."""
         return words(self.data, self.offsets)
 
     @cached_property
-    def lines(self) -> Pieces:
+    def lines(self) -> Spans:
         """Lines that aren't empty."""
         return lines(self.data, self.offsets)
 
     @cached_property
-    def trimmed_lines(self) -> Runs:
+    def trimmed_lines(self) -> SpanGroups:
         """Lines with words in them, without the white space around: what rules count as lines."""
         return trimmed_lines(self.words)
 
     @cached_property
-    def paragraphs(self) -> Runs:
+    def paragraphs(self) -> SpanGroups:
         """What stands between blank lines, without the white space around."""
         return paragraphs(self.words)
 
     @cached_property
-    def plain_words(self) -> Pieces:
+    def plain_words(self) -> Spans:
         """Lower-cased words without punctuation, as duplicates and evaluation items are compared."""
         return plain_words(*_buffers(pc.utf8_lower(self.text)))
 

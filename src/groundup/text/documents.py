@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from groundup.core.atomic_io import appear, part_name
+from groundup.core.atomic_io import atomic_replace, temp_path
 from groundup.core.records import Document
 
 DOCUMENTS = "documents"
@@ -32,7 +32,7 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerEntry:
+class RejectsLogEntry:
     """Why one document (or file) is gone, or not what it was.
 
     `fate`: dropped = a rule removed it; changed = kept, but not as it came; aside = it could not be read.
@@ -55,7 +55,7 @@ _OF_FEW_VALUES = ("source", "licence", "language", "step", "fate", "reason")
 LEDGER_SCHEMA = pa.schema(
     [
         pa.field(name, pa.float64()) if name in _NUMBERS else pa.field(name, pa.string())
-        for name in LedgerEntry.__dataclass_fields__
+        for name in RejectsLogEntry.__dataclass_fields__
     ]
 )
 
@@ -71,7 +71,7 @@ class TableWriter(Generic[Row]):
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = part_name(path)
+        self._part = temp_path(path)
         few: Any = [
             name for name in _OF_FEW_VALUES if name in schema.names
         ]  # texts are neither sorted nor repeated
@@ -96,7 +96,7 @@ class TableWriter(Generic[Row]):
         """Write what still waits and the file's footer, and make the file appear, durably."""
         self._flush()
         self._writer.close()
-        appear(self._part, self.path)
+        atomic_replace(self._part, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +130,7 @@ class DocumentWriter(TableWriter[Document]):
         super().__init__(path, DOCUMENT_SCHEMA)
 
 
-class LedgerWriter(TableWriter[LedgerEntry]):
+class RejectsLogWriter(TableWriter[RejectsLogEntry]):
     """Writes the ledger; `write` takes a table or an iterable of `LedgerEntry`."""
 
     def __init__(self, path: Path) -> None:
@@ -199,11 +199,11 @@ def read_documents(artifact_path: Path) -> Iterator[Document]:
             yield Document(*values)
 
 
-def read_ledger(artifact_path: Path) -> Iterator[LedgerEntry]:
+def read_rejects_log(artifact_path: Path) -> Iterator[RejectsLogEntry]:
     """The ledger of an artifact, in the order in which things happened."""
     for table in iter_tables(artifact_path, LEDGER):
         for row in table.to_pylist():
-            yield LedgerEntry(**row)
+            yield RejectsLogEntry(**row)
 
 
 def spell_reasons(reasons: Counter[str], most: int = 5) -> str:

@@ -26,8 +26,8 @@ from typing import Any
 
 from groundup.core.atomic_io import write_text
 from groundup.core.errors import DataError, GroundupError
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
 
 SMALL_BYTES = 24 << 20
 """Work below this size is done in this process: starting workers costs about two seconds."""
@@ -40,7 +40,7 @@ Row = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ExecutorTask:
     """One shard of work. `about` is plain JSON; `bytes` is its size, for progress."""
 
     number: int
@@ -48,7 +48,9 @@ class Task:
     bytes: int
 
 
-def run_tasks(run: Run, common: Any, tasks: list[Task], out: Work, site: Site, label: str) -> list[Done]:
+def run_tasks(
+    run: Run, common: Any, tasks: list[ExecutorTask], out: StageContext, runtime: Runtime, label: str
+) -> list[Done]:
     """`run(common, task.about)` for every task that isn't done yet; what each of them returned.
 
     `run` is a function of a module (workers import it), `common` what all tasks share (pickled once per worker).
@@ -65,7 +67,7 @@ def run_tasks(run: Run, common: Any, tasks: list[Task], out: Work, site: Site, l
         while pending:
             before = len(done)
             try:
-                for task, said in _results(run, common, pending, site):
+                for task, said in _results(run, common, pending, runtime):
                     write_text(marks[task.number], json.dumps(said))
                     done[task.number] = said
                     progress.advance(task.bytes / 1e6)
@@ -74,9 +76,9 @@ def run_tasks(run: Run, common: Any, tasks: list[Task], out: Work, site: Site, l
                 if tries >= TRIES:
                     raise DataError(
                         f"{label}: workers died {TRIES} times without finishing a task. Out of memory? "
-                        f"Try --set site.workers=1. The last one said: {died}"
+                        f"Try --set runtime.workers=1. The last one said: {died}"
                     ) from None
-                out.say(f"{label}: a worker died ({died}); going on with what is left")
+                out.info(f"{label}: a worker died ({died}); going on with what is left")
             pending = [task for task in tasks if task.number not in done]
     return [done[task.number] for task in tasks]
 
@@ -85,13 +87,15 @@ class _WorkersDied(Exception):
     """The engine lost a worker; tasks that were under way aren't done."""
 
 
-def _mark(folder: Path, task: Task) -> Path:
+def _mark(folder: Path, task: ExecutorTask) -> Path:
     return folder / f"{task.number:06d}.json"
 
 
-def _results(run: Run, common: Any, tasks: list[Task], site: Site) -> Iterator[tuple[Task, Done]]:
-    workers = min(site.workers or os.cpu_count() or 1, len(tasks))
-    if not site.ray and (workers == 1 or sum(task.bytes for task in tasks) < SMALL_BYTES):
+def _results(
+    run: Run, common: Any, tasks: list[ExecutorTask], runtime: Runtime
+) -> Iterator[tuple[ExecutorTask, Done]]:
+    workers = min(runtime.workers or os.cpu_count() or 1, len(tasks))
+    if not runtime.ray and (workers == 1 or sum(task.bytes for task in tasks) < SMALL_BYTES):
         for task in tasks:
             yield task, run(common, task.about)
         return
@@ -100,7 +104,9 @@ def _results(run: Run, common: Any, tasks: list[Task], site: Site) -> Iterator[t
         tasks, key=lambda task: (-task.bytes, task.number)
     )  # none is left alone with the largest
     rows = [(task.number, json.dumps(task.about)) for task in ordered]
-    stream = _by_ray(run, common, rows, site.ray) if site.ray else _by_daft(run, common, rows, workers, 1)
+    stream = (
+        _by_ray(run, common, rows, runtime.ray) if runtime.ray else _by_daft(run, common, rows, workers, 1)
+    )
     for number, answer in stream:
         said = json.loads(answer)
         if "error" in said:
@@ -184,7 +190,7 @@ def _drive(run: Run, common: Any, rows: list[Row], address: str, sender: Connect
             socket.create_connection((host, int(port)), timeout=5).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        sender.send(DataError(f"site.ray = {address!r}: can't join that Ray cluster. {_last_line(error)}"))
+        sender.send(DataError(f"runtime.ray = {address!r}: can't join that Ray cluster. {_last_line(error)}"))
         return
     daft.set_runner_ray(noop_if_initialized=True)
     workers = max(

@@ -35,7 +35,7 @@ _INVERSE = pow(_BASE, -1, 1 << 64)
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Spans:
     """Byte ranges in a batch; those of document d are `first[d]` to `first[d + 1]`."""
 
     data: Bytes
@@ -150,13 +150,13 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Runs(Pieces):
+class SpanGroups(Spans):
     """Pieces that are runs of words, from first word to last: run r is words `word[r]` to `word[r + 1]`.
 
     Every word is in one run. Two runs are the same (`hashes`) if their words are, whatever white space is between.
     """
 
-    words: Pieces
+    words: Spans
     word: Ints
 
     @cached_property
@@ -178,43 +178,43 @@ class Runs(Pieces):
         return mix((sums[last] - sums[first]) * _powers(_INVERSE, total)[first])
 
 
-def words(data: Bytes, offsets: Ints) -> Pieces:
+def words(data: Bytes, offsets: Ints) -> Spans:
     """What stands between white space. `offsets` [documents + 1] says where each text begins in `data`."""
     return _pieces(data, offsets, word_classes(data, plain=False))
 
 
-def plain_words(data: Bytes, offsets: Ints) -> Pieces:
+def plain_words(data: Bytes, offsets: Ints) -> Spans:
     """Runs of letters, digits and underscores, punctuation gone. Give it lower-cased text to compare by."""
     return _pieces(data, offsets, word_classes(data, plain=True))
 
 
-def lines(data: Bytes, offsets: Ints) -> Pieces:
+def lines(data: Bytes, offsets: Ints) -> Spans:
     """What stands between line ends; empty lines are no pieces."""
     return stretches(data, offsets, data != 10)
 
 
-def stretches(data: Bytes, offsets: Ints, marks: Marks) -> Pieces:
+def stretches(data: Bytes, offsets: Ints, marks: Marks) -> Spans:
     """The longest runs of marked bytes within one text; `marks` [bytes]."""
     return _pieces(data, offsets, marks.astype(np.uint8))
 
 
-def trimmed_lines(words: Pieces) -> Runs:
+def trimmed_lines(words: Spans) -> SpanGroups:
     """Lines with words in them, without the white space around."""
     return _runs(words, 1)
 
 
-def paragraphs(words: Pieces) -> Runs:
+def paragraphs(words: Spans) -> SpanGroups:
     """What stands between blank lines, without the white space around."""
     return _runs(words, 2)
 
 
-def _runs(words: Pieces, line_ends: int) -> Runs:
+def _runs(words: Spans, line_ends: int) -> SpanGroups:
     """A word begins a run if it is its document's first, or so many line ends stand right before it."""
     begins = words.line_ends >= line_ends
     begins[words.first[:-1][words.counts > 0]] = True
     word = np.append(np.flatnonzero(begins), len(begins))
     first = np.searchsorted(word[:-1], words.first)
-    return Runs(words.data, words.start[word[:-1]], words.end[word[1:] - 1], first, words, word)
+    return SpanGroups(words.data, words.start[word[:-1]], words.end[word[1:] - 1], first, words, word)
 
 
 def hash_ranges(data: Bytes, start: Ints, end: Ints) -> Hashes:
@@ -253,7 +253,7 @@ def mix(value: Hashes) -> Hashes:
     return value ^ (value >> _33)
 
 
-def ngrams(pieces: Pieces, n: int) -> tuple[Hashes, Ints]:
+def ngrams(pieces: Spans, n: int) -> tuple[Hashes, Ints]:
     """Hashes of all runs of n pieces within one document, and the index of each run's first piece."""
     total = len(pieces.start)
     if total < n:
@@ -299,7 +299,7 @@ def _powers(base: int, total: int) -> Hashes:
     return np.cumprod(powers)
 
 
-def _pieces(data: Bytes, offsets: Ints, kind: Bytes) -> Pieces:
+def _pieces(data: Bytes, offsets: Ints, kind: Bytes) -> Spans:
     """Boundary b stands before byte b. Pieces begin and end where inside meets outside, and where texts meet."""
     inside = np.zeros(len(data) + 2, dtype=bool)
     np.greater(kind, 0, out=inside[1:-1])
@@ -316,4 +316,4 @@ def _pieces(data: Bytes, offsets: Ints, kind: Bytes) -> Pieces:
     if len(cuts):  # a cut ends one piece and begins another
         bounds = np.sort(np.concatenate([bounds, cuts, cuts]), kind="stable")
     start, end = bounds[::2].copy(), bounds[1::2].copy()
-    return Pieces(data, start, end, np.searchsorted(start, offsets))
+    return Spans(data, start, end, np.searchsorted(start, offsets))

@@ -1,4 +1,4 @@
-"""The shards that one task of acquire writes, and how far it has come.
+"""The shards that one task of ingest writes, and how far it has come.
 
 in:  documents and ledger entries, one after another
 out: documents/00012-000.parquet ..., ledger/00012-000.parquet ...; which rows belong to which file
@@ -16,7 +16,14 @@ from typing import Any, Generic, TypeVar
 
 from groundup.core.atomic_io import write_text
 from groundup.core.records import Document
-from groundup.text.documents import DOCUMENTS, LEDGER, DocumentWriter, LedgerEntry, LedgerWriter, TableWriter
+from groundup.text.documents import (
+    DOCUMENTS,
+    LEDGER,
+    DocumentWriter,
+    RejectsLogEntry,
+    RejectsLogWriter,
+    TableWriter,
+)
 
 SHARD_BYTES = 16 << 20
 """About how much text a shard of documents holds."""
@@ -64,7 +71,7 @@ class TaskShards:
 
     def __init__(self, folder: Path, task: int) -> None:
         self.documents: Stream[Document] = Stream(folder / DOCUMENTS, task, DocumentWriter, SHARD_BYTES)
-        self.ledger: Stream[LedgerEntry] = Stream(folder / LEDGER, task, LedgerWriter, LEDGER_ROWS)
+        self.ledger: Stream[RejectsLogEntry] = Stream(folder / LEDGER, task, RejectsLogWriter, LEDGER_ROWS)
         self.tally: dict[str, Counter[str]] = {name: Counter() for name in TALLIES}
         self.of_file: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
         """What sources.jsonl will say of the records of the file under way."""
@@ -72,11 +79,11 @@ class TaskShards:
         self.records = 0
         """Records of the file under way that were read: what to skip after a stop."""
         self._noted = 0
-        self._state = folder / "resume" / "acquire-shards" / f"{task:05d}.json"
+        self._state = folder / "resume" / "ingest-shards" / f"{task:05d}.json"
         if self._state.exists():
             self._resume(json.loads(self._state.read_text(encoding="utf-8")))
 
-    def add(self, documents: list[Document], entries: list[LedgerEntry]) -> None:
+    def add(self, documents: list[Document], entries: list[RejectsLogEntry]) -> None:
         """What one record of the file under way gave."""
         for entry in entries:
             self.ledger.add(entry)
@@ -130,7 +137,7 @@ class TaskShards:
     def _resume(self, said: dict[str, Any]) -> None:
         self.documents.shard, self.documents.places = said["documents"]
         self.ledger.shard, self.ledger.places, entries = said["ledger"]
-        self.ledger.waiting = [LedgerEntry(**entry) for entry in entries]
+        self.ledger.waiting = [RejectsLogEntry(**entry) for entry in entries]
         self.ledger.weight = len(entries)
         self.tally = {name: Counter(count) for name, count in said["tally"].items()}
         self.of_file = {name: Counter(count) for name, count in said["of_file"].items()}

@@ -36,7 +36,7 @@ PROBES = (
 
 
 @dataclass(frozen=True)
-class Batch:
+class EncodedBatch:
     """Ids of several texts, end to end, and how many belong to each."""
 
     ids: np.ndarray
@@ -52,7 +52,7 @@ class Encoder:
     """Something that encodes, and the name of the library that does it."""
 
     name: str
-    encode: Callable[[Sequence[str]], Batch]
+    encode: Callable[[Sequence[str]], EncodedBatch]
 
 
 def train(texts: Iterator[str], vocab_size: int) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def encoder(table: dict[str, Any]) -> Encoder:
 def _reference(table: dict[str, Any]) -> Encoder:
     tokenizer = Tokenizer.from_str(json.dumps(table))
 
-    def encode(texts: Sequence[str]) -> Batch:
+    def encode(texts: Sequence[str]) -> EncodedBatch:
         found = tokenizer.encode_batch_fast([_spellable(text) for text in texts], add_special_tokens=False)
         counts = np.array([len(item.ids) for item in found], dtype=np.int64)
         flat = [np.array(item.ids, dtype=np.uint32) for item in found]
-        return Batch(np.concatenate(flat) if flat else np.zeros(0, np.uint32), counts)
+        return EncodedBatch(np.concatenate(flat) if flat else np.zeros(0, np.uint32), counts)
 
     return Encoder("tokenizers", encode)
 
@@ -111,11 +111,11 @@ def _fast(table: dict[str, Any]) -> Encoder | None:
         path.write_text(json.dumps(table), encoding="utf-8")
         tokenizer = gigatoken.Tokenizer(str(path))
 
-    def encode(texts: Sequence[str]) -> Batch:
+    def encode(texts: Sequence[str]) -> EncodedBatch:
         if not texts:
-            return Batch(np.zeros(0, np.uint32), np.zeros(0, np.int64))
+            return EncodedBatch(np.zeros(0, np.uint32), np.zeros(0, np.int64))
         found = tokenizer.encode_batch([_spellable(text) for text in texts])
-        return Batch(np.asarray(awkward.flatten(found)), np.asarray(awkward.num(found)))
+        return EncodedBatch(np.asarray(awkward.flatten(found)), np.asarray(awkward.num(found)))
 
     return Encoder("gigatoken", encode)
 

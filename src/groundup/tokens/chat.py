@@ -14,21 +14,21 @@ from groundup.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedChat:
     """Ids of a conversation; `learn` is true for the assistant's content and the mark that ends it."""
 
     ids: list[int]
-    learn: list[bool]
+    loss_mask: list[bool]
 
 
-def render(messages: Sequence[Message], tokenizer: Tokenizer) -> Rendered:
+def render(messages: Sequence[Message], tokenizer: Tokenizer) -> RenderedChat:
     """A whole conversation."""
     roles = {"system": tokenizer.system, "user": tokenizer.user, "assistant": tokenizer.assistant}
     ids, learn = [tokenizer.bos], [False]
     for message, content in zip(messages, tokenizer.encode_batch([m.content for m in messages]), strict=True):
         ids += [roles[message.role], *content, tokenizer.end_of_turn]
         learn += [False] + [message.role == "assistant"] * (len(content) + 1)
-    return Rendered(ids, learn)
+    return RenderedChat(ids, learn)
 
 
 def prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:

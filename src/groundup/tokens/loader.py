@@ -8,10 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 
 
-def row_indices(n_rows: int, batch_rows: int, step: int, seed: int) -> np.ndarray:
+def sample_indices(n_rows: int, batch_rows: int, step: int, seed: int) -> np.ndarray:
     """The rows of step `step` (from 0): the next `batch_rows` of an endless sequence of shuffled epochs."""
     places = np.arange(step * batch_rows, (step + 1) * batch_rows)
     epochs, within = np.divmod(places, n_rows)
@@ -24,4 +24,4 @@ def row_indices(n_rows: int, batch_rows: int, step: int, seed: int) -> np.ndarra
 
 @lru_cache(maxsize=4)
 def _order(n_rows: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed_of(seed, "rows", epoch)).permutation(n_rows)
+    return np.random.default_rng(derive_seed(seed, "rows", epoch)).permutation(n_rows)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """`length` tokens from `start` of sequence number `sequence`, placed at `offset` of row number `row`."""
 
     sequence: int
@@ -24,17 +24,17 @@ class Piece:
     offset: int
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[Piece]:
+def pack(lengths: Sequence[int], capacity: int) -> list[Segment]:
     """Place every token of every sequence; rows are numbered from 0 and have `capacity` places."""
     pieces, row = [], 0
     for sequence, length in enumerate(lengths):
         for start in range(_first(length, capacity), length, capacity):
-            pieces.append(Piece(sequence, start, capacity, row, 0))
+            pieces.append(Segment(sequence, start, capacity, row, 0))
             row += 1
     starts = [_first(length, capacity) for length in lengths]
     for sequence, (at, offset) in enumerate(best_fit(starts, capacity)):
         if starts[sequence]:
-            pieces.append(Piece(sequence, 0, starts[sequence], row + at, offset))
+            pieces.append(Segment(sequence, 0, starts[sequence], row + at, offset))
     return sorted(pieces, key=lambda piece: (piece.row, piece.offset))
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 
-class Rows:
+class PackedDataset:
     """Rows of one split. `rows[indices]` reads those rows as int64."""
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class Rows:
         return np.asarray(self._array[indices], dtype=np.int64)
 
 
-class RowWriter:
+class PackedWriter:
     """Writes an .npy file of rows whose number isn't known beforehand."""
 
     def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:

@@ -21,12 +21,12 @@ from pydantic import Field
 
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
-from groundup.core.rng import share_of
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.core.rng import hash_fraction
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.text.documents import iter_tables, strings
 from groundup.tokens.packing import pack
-from groundup.tokens.shards import RowWriter, id_dtype
+from groundup.tokens.shards import PackedWriter, id_dtype
 from groundup.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
@@ -50,7 +50,9 @@ class Tokenize(Recipe):
 
 
 @stage(version=1)
-def tokenize(recipe: Tokenize, site: Site, out: Work, documents: Artifact, tokenizer: Artifact) -> Metrics:
+def tokenize(
+    recipe: Tokenize, runtime: Runtime, out: StageContext, documents: Artifact, tokenizer: Artifact
+) -> Metrics:
     """Encode, split by document hash, pack."""
     words = Tokenizer.load(tokenizer.path)
     validation = _validation_ids(documents.path, recipe.validation_share)
@@ -92,9 +94,9 @@ class _Waiting:
 class _Split:
     """One split on its way to disk."""
 
-    def __init__(self, out: Work, name: str, width: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, out: StageContext, name: str, width: int, tokenizer: Tokenizer) -> None:
         self._width, self._tokenizer = width, tokenizer
-        self._rows = RowWriter(out.file(f"{name}.npy"), width, id_dtype(tokenizer.vocab_size))
+        self._rows = PackedWriter(out.file(f"{name}.npy"), width, id_dtype(tokenizer.vocab_size))
         self._spans = pq.ParquetWriter(out.file(f"{name}_spans.parquet"), SPAN_SCHEMA, compression="zstd")
         self._waiting: list[_Waiting] = []
         self._size = self.encoded = self._placed = self._bytes = self._documents = 0
@@ -161,13 +163,13 @@ def _validation_ids(documents: Path, share: float) -> set[str]:
 
     Raises DataError for a corpus of a single document.
     """
-    ids = sorted(set(_all_ids(documents)), key=share_of)
+    ids = sorted(set(_all_ids(documents)), key=hash_fraction)
     if len(ids) < 2:
         raise DataError(
             f"the corpus has {len(ids)} document: training needs one to learn from and another to be measured on. "
             "Add more files, or divide the text into several"
         )
-    below = sum(share_of(key) < share for key in ids)
+    below = sum(hash_fraction(key) < share for key in ids)
     return set(ids[: min(max(1, below), len(ids) - 1)])
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.core.atomic_io import write_json, write_text
 from groundup.core.errors import DataError
-from groundup.tokens.bpe import Batch, byte_table, encoder
+from groundup.tokens.bpe import EncodedBatch, byte_table, encoder
 
 SPECIALS = (
     "<|begin_of_text|>",
@@ -116,9 +116,9 @@ class Tokenizer:
         """Ids of every text; never a control id."""
         return self.encode_arrays(texts).lists() if texts else []
 
-    def encode_arrays(self, texts: Sequence[str]) -> Batch:
+    def encode_arrays(self, texts: Sequence[str]) -> EncodedBatch:
         """The same as arrays (uint32), which is much faster for a corpus."""
-        batch: Batch = self._encoder.encode(texts)
+        batch: EncodedBatch = self._encoder.encode(texts)
         return batch
 
     def token_bytes(self, token: int) -> bytes:

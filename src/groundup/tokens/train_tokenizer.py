@@ -17,9 +17,9 @@ from groundup.core.atomic_io import sha256_file, write_json
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
-from groundup.core.rng import share_of
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.core.rng import hash_fraction
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.text.documents import read_documents
 from groundup.tokens.bpe import encoder, train
 from groundup.tokens.tokenizer import SPECIALS, Tokenizer
@@ -60,7 +60,7 @@ def outside(recipe: TokenizerRecipe) -> dict[str, str] | None:
 
 
 @stage(version=1, outside=outside)
-def tokenizer(recipe: TokenizerRecipe, site: Site, out: Work, documents: Artifact) -> Metrics:
+def tokenizer(recipe: TokenizerRecipe, runtime: Runtime, out: StageContext, documents: Artifact) -> Metrics:
     """Train on the documents and measure on the held-out ones (on all, where none is held out)."""
     ours = Tokenizer.load(Path(recipe.start)) if recipe.start else _trained(recipe, out, documents)
     ours.save(out.path)
@@ -88,7 +88,7 @@ def tokenizer(recipe: TokenizerRecipe, site: Site, out: Work, documents: Artifac
     }
 
 
-def _trained(recipe: TokenizerRecipe, out: Work, documents: Artifact) -> Tokenizer:
+def _trained(recipe: TokenizerRecipe, out: StageContext, documents: Artifact) -> Tokenizer:
     texts = (item.text for item in _training(documents, recipe.held_out_share))
     with out.track("train tokenizer", None, "documents") as tracker:
         table = train(_counted(texts, tracker.advance), recipe.vocab_size - len(SPECIALS))
@@ -99,7 +99,7 @@ def _training(documents: Artifact, share: float) -> Iterator[Document]:
     """What isn't held out; everything, where that would be nothing."""
     empty = True
     for item in read_documents(documents.path):
-        if share_of(item.id) >= share:
+        if hash_fraction(item.id) >= share:
             empty = False
             yield item
     if empty:
@@ -107,7 +107,7 @@ def _training(documents: Artifact, share: float) -> Iterator[Document]:
 
 
 def _held_out(documents: Artifact, share: float) -> Iterator[Document]:
-    return (item for item in read_documents(documents.path) if share_of(item.id) < share)
+    return (item for item in read_documents(documents.path) if hash_fraction(item.id) < share)
 
 
 def _counted(texts: Iterable[str], advance: Any) -> Iterator[str]:

@@ -26,7 +26,7 @@ LEAST_RISE = {"loss": 0.25, "gradient norm": 9.0}
 
 
 @dataclass
-class Guard:
+class AnomalyGuard:
     """The figures of recent good steps, and counters. Part of the saved state, so that a resumed run judges alike."""
 
     losses: list[float] = field(default_factory=list)

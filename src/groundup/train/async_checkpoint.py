@@ -4,7 +4,7 @@ in:  snapshots of a training
 out: their folders on disk, one at a time, written by a thread
 
 How often follows from what it costs: with states every C / 0.03 seconds, where C is what one takes, saving takes
-3 % of the time. A site says how many seconds of work may be lost at most, and that is never exceeded.
+3 % of the time. A runtime says how many seconds of work may be lost at most, and that is never exceeded.
 """
 
 import threading
@@ -14,23 +14,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from groundup.parallel.context import ALONE, World
-from groundup.train.resume_state import Snapshot, write_state
+from groundup.parallel.context import SINGLE, ParallelContext
+from groundup.train.resume_state import ResumeState, write_state
 
 SHARE = 0.03
 """Of the time, for saving."""
 LEAST_SECONDS = 10.0
-"""Between two states where the site allows it: less work than this isn't worth a write."""
+"""Between two states where the runtime allows it: less work than this isn't worth a write."""
 
 
-class Saver:
+class AsyncCheckpointer:
     """Writes states into `folder` in the background. An error of a write is raised at the next call.
 
     most_seconds: work that may be lost at most. writing_costs: whether the thread takes time from the training,
     as on a CPU, or only the copying does.
     """
 
-    def __init__(self, folder: Path, most_seconds: float, writing_costs: bool, world: World = ALONE) -> None:
+    def __init__(
+        self, folder: Path, most_seconds: float, writing_costs: bool, world: ParallelContext = SINGLE
+    ) -> None:
         self._world = world
         self._folder, self._most, self._writing_costs = folder, most_seconds, writing_costs
         self._thread: threading.Thread | None = None
@@ -56,7 +58,7 @@ class Saver:
         self._raise()
         return time.monotonic() - self._last > self.interval
 
-    def save(self, take: Callable[[], Snapshot]) -> None:
+    def save(self, take: Callable[[], ResumeState]) -> None:
         """Take a snapshot and begin to write it. Waits for the write before, if that is still going on."""
         began = time.monotonic()
         self.wait()
@@ -72,7 +74,7 @@ class Saver:
         self._join()
         self._raise()
 
-    def _write(self, taken: Snapshot, stalled: float) -> None:
+    def _write(self, taken: ResumeState, stalled: float) -> None:
         began = time.monotonic()
         try:
             write_state(self._folder, taken, self._world)

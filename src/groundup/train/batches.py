@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.model.attention import segments_of
-from groundup.parallel.context import World
-from groundup.tokens.shards import Rows
+from groundup.parallel.context import ParallelContext
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 
 
@@ -46,9 +46,9 @@ def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | s
     return TokenBatch(ids, targets, segments_of(ids, tokenizer.bos, tokenizer.pad), counts.float())
 
 
-def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
+def own_positions(batch: TokenBatch, world: ParallelContext) -> TokenBatch:
     """This rank's positions of whole rows."""
-    if world.context is None:
+    if world.cp_group is None:
         return batch
     time = batch.ids.shape[1]
     at = world.positions(time)
@@ -64,11 +64,11 @@ def own_positions(batch: TokenBatch, world: World) -> TokenBatch:
 
 
 def step_batches(
-    rows: Rows,
+    rows: PackedDataset,
     rows_of: Callable[[int], np.ndarray],
     tokenizer: Tokenizer,
     micro_rows: int,
-    world: World,
+    world: ParallelContext,
     step: int,
 ) -> list[TokenBatch]:
     """This rank's micro-batches of a step, their weights divided by the weight of the whole step of all ranks.
@@ -78,6 +78,6 @@ def step_batches(
     whole = token_batch(rows[rows_of(step)], tokenizer)
     weights = whole.weights / whole.weights.sum().clamp(min=1)
     tensors = (whole.ids, whole.targets, whole.segments, weights)
-    mine = world.share(len(weights))
+    mine = world.dp_slice(len(weights))
     parts = (torch.split(tensor[mine], micro_rows) for tensor in tensors)
     return [own_positions(TokenBatch(*part), world) for part in zip(*parts, strict=True)]

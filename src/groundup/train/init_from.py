@@ -21,10 +21,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.core.atomic_io import publish_folder, sha256_file
+from groundup.core.atomic_io import publish_dir, sha256_file
 from groundup.core.errors import DataError
-from groundup.core.registry import part_name, spell
-from groundup.core.stage import Work
+from groundup.core.registry import plugin_name, to_table
+from groundup.core.stage import StageContext
 from groundup.model.checkpoint import (
     CONFIG,
     read_config,
@@ -35,9 +35,9 @@ from groundup.model.checkpoint import (
 )
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.model.hf_config import own_tensors
-from groundup.parallel.context import ALONE, World
-from groundup.parallel.engines import Learner
+from groundup.model.hf_config import tensors_from_hf
+from groundup.parallel.context import SINGLE, ParallelContext
+from groundup.parallel.engines import TrainEngine
 from groundup.parallel.sharded_checkpoint import gather
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer
@@ -80,7 +80,7 @@ def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[
     with torch.device("meta"):
         wanted = Decoder(config).state_dict()
     try:
-        tensors = own_tensors(config, read_tensors(folder))
+        tensors = tensors_from_hf(config, read_tensors(folder))
         require_same(wanted, tensors)
     except (ValueError, KeyError) as error:
         raise DataError(
@@ -89,48 +89,64 @@ def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[
     return tensors
 
 
-def save_learnt(
-    folder: Path, learner: Learner, config: DecoderConfig, tokenizer: Tokenizer, world: World = ALONE
+def save_stable_tensors(
+    folder: Path,
+    learner: TrainEngine,
+    config: DecoderConfig,
+    tokenizer: Tokenizer,
+    world: ParallelContext = SINGLE,
 ) -> None:
     """Write the checkpoint of what was learnt. With several ranks, all must call this."""
     with _gathered(folder, learner.snapshot().tensors, world) as tensors:
-        if world.leads:
+        if world.is_rank0:
             save_decoder(folder, config, _about("model.", tensors), tokenizer)
 
 
 def save_stable(
-    out: Work, learner: Learner, config: DecoderConfig, tokenizer: Tokenizer, part: Optimizer, rows_read: int,
-    world: World = ALONE,
-) -> None:  # fmt: skip
+    out: StageContext,
+    learner: TrainEngine,
+    config: DecoderConfig,
+    tokenizer: Tokenizer,
+    part: Optimizer,
+    rows_read: int,
+    world: ParallelContext = SINGLE,
+) -> None:
     """Write the checkpoint to anneal from. part: what made the optimizer. With several ranks, all must call this."""
     state = learner.snapshot()
-    numbers = world.merged(state.numbers)
+    numbers = world.gather_dicts(state.numbers)
     folder = out.temporary / STABLE
-    if world.leads:
+    if world.is_rank0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     with _gathered(out.temporary, state.tensors, world) as tensors:
-        if not world.leads:
+        if not world.is_rank0:
             return
         save_decoder(folder, config, _about("model.", tensors), tokenizer)
-        said = {"optimizer": spell(part), "version": part.version, "numbers": numbers, "rows_read": rows_read}
+        said = {
+            "optimizer": to_table(part),
+            "version": part.version,
+            "numbers": numbers,
+            "rows_read": rows_read,
+        }
         learnt = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
         write_tensors(folder / OPTIMIZER, learnt, {"groundup": json.dumps(said)})
-    publish_folder(folder, out.path / STABLE)
+    publish_dir(folder, out.path / STABLE)
 
 
 @contextmanager
-def _gathered(folder: Path, tensors: dict[str, Tensor], world: World) -> Iterator[dict[str, Tensor]]:
+def _gathered(
+    folder: Path, tensors: dict[str, Tensor], world: ParallelContext
+) -> Iterator[dict[str, Tensor]]:
     """All tensors whole, on the rank that leads, from files beside what is being made; these go in the end."""
     if world.mesh is None:
         yield tensors
         return
     aside = folder / "gathered"
-    if world.leads:
+    if world.is_rank0:
         shutil.rmtree(aside, ignore_errors=True)
     world.any(True)  # nobody writes before it is gone
     yield gather(tensors, aside, world)
-    if world.leads:
+    if world.is_rank0:
         shutil.rmtree(aside)
 
 
@@ -147,7 +163,7 @@ def start_optimizer(folder: Path, part: Optimizer) -> Optimizer:
     return part.model_copy(update={key: known[key] for key in known if key not in part.model_fields_set})
 
 
-def resume_optimizer(folder: Path, learner: Learner, part: Optimizer, say: Callable[[str], None]) -> int:
+def resume_optimizer(folder: Path, learner: TrainEngine, part: Optimizer, say: Callable[[str], None]) -> int:
     """Fill the learner's optimizer from the checkpoint where it holds such a state; returns the rows read before it."""
     said = _said(folder)
     if said is None:
@@ -155,7 +171,9 @@ def resume_optimizer(folder: Path, learner: Learner, part: Optimizer, say: Calla
     if _same(said, part):
         learner.load(folder, said["numbers"], weights=False)
     else:
-        say(f"{folder / OPTIMIZER} was written by {said['optimizer']['use']}: {part_name(part)} starts anew")
+        say(
+            f"{folder / OPTIMIZER} was written by {said['optimizer']['use']}: {plugin_name(part)} starts anew"
+        )
     return int(said["rows_read"])
 
 
@@ -172,7 +190,7 @@ def _said(folder: Path) -> dict[str, Any] | None:
 
 
 def _same(said: dict[str, Any], part: Optimizer) -> bool:
-    return bool(said["optimizer"]["use"] == part_name(part) and said["version"] == part.version)
+    return bool(said["optimizer"]["use"] == plugin_name(part) and said["version"] == part.version)
 
 
 def _check_tokenizer(folder: Path, config: DecoderConfig, tokenizer: Path) -> None:

@@ -15,21 +15,28 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from groundup.core.atomic_io import disk_errors_in_words
+from groundup.core.atomic_io import explain_disk_errors
 from groundup.core.errors import TrainingError
 from groundup.core.metrics import MetricsLog
-from groundup.core.runtime import Site
-from groundup.core.stage import Work
-from groundup.parallel.comm_timing import Accounting
-from groundup.parallel.context import ALONE, World, alive
-from groundup.parallel.engines import Learner
-from groundup.train.anomaly import IN_A_ROW, Guard
-from groundup.train.async_checkpoint import Saver
-from groundup.train.monitor import Watch
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext
+from groundup.parallel.comm_timing import CommTiming
+from groundup.parallel.context import SINGLE, ParallelContext, heartbeat
+from groundup.parallel.engines import TrainEngine
+from groundup.train.anomaly import IN_A_ROW, AnomalyGuard
+from groundup.train.async_checkpoint import AsyncCheckpointer
+from groundup.train.monitor import Monitor
 from groundup.train.prefetch import Batches, prefetched
-from groundup.train.resume_state import Conditions, Progress, Snapshot, conditions, load_state, snapshot
+from groundup.train.resume_state import (
+    Environment,
+    Progress,
+    ResumeState,
+    current_environment,
+    load_state,
+    snapshot,
+)
 from groundup.train.signals import leave, signals
-from groundup.train.step import Outcome, Stepper
+from groundup.train.step import Stepper, StepResult
 
 Batch = TypeVar("Batch")
 SKIPPED = "skipped.jsonl"
@@ -65,36 +72,36 @@ class TrainResult:
 
 def train(
     *,
-    learner: Learner,
+    learner: TrainEngine,
     batches: Batches[Batch],
     schedule: Callable[[int], float],
     steps: int,
-    out: Work,
-    site: Site,
+    out: StageContext,
+    runtime: Runtime,
     label: str = "train",
     tokens_per_step: float = 0.0,
-    boundary: int = 1,
+    checkpoint_every: int = 1,
     probes: Sequence[Probe] = (),
-    watch: Watch | None = None,
+    watch: Monitor | None = None,
     prefetch: bool = False,
     spikes: bool = False,
     name_batch: Callable[[int], list[str]] | None = None,
-    made_under: Mapping[str, Any] | None = None,
-    world: World = ALONE,
+    environment: Mapping[str, Any] | None = None,
+    world: ParallelContext = SINGLE,
 ) -> TrainResult:
     """Take `steps` optimizer steps, or continue where an interrupted run of the same work stopped.
 
     batches: step -> the micro-batches of one optimizer step, a pure function of (weights, step) at steps
-        divisible by `boundary`; None ends the training early. prefetch: it is a function of the step alone, so
+        divisible by `checkpoint_every`; None ends the training early. prefetch: it is a function of the step alone, so
         the next ones may be made, and moved to the model's device, while a step computes.
     learner: the model, its optimizer and its loss. Losses and figures of a step's micro-batches are summed, so each
         is divided by the whole step's weight, not by its own.
     schedule: step -> factor for every group's learning rate.
-    tokens_per_step: only for the rate. boundary: resume states are saved only at steps divisible by it.
+    tokens_per_step: only for the rate. checkpoint_every: resume states are saved only at steps divisible by it.
     watch: looks at every step that is taken; what it returns joins the step's line.
-    spikes: also mistrust a loss or gradient norm far above the recent ones (see `guard.py`).
+    spikes: also mistrust a loss or gradient norm far above the recent ones (see `anomaly.py`).
     name_batch: step -> ids of the documents in its batches, for whoever looks for what broke it.
-    made_under: what the result's bits depend on beside the recipe, e.g. precision; noted in every state.
+    environment: what the result's bits depend on beside the recipe, e.g. precision; noted in every state.
     world: the ranks that train the model together. `batches` gives each its own rows.
 
     A faulty step is computed once more. If it is right then, it is taken and counted as transient; else it is
@@ -102,13 +109,13 @@ def train(
     state, and TrainingError says why. A full disk raises GroundupError. SIGINT and SIGTERM save the last whole
     step, then end the process as usual.
     """
-    now = {**conditions(learner.device), **(made_under or {})}
-    progress, guard = load_state(out.temporary, learner, now, out.say, world)
+    now = {**current_environment(learner.device), **(environment or {})}
+    progress, guard = load_state(out.temporary, learner, now, out.info, world)
     run = _Run(out, label, steps, progress, guard, tokens_per_step, name_batch)
     stepper = Stepper(learner, guard, spikes, watch)
-    with disk_errors_in_words(label, out.path):
+    with explain_disk_errors(label, out.path):
         run.begin()
-        _take_steps(run, stepper, batches, schedule, probes, site, boundary, prefetch, now, world)
+        _take_steps(run, stepper, batches, schedule, probes, runtime, checkpoint_every, prefetch, now, world)
     return run.result()
 
 
@@ -118,29 +125,31 @@ def _take_steps(
     batches: Batches[Batch],
     schedule: Callable[[int], float],
     probes: Sequence[Probe],
-    site: Site,
+    runtime: Runtime,
     boundary: int,
     prefetch: bool,
-    now: Conditions,
-    world: World,
+    now: Environment,
+    world: ParallelContext,
 ) -> None:
     """All that are left, with states saved in between."""
     learner, guard, out, progress = stepper.learner, run.guard, run.out, run.progress
     device = learner.device
 
-    def take_snapshot() -> Snapshot:
+    def take_snapshot() -> ResumeState:
         return snapshot(learner, progress, guard, now)
 
     with ExitStack() as stack:
         asked = stack.enter_context(signals())
         tracker = stack.enter_context(out.watch(run.label, run.steps, start=progress.step))
         costs = device.type == "cpu"
-        saver = stack.enter_context(Saver(out.temporary, site.checkpoint_seconds, costs, world))
+        saver = stack.enter_context(
+            AsyncCheckpointer(out.temporary, runtime.checkpoint_seconds, costs, world)
+        )
         ready = stack.enter_context(prefetched(batches, run.steps, device)) if prefetch else batches
-        for outcome in run.steps_left(_taking(stepper, ready, schedule, world)):
+        for outcome in run.steps_left(_step_function(stepper, ready, schedule, world)):
             if guard.skipped_in_a_row == IN_A_ROW:
                 saver.wait()
-                back, _ = load_state(out.temporary, learner, now, out.say, world)
+                back, _ = load_state(out.temporary, learner, now, out.info, world)
                 raise TrainingError(run.why_it_stops(outcome, back.step))
             _measure(probes, progress, out)
             tracker.note(f"loss {outcome.values['loss']:.3f}")
@@ -158,21 +167,21 @@ def _take_steps(
             saver.save(take_snapshot)
 
 
-def _taking(
-    stepper: Stepper, batches: Batches[Batch], schedule: Callable[[int], float], world: World
-) -> Callable[[int], Outcome | None]:
+def _step_function(
+    stepper: Stepper, batches: Batches[Batch], schedule: Callable[[int], float], world: ParallelContext
+) -> Callable[[int], StepResult | None]:
     """step -> what became of it; None where there is nothing more to learn from."""
     device = stepper.learner.device
 
-    def take(step: int) -> Outcome | None:
+    def take(step: int) -> StepResult | None:
         micro_batches = batches(step)
         if micro_batches is None:
             return None
         factor = schedule(step)
         accounted = world.mesh is not None and (step + 1) % ACCOUNTED == 0
-        costs = Accounting(world, device) if accounted else None
+        costs = CommTiming(world, device) if accounted else None
         with costs or nullcontext():
-            outcome = stepper.take(step, micro_batches, factor)
+            outcome = stepper.train_step(step, micro_batches, factor)
         if costs is not None:
             outcome.values.update(costs.figures())
         outcome.values["lr_factor"] = factor
@@ -181,7 +190,7 @@ def _taking(
     return take
 
 
-def _measure(probes: Sequence[Probe], progress: Progress, out: Work) -> None:
+def _measure(probes: Sequence[Probe], progress: Progress, out: StageContext) -> None:
     for probe in probes:
         if progress.finished or progress.step % probe.every == 0:
             values = probe.run(progress.step)
@@ -193,11 +202,11 @@ def _measure(probes: Sequence[Probe], progress: Progress, out: Work) -> None:
 class _Run:
     """Counts the steps of a training and keeps its books."""
 
-    out: Work
+    out: StageContext
     label: str
     steps: int
     progress: Progress
-    guard: Guard
+    guard: AnomalyGuard
     tokens_per_step: float
     name_batch: Callable[[int], list[str]] | None
 
@@ -208,9 +217,9 @@ class _Run:
         if self.out.keeps_log:
             self._skipped_log.rewind(step)
         if 0 < step < self.steps and not self.progress.finished:
-            self.out.say(f"continuing {self.label} at step {step} of {self.steps}")
+            self.out.info(f"continuing {self.label} at step {step} of {self.steps}")
 
-    def steps_left(self, take: Callable[[int], Outcome | None]) -> Iterator[Outcome]:
+    def steps_left(self, take: Callable[[int], StepResult | None]) -> Iterator[StepResult]:
         """Take the steps that are left, and give what became of each."""
         progress, first = self.progress, self.progress.step
         while not progress.finished:
@@ -219,7 +228,7 @@ class _Run:
             if outcome is None:
                 progress.finished = progress.ended_early = True
                 return
-            alive(progress.step + 1)
+            heartbeat(progress.step + 1)
             seconds = time.perf_counter() - began
             progress.seconds += seconds
             if progress.step > first:
@@ -230,7 +239,7 @@ class _Run:
             self._note(outcome)
             yield outcome
 
-    def why_it_stops(self, outcome: Outcome, back: int) -> str:
+    def why_it_stops(self, outcome: StepResult, back: int) -> str:
         """The last words of a training that skipped too many steps in a row, and is back at step `back`."""
         step, values = self.progress.step, outcome.values
         begin = f"continues from step {back}" if back else "begins anew"
@@ -256,7 +265,7 @@ class _Run:
     def _skipped_log(self) -> MetricsLog:
         return MetricsLog(self.out.path / SKIPPED)
 
-    def _note(self, outcome: Outcome) -> None:
+    def _note(self, outcome: StepResult) -> None:
         """Log a step, and where it was skipped say so and name its documents."""
         step, values = self.progress.step, dict(outcome.values)
         if self.tokens_per_step and self.progress.timed_steps:
@@ -265,14 +274,14 @@ class _Run:
             self.out.log(step=step, **values)
         elif not outcome.skipped:
             self.out.log(step=step, **values, transient=1, reason=outcome.fault)
-            self.out.say(f"step {step}: {outcome.fault}; computed again it was not")
+            self.out.info(f"step {step}: {outcome.fault}; computed again it was not")
         else:
             documents = self._documents(step - 1)
             self.out.log(step=step, **values, skipped=1, reason=outcome.fault, documents=documents)
             figures = {name: values[name] for name in ("loss", "grad_norm")}
             if self.out.keeps_log:
                 self._skipped_log.log(step=step, reason=outcome.fault, **figures, documents=documents)
-            self.out.say(f"step {step} skipped: {outcome.fault}; its documents are in {SKIPPED}")
+            self.out.info(f"step {step} skipped: {outcome.fault}; its documents are in {SKIPPED}")
 
     def _documents(self, step: int) -> list[str]:
         return [] if self.name_batch is None else list(dict.fromkeys(self.name_batch(step)))

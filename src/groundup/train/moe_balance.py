@@ -8,18 +8,22 @@ from torch import nn
 
 from groundup.model.config import DecoderConfig
 from groundup.model.moe import largest_load, reset_load, sparse_layers, update_biases
-from groundup.parallel.context import ALONE, World
-from groundup.train.monitor import Values, Watch
+from groundup.parallel.context import SINGLE, ParallelContext
+from groundup.train.monitor import Monitor, Values
 
 
-class ExpertWatch:
+class ExpertBalancer:
     """Balances after every step that is taken, then lets another watch look, if there is one.
 
     expert_load: the busiest expert's tokens over the mean, in the worst layer; 1 = perfectly even.
     """
 
     def __init__(
-        self, model: nn.Module, config: DecoderConfig, other: Watch | None = None, world: World = ALONE
+        self,
+        model: nn.Module,
+        config: DecoderConfig,
+        other: Monitor | None = None,
+        world: ParallelContext = SINGLE,
     ) -> None:
         assert config.moe is not None
         self._model, self._moe, self._other, self._world = model, config.moe, other, world

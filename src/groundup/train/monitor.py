@@ -31,7 +31,7 @@ SAMPLED = 65_536
 Values = dict[str, float | Tensor]
 
 
-class Watch(Protocol):
+class Monitor(Protocol):
     """What the training loop calls around every optimizer step. Steps count from 1, as in metrics.jsonl."""
 
     def before_step(self, step: int) -> None:
@@ -43,7 +43,7 @@ class Watch(Protocol):
         ...
 
 
-class ModelWatch:
+class ModelMonitor:
     """Measures the first step and every `every`-th.
 
     update_ratio/<part>                    median over the parameters of a part of the model (see `part_of`)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Metrics, Work, stage
+from groundup.core.registry import Plugin
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.model import scaling
 from groundup.model.architectures import Architecture
 from groundup.model.architectures.qwen3 import Qwen3
@@ -29,10 +29,10 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.flops import parameters, training_flops_per_token
 from groundup.model.losses import Kernel, chunk_with_gradient
-from groundup.parallel.activation_checkpoint import Parts
-from groundup.parallel.context import World, here
-from groundup.parallel.engines import Job, Learner, Loss
-from groundup.parallel.engines.native import NativeLearner
+from groundup.parallel.activation_checkpoint import MemoryParts
+from groundup.parallel.context import ParallelContext, current_context
+from groundup.parallel.engines import Loss, TrainEngine, TrainSetup
+from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import (
     Hardware,
     Precision,
@@ -42,24 +42,24 @@ from groundup.parallel.hardware import (
     rows_per_micro_batch,
 )
 from groundup.parallel.layout import layout_of, parts_of
-from groundup.parallel.reduce_metrics import Figures
+from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import Weights
-from groundup.tokens.loader import row_indices
-from groundup.tokens.shards import Rows
+from groundup.tokens.loader import sample_indices
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.init_from import (
     resume_optimizer,
-    save_learnt,
     save_stable,
+    save_stable_tensors,
     start_config,
     start_digest,
     start_optimizer,
     start_weights,
 )
 from groundup.train.loop import Probe, TrainResult, train
-from groundup.train.moe_balance import ExpertWatch
-from groundup.train.monitor import ModelWatch, Watch
+from groundup.train.moe_balance import ExpertBalancer
+from groundup.train.monitor import ModelMonitor, Monitor
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.schedules import Kind, schedule_factor
@@ -77,8 +77,8 @@ class Pretrain(Recipe):
         "empty = from noise",
     )
     depth: int = Field(default=4, ge=1, le=200, description="number of layers; width and more follow from it")
-    architecture: Annotated[Architecture, Slot("groundup.model.architectures")] = Qwen3()
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon()
+    architecture: Annotated[Architecture, Plugin("groundup.model.architectures")] = Qwen3()
+    optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon()
     schedule: Kind = "linear"
     warmup: float = Field(default=0.02, ge=0, le=1, description="share of the steps in which the rate rises")
     decay: float = Field(default=0.4, ge=0, le=1, description="wsd: share of the steps in which it falls")
@@ -135,7 +135,7 @@ class Pretrain(Recipe):
 
 @dataclass(frozen=True)
 class _Plan:
-    """The recipe's numbers on this data and site."""
+    """The recipe's numbers on this data and runtime."""
 
     seq_len: int
     batch_rows: int
@@ -154,31 +154,33 @@ def outside(recipe: Pretrain) -> dict[str, str] | None:
 
 
 @stage(version=2, outside=outside, ranks=True)
-def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenizer: Artifact) -> Metrics:
+def pretrain(
+    recipe: Pretrain, runtime: Runtime, out: StageContext, tokens: Artifact, tokenizer: Artifact
+) -> Metrics:
     """Train a decoder from noise, or go on from a checkpoint; see Pretrain for the choices."""
     recipe = recipe.model_copy(
         update=recipe.resolved().model_dump(include={"depth", "tokens", "batch_tokens"})
     )
     vocabulary = Tokenizer.load(tokenizer.path)
-    rows, held_out = Rows(tokens.path / "train.npy"), Rows(tokens.path / "validation.npy")
-    hardware = choose(site, recipe.precision)
+    rows, held_out = PackedDataset(tokens.path / "train.npy"), PackedDataset(tokens.path / "validation.npy")
+    hardware = choose(runtime, recipe.precision)
     config = _config(recipe, rows.width - 1, vocabulary)
-    layout = layout_of(site, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
-    world = here(layout, hardware.device)
+    layout = layout_of(runtime, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
+    world = current_context(layout, hardware.device)
     model, first = _decoder(recipe, config, tokenizer.path, world)
-    plan = _plan(recipe, site, rows, hardware, config, world, parts_of(layout, world.size))
+    plan = _plan(recipe, runtime, rows, hardware, config, world, parts_of(layout, world.size))
     size = parameters(config)
-    out.say(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
-    out.say(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
+    out.info(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
+    out.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
     flops = training_flops_per_token(config, plan.seq_len)
     rates = [_rate(hardware, world)]
     part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = _loss(compiled(chunk_with_gradient, hardware))
-    learner = site.engine.prepare(
-        Job(model, first, hardware, world, layout, part.build, loss, recipe.grad_clip)
+    learner = runtime.engine.prepare(
+        TrainSetup(model, first, hardware, world, layout, part.build, loss, recipe.grad_clip)
     )
-    rows_read = resume_optimizer(Path(recipe.start), learner, part, out.say) if recipe.start else 0
+    rows_read = resume_optimizer(Path(recipe.start), learner, part, out.info) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
     score = partial(_score, learner, held_out, vocabulary, world)
     probed = held_out if len(held_out) else rows
@@ -188,7 +190,7 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
         schedule=_schedule(recipe, plan),
         steps=plan.steps,
         out=out,
-        site=site,
+        runtime=runtime,
         label="pretrain",
         tokens_per_step=plan.tokens_per_step,
         probes=[
@@ -199,11 +201,11 @@ def pretrain(recipe: Pretrain, site: Site, out: Work, tokens: Artifact, tokenize
         prefetch=True,
         spikes=True,
         name_batch=_documents(rows_of, tokens.path / "train_spans.parquet"),
-        made_under=hardware.decides_bits(),
+        environment=hardware.decides_bits(),
         world=world,
     )
     rates.append(_rate(hardware, world))
-    save_learnt(out.path, learner, config, vocabulary, world)
+    save_stable_tensors(out.path, learner, config, vocabulary, world)
     return {
         "parameters": size,
         "decoder": config.to_json(),
@@ -222,7 +224,7 @@ def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderCon
 
 
 def _decoder(
-    recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: World
+    recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: ParallelContext
 ) -> tuple[Decoder, Weights]:
     """The model, and what it starts with: already in it where there is one rank; others may not have room for it."""
     with torch.device("meta"):
@@ -230,7 +232,7 @@ def _decoder(
     given = start_weights(Path(recipe.start), config, tokenizer) if recipe.start else None
 
     def first(name: str, shape: torch.Size) -> Tensor:
-        return blank.first_weight(name, shape, recipe.seed) if given is None else given[name].float()
+        return blank.init_tensor(name, shape, recipe.seed) if given is None else given[name].float()
 
     if world.mesh is not None:
         return blank, first
@@ -242,34 +244,36 @@ def _decoder(
 
 def _plan(
     recipe: Pretrain,
-    site: Site,
-    rows: Rows,
+    runtime: Runtime,
+    rows: PackedDataset,
     hardware: Hardware,
     config: DecoderConfig,
-    world: World,
-    parts: Parts,
+    world: ParallelContext,
+    parts: MemoryParts,
 ) -> _Plan:
     seq_len, batch_rows = rows.width - 1, _batch_rows(recipe, rows)
-    if batch_rows % world.readers:
+    if batch_rows % world.dp_size:
         raise GroundupError(
             f"pretrain.batch_tokens = {recipe.batch_tokens} is {batch_rows} rows of {seq_len} tokens a step, which "
-            f"{world.readers} ranks can't share. Make it a multiple of {world.readers * seq_len}"
+            f"{world.dp_size} ranks can't share. Make it a multiple of {world.dp_size * seq_len}"
         )
-    rows_each = batch_rows // world.readers
+    rows_each = batch_rows // world.dp_size
     if rows_each % world.pipeline:
         raise GroundupError(
             f"pretrain.batch_tokens = {recipe.batch_tokens} is {rows_each} rows of {seq_len} tokens for each pipeline, "
             f"whose {world.pipeline} ranks each need a micro-batch. Make it a multiple of "
-            f"{world.readers * world.pipeline * seq_len}"
+            f"{world.dp_size * world.pipeline * seq_len}"
         )
     mine = len(range(seq_len)[world.positions(seq_len)])
-    micro_rows = rows_per_micro_batch(site, config, mine, rows_each // world.pipeline, hardware.device, parts)
+    micro_rows = rows_per_micro_batch(
+        runtime, config, mine, rows_each // world.pipeline, hardware.device, parts
+    )
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))
 
 
-def _batch_rows(recipe: Pretrain, rows: Rows) -> int:
+def _batch_rows(recipe: Pretrain, rows: PackedDataset) -> int:
     """Of a step of all ranks."""
     if len(rows) == 0:
         raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
@@ -285,7 +289,7 @@ def _schedule(recipe: Pretrain, plan: _Plan) -> Callable[[int], float]:
 def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callable[[int], np.ndarray]:
     """step -> the rows it reads. A run that anneals another's checkpoint reads on where that one stopped."""
     first = rows_read // plan.batch_rows
-    return lambda step: row_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
+    return lambda step: sample_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
 
 
 def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[int], list[str]]:
@@ -299,8 +303,8 @@ def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[i
 
 
 def _keeping_stable(
-    recipe: Pretrain, plan: _Plan, out: Work, config: DecoderConfig, tokenizer: Tokenizer,
-    learner: Learner, part: Optimizer, rows_read: int, world: World,
+    recipe: Pretrain, plan: _Plan, out: StageContext, config: DecoderConfig, tokenizer: Tokenizer,
+    learner: TrainEngine, part: Optimizer, rows_read: int, world: ParallelContext,
 ) -> list[Probe]:  # fmt: skip
     """With the schedule wsd: a probe that keeps the checkpoint from before the rate falls."""
     last = round(plan.steps * (1 - recipe.decay))
@@ -317,25 +321,25 @@ def _keeping_stable(
 
 
 def _watch(
-    learner: Learner,
-    rows: Rows,
+    learner: TrainEngine,
+    rows: PackedDataset,
     tokenizer: Tokenizer,
     flops_per_step: float,
     rates: list[float],
-    world: World,
-) -> Watch | None:
+    world: ParallelContext,
+) -> Monitor | None:
     """Of a model whose parameters this rank can see."""
-    if not isinstance(learner, NativeLearner):
+    if not isinstance(learner, NativeEngine):
         return None
     model = cast(Decoder, learner.model)
     # Attention can't be looked at where this rank has a part of the layers.
     probe = token_batch(rows[:1], tokenizer, learner.device) if world.pipeline == 1 else None
-    watch = ModelWatch(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
-    return ExpertWatch(model, model.config, watch, world) if model.config.moe else watch
+    watch = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
+    return ExpertBalancer(model, model.config, watch, world) if model.config.moe else watch
 
 
 def _loss(kernel: Kernel) -> Loss:
-    def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, Figures]:
+    def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, StepMetrics]:
         if not torch.is_grad_enabled():
             return token_loss(model, batch), {}
         hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
@@ -351,7 +355,7 @@ def _loss(kernel: Kernel) -> Loss:
 
 
 def _probe(
-    score: Callable[[int], float | None], hardware: Hardware, rates: list[float], world: World
+    score: Callable[[int], float | None], hardware: Hardware, rates: list[float], world: ParallelContext
 ) -> Callable[[int], dict[str, float]]:
     """Validation on a few rows; and the machine's rate again, which changes with who else works on it."""
 
@@ -363,13 +367,17 @@ def _probe(
     return probe
 
 
-def _rate(hardware: Hardware, world: World, seconds: float = 1.0) -> float:
+def _rate(hardware: Hardware, world: ParallelContext, seconds: float = 1.0) -> float:
     """FLOP/s of all ranks together; all of them measure at once, as they train."""
     return world.size * matmul_rate(hardware, seconds=seconds)
 
 
-def _score(learner: Learner, held_out: Rows, tokenizer: Tokenizer, world: World, limit: int) -> float | None:
-    return bits_per_byte(learner.score, held_out, tokenizer, limit, world=world) if len(held_out) else None
+def _score(
+    learner: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, world: ParallelContext, limit: int
+) -> float | None:
+    return (
+        bits_per_byte(learner.eval_loss, held_out, tokenizer, limit, world=world) if len(held_out) else None
+    )
 
 
 def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:

@@ -22,23 +22,23 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.core.atomic_io import (
-    disk_errors_in_words,
-    fsync_folder,
-    part_name,
-    publish_folder,
+    explain_disk_errors,
+    fsync_dir,
+    publish_dir,
     sha256_file,
+    temp_path,
 )
-from groundup.parallel.context import ALONE, World
-from groundup.parallel.engines import Learner
+from groundup.parallel.context import SINGLE, ParallelContext
+from groundup.parallel.engines import TrainEngine
 from groundup.parallel.shard import local
 from groundup.parallel.sharded_checkpoint import WHOLE, save_sharded
-from groundup.train.anomaly import Guard
+from groundup.train.anomaly import AnomalyGuard
 
 KEPT = 2
 """States that are kept, so that one is left when the newest is damaged."""
 COUNTERS, MANIFEST = "state.json", "manifest.json"
 
-Conditions = Mapping[str, Any]
+Environment = Mapping[str, Any]
 """What the bits of a result depend on beside the recipe, e.g. {"threads": 2}; plain JSON."""
 
 
@@ -55,7 +55,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class ResumeState:
     """A state in memory, apart from what goes on changing."""
 
     step: int
@@ -68,7 +68,7 @@ class Snapshot:
         return sum(local(tensor).numel() * tensor.element_size() for tensor in self.tensors.values())
 
 
-def conditions(device: torch.device) -> Conditions:
+def current_environment(device: torch.device) -> Environment:
     """Those that every training has."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
@@ -80,65 +80,67 @@ def conditions(device: torch.device) -> Conditions:
     }
 
 
-def snapshot(learner: Learner, progress: Progress, guard: Guard, made_under: Conditions) -> Snapshot:
+def snapshot(
+    learner: TrainEngine, progress: Progress, guard: AnomalyGuard, environment: Environment
+) -> ResumeState:
     """Copy everything of this step to the CPU."""
     state = learner.snapshot()
     counters = {
         "progress": asdict(progress),
         "guard": asdict(guard),
         "optimizer": state.numbers,
-        "conditions": dict(made_under),
+        "conditions": dict(environment),
     }
-    return Snapshot(progress.step, state.tensors, counters)
+    return ResumeState(progress.step, state.tensors, counters)
 
 
-def write_state(folder: Path, state: Snapshot, world: World = ALONE) -> None:
+def write_state(folder: Path, state: ResumeState, world: ParallelContext = SINGLE) -> None:
     """Keep `state` in `folder`, then delete all but the newest ones; with several ranks, all of them call this.
 
     Raises GroundupError when the disk is full or fails; what lay in the folder is as it was then.
     """
     final = folder / f"step-{state.step:09d}"
-    part = world.told_by_leader(lambda: part_name(final))
-    with disk_errors_in_words(f"the training state of step {state.step}", folder, state.size):
+    part = world.broadcast_object(lambda: temp_path(final))
+    with explain_disk_errors(f"the training state of step {state.step}", folder, state.size):
         try:
-            if world.leads:
+            if world.is_rank0:
                 part.mkdir(parents=True, exist_ok=True)
             if world.mesh is None:
                 _save_tensors(state.tensors, part / WHOLE)
             else:
                 save_sharded(state.tensors, part, world)
-            numbers = world.merged(state.counters["optimizer"])
-            if world.leads:
+            numbers = world.gather_dicts(state.counters["optimizer"])
+            if world.is_rank0:
                 counters = json.dumps(state.counters | {"optimizer": numbers})
                 (part / COUNTERS).write_text(counters, encoding="utf-8")
                 (part / MANIFEST).write_bytes(_manifest(part))
-                publish_folder(part, final)
+                publish_dir(part, final)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    for old in _states(folder)[KEPT:] if world.leads else ():
+    for old in _states(folder)[KEPT:] if world.is_rank0 else ():
         _discard(old)
 
 
 def load_state(
     folder: Path,
-    learner: Learner,
-    now: Conditions,
+    learner: TrainEngine,
+    now: Environment,
     say: Callable[[str], None],
-    world: World = ALONE,
-) -> tuple[Progress, Guard]:
+    world: ParallelContext = SINGLE,
+) -> tuple[Progress, AnomalyGuard]:
     """Fill `learner` from the newest undamaged state; fresh counters where there is none.
 
     A state may be of any number of ranks. Says which states are damaged, and where the state was made under other
     conditions than `now`.
     """
-    state = world.told_by_leader(lambda: _newest(folder, say))
+    state = world.broadcast_object(lambda: _newest(folder, say))
     if state is None:
-        return Progress(), Guard()
+        return Progress(), AnomalyGuard()
     counters = json.loads((state / COUNTERS).read_text(encoding="utf-8"))
     learner.load(state, counters["optimizer"])
     _say_what_differs(counters["conditions"], now, say)
-    return Progress(**counters["progress"]), Guard(**counters["guard"])
+    return Progress(**counters["progress"]), AnomalyGuard(**counters["guard"])
 
 
 def _newest(folder: Path, say: Callable[[str], None]) -> Path | None:
@@ -195,11 +197,11 @@ def _discard(state: Path) -> None:
     aside = state.with_name(state.name + ".old")
     shutil.rmtree(aside, ignore_errors=True)
     state.rename(aside)
-    fsync_folder(state.parent)
+    fsync_dir(state.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _say_what_differs(before: Conditions, now: Conditions, say: Callable[[str], None]) -> None:
+def _say_what_differs(before: Environment, now: Environment, say: Callable[[str], None]) -> None:
     differing = [
         f"{name} {before.get(name)} (now {now.get(name)})"
         for name in sorted(before.keys() | now.keys())

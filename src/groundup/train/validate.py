@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import ALONE, World, alive
-from groundup.tokens.shards import Rows
+from groundup.parallel.context import SINGLE, ParallelContext, heartbeat
+from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, own_positions, token_batch
 
@@ -31,11 +31,11 @@ def token_loss(model: Decoder, batch: TokenBatch) -> Float[Tensor, ""]:
 
 def bits_per_byte(
     score: Callable[[TokenBatch], Float[Tensor, ""]],
-    rows: Rows,
+    rows: PackedDataset,
     tokenizer: Tokenizer,
     limit: int = 0,
     batch_rows: int = 8,
-    world: World = ALONE,
+    world: ParallelContext = SINGLE,
 ) -> float:
     """Bits the model needs per byte of text: sum of -log2 p(target) / UTF-8 bytes of the same targets.
 
@@ -47,22 +47,22 @@ def bits_per_byte(
         lengths[special] = 0
     count = min(limit, len(rows)) if limit else len(rows)
     chosen = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
-    mine = chosen[world.reader :: world.readers]
+    mine = chosen[world.dp_rank :: world.dp_size]
     # Ranks go through the layers together: whoever has a row less scores the first one, for nothing.
-    missing = -(-count // world.readers) - len(mine)
+    missing = -(-count // world.dp_size) - len(mine)
     shares = np.concatenate([np.ones(len(mine), np.float32), np.zeros(missing, np.float32)])
     mine = np.concatenate([mine, chosen[:1].repeat(missing)])
     found = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
         for start in range(0, len(mine), batch_rows):
-            alive()
+            heartbeat()
             at = slice(start, start + batch_rows)
             batch = own_positions(token_batch(rows[mine[at]], tokenizer), world)
             batch = replace(batch, weights=batch.weights * torch.from_numpy(shares[at, None]))
             found += torch.tensor(
                 [float(score(batch)), float((lengths[batch.targets] * batch.weights).sum())]
             )
-    if not world.concludes:
+    if not world.is_last_stage:
         found.zero_()
-    nats, size = world.total(found).tolist()
+    nats, size = world.sum_all_stages(found).tolist()
     return float(nats / math.log(2) / max(1, size))

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot
-from groundup.core.runtime import Site
-from groundup.core.stage import Metrics, Work
+from groundup.core.registry import Plugin
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Metrics, StageContext
 from groundup.evaluate.tasks import Example
 from groundup.parallel.hardware import Precision
 from groundup.tokens.tokenizer import Tokenizer
@@ -25,11 +25,11 @@ from groundup.train.schedules import Kind
 
 
 @dataclass(frozen=True)
-class Given:
+class MethodContext:
     """What every method gets: where to work, what to teach, and the artifacts it reads by name."""
 
-    site: Site
-    out: Work
+    runtime: Runtime
+    out: StageContext
     tokenizer: Tokenizer
     train: Sequence[Example]
     held_out: Sequence[Example]
@@ -69,16 +69,16 @@ class Method(Recipe):
     needs: what it reads by name; makes: what it leaves.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("start",)
-    makes: ClassVar[Literal["policy", "reward"]] = "policy"
+    inputs: ClassVar[tuple[str, ...]] = ("start",)
+    output: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=1e-4)
+    optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=1e-4)
     schedule: Kind = Field(default="linear", description="how the rate falls")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     grad_clip: float = Field(default=1.0, gt=0, description="largest norm of a step's gradient")
     precision: Precision = Field(default="auto", description="dtype of the arithmetic")
     seed: int = Field(default=0, ge=0)
 
-    def prepare(self, given: Given) -> Session:
+    def prepare(self, given: MethodContext) -> Session:
         """Load the models, make the data. Raises DataError when there is nothing to learn from."""
         raise NotImplementedError

@@ -5,8 +5,8 @@ out: the policy, and how it answers held-out questions before and after
 
 Schulman et al. 2017 (arXiv:1707.06347) as Ouyang et al. 2022 (arXiv:2203.02155) apply it to language: one reward
 at the end of an answer, a penalty per token for leaving the start policy, a critic that starts as the reward
-model. We differ in the end: training stops early when the mean KL divergence of an answer exceeds `kl_stop`, and
-an answer that doesn't end itself pays `unended_penalty`.
+model. We differ in the end: training stops early when the mean KL divergence of an answer exceeds `max_kl`, and
+an answer that doesn't end itself pays `missing_eos_penalty`.
 
 A phase is: sample answers, score them, then take `epochs * minibatches` steps on them. All of a phase follows from
 the weights at its start and its number, so training resumes at phase starts.
@@ -25,8 +25,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import Packed, chosen_at, pack_all, permutation
-from groundup.align.methods import Given, Method, Session
+from groundup.align.data import PackedBatch, chosen_at, pack_all, permutation
+from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import (
     gae,
     kl_k1,
@@ -37,17 +37,25 @@ from groundup.align.objectives import (
     whiten,
 )
 from groundup.align.report import Answers, answers_of, ppo_report
-from groundup.align.rollouts import Judge, Rollouts, Shape, answer_log_probs, answer_values, sample, states
+from groundup.align.rollouts import (
+    RewardModel,
+    Rollouts,
+    Shape,
+    answer_log_probs,
+    answer_values,
+    sample,
+    states,
+)
 from groundup.core.errors import DataError
-from groundup.core.registry import Slot
-from groundup.core.rng import seed_of
+from groundup.core.registry import Plugin
+from groundup.core.rng import derive_seed
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import token_log_probs
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
 from groundup.tokens.chat import prompt
 from groundup.train.optimizers import Optimizer
@@ -61,31 +69,33 @@ class Ppo(Method):
     """Move towards what the reward model likes, not far from the start."""
 
     version: ClassVar[int] = 3
-    needs: ClassVar[tuple[str, ...]] = ("start", "reward")
-    makes: ClassVar[Literal["policy", "reward"]] = "policy"
+    inputs: ClassVar[tuple[str, ...]] = ("start", "reward")
+    output: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = AdamW(lr=5e-5, weight_decay=0.0)
-    phases: int = Field(default=10, ge=1, description="how often new answers are sampled")
-    rollouts: int = Field(default=192, ge=1, description="answers per phase")
+    optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=5e-5, weight_decay=0.0)
+    iterations: int = Field(default=10, ge=1, description="how often new answers are sampled")
+    rollout_batch_size: int = Field(default=192, ge=1, description="answers per phase")
     epochs: int = Field(default=2, ge=1, description="how often each answer is learnt from")
     minibatches: int = Field(default=3, ge=1, description="steps per epoch")
     max_new_tokens: int = Field(default=96, ge=1, description="longest answer")
     temperature: float = Field(default=1.0, gt=0, description="of the answers, in sampling and in training")
     kl_coef: float = Field(default=0.1, ge=0, description="price of a nat away from the start policy")
-    kl_stop: float = Field(
+    max_kl: float = Field(
         default=20.0, gt=0, description="end when an answer is this many nats away, on average"
     )
-    unended_penalty: float = Field(
+    missing_eos_penalty: float = Field(
         default=1.0, ge=0, description="off the score of an answer that doesn't end"
     )
     gamma: float = Field(default=1.0, gt=0, le=1, description="discount per token")
     lam: float = Field(default=1.0, ge=0, le=1, description="GAE's lambda")
-    clip: float = Field(default=0.2, gt=0, description="how far the policy may move on one phase's answers")
+    clip_range: float = Field(
+        default=0.2, gt=0, description="how far the policy may move on one phase's answers"
+    )
     value_clip: float = Field(default=1.0, gt=0, description="how far the critic may move on them")
     value_coef: float = Field(default=0.5, ge=0, description="weight of the critic's loss")
     held_out: int = Field(default=256, ge=2, description="held-out questions answered before and after")
 
-    def prepare(self, given: Given) -> Session:
+    def prepare(self, given: MethodContext) -> Session:
         """Load policy, start policy, reward model and critic; answer the held-out questions for the first time."""
         return _Aligning(self, given)
 
@@ -93,7 +103,7 @@ class Ppo(Method):
 class _ActorCritic(nn.Module):
     """What is trained: the policy and, apart from it, the critic."""
 
-    def __init__(self, policy: Decoder, critic: ScalarModel) -> None:
+    def __init__(self, policy: Decoder, critic: ValueModel) -> None:
         super().__init__()
         self.policy, self.critic = policy, critic
 
@@ -115,7 +125,7 @@ class _Phase:
 class _Batch:
     """A micro-batch. Per-token tensors are flat over its answers' tokens; `total`: tokens in the whole step."""
 
-    packed: Packed
+    packed: PackedBatch
     positions: Int[Tensor, " tokens"]
     targets: Int[Tensor, " tokens"]
     old_log_probs: Float[Tensor, " tokens"]
@@ -132,19 +142,19 @@ class _Aligning:
     label = "ppo"
     depends_on_weights = True
 
-    def __init__(self, recipe: Ppo, given: Given) -> None:
+    def __init__(self, recipe: Ppo, given: MethodContext) -> None:
         self.recipe, self.given = recipe, given
-        self.hardware = choose(given.site, recipe.precision)
+        self.hardware = choose(given.runtime, recipe.precision)
         self.start, policy = (self._policy() for _ in range(2))
-        self.judge, critic = (Judge.load(given.reads["reward"], self.hardware) for _ in range(2))
+        self.judge, critic = (RewardModel.load(given.reads["reward"], self.hardware) for _ in range(2))
         self.model = _ActorCritic(policy, critic.model)
         time, self.d_model = policy.config.max_seq_len, policy.config.d_model
-        rows = rows_per_micro_batch(given.site, policy.config, time, MICRO_ROWS, self.hardware.device)
+        rows = rows_per_micro_batch(given.runtime, policy.config, time, MICRO_ROWS, self.hardware.device)
         self.shape = Shape(rows, time, given.tokenizer.pad)
-        self.train = self._questions(given.train, recipe.phases * recipe.rollouts)
+        self.train = self._questions(given.train, recipe.iterations * recipe.rollout_batch_size)
         self.held_out = self._questions(given.held_out, recipe.held_out)
         self.boundary = recipe.epochs * recipe.minibatches
-        self.steps = recipe.phases * self.boundary
+        self.steps = recipe.iterations * self.boundary
         self.tokens_per_step = 0
         self.phase: _Phase | None = None
         self.stopped_at: int | None = None
@@ -155,15 +165,15 @@ class _Aligning:
         recipe, (number, within) = self.recipe, divmod(step, self.boundary)
         if within == 0:
             self.phase = self._new_phase(number)
-            if self.phase.kl > recipe.kl_stop:
+            if self.phase.kl > recipe.max_kl:
                 self.stopped_at = number
-                self.given.out.say(
+                self.given.out.info(
                     f"stopped after {number} phases: answers are {self.phase.kl:.1f} nats away"
                 )
                 return None
         assert self.phase is not None, f"step {step} is not the start of a phase"
         epoch, part = divmod(within, recipe.minibatches)
-        order = permutation(recipe.rollouts, recipe.seed, "minibatches", number, epoch)
+        order = permutation(recipe.rollout_batch_size, recipe.seed, "minibatches", number, epoch)
         return self._minibatch(self.phase, order[part :: recipe.minibatches])
 
     def loss(self, model: nn.Module, batch: _Batch) -> tuple[Tensor, dict[str, Any]]:
@@ -186,7 +196,7 @@ class _Aligning:
             tensor.to(device)[None]
             for tensor in (batch.old_log_probs, batch.advantages, batch.old_values, batch.returns)
         )
-        policy = ppo_policy_loss(log_probs, old, advantages, every, recipe.clip, batch.total)
+        policy = ppo_policy_loss(log_probs, old, advantages, every, recipe.clip_range, batch.total)
         value = value_loss(values[None], old_values, returns, every, recipe.value_clip, batch.total)
         return policy.loss + recipe.value_coef * value.loss, batch.figures | {
             "policy_loss": policy.loss,
@@ -231,12 +241,12 @@ class _Aligning:
 
     def _scores(self, rollouts: Rollouts) -> Float[Tensor, " answers"]:
         scores = self.judge.scores(rollouts.sequences(), self.shape)
-        return scores - self.recipe.unended_penalty * (~rollouts.ended).float()
+        return scores - self.recipe.missing_eos_penalty * (~rollouts.ended).float()
 
     def _new_phase(self, number: int) -> _Phase:
         recipe, policy = self.recipe, self.model.policy
-        taken = chosen_at(number, len(self.train), recipe.rollouts, recipe.seed, "questions")
-        seed = seed_of(recipe.seed, "rollouts", number)
+        taken = chosen_at(number, len(self.train), recipe.rollout_batch_size, recipe.seed, "questions")
+        seed = derive_seed(recipe.seed, "rollouts", number)
         rollouts = self._sample(policy, [self.train[i] for i in taken], seed)
         mask: Bool[Tensor, "answers time"] = rollouts.mask
         old, start = (
@@ -283,7 +293,7 @@ class _Aligning:
 
     def _held_out_answers(self, policy: Decoder) -> Answers:
         """The same questions with the same random numbers, whatever the policy."""
-        rollouts = self._sample(policy, self.held_out, seed_of(self.recipe.seed, "held-out answers"))
+        rollouts = self._sample(policy, self.held_out, derive_seed(self.recipe.seed, "held-out answers"))
         log_probs, start = (
             answer_log_probs(one, rollouts, self.shape, self.recipe.temperature)
             for one in (policy, self.start)

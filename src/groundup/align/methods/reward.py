@@ -21,22 +21,22 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import Packed, chosen_at, pack_all, permutation
-from groundup.align.methods import Given, Method, Session
+from groundup.align.data import PackedBatch, chosen_at, pack_all, permutation
+from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import bradley_terry
 from groundup.align.pairs import MADE, Pair, made_pairs
 from groundup.align.rollouts import REWARD_FILE, Shape, last_values
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.records import Message
-from groundup.core.registry import Slot
-from groundup.core.rng import seed_of
+from groundup.core.registry import Plugin
+from groundup.core.rng import derive_seed
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
-from groundup.model.value_head import ScalarModel
+from groundup.model.value_head import ValueModel
 from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
 from groundup.tokens.chat import prompt, render
 from groundup.train.optimizers import Optimizer
@@ -46,11 +46,11 @@ from groundup.train.optimizers.muon import Muon
 class Reward(Method):
     """Tell right answers from wrong ones: another object's, truncated, garbled, sampled."""
 
-    needs: ClassVar[tuple[str, ...]] = ("start",)
-    makes: ClassVar[Literal["policy", "reward"]] = "reward"
+    inputs: ClassVar[tuple[str, ...]] = ("start",)
+    output: ClassVar[Literal["policy", "reward"]] = "reward"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(
-        lr=0.005, adam_lr=1e-3, adam_beta1=0.9, iterations=3
+    optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
+        lr=0.005, adam_lr=1e-3, adam_beta1=0.9, ns_steps=3
     )
     batch_rows: int = Field(default=4, ge=1, description="rows of a step; a row is the model's context")
     epochs: float = Field(default=1.0, gt=0, description="how often every pair is seen, at most")
@@ -64,7 +64,7 @@ class Reward(Method):
     max_new_tokens: int = Field(default=96, ge=1, description="longest sampled answer")
     temperature: float = Field(default=1.0, gt=0, description="of the sampled answers")
 
-    def prepare(self, given: Given) -> Session:
+    def prepare(self, given: MethodContext) -> Session:
         """Make the pairs, sampling the start model for some."""
         return _Judging(self, given)
 
@@ -73,7 +73,7 @@ class Reward(Method):
 class _Batch:
     """A micro-batch of pairs. `total`: pairs in the whole step."""
 
-    packed: Packed
+    packed: PackedBatch
     ends: Tensor
     """flat position of the last token, [pairs, 2]: better, worse"""
     total: float = 1.0
@@ -94,21 +94,21 @@ class _Judging:
     depends_on_weights = False
     boundary = 1
 
-    def __init__(self, recipe: Reward, given: Given) -> None:
+    def __init__(self, recipe: Reward, given: MethodContext) -> None:
         self.recipe, self.given, tokenizer = recipe, given, given.tokenizer
-        self.hardware = choose(given.site, recipe.precision)
+        self.hardware = choose(given.runtime, recipe.precision)
         start = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
         self.d_model = start.config.d_model
         rows = rows_per_micro_batch(
-            given.site, start.config, start.config.max_seq_len, recipe.batch_rows, self.hardware.device
+            given.runtime, start.config, start.config.max_seq_len, recipe.batch_rows, self.hardware.device
         )
         self.shape = Shape(rows, start.config.max_seq_len, tokenizer.pad)
         pairs, held_out = self._all_pairs(start)
         order = permutation(len(pairs), recipe.seed, "reward order")
         self.micro = self._micro_batches([pairs[i].ids for i in order])
         self.held_out = held_out
-        self.model = ScalarModel(start.config)
-        self.model.start_from(start, seed_of(recipe.seed, "score"))
+        self.model = ValueModel(start.config)
+        self.model.start_from(start, derive_seed(recipe.seed, "score"))
         fit(self.model, self.hardware)
         self.per_step = recipe.batch_rows // rows
         self.tokens_per_step = recipe.batch_rows * self.shape.time
@@ -203,7 +203,7 @@ class _Judging:
                 prompts,
                 recipe.max_new_tokens,
                 recipe.temperature,
-                seed=seed_of(recipe.seed, "sampled"),
+                seed=derive_seed(recipe.seed, "sampled"),
                 keys=[example.id for example in examples],
                 on_done=tracker.advance,
             )
@@ -231,5 +231,5 @@ class _Judging:
         return found
 
 
-def _prompt(example: Example, given: Given) -> list[int]:
+def _prompt(example: Example, given: MethodContext) -> list[int]:
     return prompt(example.conversation().messages[:-1], given.tokenizer)

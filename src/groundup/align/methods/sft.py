@@ -18,11 +18,11 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import Packed, chosen_at, fill, pack, permutation
-from groundup.align.methods import Given, Method, Session
+from groundup.align.data import PackedBatch, chosen_at, fill, pack, permutation
+from groundup.align.methods import Method, MethodContext, Session
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
-from groundup.core.registry import Slot
+from groundup.core.registry import Plugin
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_decoder, save_model
@@ -30,7 +30,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, attach, merge
 from groundup.model.losses import chunk_with_gradient, cross_entropy
 from groundup.parallel.hardware import choose, compiled, fit, rows_per_micro_batch
-from groundup.tokens.chat import Rendered, render
+from groundup.tokens.chat import RenderedChat, render
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
@@ -42,10 +42,10 @@ SHOWN = 8
 class Sft(Method):
     """Learn to answer from examples; the loss is on the answers alone."""
 
-    needs: ClassVar[tuple[str, ...]] = ("start",)
-    makes: ClassVar[Literal["policy", "reward"]] = "policy"
+    inputs: ClassVar[tuple[str, ...]] = ("start",)
+    output: ClassVar[Literal["policy", "reward"]] = "policy"
 
-    optimizer: Annotated[Optimizer, Slot("groundup.train.optimizers")] = Muon(
+    optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9
     )
     batch_rows: int = Field(default=8, ge=1, description="rows of a step; a row is the model's context")
@@ -58,7 +58,7 @@ class Sft(Method):
         description="learn a change of this rank beside frozen weights; 0 = all weights learn",
     )
 
-    def prepare(self, given: Given) -> Session:
+    def prepare(self, given: MethodContext) -> Session:
         """Render and pack the conversations."""
         return _Fine(self, given)
 
@@ -67,7 +67,7 @@ class Sft(Method):
 class _Batch:
     """A micro-batch with the next token of each position, and its weight (0 or 1)."""
 
-    packed: Packed
+    packed: PackedBatch
     targets: Int[Tensor, "rows time"]
     weights: Float[Tensor, "rows time"]
     total: float = 1.0
@@ -80,9 +80,9 @@ class _Fine:
     depends_on_weights = False
     boundary = 1
 
-    def __init__(self, recipe: Sft, given: Given) -> None:
+    def __init__(self, recipe: Sft, given: MethodContext) -> None:
         self.recipe, self.given = recipe, given
-        self.hardware = choose(given.site, recipe.precision)
+        self.hardware = choose(given.runtime, recipe.precision)
         self.model: Decoder = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
         if recipe.lora_rank:
             attach(self.model, Lora(recipe.lora_rank, alpha=2.0 * recipe.lora_rank), recipe.seed)
@@ -90,7 +90,7 @@ class _Fine:
         self.kernel = compiled(chunk_with_gradient, self.hardware)
         self.time, self.d_model = self.model.config.max_seq_len, self.model.config.d_model
         self.rows = rows_per_micro_batch(
-            given.site, self.model.config, self.time, recipe.batch_rows, self.hardware.device
+            given.runtime, self.model.config, self.time, recipe.batch_rows, self.hardware.device
         )
         self.micro = self._packed(given.train, recipe.max_tokens)
         self.held_out = self._packed(given.held_out, recipe.validation_tokens)
@@ -148,7 +148,7 @@ class _Fine:
 
     def _packed(self, examples: Sequence[Example], tokens: int) -> list[_Batch]:
         """Conversations in an order of their own, until they hold `tokens`: more would never be read."""
-        rendered: list[Rendered] = []
+        rendered: list[RenderedChat] = []
         for i in permutation(len(examples), self.recipe.seed, "sft order"):
             one = _rendered(examples[i], self.given.tokenizer, self.time)
             if one is None:
@@ -170,28 +170,28 @@ class _Fine:
         ]
 
 
-def coloured(rendered: Rendered, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+def coloured(rendered: RenderedChat, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
     """A conversation in pieces of text that are learnt or only read, control tokens spelled out."""
     pieces: list[tuple[list[int], bool]] = []
-    for token, learnt in zip(rendered.ids, rendered.learn, strict=True):
+    for token, learnt in zip(rendered.ids, rendered.loss_mask, strict=True):
         if not pieces or pieces[-1][1] != learnt:
             pieces.append(([], learnt))
         pieces[-1][0].append(token)
     return [(tokenizer.decode(ids, specials=True), learnt) for ids, learnt in pieces]
 
 
-def _rendered(example: Example, tokenizer: Tokenizer, time: int) -> Rendered | None:
+def _rendered(example: Example, tokenizer: Tokenizer, time: int) -> RenderedChat | None:
     """A conversation of at most `time` tokens; None where cutting it leaves nothing to learn."""
     whole = render(example.conversation().messages, tokenizer)
-    cut = Rendered(whole.ids[:time], whole.learn[:time])
-    return cut if any(cut.learn) else None
+    cut = RenderedChat(whole.ids[:time], whole.loss_mask[:time])
+    return cut if any(cut.loss_mask) else None
 
 
-def _with_targets(packed: Packed, rendered: Sequence[Rendered]) -> _Batch:
+def _with_targets(packed: PackedBatch, rendered: Sequence[RenderedChat]) -> _Batch:
     """What follows each position, weighed by whether it's to be learnt."""
     targets = packed.ids.flatten().roll(-1)
     weights = torch.zeros(targets.shape)
     for place in packed.places:
-        learn = rendered[place.group].learn[1:]
+        learn = rendered[place.group].loss_mask[1:]
         weights[place.start : place.start + len(learn)] = torch.tensor(learn, dtype=torch.float32)
     return _Batch(packed, targets.view(packed.ids.shape), weights.view(packed.ids.shape))

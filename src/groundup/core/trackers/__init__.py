@@ -1,6 +1,6 @@
 """Copies of `metrics.jsonl` in the programs that people watch their runs with. One file per program.
 
-in:  the names in `site.trackers`, then every line of metrics.jsonl
+in:  the names in `runtime.trackers`, then every line of metrics.jsonl
 out: the same points in that program, under the run's name; files of ours in `workspace/trackers/<program>/<run>`
 
 `metrics.jsonl` stays the truth. A tracker works on a thread of its own and is filled from that file whenever a
@@ -140,8 +140,8 @@ def require(names: Sequence[TrackerName]) -> None:
             spec is None or spec.origin is None
         ):  # a folder of that name in the working directory has no origin
             raise GroundupError(
-                f'site.trackers names "{name}", but its package is not installed. '
-                f"pip install 'groundup[{name}]', or take it out of site.trackers"
+                f'runtime.trackers names "{name}", but its package is not installed. '
+                f"pip install 'groundup[{name}]', or take it out of runtime.trackers"
             )
 
 

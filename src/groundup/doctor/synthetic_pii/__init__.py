@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.doctor.synthetic_pii import keys, numbers, people
 from groundup.doctor.synthetic_pii.writing import Writer
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.steps import Step
 from groundup.text.documents import DOCUMENT_SCHEMA
 
@@ -55,7 +55,7 @@ def plant(
     planted = Planted([], [])
     for kind, writer in _writers(tuple(regions)).items():
         for number in range(per_kind):
-            rng = random.Random(seed_of(seed, "canary", kind, number))
+            rng = random.Random(derive_seed(seed, "canary", kind, number))
             text = texts[len(planted.texts) % len(texts)] if texts else ""
             first = rng.randrange(max(1, len(text) - EXCERPT))
             excerpt = text[first : first + EXCERPT]
@@ -72,7 +72,7 @@ def recall(step: Step, planted: Planted) -> dict[str, float]:
     """The share of each kind's secrets of which the step leaves nothing; a dropped text leaves nothing."""
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
     rows = [blank | {"id": str(row), "text": text} for row, text in enumerate(planted.texts)]
-    said = step.judge(Batch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA)))
+    said = step.apply(DocumentBatch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA)))
     found, planned = Counter[str](), Counter(canary.kind for canary in planted.canaries)
     for row, canary in enumerate(planted.canaries):
         changed = said.text[row] if said.text is not None else None

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.evaluate.grading import grade_text
 from groundup.evaluate.tasks import Example
 
@@ -158,7 +158,7 @@ def _example(
 ) -> Example:
     key = f"{document.id}:{kind}:{thing.subject}"
     forms = QUESTIONS[kind]
-    question = forms[seed_of(key) % len(forms)].format(
+    question = forms[derive_seed(key) % len(forms)].format(
         subject=thing.subject, what=thing.what, module=module, summary=_first_sentence(thing.summary)
     )
     return Example(key, TASK, kind, document.id, thing.subject, question, answer, names)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.evaluate.grading import grade_text
 from groundup.evaluate.tasks import Example
 
@@ -42,7 +42,7 @@ class Passages(Recipe):
         if re.search(r"\.py(#part\d+)?$", document.path):
             return []
         found = list(self._candidates(document))
-        kept = sorted(found, key=lambda item: seed_of(item.id))[: self.max_per_document]
+        kept = sorted(found, key=lambda item: derive_seed(item.id))[: self.max_per_document]
         chosen = {item.id for item in kept}
         return [item for item in found if item.id in chosen]
 
@@ -93,8 +93,8 @@ def _split_heading(paragraph: str, waiting: str) -> tuple[str, str]:
 
 
 def _example(document: Document, number: int, kind: str, subject: str, answer: str) -> Example:
-    key = f"{document.id}:{kind}:{number}:{seed_of(subject):x}"
+    key = f"{document.id}:{kind}:{number}:{derive_seed(subject):x}"
     forms = QUESTIONS[kind]
-    question = forms[seed_of(key) % len(forms)].format(subject=subject)
+    question = forms[derive_seed(key) % len(forms)].format(subject=subject)
     names = (subject.rsplit(" ", 1)[-1],) if kind == "definition" else ()
     return Example(key, TASK, kind, document.id, subject, question, answer, names)

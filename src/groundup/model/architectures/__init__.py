@@ -12,9 +12,9 @@ from torch import Tensor
 from groundup.core.recipe import Recipe
 from groundup.model.architectures._hf_config import (
     NEUTRAL,
-    adopt_scaling,
-    publish_scaling,
     refuse_others,
+    scaling_from_hf,
+    scaling_to_hf,
 )
 from groundup.model.config import DecoderConfig, RopeScaling
 
@@ -39,23 +39,23 @@ class Architecture(Recipe):
         raise NotImplementedError
 
     @classmethod
-    def publish(cls, config: DecoderConfig) -> dict[str, Any]:
+    def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """config.json for transformers' class."""
         raise NotImplementedError
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """The config behind a published config.json. Raises ValueError for a variant that isn't computed here."""
         raise NotImplementedError
 
     @classmethod
-    def publish_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+    def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
         """Our weights under their published names and in their published shapes."""
         return tensors
 
     @classmethod
-    def adopt_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """The inverse of `publish_tensors`."""
+    def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+        """The inverse of `tensors_to_hf`."""
         return tensors
 
 
@@ -128,9 +128,9 @@ class Dense(Architecture):
     """what transformers' class takes for keys that a config.json doesn't have"""
 
     @classmethod
-    def publish(cls, config: DecoderConfig) -> dict[str, Any]:
+    def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """The keys that all these share; a part adds its own."""
-        rope = publish_scaling(config.rope_scaling, config.rope_theta)
+        rope = scaling_to_hf(config.rope_scaling, config.rope_theta)
         return {
             "architectures": [cls.published_class],
             "model_type": cls.model_type,
@@ -162,11 +162,11 @@ class Dense(Architecture):
         }
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """From the shared keys. Raises ValueError naming what isn't computed here."""
         refuse_others(said, {"hidden_act": ("silu", "swish")} | NEUTRAL | cls.not_computed)
         said = cls.defaults | said
-        theta, scaling = cls.adopt_rope(said)
+        theta, scaling = cls.rope_from_hf(said)
         heads = said["num_attention_heads"]
         return DecoderConfig(
             vocab_size=said["vocab_size"],
@@ -185,12 +185,12 @@ class Dense(Architecture):
         )
 
     @classmethod
-    def adopt_rope(cls, said: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    def rope_from_hf(cls, said: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         """Base and scaling of the rotary angles."""
-        return adopt_scaling(said)
+        return scaling_from_hf(said)
 
     @classmethod
-    def adopt_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+    def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
         """Without what old files hold beside weights: tables of angles, and a tied head's second copy."""
         kept = {name: value for name, value in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
         return without_tied_head(config, kept, "model.embed_tokens.weight")

@@ -56,7 +56,7 @@ def refuse_others(said: Said, computed: Mapping[str, tuple[Any, ...]]) -> None:
         raise ValueError(f"config.json has {key} = {value!r}, which isn't computed here{instead}")
 
 
-def publish_scaling(scaling: RopeScaling | None, theta: float) -> dict[str, Any]:
+def scaling_to_hf(scaling: RopeScaling | None, theta: float) -> dict[str, Any]:
     """As transformers spells rotary positions: rope_parameters."""
     said: dict[str, Any] = {"rope_type": scaling.kind if scaling else "default", "rope_theta": theta}
     if scaling is None:
@@ -70,7 +70,7 @@ def publish_scaling(scaling: RopeScaling | None, theta: float) -> dict[str, Any]
     return said | numbers
 
 
-def adopt_scaling(said: Said) -> tuple[float, RopeScaling | None]:
+def scaling_from_hf(said: Said) -> tuple[float, RopeScaling | None]:
     """Base of the angles and their scaling from a published config.json, in its old or its new spelling.
 
     Raises ValueError for a kind that isn't computed here.
@@ -129,7 +129,7 @@ def layer_types(windows: Sequence[int], n_layers: int) -> list[str]:
     return [SLIDING if window else FULL for window in windows or (0,) * n_layers]
 
 
-def adopt_windows(types: Sequence[str], window: int | None) -> tuple[int, ...]:
+def windows_from_hf(types: Sequence[str], window: int | None) -> tuple[int, ...]:
     """Per layer how far back it sees; () where all see everything. Raises ValueError for other kinds of layers."""
     unknown = sorted(set(types) - {FULL, SLIDING})
     if unknown:

@@ -54,7 +54,7 @@ class Gpt2(Architecture):
         )
 
     @classmethod
-    def publish(cls, config: DecoderConfig) -> dict[str, Any]:
+    def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """config.json."""
         return {
             "architectures": [cls.published_class],
@@ -80,7 +80,7 @@ class Gpt2(Architecture):
         }
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """From a published config.json. Raises ValueError naming what isn't computed here."""
         refuse_others(said, NEUTRAL | cls.not_computed)
         width = said["n_embd"]
@@ -96,7 +96,7 @@ class Gpt2(Architecture):
         )
 
     @classmethod
-    def publish_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+    def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
         """Published names; matrices lie the other way round, and queries, keys and values are one."""
         found = {NAMES[name]: value for name, value in tensors.items() if name in NAMES}
         for layer in range(config.n_layers):
@@ -111,7 +111,7 @@ class Gpt2(Architecture):
         return found
 
     @classmethod
-    def adopt_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+    def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
         """The inverse, also for files whose names lack `transformer.`. Raises KeyError for a missing one."""
         left = {
             name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": value

@@ -23,8 +23,8 @@ class Llama(Dense):
         return replace(super().config(depth, vocab_size, max_seq_len), architecture="llama", qk_norm="none")
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """From a published config.json."""
         if set(said.get("layer_types") or [FULL]) != {FULL}:
             raise ValueError("config.json has layer_types with windows, which no Llama computes")
-        return replace(super().adopt(said), qk_norm="none")
+        return replace(super().from_hf(said), qk_norm="none")

@@ -13,11 +13,11 @@ from groundup.model.architectures import Dense
 from groundup.model.architectures._hf_config import (
     FULL,
     SLIDING,
-    adopt_windows,
     layer_types,
     one_window,
-    publish_scaling,
     read_scaling,
+    scaling_to_hf,
+    windows_from_hf,
 )
 from groundup.model.config import DecoderConfig, RopeScaling
 
@@ -48,31 +48,31 @@ class Olmo3(Dense):
         )
 
     @classmethod
-    def publish(cls, config: DecoderConfig) -> dict[str, Any]:
+    def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """config.json; every kind of layer has rotary positions of its own in it."""
-        full = publish_scaling(config.rope_scaling, config.rope_theta)
-        return super().publish(config) | {
+        full = scaling_to_hf(config.rope_scaling, config.rope_theta)
+        return super().to_hf(config) | {
             "sliding_window": one_window(config.windows),
             "layer_types": layer_types(config.windows, config.n_layers),
-            "rope_parameters": {FULL: full, SLIDING: publish_scaling(None, config.rope_theta)},
+            "rope_parameters": {FULL: full, SLIDING: scaling_to_hf(None, config.rope_theta)},
         }
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """From a published config.json."""
-        config = super().adopt(said)
+        config = super().from_hf(said)
         types = said.get("layer_types") or [
             FULL if (layer + 1) % PERIOD == 0 else SLIDING for layer in range(config.n_layers)
         ]
-        windows = adopt_windows(types, said.get("sliding_window", 4096))
+        windows = windows_from_hf(types, said.get("sliding_window", 4096))
         return replace(config, norm_at="output", qk_norm="width", windows=windows)
 
     @classmethod
-    def adopt_rope(cls, said: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    def rope_from_hf(cls, said: dict[str, Any]) -> tuple[float, RopeScaling | None]:
         """Of the layers without a window. Raises ValueError where the others have another base or are stretched."""
         tables = said.get("rope_parameters") or {}
         if FULL not in tables:
-            return super().adopt_rope(said)
+            return super().rope_from_hf(said)
         theta, scaling = read_scaling(tables[FULL] | (said.get("rope_scaling") or {}), said)
         sliding = read_scaling(tables.get(SLIDING) or {}, said)
         if sliding != (theta, None):

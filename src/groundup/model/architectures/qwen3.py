@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from groundup.model.architectures import Dense
-from groundup.model.architectures._hf_config import FULL, SLIDING, adopt_windows, layer_types, one_window
+from groundup.model.architectures._hf_config import FULL, SLIDING, layer_types, one_window, windows_from_hf
 from groundup.model.config import DecoderConfig
 
 
@@ -19,10 +19,10 @@ class Qwen3(Dense):
     defaults: ClassVar[dict[str, Any]] = Dense.defaults | {"head_dim": 128, "num_key_value_heads": 32}
 
     @classmethod
-    def publish(cls, config: DecoderConfig) -> dict[str, Any]:
+    def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """config.json, with the layers that have a window."""
         window = one_window(config.windows)
-        return super().publish(config) | {
+        return super().to_hf(config) | {
             "use_sliding_window": window is not None,
             "sliding_window": window,
             "max_window_layers": config.n_layers,
@@ -30,16 +30,16 @@ class Qwen3(Dense):
         }
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """From a published config.json. Raises ValueError where stretched angles meet windows."""
-        config = super().adopt(said)
+        config = super().from_hf(said)
         if not said.get("use_sliding_window"):
             return config
         first = said.get("max_window_layers", 28)
         types = said.get("layer_types") or [
             SLIDING if layer >= first else FULL for layer in range(config.n_layers)
         ]
-        windows = adopt_windows(types, said.get("sliding_window", 4096))
+        windows = windows_from_hf(types, said.get("sliding_window", 4096))
         if windows and config.rope_scaling is not None:
             raise ValueError(
                 "config.json has use_sliding_window = true and stretched rotary positions, which here are only "

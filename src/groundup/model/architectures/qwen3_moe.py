@@ -70,10 +70,10 @@ class Qwen3MoE(Dense):
         return replace(dense, architecture="qwen3_moe", moe=moe)
 
     @classmethod
-    def publish(cls, config: DecoderConfig) -> dict[str, Any]:
+    def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """config.json."""
         assert config.moe is not None
-        return super().publish(config) | {
+        return super().to_hf(config) | {
             "num_experts": config.moe.n_experts,
             "num_experts_per_tok": config.moe.n_experts_per_token,
             "moe_intermediate_size": config.moe.d_expert,
@@ -85,7 +85,7 @@ class Qwen3MoE(Dense):
         }
 
     @classmethod
-    def adopt(cls, said: dict[str, Any]) -> DecoderConfig:
+    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
         """From a published config.json."""
         rate = float(said.get("router_aux_loss_coef") or 0.0)
         moe = MoE(
@@ -96,10 +96,10 @@ class Qwen3MoE(Dense):
             balance="loss" if rate else "none",
             balance_rate=rate,
         )
-        return replace(super().adopt(said), moe=moe)
+        return replace(super().from_hf(said), moe=moe)
 
     @classmethod
-    def publish_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+    def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
         """Every expert's matrices by themselves, as published files have them."""
         found: Tensors = {}
         for name, value in tensors.items():
@@ -117,10 +117,10 @@ class Qwen3MoE(Dense):
         return found
 
     @classmethod
-    def adopt_tensors(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """The inverse of `publish_tensors`. Raises KeyError for a missing expert."""
+    def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
+        """The inverse of `tensors_to_hf`. Raises KeyError for a missing expert."""
         assert config.moe is not None
-        tensors = super().adopt_tensors(config, tensors)
+        tensors = super().tensors_from_hf(config, tensors)
         found = {name: value for name, value in tensors.items() if ".mlp.experts." not in name}
         for layer in range(config.n_layers):
             stem = f"model.layers.{layer}.mlp.experts"

@@ -1,4 +1,4 @@
-"""Engines: ways to hold one model on many ranks and to move it. Each file is one; `site.engine` names it.
+"""Engines: ways to hold one model on many ranks and to move it. Each file is one; `runtime.engine` names it.
 
 in:  a decoder, an optimizer's maker, a loss, the ranks (`Job`)
 out: Learner: what the training loop moves, saves and loads, whoever computes it
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from groundup.core.runtime import Layout
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import World
+from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import Hardware
-from groundup.parallel.reduce_metrics import Figures
+from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import Weights
 
-Loss = Callable[[Any, Any], tuple[Tensor, Figures]]
+Loss = Callable[[Any, Any], tuple[Tensor, StepMetrics]]
 """(model, micro-batch) -> (scalar to differentiate, the step's other figures), each of them a share of the step's"""
 Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """named parameters -> their optimizer"""
 
 
 @dataclass(frozen=True)
-class State:
+class EngineState:
     """What a learner has learnt, engine-neutral: on every rank its share."""
 
     tensors: dict[str, Tensor]
@@ -39,14 +39,14 @@ class State:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainSetup:
     """What an engine is to hold."""
 
     model: Decoder
     """on the meta device, or with its first weights already, where one rank has room for them"""
     first: Weights
     hardware: Hardware
-    world: World
+    world: ParallelContext
     layout: Layout
     build: Build
     loss: Loss
@@ -54,7 +54,7 @@ class Job:
     """largest global norm; 0 = not clipped"""
 
 
-class Learner(Protocol):
+class TrainEngine(Protocol):
     """A model and its optimizer on this rank and the others; all ranks make the same calls."""
 
     @property
@@ -62,23 +62,23 @@ class Learner(Protocol):
         """Where batches are wanted."""
         ...
 
-    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+    def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
         """The step's figures, `loss` and `grad_norm` among them: the same on all ranks. The gradient is kept."""
         ...
 
-    def update(self, factor: float) -> None:
+    def step(self, factor: float) -> None:
         """Clip the kept gradient and move the weights, at `factor` times the recipe's rates."""
         ...
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """Drop the kept gradient."""
         ...
 
-    def score(self, batch: Any) -> Tensor:
+    def eval_loss(self, batch: Any) -> Tensor:
         """The loss of a batch, without a gradient: this rank's part of it, fp32."""
         ...
 
-    def snapshot(self) -> State:
+    def snapshot(self) -> EngineState:
         """Copy everything that was learnt to the CPU."""
         ...
 
@@ -87,9 +87,9 @@ class Learner(Protocol):
         ...
 
 
-class Engine(Protocol):
+class EngineRecipe(Protocol):
     """A part that makes learners."""
 
-    def prepare(self, job: Job) -> Learner:
+    def prepare(self, job: TrainSetup) -> TrainEngine:
         """Spread the model over the ranks. Raises GroundupError for what this engine can't do."""
         ...

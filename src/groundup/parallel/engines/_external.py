@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from groundup.core.errors import GroundupError
-from groundup.parallel.engines import Job
+from groundup.parallel.engines import TrainSetup
 
 
 @cache
@@ -28,7 +28,7 @@ def library(name: str, extra: str) -> Any:
             return importlib.import_module(name)
     except ImportError as error:
         raise GroundupError(
-            f'site.engine: use = "{extra}" needs {name}, which can\'t be imported ({error}). '
+            f'runtime.engine: use = "{extra}" needs {name}, which can\'t be imported ({error}). '
             f"Run `pip install 'groundup[{extra}]'`, or take the engine `native`"
         ) from None
 
@@ -43,14 +43,14 @@ def meet(device: torch.device) -> None:
     os.environ.setdefault("LOCAL_RANK", str(dist.get_rank() % devices))
 
 
-def refuse_axes(job: Job, name: str, allowed: frozenset[str]) -> None:
+def refuse_axes(job: TrainSetup, name: str, allowed: frozenset[str]) -> None:
     """Raises GroundupError where the layout has an axis that the engine doesn't know."""
     for axis in ("replicate", "expert", "context", "tensor", "pipeline"):
         size = getattr(job.layout, axis)
         if size > 1 and axis not in allowed:
             raise GroundupError(
-                f'site.layout.{axis} = {size}: the engine "{name}" has no such axis here. Set {axis} = 1, or take '
-                'site.engine.use = "native"'
+                f'runtime.layout.{axis} = {size}: the engine "{name}" has no such axis here. Set {axis} = 1, or take '
+                'runtime.engine.use = "native"'
             )
 
 
@@ -58,14 +58,14 @@ def require_adamw(optimizer: torch.optim.Optimizer, name: str, why: str) -> None
     """Raises GroundupError for any other optimizer."""
     if not isinstance(optimizer, torch.optim.AdamW):
         raise GroundupError(
-            f'site.engine: the engine "{name}" trains with AdamW: {why}. Set pretrain.optimizer.use = "adamw"'
+            f'runtime.engine: the engine "{name}" trains with AdamW: {why}. Set pretrain.optimizer.use = "adamw"'
         )
 
 
-def refuse_fp8(job: Job, name: str) -> None:
+def refuse_fp8(job: TrainSetup, name: str) -> None:
     """Raises GroundupError where fp8 is asked for."""
     if job.hardware.fp8:
         raise GroundupError(
             f'precision = "fp8": the engine "{name}" computes in bf16 or fp32. Set "auto", or take '
-            'site.engine.use = "native"'
+            'runtime.engine.use = "native"'
         )

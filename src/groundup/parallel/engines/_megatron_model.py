@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from groundup.core.errors import GroundupError
 from groundup.model.config import DecoderConfig
-from groundup.parallel.engines import Job
+from groundup.parallel.engines import TrainSetup
 from groundup.parallel.engines._external import library
 
 CORE = "megatron.core"
 
 
 @dataclass(frozen=True)
-class Part:
+class MegatronTensor:
     """One of our parameters, as far as this rank has it."""
 
     name: str
@@ -39,11 +39,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Place:
+class MegatronSlice:
     """One of Megatron's parameters."""
 
     parameter: nn.Parameter
-    parts: tuple[Part, ...]
+    parts: tuple[MegatronTensor, ...]
     twin: bool = False
     """whether it is the last stage's copy of the embedding, which counts there where it is the embedding"""
     by_heads: bool = False
@@ -81,20 +81,20 @@ def refuse(config: DecoderConfig, tensor: int, pipeline: int) -> None:
     for name, there in odd.items():
         if there:
             raise GroundupError(
-                f'site.engine: the engine "megatron" is built for Llama and Qwen3, and this decoder has {name}. '
-                'Take site.engine.use = "native"'
+                f'runtime.engine: the engine "megatron" is built for Llama and Qwen3, and this decoder has {name}. '
+                'Take runtime.engine.use = "native"'
             )
     sizes = {"key/value heads": config.n_kv_heads, "feed-forward width": config.d_ff}
     for name, size in sizes.items():
         if size % tensor:
-            raise GroundupError(f"site.layout.tensor = {tensor} does not divide the {size} of the {name}")
+            raise GroundupError(f"runtime.layout.tensor = {tensor} does not divide the {size} of the {name}")
     if config.n_layers % pipeline:
         raise GroundupError(
-            f"site.layout.pipeline = {pipeline} does not divide the {config.n_layers} layers, as Megatron needs it"
+            f"runtime.layout.pipeline = {pipeline} does not divide the {config.n_layers} layers, as Megatron needs it"
         )
 
 
-def gpt_model(job: Job) -> nn.Module:
+def gpt_model(job: TrainSetup) -> nn.Module:
     """This rank's layers, with weights of any value. Megatron's ranks must have met."""
     config, layout = job.model.config, job.layout
     ranks = core("parallel_state")
@@ -119,7 +119,7 @@ def gpt_model(job: Job) -> nn.Module:
     return model.to(job.hardware.device)
 
 
-def _numbers(job: Job) -> Any:
+def _numbers(job: TrainSetup) -> Any:
     """The decoder as Megatron's TransformerConfig."""
     config, layout = job.model.config, job.layout
     return core("transformer.transformer_config").TransformerConfig(
@@ -173,35 +173,41 @@ def _hide_filling(model: Any, real: int) -> None:
     model.output_layer.register_forward_hook(hide)
 
 
-def places(model: Any, config: DecoderConfig, rank: int, ranks: int) -> list[Place]:
+def places(model: Any, config: DecoderConfig, rank: int, ranks: int) -> list[MegatronSlice]:
     """All parameters of this rank's model. rank: its place along the axis `tensor`, which has so many `ranks`."""
     width, each = config.d_model, _rows(config, ranks)
     real = max(0, min(each, config.vocab_size - rank * each))
 
-    def table(name: str) -> Part:
-        return Part(name, torch.Size((config.vocab_size, width)), 0, lambda matrix: matrix[:real])
+    def table(name: str) -> MegatronTensor:
+        return MegatronTensor(name, torch.Size((config.vocab_size, width)), 0, lambda matrix: matrix[:real])
 
     found = []
     if model.pre_process:
-        found.append(Place(model.embedding.word_embeddings.weight, (table("model.embed_tokens.weight"),)))
+        found.append(
+            MegatronSlice(model.embedding.word_embeddings.weight, (table("model.embed_tokens.weight"),))
+        )
     for layer in model.decoder.layers:
         found += _of_layer(layer, config, f"model.layers.{layer.layer_number - 1}.")
     if model.post_process:
-        found.append(Place(model.decoder.final_layernorm.weight, (_whole("model.norm.weight", width),)))
+        found.append(
+            MegatronSlice(model.decoder.final_layernorm.weight, (_whole("model.norm.weight", width),))
+        )
         if not config.tie_embeddings:
-            found.append(Place(model.output_layer.weight, (table("lm_head.weight"),)))
+            found.append(MegatronSlice(model.output_layer.weight, (table("lm_head.weight"),)))
         elif not model.pre_process:
-            found.append(Place(model.output_layer.weight, (table("model.embed_tokens.weight"),), twin=True))
+            found.append(
+                MegatronSlice(model.output_layer.weight, (table("model.embed_tokens.weight"),), twin=True)
+            )
     missing = set(model.parameters()) - {place.parameter for place in found}
     assert not missing, f"{len(missing)} parameters of Megatron's model have no place"
     return found
 
 
-def _whole(name: str, size: int) -> Part:
-    return Part(name, torch.Size((size,)), None, lambda vector: vector)
+def _whole(name: str, size: int) -> MegatronTensor:
+    return MegatronTensor(name, torch.Size((size,)), None, lambda vector: vector)
 
 
-def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[Place]:
+def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[MegatronSlice]:
     attention, mlp, width = layer.self_attention, layer.mlp, config.d_model
     queries, dim, per_key = (
         config.n_heads * config.head_dim,
@@ -210,8 +216,8 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[Place]:
     )
     keys = config.n_kv_heads * dim
 
-    def part(name: str, rows: int, columns: int, axis: int, at: Callable[[Tensor], Tensor]) -> Part:
-        return Part(f"{begin}{name}.weight", torch.Size((rows, columns)), axis, at)
+    def part(name: str, rows: int, columns: int, axis: int, at: Callable[[Tensor], Tensor]) -> MegatronTensor:
+        return MegatronTensor(f"{begin}{name}.weight", torch.Size((rows, columns)), axis, at)
 
     def group(first: int, last: int) -> Callable[[Tensor], Tensor]:
         """Heads first..last of every group of queries, a key and a value."""
@@ -224,8 +230,8 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[Place]:
         return matrix
 
     found = [
-        Place(layer.input_layernorm.weight, (_whole(f"{begin}input_layernorm.weight", width),)),
-        Place(
+        MegatronSlice(layer.input_layernorm.weight, (_whole(f"{begin}input_layernorm.weight", width),)),
+        MegatronSlice(
             attention.linear_qkv.weight,
             (
                 part("self_attn.q_proj", queries, width, 0, group(0, per_key)),
@@ -233,19 +239,21 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[Place]:
                 part("self_attn.v_proj", keys, width, 0, group(per_key + 1, per_key + 2)),
             ),
         ),
-        Place(attention.linear_proj.weight, (part("self_attn.o_proj", width, queries, 1, all_of),)),
-        Place(layer.pre_mlp_layernorm.weight, (_whole(f"{begin}post_attention_layernorm.weight", width),)),
-        Place(
+        MegatronSlice(attention.linear_proj.weight, (part("self_attn.o_proj", width, queries, 1, all_of),)),
+        MegatronSlice(
+            layer.pre_mlp_layernorm.weight, (_whole(f"{begin}post_attention_layernorm.weight", width),)
+        ),
+        MegatronSlice(
             mlp.linear_fc1.weight,
             (
                 part("mlp.gate_proj", config.d_ff, width, 0, half(0)),
                 part("mlp.up_proj", config.d_ff, width, 0, half(1)),
             ),
         ),
-        Place(mlp.linear_fc2.weight, (part("mlp.down_proj", width, config.d_ff, 1, all_of),)),
+        MegatronSlice(mlp.linear_fc2.weight, (part("mlp.down_proj", width, config.d_ff, 1, all_of),)),
     ]
     if config.qk_norm == "head":
         for kind, normed in (("q", attention.q_layernorm), ("k", attention.k_layernorm)):
             name = f"{begin}self_attn.{kind}_norm.weight"
-            found.append(Place(normed.weight, (_whole(name, dim),), by_heads=True))
+            found.append(MegatronSlice(normed.weight, (_whole(name, dim),), by_heads=True))
     return found

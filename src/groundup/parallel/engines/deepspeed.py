@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.decoder import Decoder
-from groundup.parallel.context import ALONE, World
-from groundup.parallel.engines import Job, Loss, State
+from groundup.parallel.context import SINGLE, ParallelContext
+from groundup.parallel.engines import EngineState, Loss, TrainSetup
 from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.hardware import attention_for, fit
-from groundup.parallel.reduce_metrics import Figures, add_up, read_numbers
+from groundup.parallel.reduce_metrics import StepMetrics, add_up, read_numbers
 from groundup.parallel.sharded_checkpoint import load_sharded
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -55,7 +55,7 @@ class DeepSpeed(Recipe):
             )
         return self
 
-    def prepare(self, job: Job) -> "DeepSpeedLearner":
+    def prepare(self, job: TrainSetup) -> "DeepSpeedEngine":
         """Spread the model with ZeRO, fill it, and give it its optimizer."""
         if job.hardware.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -73,11 +73,11 @@ class DeepSpeed(Recipe):
             for parameter in _read_directly(model):
                 deepspeed.zero.register_external_parameter(module, parameter)
         engine = deepspeed.initialize(model=module, optimizer=_optimizer(job, model), config=config)[0]
-        learner = DeepSpeedLearner(engine, model, job.hardware.device, job.world, _shapes(job.model))
+        learner = DeepSpeedEngine(engine, model, job.hardware.device, job.world, _shapes(job.model))
         learner.fill(lambda name: job.first(name, learner.shapes[name]))
         return learner
 
-    def _config(self, job: Job) -> dict[str, Any]:
+    def _config(self, job: TrainSetup) -> dict[str, Any]:
         """As DeepSpeed's documentation names it. Gradients are added up in fp32."""
         cpu = {"device": "cpu", "pin_memory": job.hardware.device.type == "cuda"}
         zero: dict[str, Any] = {"stage": self.stage, "memory_efficient_linear": False}
@@ -107,19 +107,19 @@ class _Losses(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
 
-    def forward(self, batch: Any) -> tuple[Tensor, Figures]:
+    def forward(self, batch: Any) -> tuple[Tensor, StepMetrics]:
         return self.loss(self.model, batch)
 
 
 @dataclass
-class DeepSpeedLearner:
+class DeepSpeedEngine:
     """A model in DeepSpeed's hands."""
 
     engine: Any
     """a DeepSpeedEngine"""
     model: Decoder
     device: torch.device
-    world: World
+    world: ParallelContext
     shapes: dict[str, torch.Size]
     """of all parameters: ZeRO-3 leaves nothing of them in the model itself"""
     _rates: list[float] = field(init=False)
@@ -132,9 +132,9 @@ class DeepSpeedLearner:
         self._first_micro_step = self.engine.optimizer.micro_step_id
         self._begin_state()
 
-    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+    def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
         """See `Learner`."""
-        self.forget()
+        self.zero_grad()
         totals: dict[str, Any] = {}
         for index, batch in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
@@ -144,14 +144,14 @@ class DeepSpeedLearner:
             add_up(totals, {"loss": value, **figures})
         return read_numbers({"grad_norm": self._norm()} | totals, self.world, alike=1)
 
-    def update(self, factor: float) -> None:
+    def step(self, factor: float) -> None:
         """See `Learner`. DeepSpeed clips."""
         for group, rate in zip(self._adamw.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self.engine.step()
         self._steps += 1
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """See `Learner`. DeepSpeed has no word for it: this is what it does itself where a gradient isn't finite."""
         zero = self.engine.optimizer
         zero.zero_grad()
@@ -162,11 +162,11 @@ class DeepSpeedLearner:
             zero.all_grad_tensors = dict.fromkeys(zero.all_grad_tensors)
 
     @torch.no_grad()
-    def score(self, batch: Any) -> Tensor:
+    def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
         return cast(Tensor, self.engine(batch)[0])
 
-    def snapshot(self) -> State:
+    def snapshot(self) -> EngineState:
         """See `Learner`. Ranks take turns in keeping a parameter."""
         tools = _library()
         tensors: dict[str, Tensor] = {}
@@ -178,13 +178,13 @@ class DeepSpeedLearner:
             if mine:
                 tensors |= {name: tensor.to("cpu", copy=True) for name, tensor in found.items()}
                 tensors[f"optimizer.{name}.step"] = torch.tensor(self._steps)
-        return State(tensors, {})
+        return EngineState(tensors, {})
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
         """See `Learner`. Every rank reads one parameter after the other, and keeps its share."""
         for name, parameter in self.model.named_parameters():
             learnt = {f"optimizer.{name}.": torch.empty(self.shapes[name])}
-            tensors = load_sharded(folder, {}, learnt, ALONE)
+            tensors = load_sharded(folder, {}, learnt, SINGLE)
             for key in MOMENTS:
                 if f"optimizer.{name}.{key}" in tensors:
                     self._set(parameter, tensors[f"optimizer.{name}.{key}"], key)
@@ -252,25 +252,26 @@ class DeepSpeedLearner:
 
     def _read(self, folder: Path, name: str) -> Tensor:
         wanted = {f"model.{name}": torch.empty(self.shapes[name])}
-        return load_sharded(folder, wanted, {}, ALONE)[f"model.{name}"]
+        return load_sharded(folder, wanted, {}, SINGLE)[f"model.{name}"]
 
 
 def _library() -> Any:
     return library("deepspeed.utils", "deepspeed")
 
 
-def _refuse(job: Job) -> None:
+def _refuse(job: TrainSetup) -> None:
     refuse_axes(job, "deepspeed", frozenset())
     refuse_fp8(job, "deepspeed")
     moe = job.model.config.moe
     if moe is not None and moe.balance == "bias":
         raise GroundupError(
-            'site.engine: the engine "deepspeed" balances experts by a loss only. Set pretrain.architecture.balance = '
-            '"loss", or take site.engine.use = "native"'
+            'runtime.engine: the engine "deepspeed" balances experts by a loss only. Set '
+            "pretrain.architecture.balance = "
+            '"loss", or take runtime.engine.use = "native"'
         )
 
 
-def _empty(job: Job, made_in: Any) -> Decoder:
+def _empty(job: TrainSetup, made_in: Any) -> Decoder:
     """The job's decoder as it is fitted to the hardware, with any weights. made_in: what it is made inside of."""
     with made_in:
         model = Decoder(job.model.config)
@@ -294,7 +295,7 @@ def _read_directly(model: Decoder) -> Iterator[nn.Parameter]:
         yield from layer.parameters(recurse=False)
 
 
-def _optimizer(job: Job, model: Decoder) -> torch.optim.Optimizer:
+def _optimizer(job: TrainSetup, model: Decoder) -> torch.optim.Optimizer:
     """The recipe's, of `model`'s parameters; what is a matrix is told by the job's model, whose tensors have shapes."""
     optimizer = job.build(job.model.named_parameters())
     require_adamw(optimizer, "deepspeed", "Muon needs whole matrices, and ZeRO has flat pieces")

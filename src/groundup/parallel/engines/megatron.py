@@ -1,6 +1,6 @@
 """Megatron-Core: its GPTModel and its schedules, tensor and pipeline parallel, with our rows and our optimizer.
 
-in:  a Job with a decoder of Llama's or Qwen3's shape; `site.layout` says `tensor` and `pipeline`
+in:  a Job with a decoder of Llama's or Qwen3's shape; `runtime.layout` says `tensor` and `pipeline`
 out: MegatronLearner
 
 Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053; Narayanan et al. 2021, https://arxiv.org/abs/2104.04473. The
@@ -22,25 +22,35 @@ from torch.distributed.tensor import DTensor, Shard
 from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.attention import document_mask
-from groundup.parallel.context import World
-from groundup.parallel.engines import Job, State
+from groundup.parallel.context import ParallelContext
+from groundup.parallel.engines import EngineState, TrainSetup
 from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
-from groundup.parallel.engines._megatron_model import CORE, Part, Place, core, gpt_model, places, refuse
+from groundup.parallel.engines._megatron_model import (
+    CORE,
+    MegatronSlice,
+    MegatronTensor,
+    core,
+    gpt_model,
+    places,
+    refuse,
+)
 from groundup.parallel.reduce_metrics import read_numbers
 from groundup.parallel.shard import clip_gradients, local
 from groundup.parallel.sharded_checkpoint import load_sharded
 
 
 class Megatron(Recipe):
-    """Tensor and pipeline parallel by Megatron-Core, as `site.layout` says; Llama and Qwen3, AdamW."""
+    """Tensor and pipeline parallel by Megatron-Core, as `runtime.layout` says; Llama and Qwen3, AdamW."""
 
-    def prepare(self, job: Job) -> "MegatronLearner":
+    def prepare(self, job: TrainSetup) -> "MegatronEngine":
         """Build this rank's part of the model, fill it, and give it its optimizer."""
         library(CORE, "megatron")
         refuse_axes(job, "megatron", frozenset({"tensor", "pipeline"}))
         refuse_fp8(job, "megatron")
-        if job.hardware.recompute != "none":
-            raise GroundupError('site.recompute: the engine "megatron" keeps all results here. Set "none"')
+        if job.hardware.activation_checkpointing != "none":
+            raise GroundupError(
+                'runtime.activation_checkpointing: the engine "megatron" keeps all results here. Set "none"'
+            )
         tensor, pipeline = job.layout.tensor, job.layout.pipeline
         refuse(job.model.config, tensor, pipeline)
         require_cuda(job.hardware.device)
@@ -56,7 +66,7 @@ class Megatron(Recipe):
             (place.parts[0].name, master) for place, master in zip(held, masters, strict=True)
         )
         require_adamw(optimizer, "megatron", "Muon would take Megatron's joined matrices for one")
-        learner = MegatronLearner(
+        learner = MegatronEngine(
             model, held, masters, optimizer, job.grad_clip, job.world, job.hardware.device
         )
         learner.fill(lambda part: job.first(part.name, part.shape))
@@ -67,8 +77,8 @@ def require_cuda(device: torch.device) -> None:
     """Raises GroundupError on a CPU."""
     if device.type != "cuda":
         raise GroundupError(
-            'site.engine: the engine "megatron" needs an NVIDIA GPU: Megatron-Core keeps its books on one. Take '
-            'site.engine.use = "native" or "deepspeed"'
+            'runtime.engine: the engine "megatron" needs an NVIDIA GPU: Megatron-Core keeps its books on one. Take '
+            'runtime.engine.use = "native" or "deepspeed"'
         )
 
 
@@ -89,16 +99,16 @@ def _master(parameter: nn.Parameter) -> nn.Parameter:
 
 
 @dataclass
-class MegatronLearner:
+class MegatronEngine:
     """This rank's part of a model in Megatron's hands."""
 
     model: nn.Module
-    places: Sequence[Place]
+    places: Sequence[MegatronSlice]
     masters: Sequence[nn.Parameter]
     """the fp32 weights, in the places' order"""
     optimizer: torch.optim.Optimizer
     grad_clip: float
-    world: World
+    world: ParallelContext
     device: torch.device
     _rates: list[float] = field(init=False)
     _norm: Tensor = field(init=False)
@@ -106,15 +116,15 @@ class MegatronLearner:
     def __post_init__(self) -> None:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+    def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
         """See `Learner`."""
-        self.forget()
+        self.zero_grad()
         loss = self._pass(micro_batches, forward_only=False)
         self._share_gradients()
         self._norm = self._gradient_norm()
         return read_numbers({"grad_norm": self._norm, "loss": loss}, self.world, alike=1)
 
-    def update(self, factor: float) -> None:
+    def step(self, factor: float) -> None:
         """See `Learner`."""
         if self.grad_clip:
             clip_gradients(self.masters, self.grad_clip, self._norm)
@@ -123,16 +133,16 @@ class MegatronLearner:
         self.optimizer.step()
         self._copy_down()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """See `Learner`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def score(self, batch: Any) -> Tensor:
+    def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
         return self._pass([batch], forward_only=True)
 
-    def snapshot(self) -> State:
+    def snapshot(self) -> EngineState:
         """See `Learner`."""
         tensors: dict[str, Tensor] = {}
         for place, master in self._counted():
@@ -143,7 +153,7 @@ class MegatronLearner:
                     tensors[name] = (
                         self._share(part, value, keep=True) if value.dim() else value.to("cpu", copy=True)
                     )
-        return State(tensors, {})
+        return EngineState(tensors, {})
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
         """See `Learner`."""
@@ -165,16 +175,16 @@ class MegatronLearner:
         if weights:
             self._fill(lambda part: local(tensors[f"model.{part.name}"]))
 
-    def fill(self, weight: Callable[[Part], Tensor]) -> None:
+    def fill(self, weight: Callable[[MegatronTensor], Tensor]) -> None:
         """Set all weights. weight: part -> the whole of our parameter, on the CPU."""
         rank, ranks = core("parallel_state").get_tensor_model_parallel_rank(), self.world.axis("tensor")
 
-        def mine(part: Part) -> Tensor:
+        def mine(part: MegatronTensor) -> Tensor:
             return weight(part) if part.axis is None else weight(part).chunk(ranks, dim=part.axis)[rank]
 
         self._fill(mine)
 
-    def _fill(self, mine: Callable[[Part], Tensor]) -> None:
+    def _fill(self, mine: Callable[[MegatronTensor], Tensor]) -> None:
         for place, master in self._held():
             master.data.zero_()  # rows that fill up the vocabulary stay so
             for part in place.parts:
@@ -187,14 +197,14 @@ class MegatronLearner:
             if master is not place.parameter:
                 place.parameter.data.copy_(master.data)
 
-    def _held(self) -> list[tuple[Place, nn.Parameter]]:
+    def _held(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
         return list(zip(self.places, self.masters, strict=True))
 
-    def _counted(self) -> list[tuple[Place, nn.Parameter]]:
+    def _counted(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
         """No parameter of the model twice."""
         return [(place, master) for place, master in self._held() if not place.twin]
 
-    def _share(self, part: Part, tensor: Tensor, keep: bool = False) -> Tensor:
+    def _share(self, part: MegatronTensor, tensor: Tensor, keep: bool = False) -> Tensor:
         """This rank's share of one of our parameters. keep: a copy on the CPU."""
         shape = list(part.shape)
         if part.axis is not None:
@@ -249,7 +259,7 @@ class MegatronLearner:
         return squares.sum().sqrt()
 
 
-def _put(part: Part, into: Tensor, mine: Tensor) -> None:
+def _put(part: MegatronTensor, into: Tensor, mine: Tensor) -> None:
     view = part.at(into)
     view.copy_(mine.view(view.shape))
 

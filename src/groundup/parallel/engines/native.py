@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from groundup.core.recipe import Recipe
-from groundup.parallel.context import ALONE, World
-from groundup.parallel.engines import Job, Loss, State
+from groundup.parallel.context import SINGLE, ParallelContext
+from groundup.parallel.engines import EngineState, Loss, TrainSetup
 from groundup.parallel.hardware import fit
 from groundup.parallel.optimizer_state import fill_optimizer, optimizer_state
-from groundup.parallel.parallelize import spread
+from groundup.parallel.parallelize import parallelize
 from groundup.parallel.pipeline_parallel import Pipeline
 from groundup.parallel.reduce_metrics import add_up, read_numbers
 from groundup.parallel.shard import (
@@ -36,26 +36,26 @@ Backward = Callable[[Sequence[Any]], dict[str, Any]]
 
 
 class Native(Recipe):
-    """FSDP2, tensor, pipeline, context and expert parallel as `site.layout` says; one device as it is."""
+    """FSDP2, tensor, pipeline, context and expert parallel as `runtime.layout` says; one device as it is."""
 
-    def prepare(self, job: Job) -> "NativeLearner":
+    def prepare(self, job: TrainSetup) -> "NativeEngine":
         """Spread the model, then make its optimizer: of every rank's own parameters."""
         fit(job.model, job.hardware)
-        stages = spread(job.model, job.world, job.hardware, job.layout.schedule, job.first)
+        stages = parallelize(job.model, job.world, job.hardware, job.layout.schedule, job.first)
         optimizer = job.build(job.model.named_parameters())
         pipeline = Pipeline(stages, job.layout.schedule, job.loss, job.world) if stages else None
-        return NativeLearner(job.model, optimizer, job.loss, job.grad_clip, job.world, pipeline)
+        return NativeEngine(job.model, optimizer, job.loss, job.grad_clip, job.world, pipeline)
 
 
 @dataclass
-class NativeLearner:
+class NativeEngine:
     """A model whose parameters this process holds, whole or as its share."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loss: Loss
     grad_clip: float = 0.0
-    world: World = ALONE
+    world: ParallelContext = SINGLE
     pipeline: Pipeline | None = None
     """what differentiates where this rank has a part of the layers"""
     _rates: list[float] = field(init=False)
@@ -69,9 +69,9 @@ class NativeLearner:
         """Where the model lies."""
         return next(self.model.parameters()).device
 
-    def gradient(self, micro_batches: Sequence[Any]) -> dict[str, float]:
+    def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
         """See `Learner`. The figures stay on the device until all backward passes are queued."""
-        self.forget()
+        self.zero_grad()
         if self.pipeline is None:
             totals = accumulate(self.model, self.loss, micro_batches)
         else:
@@ -80,7 +80,7 @@ class NativeLearner:
         self._norm = gradient_norm(self._counted(), self.world)
         return read_numbers({"grad_norm": self._norm} | totals, self.world, alike=1)
 
-    def update(self, factor: float) -> None:
+    def step(self, factor: float) -> None:
         """See `Learner`."""
         if self.grad_clip:
             clip_gradients(self._learning(), self.grad_clip, self._norm)
@@ -88,21 +88,21 @@ class NativeLearner:
             group["lr"] = rate * factor
         self.optimizer.step()
 
-    def forget(self) -> None:
+    def zero_grad(self) -> None:
         """See `Learner`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def score(self, batch: Any) -> Tensor:
+    def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
-        return self.loss(self.model, batch)[0] if self.pipeline is None else self.pipeline.score(batch)
+        return self.loss(self.model, batch)[0] if self.pipeline is None else self.pipeline.eval_loss(batch)
 
-    def snapshot(self) -> State:
+    def snapshot(self) -> EngineState:
         """See `Learner`."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         learnt, numbers = optimizer_state(self.model, self.optimizer)
         tensors = weights | {f"optimizer.{name}": tensor for name, tensor in learnt.items()}
-        return State({name: _copy(tensor) for name, tensor in tensors.items()}, numbers)
+        return EngineState({name: _copy(tensor) for name, tensor in tensors.items()}, numbers)
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
         """See `Learner`."""

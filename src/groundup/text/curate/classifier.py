@@ -22,9 +22,9 @@ from pydantic import Field
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
-from groundup.core.rng import share_of
-from groundup.core.runtime import Site
-from groundup.core.stage import Work, stage
+from groundup.core.rng import hash_fraction
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext, stage
 from groundup.core.store import MANIFEST
 from groundup.text import fasttext_model
 from groundup.text.curate import calibration
@@ -114,7 +114,7 @@ def outside(recipe: Classifier) -> dict[str, list[list[str]]]:
 
 
 @stage(version=1, outside=outside)
-def classifier(recipe: Classifier, site: Site, out: Work) -> dict[str, Any]:
+def classifier(recipe: Classifier, runtime: Runtime, out: StageContext) -> dict[str, Any]:
     """Train, and measure on what was held out. Raises DataError if a class has too few examples.
 
     A part is held out in turn, each from a model of its own, until enough documents are measured. The first of these
@@ -123,7 +123,7 @@ def classifier(recipe: Classifier, site: Site, out: Work) -> dict[str, Any]:
     examples = gather(recipe.sources(), recipe.positive_label, recipe.max_documents, recipe.seed)
     _tell(out, examples)
     _refuse_too_few(recipe, examples)
-    part = np.array([share_of(f"held out {text}") for text in examples.texts]) // recipe.held_out
+    part = np.array([hash_fraction(f"held out {text}") for text in examples.texts]) // recipe.held_out
     enough = math.ceil(MEASURED / (recipe.held_out * len(part)))
     models = min(enough, int(1 / recipe.held_out))
     scores = np.full(len(part), np.nan)
@@ -139,7 +139,7 @@ def classifier(recipe: Classifier, site: Site, out: Work) -> dict[str, Any]:
     truth, scores = examples.positive[measured], scores[measured]
     write_json(out.file(CALIBRATION), calibration.calibrate(truth, scores).as_json())
     figures = measure(truth, scores)
-    out.say(f"on {len(truth):,} held-out documents: AUC {figures['auc']:.3f}, accuracy {figures['accuracy']:.3f}; "
+    out.info(f"on {len(truth):,} held-out documents: AUC {figures['auc']:.3f}, accuracy {figures['accuracy']:.3f}; "
             f"the larger class alone {figures['majority_baseline']:.3f}")  # fmt: skip
     return {
         "examples": _counts(examples),
@@ -202,13 +202,13 @@ def _counts(examples: Examples) -> dict[str, int]:
     }
 
 
-def _tell(out: Work, examples: Examples) -> None:
+def _tell(out: StageContext, examples: Examples) -> None:
     positive = int(examples.positive.sum())
-    out.say(f"{positive:,} positive and {len(examples.texts) - positive:,} negative examples")
+    out.info(f"{positive:,} positive and {len(examples.texts) - positive:,} negative examples")
     if examples.in_both:
-        out.say(f"{examples.in_both:,} texts are in both classes, and left out")
+        out.info(f"{examples.in_both:,} texts are in both classes, and left out")
     if examples.aside:
-        out.say(f"examples kept aside: {spell_reasons(examples.aside)}")
+        out.info(f"examples kept aside: {spell_reasons(examples.aside)}")
 
 
 def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:

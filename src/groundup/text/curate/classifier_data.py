@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from groundup.text import fasttext_model
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import Source, Text
+from groundup.text.ingest.sources import ExtractedText, Source
 
 POSITIVE, NEGATIVE, LABELLED = "positive", "negative", "labelled"
 """The kinds of sources. Labelled ones give an example's label in the place of its licence."""
@@ -83,7 +83,7 @@ class _Sample:
             del self.texts[(-heapq.heappop(self._largest)).to_bytes(len(key))]
 
 
-def _readable(source: Source, aside: Counter[str]) -> Iterator[Text]:
+def _readable(source: Source, aside: Counter[str]) -> Iterator[ExtractedText]:
     """All texts; what can't be read is counted."""
     for file in source.files():
         if file.aside:
@@ -92,7 +92,7 @@ def _readable(source: Source, aside: Counter[str]) -> Iterator[Text]:
         try:
             with source.open(file) as opened:
                 for item in source.read(file.path, opened):
-                    if isinstance(item, Text):
+                    if isinstance(item, ExtractedText):
                         yield item
                     elif item.fate == "aside":
                         aside[item.reason] += 1

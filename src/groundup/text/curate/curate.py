@@ -1,6 +1,6 @@
 """Raw documents -> the documents worth learning from, and a ledger of everything dropped or changed.
 
-in:  the shards of acquire; classifiers, by name
+in:  the shards of ingest; classifiers, by name
 out: documents/, ledger/, measures/ (one row per document read: its fate and every value measured), clusters.parquet
      (duplicates), decontamination.parquet (evaluation items met), rules.json; read = kept + dropped, always
 
@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 from groundup.core.atomic_io import write_text
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot
-from groundup.core.runtime import Site
-from groundup.core.stage import Artifact, Work, stage
-from groundup.text.batch import Batch
+from groundup.core.registry import Plugin
+from groundup.core.runtime import Runtime
+from groundup.core.stage import Artifact, StageContext, stage
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.decontaminate import HITS_SCHEMA, Decontaminate, write_index
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.eval_texts import evaluation_items, item_digest
-from groundup.text.curate.filter_pass import JudgeJob, judge_shard, named, ready
+from groundup.text.curate.filter_pass import FilterTask, filter_shard, named, ready
 from groundup.text.curate.global_plan import plan_corpus
 from groundup.text.curate.mix import Mix
 from groundup.text.curate.steps import Classified, Ruled, Step
@@ -35,7 +35,7 @@ from groundup.text.curate.steps.gopher_repetition import GopherRepetition
 from groundup.text.curate.steps.language import Language
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.steps.repair import Repair
-from groundup.text.curate.write_pass import KeepJob, gather_shard, keep_shard
+from groundup.text.curate.write_pass import WriteTask, gather_shard, write_shard
 from groundup.text.documents import (
     DOCUMENT_SCHEMA,
     DOCUMENTS,
@@ -47,13 +47,13 @@ from groundup.text.documents import (
     spell_reasons,
     strings,
 )
-from groundup.text.executor import Task, run_tasks
+from groundup.text.executor import ExecutorTask, run_tasks
 
 
 class Curate(Recipe):
     """What decides which documents are kept."""
 
-    steps: tuple[Annotated[Step, Slot("groundup.text.curate.steps")], ...] = (
+    steps: tuple[Annotated[Step, Plugin("groundup.text.curate.steps")], ...] = (
         Repair(),
         Language(),
         Length(),
@@ -70,7 +70,9 @@ def outside(recipe: Curate) -> Any:
 
 
 @stage(version=2, outside=outside)
-def curate(recipe: Curate, site: Site, out: Work, raw: Artifact, **classifiers: Artifact) -> dict[str, Any]:
+def curate(
+    recipe: Curate, runtime: Runtime, out: StageContext, raw: Artifact, **classifiers: Artifact
+) -> dict[str, Any]:
     """Curate all documents of `raw`. Raises DataError, with the most frequent reasons, if none is left."""
     work = (out.temporary / "curate").resolve()
     work.mkdir(exist_ok=True)
@@ -80,31 +82,31 @@ def curate(recipe: Curate, site: Site, out: Work, raw: Artifact, **classifiers: 
         totals["decontamination"] = Counter(write_index(recipe.decontaminate, items, work))
     names = [shard.name for shard in shards(raw.path / DOCUMENTS)]
     sizes = {name: (raw.path / DOCUMENTS / name).stat().st_size * 3 for name in names}  # packed about 3:1
-    job = _job(
+    job = _filter_task(
         recipe, raw.path.resolve(), work, {name: item.path.resolve() for name, item in classifiers.items()}
     )
-    tasks = [Task(number, name, sizes[name]) for number, name in enumerate(names)]
-    _add(totals, run_tasks(judge_shard, job, tasks, out, site, "judge"))
+    tasks = [ExecutorTask(number, name, sizes[name]) for number, name in enumerate(names)]
+    _add(totals, run_tasks(filter_shard, job, tasks, out, runtime, "judge"))
     _check(recipe, totals)
     with out.track("find duplicates", count_rows(work), "documents") as progress:
         plan = plan_corpus(recipe.dedup, recipe.mix, work, names, out.path, _score(recipe))
         progress.advance(plan.documents)
-    keep = KeepJob(work, out.path.resolve(), recipe.dedup, recipe.mix.seed, plan.bounds)
-    _add(totals, run_tasks(keep_shard, keep, tasks, out, site, "write"))
+    keep = WriteTask(work, out.path.resolve(), recipe.dedup, recipe.mix.seed, plan.bounds)
+    _add(totals, run_tasks(write_shard, keep, tasks, out, runtime, "write"))
     if plan.bounds:
-        gathering = [Task(number, number, 1 << 24) for number in range(len(plan.bounds))]
-        run_tasks(gather_shard, keep, gathering, out, site, "mix")
+        gathering = [ExecutorTask(number, number, 1 << 24) for number in range(len(plan.bounds))]
+        run_tasks(gather_shard, keep, gathering, out, runtime, "mix")
     _write_reports(job, out, names)
     metrics = _metrics(totals) | _scrubbed(recipe, work)
     _tell(out, metrics)
     return metrics
 
 
-def _job(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) -> JudgeJob:
+def _filter_task(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) -> FilterTask:
     """What all shards share; the steps are asked once, with nothing to judge, what they measure."""
-    job = JudgeJob(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
-    nothing = Batch(DOCUMENT_SCHEMA.empty_table())
-    measured = [f"{name}.{key}" for name, step in ready(job) for key in step.judge(nothing).measures]
+    job = FilterTask(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
+    nothing = DocumentBatch(DOCUMENT_SCHEMA.empty_table())
+    measured = [f"{name}.{key}" for name, step in ready(job) for key in step.apply(nothing).measures]
     return replace(job, measures=tuple(measured))
 
 
@@ -133,7 +135,7 @@ def _check(recipe: Curate, totals: dict[str, Counter[str]]) -> None:
         )
 
 
-def _write_reports(job: JudgeJob, out: Work, names: list[str]) -> None:
+def _write_reports(job: FilterTask, out: StageContext, names: list[str]) -> None:
     rules = [
         {"step": name, "reason": rule.reason, "measure": f"{name}.{rule.measure}"}
         | {key: value for key in ("at_least", "at_most") if abs(value := getattr(rule, key)) != float("inf")}
@@ -189,7 +191,7 @@ def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:
     }
 
 
-def _tell(out: Work, metrics: dict[str, Any]) -> None:
-    out.say(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
+def _tell(out: StageContext, metrics: dict[str, Any]) -> None:
+    out.info(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
     if metrics["reasons"]:
-        out.say(f"dropped, each named in {LEDGER}/: {spell_reasons(Counter(metrics['reasons']))}")
+        out.info(f"dropped, each named in {LEDGER}/: {spell_reasons(Counter(metrics['reasons']))}")

@@ -22,9 +22,9 @@ from pydantic import Field
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch
-from groundup.text.curate.steps import Verdicts
-from groundup.text.segment import Hashes, Ints, Pieces, ngrams
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult
+from groundup.text.segment import Hashes, Ints, Spans, ngrams
 
 HITS_SCHEMA = pa.schema(
     [
@@ -108,9 +108,9 @@ def _item_ngrams(recipe: Decontaminate, texts: list[str]) -> Iterator[tuple[int,
             yield n, np.unique(ngrams(pieces, n)[0])
 
 
-def _plain(text: str) -> Pieces:
+def _plain(text: str) -> Spans:
     blank = {"id": [""], "text": [text], "source": [""], "path": [""], "language": [""], "licence": [""]}
-    return Batch(pa.table(blank)).plain_words
+    return DocumentBatch(pa.table(blank)).plain_words
 
 
 class Decontaminator:
@@ -118,7 +118,7 @@ class Decontaminator:
 
     def __init__(self, recipe: Decontaminate, index: Index) -> None:
         self.recipe, self.index = recipe, index
-        self._found: tuple[Batch, NDArray[Any]] | None = None
+        self._found: tuple[DocumentBatch, NDArray[Any]] | None = None
 
     @classmethod
     def load(cls, recipe: Decontaminate, folder: Path) -> "Decontaminator":
@@ -127,7 +127,7 @@ class Decontaminator:
         names = json.loads((folder / "items.json").read_text(encoding="utf-8"))
         return cls(recipe, Index(arrays["hashes"], arrays["item"], arrays["length"], names))
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Drops what meets an item, unless it's the item that goes; the value is the number of items met."""
         matches = self._matches(batch)
         pairs = np.unique(matches[:, :2], axis=0)
@@ -137,7 +137,7 @@ class Decontaminator:
         reason: list[str | None] = ["evaluation_item" if drop and count else None for count in met]
         value = [float(count) if drop and count else None for count in met]
         detail = [f"contains {first[row]}" if row in first else "" for row in range(batch.rows)]
-        return Verdicts(
+        return FilterResult(
             reason,
             value,
             [0.0 if why else None for why in reason],
@@ -145,7 +145,7 @@ class Decontaminator:
             measures={"items": met.astype(float)},
         )
 
-    def hits(self, batch: Batch, alive: NDArray[np.bool_]) -> pa.Table:
+    def hits(self, batch: DocumentBatch, alive: NDArray[np.bool_]) -> pa.Table:
         """HITS_SCHEMA: which item was met where, for the documents that are still there."""
         matches = self._matches(batch)
         matches = matches[alive[matches[:, 0]]] if len(matches) else matches
@@ -167,7 +167,7 @@ class Decontaminator:
             )
         return pa.Table.from_pylist(rows, HITS_SCHEMA)
 
-    def _matches(self, batch: Batch) -> NDArray[np.int64]:
+    def _matches(self, batch: DocumentBatch) -> NDArray[np.int64]:
         """[matches, 4]: document, item, first word, words of every shared n-gram."""
         if self._found is not None and self._found[0] is batch:
             return self._found[1]

@@ -18,19 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from groundup.core.recipe import Recipe
-from groundup.core.registry import part_name
-from groundup.text.batch import Batch
+from groundup.core.registry import plugin_name
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.decontaminate import HITS_SCHEMA, Decontaminate, Decontaminator
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.signatures import write_signatures
-from groundup.text.curate.steps import Classified, Step, Values, Verdicts
+from groundup.text.curate.steps import Classified, FilterResult, Step, Values
 from groundup.text.documents import (
     DOCUMENT_SCHEMA,
     DOCUMENTS,
     LEDGER,
     LEDGER_SCHEMA,
     DocumentWriter,
-    LedgerWriter,
+    RejectsLogWriter,
     TableWriter,
     iter_groups,
     strings,
@@ -45,7 +45,7 @@ KEPT = "kept"
 
 
 @dataclass(frozen=True)
-class JudgeJob:
+class FilterTask:
     """What all shards share. `work` is where the results of this pass lie until the second."""
 
     raw: Path
@@ -58,25 +58,27 @@ class JudgeJob:
     """The columns of the measures file, after the fixed ones."""
 
 
-def judge_shard(job: JudgeJob, name: str) -> dict[str, Any]:
+def filter_shard(job: FilterTask, name: str) -> dict[str, Any]:
     """Judge one shard; what came of it, in numbers."""
     judges = ready(job)
-    tally = Tally()
+    tally = Counters()
     hits: list[pa.Table] = []
 
-    def judged(kept: DocumentWriter, ledger: LedgerWriter, measures: TableWriter[Any]) -> Iterator[Batch]:
+    def judged(
+        kept: DocumentWriter, ledger: RejectsLogWriter, measures: TableWriter[Any]
+    ) -> Iterator[DocumentBatch]:
         for table in iter_groups(job.raw / DOCUMENTS / name):
             for piece in pieces(table):
-                result = judge(piece, judges, job.measures, tally)
+                result = apply_steps(piece, judges, job.measures, tally)
                 kept.write(result.documents)
                 ledger.write(result.ledger)
                 measures.write(result.measures)
                 hits.append(result.hits)
-                yield Batch(result.documents)
+                yield DocumentBatch(result.documents)
 
     with (
         DocumentWriter(job.work / DOCUMENTS / name) as kept,
-        LedgerWriter(job.work / LEDGER / name) as ledger,
+        RejectsLogWriter(job.work / LEDGER / name) as ledger,
         TableWriter[Any](job.work / MEASURES / name, measures_schema(job.measures)) as measures,
     ):
         batches = judged(kept, ledger, measures)
@@ -101,7 +103,7 @@ def pieces(table: pa.Table) -> Iterator[pa.Table]:
         start = end
 
 
-def ready(job: JudgeJob) -> list[tuple[str, Step | Decontaminator]]:
+def ready(job: FilterTask) -> list[tuple[str, Step | Decontaminator]]:
     """The steps by name, classifiers loaded; decontamination last."""
     found: list[tuple[str, Step | Decontaminator]] = []
     for name, step in named(job.steps):
@@ -118,7 +120,7 @@ def named(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
     seen: Counter[str] = Counter()
     for step in steps:
         assert isinstance(step, Recipe), step
-        name = part_name(step)
+        name = plugin_name(step)
         seen[name] += 1
         yield (name if seen[name] == 1 else f"{name}-{seen[name]}"), step
 
@@ -132,7 +134,7 @@ def measures_schema(names: Sequence[str]) -> pa.Schema:
 
 
 @dataclass
-class Tally:
+class Counters:
     """Counts of documents and bytes: in all, per source, per step, per reason."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
@@ -147,7 +149,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class FilteredBatch:
     """What is left of a batch, and what is to be said of the rest."""
 
     documents: pa.Table
@@ -156,9 +158,12 @@ class Judged:
     hits: pa.Table
 
 
-def judge(
-    table: pa.Table, judges: Sequence[tuple[str, Step | Decontaminator]], columns: Sequence[str], tally: Tally
-) -> Judged:
+def apply_steps(
+    table: pa.Table,
+    judges: Sequence[tuple[str, Step | Decontaminator]],
+    columns: Sequence[str],
+    tally: Counters,
+) -> FilteredBatch:
     """All steps over one batch, in their order."""
     run = _Run(table)
     hits = HITS_SCHEMA.empty_table()
@@ -167,7 +172,7 @@ def judge(
             break
         sizes = run.batch.bytes[run.alive]
         tally.add(f"step {name}", documents=len(sizes), bytes=int(sizes.sum()))
-        verdicts = step.judge(run.batch)
+        verdicts = step.apply(run.batch)
         if isinstance(step, Decontaminator):
             hits = step.hits(run.batch, run.alive)
         run.apply(name, verdicts, tally)
@@ -179,7 +184,7 @@ class _Run:
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
-        self.batch = Batch(table)
+        self.batch = DocumentBatch(table)
         self.read = self.batch.bytes
         self.rows = np.arange(table.num_rows)
         self.alive = np.ones(table.num_rows, dtype=bool)
@@ -188,7 +193,7 @@ class _Run:
         self.measures: dict[str, Values] = {}
         self.entries: list[pa.Table] = []
 
-    def apply(self, name: str, verdicts: Verdicts, tally: Tally) -> None:
+    def apply(self, name: str, verdicts: FilterResult, tally: Counters) -> None:
         """Note a step's verdicts, and go on with what it leaves."""
         assert len(verdicts.reason) == self.batch.rows, (name, len(verdicts.reason), self.batch.rows)
         for measure, values in verdicts.measures.items():
@@ -207,7 +212,7 @@ class _Run:
             self.fate[self.rows[row]] = f"{name}: {verdicts.reason[row]}"
         self._rebuild(verdicts, texts, changed=len(marked) > len(dropped))
 
-    def _rebuild(self, verdicts: Verdicts, texts: Sequence[str | None], changed: bool) -> None:
+    def _rebuild(self, verdicts: FilterResult, texts: Sequence[str | None], changed: bool) -> None:
         """The batch as it is now; the same one, with all that is known of it, if its texts are."""
         documents = self.batch.documents
         if verdicts.language is not None:
@@ -216,11 +221,16 @@ class _Run:
             new = [was if now is None else now for was, now in zip(self.batch.texts, texts, strict=True)]
             documents = _replaced(documents, "text", new)
         if changed or self.alive.mean() < CROWDED:
-            self.batch = Batch(documents.filter(pa.array(self.alive)))
+            self.batch = DocumentBatch(documents.filter(pa.array(self.alive)))
             self.rows, self.alive = self.rows[self.alive], np.ones(int(self.alive.sum()), dtype=bool)
 
     def _count(
-        self, name: str, verdicts: Verdicts, marked: Sequence[int], texts: Sequence[str | None], tally: Tally
+        self,
+        name: str,
+        verdicts: FilterResult,
+        marked: Sequence[int],
+        texts: Sequence[str | None],
+        tally: Counters,
     ) -> None:
         for row in marked:
             reason, size = str(verdicts.reason[row]), int(self.batch.bytes[row])
@@ -231,7 +241,7 @@ class _Run:
                 tally.add(f"step {name}", changed=1)
                 tally.add("changed", **{reason: 1})
 
-    def result(self, columns: Sequence[str], hits: pa.Table, tally: Tally) -> Judged:
+    def result(self, columns: Sequence[str], hits: pa.Table, tally: Counters) -> FilteredBatch:
         """The documents left, the ledger, the measures; and the sums of what was read."""
         kept = self.batch.documents.filter(pa.array(self.alive)).cast(DOCUMENT_SCHEMA)
         sizes = np.zeros(len(self.read), np.int64)
@@ -245,7 +255,7 @@ class _Run:
         nothing = np.full(len(self.read), np.nan)
         measured = {name: self.measures.get(name, nothing).astype(np.float32) for name in columns}
         ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *self.entries])
-        return Judged(kept, ledger, pa.table(fixed | measured, schema=measures_schema(columns)), hits)
+        return FilteredBatch(kept, ledger, pa.table(fixed | measured, schema=measures_schema(columns)), hits)
 
 
 def _replaced(documents: pa.Table, column: str, values: Sequence[str]) -> pa.Table:
@@ -254,7 +264,11 @@ def _replaced(documents: pa.Table, column: str, values: Sequence[str]) -> pa.Tab
 
 
 def _entries(
-    step: str, batch: Batch, verdicts: Verdicts, marked: Sequence[int], texts: Sequence[str | None]
+    step: str,
+    batch: DocumentBatch,
+    verdicts: FilterResult,
+    marked: Sequence[int],
+    texts: Sequence[str | None],
 ) -> pa.Table:
     """The ledger of one step over one batch."""
     named_rows = (

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from groundup.core.atomic_io import write_text
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.repeated_spans import cut_repeats
 from groundup.text.curate.filter_pass import KEPT, MEASURES
@@ -28,8 +28,8 @@ from groundup.text.documents import (
     LEDGER,
     LEDGER_SCHEMA,
     DocumentWriter,
-    LedgerEntry,
-    LedgerWriter,
+    RejectsLogEntry,
+    RejectsLogWriter,
     TableWriter,
     iter_groups,
     strings,
@@ -45,7 +45,7 @@ SLICE_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("key", pa.uint64()))
 
 
 @dataclass(frozen=True)
-class KeepJob:
+class WriteTask:
     """What all shards share. `bounds`: the largest key of each shard of a mixed corpus; none if it isn't mixed."""
 
     work: Path
@@ -55,7 +55,7 @@ class KeepJob:
     bounds: tuple[int, ...] = ()
 
 
-def keep_shard(job: KeepJob, name: str) -> dict[str, Any]:
+def write_shard(job: WriteTask, name: str) -> dict[str, Any]:
     """Carry out one shard's plan; what is left, in numbers."""
     plan = pq.read_table(job.work / "plan" / name)
     stays = np.array([step is None for step in plan.column("step").to_pylist()], dtype=bool)
@@ -82,14 +82,14 @@ def keep_shard(job: KeepJob, name: str) -> dict[str, Any]:
     else:
         with DocumentWriter(job.out / DOCUMENTS / name) as file:
             file.write(documents)
-    with LedgerWriter(job.out / LEDGER / name) as ledger:
+    with RejectsLogWriter(job.out / LEDGER / name) as ledger:
         ledger.write(pa.concat_tables(entries))
     _write_measures(job, name, fate, sizes)
     met = {"dedup": job.dedup.active, "mix": bool(job.bounds)}
     return _sums(documents, copies, entries[1:], [name for name, active in met.items() if active])
 
 
-def gather_shard(job: KeepJob, number: int) -> dict[str, Any]:
+def gather_shard(job: WriteTask, number: int) -> dict[str, Any]:
     """Shard `number` of a mixed corpus: its slice of every shard, in the order of the keys."""
     parts = [SLICE_SCHEMA.empty_table()]
     for index in sorted((job.work / "slices").glob("*.json")):
@@ -115,7 +115,7 @@ def copy_keys(ids: Sequence[str], copies: Any, seed: int) -> tuple[Any, Any]:
     return np.concatenate(rows), np.concatenate(keys)
 
 
-def _planned(job: KeepJob, name: str, plan: pa.Table, gone: Any) -> list[pa.Table]:
+def _planned(job: WriteTask, name: str, plan: pa.Table, gone: Any) -> list[pa.Table]:
     """Ledger rows of what the plan drops."""
     rows = np.flatnonzero(gone)
     who = pq.read_table(job.work / DOCUMENTS / name, columns=["id", "source", "path"]).take(rows).to_pydict()
@@ -124,12 +124,12 @@ def _planned(job: KeepJob, name: str, plan: pa.Table, gone: Any) -> list[pa.Tabl
 
 
 def _cut(
-    job: KeepJob, name: str, left: pa.Table, rows: Any, entries: list[pa.Table], fate: list[str]
+    job: WriteTask, name: str, left: pa.Table, rows: Any, entries: list[pa.Table], fate: list[str]
 ) -> tuple[pa.Table, Any]:
     """Cut lines or paragraphs met before; what has nothing else goes."""
     if not left.num_rows:
         return left, rows
-    verdicts = cut_repeats(Batch(left), rows, job.work / "signatures" / Path(name).stem, job.dedup)
+    verdicts = cut_repeats(DocumentBatch(left), rows, job.work / "signatures" / Path(name).stem, job.dedup)
     found, texts, stays = [], [], np.ones(len(rows), dtype=bool)
     for row, document in enumerate(left.to_pylist()):
         text = verdicts.text[row] if verdicts.text else None
@@ -138,7 +138,7 @@ def _cut(
             stays[row] = text is not None
             said = (document["id"], document["source"], document["path"], "dedup")
             found.append(
-                LedgerEntry(*said, "changed" if stays[row] else "dropped", reason, verdicts.value[row])
+                RejectsLogEntry(*said, "changed" if stays[row] else "dropped", reason, verdicts.value[row])
             )
             if not stays[row]:
                 fate[rows[row]] = f"dedup: {reason}"
@@ -150,7 +150,7 @@ def _cut(
     return left.set_column(at, "text", pa.array(texts, pa.string())).filter(pa.array(stays)), rows[stays]
 
 
-def _write_measures(job: KeepJob, name: str, fate: list[str], sizes: Any) -> None:
+def _write_measures(job: WriteTask, name: str, fate: list[str], sizes: Any) -> None:
     """The measures of the first pass, with what became of the documents since."""
     table = pq.read_table(job.work / MEASURES / name)
     judged = np.array([state == KEPT for state in strings(table, "fate")], dtype=bool)
@@ -164,7 +164,7 @@ def _write_measures(job: KeepJob, name: str, fate: list[str], sizes: Any) -> Non
         file.write(table)
 
 
-def _write_slices(job: KeepJob, name: str, documents: pa.Table, copies: Any) -> None:
+def _write_slices(job: WriteTask, name: str, documents: pa.Table, copies: Any) -> None:
     """Every copy with its key, one row group per shard of the mixed corpus."""
     rows, keys = copy_keys(strings(documents, "id"), copies, job.seed)
     to = np.searchsorted(np.array(job.bounds, dtype=np.uint64), keys)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from groundup.text.ingest.formats import Extractor, Options
-from groundup.text.ingest.sources import Note, SourceRecipe, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue, SourceRecipe
 
 FIELDS = ("text", "path", "licence", "language")
 """What of a document a column of a table, or a field of a JSON line, can hold."""
@@ -50,7 +50,7 @@ class ReadingRecipe(SourceRecipe):
             self.fields, self.extractor, self.max_file_bytes, self.max_line_bytes, self.max_expansion
         )
 
-    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[Text | Note]:
+    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
         """The texts in one file; see `Source.read`."""
         from groundup.text.ingest.formats.detect import read
 

@@ -21,14 +21,14 @@ from pydantic import Field
 
 from groundup.core.atomic_io import write_text
 from groundup.core.errors import DataError
-from groundup.core.fingerprint import canonical
+from groundup.core.fingerprint import canonical_json
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Slot, part_name
-from groundup.core.runtime import Site
-from groundup.core.stage import Work, stage
+from groundup.core.registry import Plugin, plugin_name
+from groundup.core.runtime import Runtime
+from groundup.core.stage import StageContext, stage
 from groundup.text.documents import LEDGER, spell_reasons
-from groundup.text.executor import Task, run_tasks
-from groundup.text.ingest.ingest_task import Job, content_digest, read_files
+from groundup.text.executor import ExecutorTask, run_tasks
+from groundup.text.ingest.ingest_task import IngestTask, content_digest, read_files
 from groundup.text.ingest.sources import Source, SourceFile
 from groundup.text.ingest.sources.stdlib import Stdlib
 
@@ -36,10 +36,10 @@ SHARD_BYTES = 16 << 20
 """About how many bytes of files one task reads."""
 
 
-class Acquire(Recipe):
+class Ingest(Recipe):
     """What to read."""
 
-    sources: tuple[Annotated[Source, Slot("groundup.text.ingest.sources")], ...] = (Stdlib(),)
+    sources: tuple[Annotated[Source, Plugin("groundup.text.ingest.sources")], ...] = (Stdlib(),)
     max_document_bytes: int = Field(
         default=4 << 20,
         ge=1024,
@@ -47,19 +47,19 @@ class Acquire(Recipe):
     )
 
 
-def outside(recipe: Acquire) -> list[dict[str, Any]]:
+def outside(recipe: Ingest) -> list[dict[str, Any]]:
     """Per source a digest of its files: paths within it and contents. Raises DataError if there are none."""
     return [_source_digest(label, source) for label, source in labelled(recipe)]
 
 
 @stage(version=2, outside=outside)
-def acquire(recipe: Acquire, site: Site, out: Work) -> dict[str, Any]:
+def ingest(recipe: Ingest, runtime: Runtime, out: StageContext) -> dict[str, Any]:
     """Read all sources into `out`. Raises DataError if not a single document is found."""
     labels = dict(labelled(recipe))
     settings = {label: _settings(recipe, source) for label, source in labels.items()}
     tasks = list(_tasks(labels))
-    job = Job(out.path.resolve(), labels, recipe.max_document_bytes, _known(out, settings))
-    done = run_tasks(read_files, job, tasks, out, site, "acquire")
+    job = IngestTask(out.path.resolve(), labels, recipe.max_document_bytes, _known(out, settings))
+    done = run_tasks(read_files, job, tasks, out, runtime, "ingest")
     lines = [line for said in done for line in said["files"]]
     write_text(
         out.file("sources.jsonl"), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
@@ -68,33 +68,33 @@ def acquire(recipe: Acquire, site: Site, out: Work) -> dict[str, Any]:
     metrics = _metrics(done)
     aside = spell_reasons(Counter(metrics["files_aside"]) + Counter(metrics["records_aside"]))
     if not metrics["documents"]:
-        raise DataError(f"acquire: no document in {len(lines)} files. All went aside: {aside}.")
-    out.say(f"{metrics['documents']:,} documents from {metrics['files_read']:,} files" + _reused(done))
+        raise DataError(f"ingest: no document in {len(lines)} files. All went aside: {aside}.")
+    out.info(f"{metrics['documents']:,} documents from {metrics['files_read']:,} files" + _reused(done))
     if aside:
-        out.say(f"kept aside, each named in {LEDGER}/: {aside}")
+        out.info(f"kept aside, each named in {LEDGER}/: {aside}")
     return metrics
 
 
-def labelled(recipe: Acquire) -> Iterator[tuple[str, Source]]:
+def labelled(recipe: Ingest) -> Iterator[tuple[str, Source]]:
     """Each source with its name; a second one of the same gets a number, so that ids stay apart."""
     if not recipe.sources:
-        raise DataError('acquire.sources is empty: name at least one source, e.g. use = "stdlib".')
+        raise DataError('ingest.sources is empty: name at least one source, e.g. use = "stdlib".')
     used = set[str]()
     for source in recipe.sources:
         assert isinstance(source, Recipe), source
-        name = source.name or part_name(source)
+        name = source.name or plugin_name(source)
         label = next(label for n in count(1) if (label := name if n == 1 else f"{name}-{n}") not in used)
         used.add(label)
         yield label, source
 
 
-def _settings(recipe: Acquire, source: Source) -> str:
+def _settings(recipe: Ingest, source: Source) -> str:
     """What decides what is read from a file of this source, whatever the file."""
-    version = acquire.stage_version  # type: ignore[attr-defined]
-    return json.dumps([version, recipe.max_document_bytes, canonical(source)], sort_keys=True)
+    version = ingest.stage_version  # type: ignore[attr-defined]
+    return json.dumps([version, recipe.max_document_bytes, canonical_json(source)], sort_keys=True)
 
 
-def _tasks(labels: dict[str, Source]) -> Iterator[Task]:
+def _tasks(labels: dict[str, Source]) -> Iterator[ExecutorTask]:
     """Files in their order, about SHARD_BYTES a task.
 
     Where one ends depends on a path's hash, not on a count from the beginning: a file more or less moves the
@@ -119,15 +119,15 @@ def _borders(path: str) -> bool:
     return hashlib.sha256(path.encode()).digest()[0] < 64
 
 
-def _task(number: int, label: str, files: list[SourceFile], size: int) -> Task:
+def _task(number: int, label: str, files: list[SourceFile], size: int) -> ExecutorTask:
     listed = [[f.path, str(f.location), f.aside, f.detail, f.bytes, f.digest] for f in files]
-    return Task(number, {"number": number, "label": label, "files": listed}, size)
+    return ExecutorTask(number, {"number": number, "label": label, "files": listed}, size)
 
 
-def _known(out: Work, settings: dict[str, str]) -> dict[str, Path]:
+def _known(out: StageContext, settings: dict[str, str]) -> dict[str, Path]:
     """For each source the newest earlier artifact that read one of that name with the same settings."""
     found: dict[str, Path] = {}
-    for folder in out.earlier():
+    for folder in out.previous_artifacts():
         try:
             said = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):

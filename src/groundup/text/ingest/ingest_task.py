@@ -1,4 +1,4 @@
-"""One task of acquire: a few files of one source -> documents and ledger. Runs in a worker, anywhere.
+"""One task of ingest: a few files of one source -> documents and ledger. Runs in a worker, anywhere.
 
 in:  a Job (what all tasks share) and a list of files
 out: shards (see shards.py), and what was found in each file, as plain JSON
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from groundup.core.records import Document
-from groundup.text.documents import DOCUMENTS, LEDGER, LedgerEntry, read_rows
+from groundup.text.documents import DOCUMENTS, LEDGER, RejectsLogEntry, read_rows
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import Note, Source, SourceFile, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
 
 
 @dataclass(frozen=True)
-class Job:
-    """What all tasks of one acquire share. `known`: per source, the earlier artifact with unchanged files."""
+class IngestTask:
+    """What all tasks of one ingest share. `known`: per source, the earlier artifact with unchanged files."""
 
     folder: Path
     sources: dict[str, Source]
@@ -33,7 +33,7 @@ class Job:
     known: dict[str, Path]
 
 
-def read_files(job: Job, about: dict[str, Any]) -> dict[str, Any]:
+def read_files(job: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
     """Read the files of one task; `about` has its number, the source's label, and the files."""
     label = about["label"]
     shards = TaskShards(job.folder, about["number"])
@@ -82,7 +82,7 @@ def cut(text: str, max_bytes: int) -> list[str]:
 class _Intake:
     """One file on its way into the shards."""
 
-    def __init__(self, job: Job, label: str, shards: TaskShards, file: SourceFile) -> None:
+    def __init__(self, job: IngestTask, label: str, shards: TaskShards, file: SourceFile) -> None:
         self.job, self.label, self.shards, self.file = job, label, shards, file
         self.source = job.sources[label]
         self.line: dict[str, Any] = {"source": label, "path": file.path}
@@ -91,13 +91,13 @@ class _Intake:
         """Read the file, or take its rows from an earlier build, or say why neither."""
         aside = self.file.aside
         if aside:
-            self._record([Note("aside", aside, detail=self.file.detail)])
+            self._record([ReadIssue("aside", aside, detail=self.file.detail)])
         else:
             try:
                 aside = self._content()
             except Unreadable as error:
                 aside = error.reason
-                self._record([Note("aside", aside, "", error.value, error.threshold, error.detail)])
+                self._record([ReadIssue("aside", aside, "", error.value, error.threshold, error.detail)])
         documents = sum(place[2] for place in self.shards.documents.places)
         self.line["documents"] = documents
         self.shards.end_file(self.line | ({"aside": aside} if aside and not documents else {}))
@@ -116,7 +116,7 @@ class _Intake:
             opened.seek(0)
             return self._records(self.source.read(self.file.path, opened, self.shards.records))
 
-    def _records(self, items: Iterator[Text | Note]) -> str:
+    def _records(self, items: Iterator[ExtractedText | ReadIssue]) -> str:
         """Take what is read, record by record. What has no position is about the whole file."""
         aside, resumed = "", bool(self.shards.records)
         for position, group in groupby(items, key=lambda item: item.position):
@@ -125,7 +125,7 @@ class _Intake:
                 continue  # said before the stop
             if not position:
                 aside = aside or next(
-                    (i.reason for i in found if isinstance(i, Note) and i.fate == "aside"), ""
+                    (i.reason for i in found if isinstance(i, ReadIssue) and i.fate == "aside"), ""
                 )
             self._record(found)
             if position:
@@ -133,25 +133,25 @@ class _Intake:
                 self.shards.end_record()
         return aside
 
-    def _record(self, items: list[Text | Note]) -> None:
+    def _record(self, items: list[ExtractedText | ReadIssue]) -> None:
         documents: list[Document] = []
-        entries: list[LedgerEntry] = []
+        entries: list[RejectsLogEntry] = []
         for item in items:
-            if isinstance(item, Text):
+            if isinstance(item, ExtractedText):
                 documents += self._documents(item, entries)
             else:
                 entries.append(self._entry(item))
         self._count(entries)
         self.shards.add(documents, entries)
 
-    def _documents(self, item: Text, entries: list[LedgerEntry]) -> list[Document]:
+    def _documents(self, item: ExtractedText, entries: list[RejectsLogEntry]) -> list[Document]:
         path = item.path or _shown(self.file.path, item.position)
         size, most = len(item.text.encode()), self.job.max_document_bytes
         if size <= most:
             pieces = [("", item.text)]
         else:
             pieces = [(str(n), piece) for n, piece in enumerate(cut(item.text, most), 1)]
-            note = Note("changed", "cut", item.position, size, most, f"into {len(pieces)} documents")
+            note = ReadIssue("changed", "cut", item.position, size, most, f"into {len(pieces)} documents")
             entries.append(self._entry(note))
         documents = []
         for piece, text in pieces:
@@ -162,13 +162,22 @@ class _Intake:
             documents.append(Document(identity, text, self.label, shown, item.language, licence))
         return documents
 
-    def _entry(self, note: Note) -> LedgerEntry:
+    def _entry(self, note: ReadIssue) -> RejectsLogEntry:
         identity = document_id(self.label, self.file.path, note.position)
         shown = _shown(self.file.path, note.position)
-        return LedgerEntry(identity, self.label, shown, "acquire", note.fate, note.reason, note.value, note.threshold,
-                           note.detail)  # fmt: skip
+        return RejectsLogEntry(
+            identity,
+            self.label,
+            shown,
+            "ingest",
+            note.fate,
+            note.reason,
+            note.value,
+            note.threshold,
+            note.detail,
+        )
 
-    def _count(self, entries: list[LedgerEntry]) -> None:
+    def _count(self, entries: list[RejectsLogEntry]) -> None:
         for entry in entries:
             aside = "files_aside" if entry.path == self.file.path else "records_aside"
             self.shards.count("changed" if entry.fate == "changed" else aside, entry.reason)
@@ -180,7 +189,7 @@ class _Intake:
         if earlier is None or line is None or line.get("sha256") != sha256:
             return None
         documents = [Document(**row) for row in read_rows(earlier / DOCUMENTS, line["rows"][DOCUMENTS])]
-        entries = [LedgerEntry(**row) for row in read_rows(earlier / LEDGER, line["rows"][LEDGER])]
+        entries = [RejectsLogEntry(**row) for row in read_rows(earlier / LEDGER, line["rows"][LEDGER])]
         self._count(entries)
         self.shards.add(documents, entries)
         self.shards.tally["counts"]["files_unchanged"] += 1

@@ -80,6 +80,6 @@ def _piece(url: str, start: int, size: int, config: Any) -> bytes:
         if _FORBIDDEN in said:
             raise Unreadable("forbidden", reason(error)) from None
         raise DataError(
-            f"acquire.sources: {url} can't be read ({reason(error)}). Check the network, and that you may read it; "
+            f"ingest.sources: {url} can't be read ({reason(error)}). Check the network, and that you may read it; "
             "the same command goes on where this one stopped."
         ) from None

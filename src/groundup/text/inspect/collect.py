@@ -1,6 +1,6 @@
-"""The artifacts of acquire and curate -> a Story, in a few passes over the shards.
+"""The artifacts of ingest and curate -> a Story, in a few passes over the shards.
 
-in:  documents/, ledger/, sources.jsonl of acquire; documents/, ledger/, measures/, rules.json, clusters.parquet and
+in:  documents/, ledger/, sources.jsonl of ingest; documents/, ledger/, measures/, rules.json, clusters.parquet and
      decontamination.parquet of curate
 out: Story
 
@@ -31,10 +31,10 @@ from groundup.text.inspect.story import (
     Bound,
     Check,
     Contamination,
+    CorpusReport,
     Reason,
     SampleGroup,
     SourceFiles,
-    Story,
 )
 
 EXCERPT = 1500
@@ -52,7 +52,9 @@ PRIVACY = "privacy"
 _HITS_SHOWN = 60
 
 
-def collect(corpus: Corpus, title: str = "", per_reason: int = 5, drawn: int = DRAWN, seed: int = 0) -> Story:
+def collect(
+    corpus: Corpus, title: str = "", per_reason: int = 5, drawn: int = DRAWN, seed: int = 0
+) -> CorpusReport:
     """Everything worth showing of a corpus; `drawn` documents are chosen at random for the search.
 
     Raises DataError if curate measured nothing.
@@ -74,9 +76,9 @@ def collect(corpus: Corpus, title: str = "", per_reason: int = 5, drawn: int = D
         id for g in chosen for id in g.ids
     ]
     documents = stories(corpus, dict.fromkeys([*shown, *index[:drawn]]), EXCERPT)
-    files, left = _files(corpus.acquired), _left(corpus)
-    return Story(
-        title=title or corpus.acquired.name,
+    files, left = _files(corpus.ingested), _left(corpus)
+    return CorpusReport(
+        title=title or corpus.ingested.name,
         curated=corpus.curated is not None,
         steps=steps,
         files=files,
@@ -151,7 +153,7 @@ class _Ledger:
                    census.fates[f"{step}: {reason}"].bytes if fate == "dropped" else 0, rule.get((step, reason), ""))
             for (stage, step, fate, reason), number in self.count.items()
         ]  # fmt: skip
-        order = {step: place for place, step in enumerate(["acquire", *steps])}
+        order = {step: place for place, step in enumerate(["ingest", *steps])}
         return tuple(sorted(found, key=lambda r: (order.get(r.step, 0), r.fate, -r.entries, r.reason)))
 
 
@@ -191,10 +193,10 @@ def _fewer(
     return tuple(found)
 
 
-def _files(acquired: Path) -> tuple[SourceFiles, ...]:
+def _files(ingested: Path) -> tuple[SourceFiles, ...]:
     """Files per source, from sources.jsonl; licences from the documents."""
     count: dict[str, Counter[str]] = defaultdict(Counter)
-    path = acquired / "sources.jsonl"
+    path = ingested / "sources.jsonl"
     if path.exists():
         with path.open(encoding="utf-8") as lines:
             for line in lines:
@@ -202,7 +204,7 @@ def _files(acquired: Path) -> tuple[SourceFiles, ...]:
                 added = {"files": 1, "bytes": said.get("bytes", 0), "documents": said.get("documents", 0)}
                 count[said["source"]].update(added | {"aside": bool(said.get("aside"))})
     licences: dict[str, Counter[str]] = defaultdict(Counter)
-    for table in tables(acquired / DOCUMENTS, ["source", "licence"]):
+    for table in tables(ingested / DOCUMENTS, ["source", "licence"]):
         for row in table.group_by(["source", "licence"]).aggregate([([], "count_all")]).to_pylist():
             licences[row["source"]][row["licence"] or ""] += row["count_all"]
     found = []
@@ -256,17 +258,17 @@ def _checks(
     left: Sequence[tuple[str, Amount]],
 ) -> tuple[Check, ...]:
     """Sums over files that were written apart from one another."""
-    offered, read = count_rows(corpus.acquired), sum((a.documents for a in census.fates.values()), 0)
+    offered, read = count_rows(corpus.ingested), sum((a.documents for a in census.fates.values()), 0)
     if corpus.curated is None:
         told = sum(source.documents for source in files)
-        return (Check(f"{told:,} documents found in the files = {offered:,} acquired", told == offered),)
+        return (Check(f"{told:,} documents found in the files = {offered:,} ingested", told == offered),)
     kept, dropped = census.fates[KEPT].documents, ledger.dropped().total()
     written = sum(amount.documents for _, amount in left)
     apart = [f"{fate} ({n:,} in the ledger, {census.fates[fate].documents:,} measured)"
              for fate, n in sorted(ledger.dropped().items()) if census.fates[fate].documents != n]  # fmt: skip
     apart += sorted(fate for fate in census.fates if fate != KEPT and fate not in ledger.dropped())
     checks = [
-        Check(f"{offered:,} documents acquired = {read:,} looked at by curate", offered == read),
+        Check(f"{offered:,} documents ingested = {read:,} looked at by curate", offered == read),
         Check(f"{read:,} read = {kept:,} kept + {dropped:,} dropped in the ledger", read == kept + dropped),
         Check(
             "ledger and measures agree on every reason" + (f", but {apart[0]}" if apart else ""), not apart

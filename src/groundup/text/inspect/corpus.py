@@ -1,6 +1,6 @@
 """Where a corpus lies, and what is known of every document in it, whether it is curated yet or not.
 
-in:  the folders of acquire and curate
+in:  the folders of ingest and curate
 out: one row per document read: id, source, path, language, bytes, fate, and what was measured
 """
 
@@ -25,25 +25,25 @@ ABOUT = ("id", "source", "path", "bytes", "fate", "language")
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What acquire left and, once it is curated, what curate left."""
+    """What ingest left and, once it is curated, what curate left."""
 
-    acquired: Path
+    ingested: Path
     curated: Path | None = None
 
     def stages(self) -> list[tuple[str, Path]]:
         """The folders by the name of the stage, in order."""
-        return [("acquire", self.acquired), *([("curate", self.curated)] if self.curated else [])]
+        return [("ingest", self.ingested), *([("curate", self.curated)] if self.curated else [])]
 
     def made(self, name: str) -> Path:
         """A file or folder of curate; before curation, one that isn't there, and so has no rows."""
-        return (self.curated or self.acquired / "curated") / name
+        return (self.curated or self.ingested / "curated") / name
 
     def measured(self) -> Iterator[pa.Table]:
         """All rows. Before curation every document counts as kept."""
         if self.curated:
             yield from tables(self.curated / MEASURES)
             return
-        for table in groups(self.acquired / DOCUMENTS, ["id", "source", "path", "language", "text"]):
+        for table in groups(self.ingested / DOCUMENTS, ["id", "source", "path", "language", "text"]):
             size = pc.binary_length(table.column("text")).cast(pa.int64())
             fate = pa.array([KEPT] * table.num_rows, pa.string())
             yield table.drop_columns(["text"]).append_column("bytes", size).append_column("fate", fate)

@@ -131,7 +131,7 @@ function whole(d) {
   if (!d.events) return [first];
   const gone = d.fate === "kept" ? story.steps.length : story.steps.indexOf(d.fate.split(": ")[0]);
   const steps = ["aside", "changed"].includes(fateKind(d.fate)) ? [] : story.steps;
-  const way = [step("acquire", d, d.events.filter(e => e.stage === "acquire"), true),
+  const way = [step("ingest", d, d.events.filter(e => e.stage === "ingest"), true),
     ...steps.map((name, at) => step(name, d, d.events.filter(e => e.stage === "curate" && e.step === name), at <= gone))];
   return [first, make("h3", {}, "Its way"), make("ol", { class: "way" }, way),
     d.twin ? make("p", {}, `A duplicate (${d.twin[2]}, ${alike(d.twin[1])}) of `, opener(d.twin[0], d.twin[0])) : null,

@@ -30,7 +30,7 @@ def document_story(corpus: Corpus, prefix: str) -> DocumentStory:
 
     Raises DataError if there is none, or more than one.
     """
-    ledger = tables(corpus.acquired / LEDGER, ["id"])
+    ledger = tables(corpus.ingested / LEDGER, ["id"])
     found = ids_like(corpus.measured(), prefix, 9) or ids_like(ledger, prefix, 9)
     if not found:
         raise DataError(
@@ -51,12 +51,12 @@ def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[Document
     if not wanted:
         raise DataError("search for what? `groundup inspect --search WORDS`")
     places: dict[str, str] = {}
-    read = groups(corpus.acquired / DOCUMENTS, ["id", "path", "text"])
+    read = groups(corpus.ingested / DOCUMENTS, ["id", "path", "text"])
     for row in _holding(read, wanted, ("path", "text"), limit):
         places[row["id"]] = _around(row["text"], wanted[0])
     about = corpus.measured_of(places, ABOUT)
     found = [DocumentStory(**about[id], text=place) for id, place in places.items() if id in about]
-    ledger = tables(corpus.acquired / LEDGER)
+    ledger = tables(corpus.ingested / LEDGER)
     for row in _holding(ledger, wanted, ("path", "reason", "detail"), limit - len(found)):
         if row["fate"] == "aside" and row["id"] not in places:
             fate = f"aside: {row['reason']}"
@@ -154,7 +154,7 @@ def _texts(
 ) -> dict[str, dict[str, Any]]:
     """Per id: text, more, licence, and what the corpus has in its place."""
     raw: dict[str, dict[str, Any]] = {}
-    for row in rows_with(corpus.acquired / DOCUMENTS, ids, ["id", "text", "licence"]):
+    for row in rows_with(corpus.ingested / DOCUMENTS, ids, ["id", "text", "licence"]):
         most = COMPARED if room is not None and row["id"] in changed else room
         raw[row["id"]] = {"text": row["text"][:most], "licence": row["licence"], "more": len(row["text"])}
     for row in rows_with(corpus.made(DOCUMENTS), changed, ["id", "text"]):

@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from groundup.text.inspect.differences import shorten
-from groundup.text.inspect.story import Amount, Cluster, Histogram, SampleGroup, Story
+from groundup.text.inspect.story import Amount, Cluster, CorpusReport, Histogram, SampleGroup
 from groundup.text.inspect.terminal import difference, new_table, one_line, plain_text, spell_bytes
 
 _BAR = 24
@@ -19,7 +19,7 @@ _DIFFERENCE = 400
 """Characters shown of what differs between two duplicates."""
 
 
-def print_story(story: Story, console: Console) -> None:
+def print_story(story: CorpusReport, console: Console) -> None:
     """Funnel, sources, reasons, measures, samples, duplicates, and the sums that must come out."""
     _funnel(story, console)
     _sources(story, console)
@@ -33,7 +33,7 @@ def print_story(story: Story, console: Console) -> None:
         console.print(Text("✓ " if check.holds else "✗ ", style) + plain_text(check.text))
 
 
-def _funnel(story: Story, console: Console) -> None:
+def _funnel(story: CorpusReport, console: Console) -> None:
     read, kept = story.amount(), story.amount("")
     files = sum(source.files for source in story.files)
     packed = spell_bytes(sum(source.bytes for source in story.files))
@@ -58,7 +58,7 @@ def _funnel(story: Story, console: Console) -> None:
         )
 
 
-def _sources(story: Story, console: Console) -> None:
+def _sources(story: CorpusReport, console: Console) -> None:
     steps = [step for step in story.steps if story.amount(step).documents]
     title = "documents that each step dropped, by source" if steps else "sources"
     ends = (">kept", ">of read") if story.curated else ()
@@ -77,7 +77,7 @@ def _sources(story: Story, console: Console) -> None:
     console.print(table)
 
 
-def _reasons(story: Story, console: Console) -> None:
+def _reasons(story: CorpusReport, console: Console) -> None:
     if not story.reasons:
         return
     table = new_table("why", "step", "fate", "reason", "rule", ">number")
@@ -88,7 +88,7 @@ def _reasons(story: Story, console: Console) -> None:
     console.print(table)
 
 
-def _measures(story: Story, console: Console) -> None:
+def _measures(story: CorpusReport, console: Console) -> None:
     """Every histogram in one line; the bars beyond a threshold are red."""
     if not story.histograms:
         return
@@ -121,7 +121,7 @@ def _spark(h: Histogram) -> Text:
     return text
 
 
-def _samples(story: Story, console: Console) -> None:
+def _samples(story: CorpusReport, console: Console) -> None:
     """The first document of every group, one line for each."""
     console.print()
     console.print("samples: one of each kind", style="italic")
@@ -141,7 +141,7 @@ def _spell(group: SampleGroup) -> str:
     return f"{said}: {group.reason}" if group.reason else said
 
 
-def _duplicates(story: Story, console: Console) -> None:
+def _duplicates(story: CorpusReport, console: Console) -> None:
     found = story.duplicates
     if not found.clusters:
         return
@@ -153,7 +153,7 @@ def _duplicates(story: Story, console: Console) -> None:
         _cluster(story, cluster, console)
 
 
-def _cluster(story: Story, cluster: Cluster, console: Console) -> None:
+def _cluster(story: CorpusReport, cluster: Cluster, console: Console) -> None:
     """A document, one of its duplicates, and where the two differ."""
     twin = cluster.twins[0]
     kept, gone = story.documents.get(cluster.kept), story.documents.get(twin.id)
@@ -165,7 +165,7 @@ def _cluster(story: Story, cluster: Cluster, console: Console) -> None:
         console.print(Padding(difference(shorten(twin.changes, _DIFFERENCE)), (0, 0, 0, 4)))
 
 
-def _findings(story: Story, console: Console) -> None:
+def _findings(story: CorpusReport, console: Console) -> None:
     """Evaluation items, redactions, planted secrets."""
     console.print()
     for task, hits, items, documents in story.contamination.tasks:

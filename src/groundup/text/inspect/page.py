@@ -18,7 +18,7 @@ from string import Template
 from typing import Any
 
 from groundup.core.atomic_io import write_text
-from groundup.text.inspect.story import Amount, Story, plain
+from groundup.text.inspect.story import Amount, CorpusReport, plain
 
 SAMPLE_BYTES = 10_000_000
 """The most that documents with their texts may take in the page."""
@@ -28,12 +28,12 @@ _NAME_CHARS = 300
 """Of a path, or of what a ledger says: longer ones are cut."""
 
 
-def write_page(story: Story, path: Path) -> None:
+def write_page(story: CorpusReport, path: Path) -> None:
     """Write the page to `path`."""
     write_text(path, page(story))
 
 
-def page(story: Story) -> str:
+def page(story: CorpusReport) -> str:
     """The whole page."""
     script, style = _file("figures.js") + _file("documents.js"), _file("page.css")
     policy = (
@@ -45,7 +45,7 @@ def page(story: Story) -> str:
     )
 
 
-def _data(story: Story) -> dict[str, Any]:
+def _data(story: CorpusReport) -> dict[str, Any]:
     """What the script reads."""
     said: dict[str, Any] = {
         name: plain(getattr(story, name)) for name in story.__slots__ if name not in ("documents", "drawn")
@@ -68,7 +68,7 @@ def _data(story: Story) -> dict[str, Any]:
     }
 
 
-def _samples(story: Story) -> Iterator[dict[str, Any]]:
+def _samples(story: CorpusReport) -> Iterator[dict[str, Any]]:
     """Documents with their texts: those of clusters, the first of every group, the second ..., then the drawn ones."""
     ids = [id for cluster in story.duplicates.shown for id in cluster.ids()]
     deepest = max((len(group.ids) for group in story.groups), default=0)
@@ -84,7 +84,7 @@ def _samples(story: Story) -> Iterator[dict[str, Any]]:
             yield said | {"path": _cut(said["path"]), "hits": said["hits"][:5]}
 
 
-def _rows(story: Story) -> Iterator[list[Any]]:
+def _rows(story: CorpusReport) -> Iterator[list[Any]]:
     for id, path, *others in story.index:
         yield [id, _cut(path), *others]
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from groundup.core.rng import seed_of
+from groundup.core.rng import derive_seed
 from groundup.text.documents import shards, strings
 from groundup.text.segment import hash_ranges, mix
 
@@ -67,7 +67,7 @@ def lots(ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
     sizes = np.array([len(one) for one in said], np.int64)
     ends = np.cumsum(sizes)
     hashes = hash_ranges(np.frombuffer(b"".join(said), np.uint8), ends - sizes, ends)
-    return mix(hashes ^ np.uint64(seed_of("inspect", seed)))
+    return mix(hashes ^ np.uint64(derive_seed("inspect", seed)))
 
 
 class Lowest:

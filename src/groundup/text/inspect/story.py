@@ -217,7 +217,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class CorpusReport:
     """Everything a page or a terminal shows of one corpus."""
 
     title: str

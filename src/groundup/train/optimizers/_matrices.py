@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.parallel.matrix_redistribute import Owners
+from groundup.parallel.matrix_redistribute import MatrixRedistribution
 from groundup.parallel.shard import as_share_of, local, parts_of
 from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 
@@ -31,7 +31,7 @@ class Rules:
 
     momentum: float
     weight_decay: float
-    neuron_beta: float
+    normuon_beta2: float
     """memory of a neuron's mean square; 0 = neurons aren't scaled"""
     coefficients: Coefficients
     dtype: torch.dtype
@@ -42,7 +42,7 @@ def direction(
     momentum: Float[Tensor, "matrices rows columns"],
     neurons: Float[Tensor, "matrices rows 1"],
     rules: Rules,
-    owners: Owners | None = None,
+    owners: MatrixRedistribution | None = None,
 ) -> Float[Tensor, "matrices rows columns"]:
     """What is taken off the weights at rate 1: the momentum's orthogonal factor at a root mean square of UPDATE_RMS.
 
@@ -74,9 +74,9 @@ def _scale(
     rules: Rules,
 ) -> Float[Tensor, "matrices rows 1"]:
     """What brings rows of orthogonal factors of this shape to UPDATE_RMS, each by itself where neurons are scaled."""
-    if not rules.neuron_beta:
+    if not rules.normuon_beta2:
         return torch.full_like(squares, UPDATE_RMS * max(shape[-2:]) ** 0.5)
-    neurons.lerp_(squares, 1 - rules.neuron_beta)
+    neurons.lerp_(squares, 1 - rules.normuon_beta2)
     scale = neurons.sqrt().clamp_(min=1e-10).reciprocal_()
     size = (squares * scale.square()).mean(dim=-2, keepdim=True).sqrt()
     return scale.mul_(UPDATE_RMS / size.clamp_(min=1e-10))
@@ -136,7 +136,7 @@ class _Stack:
 
     def __init__(self, group: dict[str, Any], parameters: list[nn.Parameter], state: Any) -> None:
         self.group, self.parameters = group, parameters
-        self.owners = Owners.of(parameters[0])
+        self.owners = MatrixRedistribution.of(parameters[0])
         """None where a matrix lies whole on its rank"""
         self._states: list[dict[str, Any]] = [state[parameter] for parameter in parameters]
         for parameter, values in zip(parameters, self._states, strict=True):

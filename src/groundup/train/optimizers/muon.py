@@ -33,13 +33,13 @@ class Muon(Optimizer):
         default="auto",
         description="of the hidden matrices; auto = by the rules",
     )
-    neuron_beta: float = Field(
+    normuon_beta2: float = Field(
         default=0.95,
         ge=0,
         lt=1,
         description="memory of the mean square by which a neuron is scaled; 0 = it isn't",
     )
-    iterations: int = Field(
+    ns_steps: int = Field(
         default=4, ge=1, le=10, description="of Polar Express, which make a step orthogonal"
     )
     adam_lr: float = Field(default=0.0, ge=0, description="peak rate of everything else; 0 = by the rules")
@@ -82,8 +82,8 @@ class Muon(Optimizer):
         return Rules(
             momentum=self.momentum,
             weight_decay=0.0 if self.weight_decay == "auto" else self.weight_decay,
-            neuron_beta=self.neuron_beta,
-            coefficients=polar_express(self.iterations),
+            normuon_beta2=self.normuon_beta2,
+            coefficients=polar_express(self.ns_steps),
             dtype=torch.bfloat16 if fast else torch.float32,
         )
 

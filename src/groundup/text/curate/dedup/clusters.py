@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import BlueprintError
 from groundup.text.curate.dedup import Dedup
-from groundup.text.curate.dedup.verify_pairs import Floats, Sets, components, near_pairs
+from groundup.text.curate.dedup.verify_pairs import Floats, ShingleStore, components, verify_pairs
 from groundup.text.segment import Hashes, Ints
 
 
@@ -51,10 +51,10 @@ def find_duplicates(folders: Sequence[Path], recipe: Dedup, scores: Floats | Non
     documents = np.arange(len(sizes))
     first = _first_with_key(keys) if recipe.exact else documents
     left = right = np.zeros(0, np.int64)
-    sets = Sets(folders) if recipe.fuzzy else None
+    sets = ShingleStore(folders) if recipe.fuzzy else None
     if sets is not None:
         eligible = np.flatnonzero((first == documents) & (sets.sizes > 0))
-        left, right = near_pairs(folders, sets, eligible, recipe.similarity)
+        left, right = verify_pairs(folders, sets, eligible, recipe.similarity)
     cluster = components(len(documents), np.append(left, first), np.append(right, documents))
     kept = _kept(cluster, _rank(recipe, sizes, scores))
     dropped = np.flatnonzero(kept != documents)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.text.segment import Hashes, Ints, Pieces, mix, ngrams
+from groundup.text.segment import Hashes, Ints, Spans, mix, ngrams
 
 Shingles = NDArray[np.uint32]
 
@@ -23,7 +23,7 @@ _32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-def shingles(words: Pieces, n: int) -> tuple[Shingles, Ints]:
+def shingles(words: Spans, n: int) -> tuple[Shingles, Ints]:
     """All documents' sets of n-word runs, each sorted: hashes [total], and where each set begins [documents + 1].
 
     A document of at most n words is one thing, equal to another or not: its set is the two halves of one 64-bit
@@ -48,7 +48,7 @@ def shingles(words: Pieces, n: int) -> tuple[Shingles, Ints]:
     return keys.astype(np.uint32), np.searchsorted(keys, documents << _32)
 
 
-def _whole(words: Pieces, n: int) -> tuple[Hashes, Hashes]:
+def _whole(words: Spans, n: int) -> tuple[Hashes, Hashes]:
     """A hash of all words for each document of 1 to n words, and those documents' numbers."""
     short = np.flatnonzero((words.counts > 0) & (words.counts <= n))
     out = words.counts[short].astype(np.uint64)
@@ -64,7 +64,7 @@ def permutations(count: int, seed: int) -> Shingles:
     return (mix((number + np.uint64(1)) * _ODD) >> _32).astype(np.uint32) | np.uint32(1)
 
 
-def minima(sets: Shingles, first: Ints, multipliers: Shingles) -> Shingles:
+def minhash(sets: Shingles, first: Ints, multipliers: Shingles) -> Shingles:
     """[documents, permutations]: the smallest n-gram hash of each set under each permutation.
 
     Two sets agree at one permutation with the probability of their Jaccard similarity.

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup import Dedup
-from groundup.text.curate.steps import Verdicts
-from groundup.text.segment import Hashes, Ints, Pieces
+from groundup.text.curate.steps import FilterResult
+from groundup.text.segment import Hashes, Ints, Spans
 
 Marks = NDArray[np.bool_]
 
@@ -33,7 +33,7 @@ def kinds(lines: int, paragraphs: bool) -> dict[str, int]:
     return asked | ({"paragraphs": PARAGRAPH} if paragraphs else {})
 
 
-def spans(batch: Batch, run: int) -> tuple[Pieces, Pieces]:
+def spans(batch: DocumentBatch, run: int) -> tuple[Spans, Spans]:
     """Runs of `run` lines (or paragraphs): from first word to last, and the whole lines with their ends."""
     lines, words = batch.lines, batch.words
     first, last = np.searchsorted(words.start, lines.start), np.searchsorted(words.start, lines.end)
@@ -46,13 +46,13 @@ def spans(batch: Batch, run: int) -> tuple[Pieces, Pieces]:
         within = lines.document[begin] == lines.document[end]
         begin, end = begin[within], end[within]
     documents = np.searchsorted(lines.document[begin], np.arange(batch.rows + 1))
-    trimmed = Pieces(batch.data, words.start[first[begin]], words.end[last[end] - 1], documents)
+    trimmed = Spans(batch.data, words.start[first[begin]], words.end[last[end] - 1], documents)
     after = np.minimum(lines.end[end] + 1, batch.offsets[lines.document[end] + 1])
-    whole = Pieces(batch.data, lines.start[begin], after, documents)
+    whole = Spans(batch.data, lines.start[begin], after, documents)
     return trimmed, whole
 
 
-def _paragraphs(batch: Batch, lines: Pieces, said: Marks) -> tuple[Ints, Ints]:
+def _paragraphs(batch: DocumentBatch, lines: Spans, said: Marks) -> tuple[Ints, Ints]:
     """The first and last line of each paragraph."""
     at = np.flatnonzero(said)
     if not len(at):
@@ -106,7 +106,7 @@ def _by_leading_bits(files: list[Path], gone: list[Marks], bounds: Ints) -> Iter
         yield np.concatenate(hashes), np.concatenate(numbers)
 
 
-def cut_repeats(batch: Batch, rows: Ints, folder: Path, recipe: Dedup) -> Verdicts:
+def cut_repeats(batch: DocumentBatch, rows: Ints, folder: Path, recipe: Dedup) -> FilterResult:
     """Texts without their repeated spans; `rows` [batch.rows] are the documents' rows in the shard of `folder`.
 
     The verdicts are those of `Cut`.
@@ -118,18 +118,18 @@ def cut_repeats(batch: Batch, rows: Ints, folder: Path, recipe: Dedup) -> Verdic
         begin = (np.cumsum(counts) - counts)[rows]
         number = np.repeat(begin - whole.first[:-1], whole.counts) + np.arange(len(whole.start))
         cut.add(kind, whole, marks[number])
-    return cut.verdicts()
+    return cut.results()
 
 
 class Cut:
     """Spans to cut from the texts of a batch; they may overlap."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: DocumentBatch) -> None:
         self._batch = batch
         self._gone = np.zeros(len(batch.data), dtype=bool)
         self._reason: list[str | None] = [None] * batch.rows
 
-    def add(self, kind: str, whole: Pieces, chosen: Marks) -> None:
+    def add(self, kind: str, whole: Spans, chosen: Marks) -> None:
         """Cut the chosen ones of `whole`."""
         depth = np.zeros(len(self._gone) + 1, np.int32)
         np.add.at(depth, whole.start[chosen], 1)
@@ -138,7 +138,7 @@ class Cut:
         for row in np.unique(whole.document[chosen]):
             self._reason[row] = self._reason[row] or f"repeated_{kind}"
 
-    def verdicts(self) -> Verdicts:
+    def results(self) -> FilterResult:
         """`repeated_lines` or `repeated_paragraphs` and the share of bytes cut; dropped if no word is left."""
         batch, gone = self._batch, self._gone
         value: list[float | None] = [None] * batch.rows
@@ -148,4 +148,4 @@ class Cut:
             left = batch.data[at][~gone[at]].tobytes().decode()
             value[row] = float(gone[at].mean())
             text[row] = left if left.strip() else None
-        return Verdicts(self._reason, value, [None] * batch.rows, text=text)
+        return FilterResult(self._reason, value, [None] * batch.rows, text=text)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup import Dedup
-from groundup.text.curate.dedup.minhash import band_keys, minima, permutations, shingles
+from groundup.text.curate.dedup.minhash import band_keys, minhash, permutations, shingles
 from groundup.text.curate.dedup.repeated_spans import kinds, spans
 from groundup.text.documents import DOCUMENT_SCHEMA
 
@@ -25,22 +25,22 @@ _SPACES = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 """What `str.split` takes for white space, as far as it is ASCII."""
 
 
-def write_signatures(folder: Path, batches: Iterable[Batch], recipe: Dedup) -> None:
+def write_signatures(folder: Path, batches: Iterable[DocumentBatch], recipe: Dedup) -> None:
     """Write the files named above for one shard. The folder is made; files of that name in it are replaced."""
-    nothing = signatures(Batch(DOCUMENT_SCHEMA.empty_table()), recipe)
+    nothing = signatures(DocumentBatch(DOCUMENT_SCHEMA.empty_table()), recipe)
     parts = [nothing, *(signatures(batch, recipe) for batch in batches)]
     folder.mkdir(parents=True, exist_ok=True)
     for name in nothing:
         np.save(folder / f"{name}.npy", np.concatenate([part[name] for part in parts], axis=-1))
 
 
-def signatures(batch: Batch, recipe: Dedup) -> dict[str, NDArray[Any]]:
+def signatures(batch: DocumentBatch, recipe: Dedup) -> dict[str, NDArray[Any]]:
     """The arrays that stand in the files of the same names, for one batch."""
     keys = b"".join(text_key(text) for text in batch.texts)
     out: dict[str, NDArray[Any]] = {"keys": np.frombuffer(keys, "<u8").reshape(-1, 2).T, "bytes": batch.bytes}
     if recipe.fuzzy:
         sets, first = shingles(batch.plain_words, recipe.ngram)
-        minimum = minima(sets, first, permutations(recipe.bands * recipe.rows, recipe.seed))
+        minimum = minhash(sets, first, permutations(recipe.bands * recipe.rows, recipe.seed))
         out |= {
             "sizes": np.diff(first),
             "shingles": sets,

@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 Marks = NDArray[np.bool_]
 
 
-class Sets:
+class ShingleStore:
     """The n-gram sets of all documents, read from disk as they are asked for."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
@@ -85,7 +85,9 @@ def _offset(file: Path, length: int) -> int:
     return offset
 
 
-def near_pairs(folders: Sequence[Path], sets: Sets, eligible: Ints, similarity: float) -> tuple[Ints, Ints]:
+def verify_pairs(
+    folders: Sequence[Path], sets: ShingleStore, eligible: Ints, similarity: float
+) -> tuple[Ints, Ints]:
     """Pairs of `eligible` documents (numbers over all shards) of at least `similarity`.
 
     Not all such pairs: two that others connect already are not compared again.
@@ -107,7 +109,7 @@ def near_pairs(folders: Sequence[Path], sets: Sets, eligible: Ints, similarity: 
     return left, right
 
 
-def _near(sets: Sets, left: Ints, right: Ints, similarity: float) -> Marks:
+def _near(sets: ShingleStore, left: Ints, right: Ints, similarity: float) -> Marks:
     """[pairs]: whether two documents are near-duplicates."""
     small, large = np.sort([sets.sizes[left], sets.sizes[right]], axis=0)
     near: Marks = small >= similarity * large  # the smaller set over the larger bounds their Jaccard

@@ -8,13 +8,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdicts:
+class FilterResult:
     """One verdict per document of a batch, column by column.
 
     `reason` is None for a document that passes. With a reason and no replaced `text` it is dropped; with both
@@ -45,7 +45,7 @@ class Rule:
 class Step(Protocol):
     """Judges documents one batch at a time; what it says of one doesn't depend on the others."""
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """A verdict for every row of the batch."""
 
 
@@ -67,7 +67,7 @@ class Classified(Protocol):
         """The step, ready to judge with the classifier in the folder `model`."""
 
 
-def by_rules(measures: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> Verdicts:
+def by_rules(measures: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> FilterResult:
     """Every document's reason is the first rule that it breaks. A value that is NaN breaks none."""
     reason: list[str | None] = [None] * rows
     value: list[float | None] = [None] * rows
@@ -80,9 +80,9 @@ def by_rules(measures: Mapping[str, Values], rules: Sequence[Rule], rows: int) -
             reason[row], value[row] = rule.reason, float(values[row])
             threshold[row] = float(rule.at_least if low[row] else rule.at_most)
         free &= ~(low | high)
-    return Verdicts(reason, value, threshold, measures=measures)
+    return FilterResult(reason, value, threshold, measures=measures)
 
 
-def passed(rows: int) -> Verdicts:
+def passed(rows: int) -> FilterResult:
     """Nothing to say of any document."""
-    return Verdicts([None] * rows, [None] * rows, [None] * rows)
+    return FilterResult([None] * rows, [None] * rows, [None] * rows)

@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch, share
-from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
-from groundup.text.segment import Ints, Marks, Pieces, Runs
+from groundup.text.batch import DocumentBatch, share
+from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
+from groundup.text.segment import Ints, Marks, SpanGroups, Spans
 
 _CITATION = r"\[[0-9]*\]|\[edit\]|\[citation needed\]"
 _POLICY = (
@@ -51,7 +51,7 @@ class C4(Recipe):
         curly = (Rule("curly_bracket", "curly_brackets", at_most=0),) if self.curly_brackets else ()
         return (*filler, *curly, Rule("too_few_sentences", "sentences", at_least=self.min_sentences))
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Take lines and citation marks away, look at what stays, and hand over the new texts."""
         measures, texts = self.clean(batch)
         if self.citations:
@@ -64,7 +64,7 @@ class C4(Recipe):
         measures = {name: batch.of_prose(values) for name, values in measures.items()}
         return _changed(by_rules(measures, self.rules(), batch.rows), texts)
 
-    def clean(self, batch: Batch) -> tuple[dict[str, Values], list[str | None]]:
+    def clean(self, batch: DocumentBatch) -> tuple[dict[str, Values], list[str | None]]:
         """Every measure [rows], and the texts of prose without the lines that go; None where none does."""
         said, lines = self.look(batch), batch.trimmed_lines
         removed = lines.per_document(~said.kept)
@@ -81,7 +81,7 @@ class C4(Recipe):
             texts[row] = batch.data[whole][staying[whole]].tobytes().decode().strip()
         return measures, texts
 
-    def look(self, batch: Batch) -> "_Lines":
+    def look(self, batch: DocumentBatch) -> "_Lines":
         """Which lines stay, and which of them are reasons to drop the document."""
         words, lines = batch.words, batch.trimmed_lines
         lower = batch.data.tobytes().lower()
@@ -111,7 +111,7 @@ class _Lines:
     curly: Marks
 
 
-def without_citations(batch: Batch) -> tuple[Ints, Batch]:
+def without_citations(batch: DocumentBatch) -> tuple[Ints, DocumentBatch]:
     """The rows of prose with citation marks, and a batch of these alone, without the marks."""
     rows = np.flatnonzero((batch.count(batch.data == ord("[")) > 0) & ~batch.is_code)
     old = batch.text.take(pa.array(rows))
@@ -120,10 +120,10 @@ def without_citations(batch: Batch) -> tuple[Ints, Batch]:
     rows = rows[np.asarray(cited, dtype=bool)]
     documents = batch.documents.take(rows)
     at = documents.schema.get_field_index("text")
-    return rows, Batch(documents.set_column(at, "text", new.filter(cited)))
+    return rows, DocumentBatch(documents.set_column(at, "text", new.filter(cited)))
 
 
-def _sentences(lines: Runs) -> Ints:
+def _sentences(lines: SpanGroups) -> Ints:
     """[lines]: sentences in each: one for its last word, and one for every other that ends like one.
 
     A word ends a sentence with . ! or ? of any script, perhaps a closing quote or bracket, and no small letter after
@@ -139,12 +139,12 @@ def _sentences(lines: Runs) -> Ints:
     return np.diff(np.append(0, np.cumsum(ends))[lines.word])
 
 
-def _line_of(lines: Runs, words: Ints) -> Ints:
+def _line_of(lines: SpanGroups, words: Ints) -> Ints:
     """The lines that these words stand in."""
     return np.searchsorted(lines.word, words, side="right") - 1
 
 
-def _holding(lines: Pieces, positions: Ints, size: int = 1) -> Marks:
+def _holding(lines: Spans, positions: Ints, size: int = 1) -> Marks:
     """[lines]: whether any of these stretches of `size` bytes stands whole in it."""
     line = lines.at(positions)
     holding = np.zeros(len(lines.start), dtype=bool)
@@ -152,7 +152,7 @@ def _holding(lines: Pieces, positions: Ints, size: int = 1) -> Marks:
     return holding
 
 
-def _mentions(lines: Pieces, lower: bytes, phrase: str) -> Marks:
+def _mentions(lines: Spans, lower: bytes, phrase: str) -> Marks:
     """[lines]: whether each has `phrase` in it; `lower` is the texts in small letters."""
     wanted, positions = phrase.encode(), []
     at = lower.find(wanted)
@@ -162,7 +162,7 @@ def _mentions(lines: Pieces, lower: bytes, phrase: str) -> Marks:
     return _holding(lines, np.array(positions, dtype=np.int64), len(wanted))
 
 
-def _staying(lines: Pieces, kept: Marks) -> Marks:
+def _staying(lines: Spans, kept: Marks) -> Marks:
     """[bytes]: those of the lines that stay, each with the white space between it and the one before."""
     begin = np.append(0, lines.end)[:-1]
     firsts = lines.first[:-1][lines.counts > 0]
@@ -173,7 +173,7 @@ def _staying(lines: Pieces, kept: Marks) -> Marks:
     return np.cumsum(depth[:-1], dtype=np.int8) > 0
 
 
-def _changed(verdicts: Verdicts, texts: list[str | None]) -> Verdicts:
+def _changed(verdicts: FilterResult, texts: list[str | None]) -> FilterResult:
     """The verdicts, with new texts and why they are new for documents that aren't dropped; empty ones are."""
     reason, value = list(verdicts.reason), list(verdicts.value)
     removed = verdicts.measures["lines_removed"]

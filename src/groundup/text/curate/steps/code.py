@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch, share
-from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
+from groundup.text.batch import DocumentBatch, share
+from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
 from groundup.text.segment import Marks, stretches
 
 _GENERATED = (
@@ -68,17 +68,17 @@ class Code(Recipe):
             Rule("repeated_line_chars", "repeated_line_chars", at_most=self.max_repeated_line_chars),
         )
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure the source code of the batch, then compare."""
         rows = np.flatnonzero(batch.is_code)
-        measured = self.measure(Batch(batch.documents.take(rows)))
+        measured = self.measure(DocumentBatch(batch.documents.take(rows)))
         measures: dict[str, Values] = {}
         for name, values in measured.items():
             measures[name] = np.full(batch.rows, np.nan)
             measures[name][rows] = values
         return by_rules(measures, self.rules(), batch.rows)
 
-    def measure(self, code: Batch) -> dict[str, Values]:
+    def measure(self, code: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] of documents that are all source code."""
         lines, trimmed, path = code.lines, code.trimmed_lines, code.documents.column("path")
         longest = np.zeros(code.rows)
@@ -102,7 +102,7 @@ def _matches(texts: Any, pattern: str) -> Marks:
     return np.asarray(pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def _encoded(code: Batch) -> tuple[Values, Values]:
+def _encoded(code: DocumentBatch) -> tuple[Values, Values]:
     """([rows], [rows]): the share of characters in encoded data, and the characters of its longest run."""
     runs = stretches(code.data, code.offsets, _BASE64[code.data])
     size = runs.sizes * (runs.sizes >= _BASE64_CHARS)

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch, share
-from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
+from groundup.text.batch import DocumentBatch, share
+from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
 
 
 class FineWeb(Recipe):
@@ -38,12 +38,12 @@ class FineWeb(Recipe):
             Rule("too_many_line_ends", "line_ends", at_most=self.max_line_ends),
         )
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure prose, then compare."""
         measures = {name: batch.of_prose(values) for name, values in self.measure(batch).items()}
         return by_rules(measures, self.rules(), batch.rows)
 
-    def measure(self, batch: Batch) -> dict[str, Values]:
+    def measure(self, batch: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] that the rules look at."""
         lines = batch.trimmed_lines
         return {

@@ -17,9 +17,9 @@ import numpy as np
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch, share
-from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
-from groundup.text.segment import Marks, Pieces, hashes_of, stretches
+from groundup.text.batch import DocumentBatch, share
+from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
+from groundup.text.segment import Marks, Spans, hashes_of, stretches
 from groundup.text.unicode_classes import LETTER
 
 ELLIPSES = ("...", "…")
@@ -65,12 +65,12 @@ class GopherQuality(Recipe):
             Rule("too_few_stop_words", "stop_words", at_least=self.min_stop_words),
         )
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure prose, then compare."""
         measures = {name: batch.of_prose(values) for name, values in self.measure(batch).items()}
         return by_rules(measures, self.rules(), batch.rows)
 
-    def measure(self, batch: Batch) -> dict[str, Values]:
+    def measure(self, batch: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] that the rules look at."""
         words, lines = batch.words, batch.trimmed_lines
         alphabetic = words.marked(batch.content == LETTER) > 0
@@ -88,7 +88,7 @@ class GopherQuality(Recipe):
             "stop_words": np.where(self._may_say(batch), _different(words, self.stop_words), np.nan),
         }
 
-    def _may_say(self, batch: Batch) -> Marks:
+    def _may_say(self, batch: DocumentBatch) -> Marks:
         """[rows]: whether a text can be expected to have the stop words."""
         languages = batch.strings("language")
         known = np.array([said == self.language for said in languages], dtype=bool)
@@ -97,7 +97,7 @@ class GopherQuality(Recipe):
         return known | maybe
 
 
-def _ellipses(batch: Batch) -> Values:
+def _ellipses(batch: DocumentBatch) -> Values:
     """[rows]: how often `...` or … stands in each text."""
     dots = stretches(batch.data, batch.offsets, batch.data == ord("."))
     single = batch.data == 0xE2
@@ -109,7 +109,7 @@ def _any(test: Callable[[str], Marks], marks: tuple[str, ...]) -> Marks:
     return np.asarray(np.any([test(mark) for mark in marks], axis=0))
 
 
-def _different(words: Pieces, wanted: tuple[str, ...]) -> Values:
+def _different(words: Spans, wanted: tuple[str, ...]) -> Values:
     """[documents]: how many of the wanted words stand in each."""
     found = np.zeros(len(words.counts))
     for wanted_hash in hashes_of(wanted):

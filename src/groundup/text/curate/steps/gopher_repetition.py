@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch, share
-from groundup.text.curate.steps import Rule, Values, Verdicts, by_rules
-from groundup.text.segment import Ints, Pieces, groups, longer
+from groundup.text.batch import DocumentBatch, share
+from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
+from groundup.text.segment import Ints, Spans, groups, longer
 
 _FREQUENT = range(2, 5)
 _REPEATED = range(5, 11)
@@ -59,7 +59,7 @@ class GopherRepetition(Recipe):
         bounds |= {f"repeated_{n}gram": getattr(self, f"max_{n}gram") for n in _REPEATED}
         return tuple(Rule(name, name, at_most=bound) for name, bound in bounds.items())
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure prose that isn't short, then compare."""
         long = batch.word_counts >= self.min_words
         measures = {
@@ -68,7 +68,7 @@ class GopherRepetition(Recipe):
         }
         return by_rules(measures, self.rules(), batch.rows)
 
-    def measure(self, batch: Batch) -> dict[str, Values]:
+    def measure(self, batch: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] that the rules look at."""
         measures: dict[str, Values] = {}
         for name, pieces in (("line", batch.trimmed_lines), ("paragraph", batch.paragraphs)):
@@ -80,7 +80,7 @@ class GopherRepetition(Recipe):
         return measures | ngram_shares(batch.words, batch.chars, batch.letters_per_word)
 
 
-def ngram_shares(words: Pieces, chars: Ints, letters: Ints) -> dict[str, Values]:
+def ngram_shares(words: Spans, chars: Ints, letters: Ints) -> dict[str, Values]:
     """Shares of the documents' `chars` in `frequent_<n>gram` and `repeated_<n>gram`, [documents] each.
 
     letters [documents]: of how many `words` (as they are given here) one word is made.
@@ -99,7 +99,7 @@ def ngram_shares(words: Pieces, chars: Ints, letters: Ints) -> dict[str, Values]
     return shares
 
 
-def repeated_ngrams(words: Pieces, longest: Ints) -> Iterator[tuple[int, Ints, Ints]]:
+def repeated_ngrams(words: Spans, longest: Ints) -> Iterator[tuple[int, Ints, Ints]]:
     """For n = 2, 3, ...: the first words of all n-grams that their document says more than once, equal ones side by
     side, the earliest first; and how many each of these groups has. `longest` [documents]: the last n for each.
 
@@ -119,7 +119,7 @@ def repeated_ngrams(words: Pieces, longest: Ints) -> Iterator[tuple[int, Ints, I
         at, key = at[left], key[left]
 
 
-def _frequent(words: Pieces, before: Ints, n: int, starts: Ints, counts: Ints) -> Values:
+def _frequent(words: Spans, before: Ints, n: int, starts: Ints, counts: Ints) -> Values:
     """[documents]: characters in the most frequent n-gram, with spaces; of those equally frequent, in the longest."""
     leader = starts[np.cumsum(counts) - counts]
     last = leader + n - 1
@@ -129,7 +129,7 @@ def _frequent(words: Pieces, before: Ints, n: int, starts: Ints, counts: Ints) -
     return ((most >> 32) * (most & 0xFFFFFFFF)).astype(np.float64)
 
 
-def _covered(words: Pieces, before: Ints, n: int, starts: Ints, counts: Ints) -> Values:
+def _covered(words: Spans, before: Ints, n: int, starts: Ints, counts: Ints) -> Values:
     """[documents]: characters of the words in n-grams that repeat an earlier one."""
     later = np.ones(len(starts), dtype=bool)
     later[np.cumsum(counts) - counts] = False

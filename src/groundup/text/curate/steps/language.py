@@ -22,8 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from groundup.core.recipe import Recipe
 from groundup.text import fasttext_model
-from groundup.text.batch import Batch
-from groundup.text.curate.steps import Rule, Verdicts, by_rules
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult, Rule, by_rules
 
 MODEL = Path(__file__).parents[2] / "models" / "lid.176.ftz"
 UNDETERMINED = "und"
@@ -66,7 +66,7 @@ class Language(Recipe):
         bound = Rule("language_uncertain", "confidence", at_least=self.min_confidence)
         return (bound,) if self.keep or self.drop_unknown else ()
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Identify, then compare."""
         prose = np.flatnonzero(~batch.is_code)
         texts = pc.utf8_slice_codeunits(batch.text.take(pa.array(prose)), 0, self.max_chars)
@@ -85,4 +85,4 @@ class Language(Recipe):
             if code not in kept:
                 reason[row], value[row] = "language_not_kept", float(confidence[row])
         detail = guess.tolist()
-        return Verdicts(reason, value, verdicts.threshold, detail, None, verdicts.measures, language)
+        return FilterResult(reason, value, verdicts.threshold, detail, None, verdicts.measures, language)

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch
-from groundup.text.curate.steps import Rule, Verdicts, by_rules
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult, Rule, by_rules
 
 
 class Length(Recipe):
@@ -35,7 +35,7 @@ class Length(Recipe):
             Rule("too_few_words", "words", at_least=self.min_words),
         )
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Count, then compare."""
         measures = {
             "chars": batch.chars.astype(np.float64),

@@ -20,10 +20,10 @@ from pydantic import Field, model_validator
 from groundup.core.errors import BlueprintError, DataError
 from groundup.core.recipe import Recipe
 from groundup.text import fasttext_model
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.calibration import Calibration
 from groundup.text.curate.classifier import CALIBRATION, MODEL, score
-from groundup.text.curate.steps import Rule, Verdicts, by_rules
+from groundup.text.curate.steps import FilterResult, Rule, by_rules
 
 
 class ModelFilter(Recipe):
@@ -63,7 +63,7 @@ class ModelFilter(Recipe):
             low = said.at_share(self.keep_share)
         return Loaded(self, model / MODEL, said, self._rules(low))
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Raises BlueprintError: only `load` makes a step that can judge."""
         raise BlueprintError(f"model_filter: classifier {self.classifier!r} isn't trained in this blueprint")
 
@@ -89,7 +89,7 @@ class Loaded:
         """The bounds on the score."""
         return self.bounds
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Score, then compare."""
         name = self.step.classifier
         rows = np.flatnonzero(~batch.is_code | self.step.code)

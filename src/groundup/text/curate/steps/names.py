@@ -17,8 +17,8 @@ from pydantic import Field
 
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch
-from groundup.text.curate.steps import Verdicts
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult
 from groundup.text.pii import Range, replace
 
 PLACEHOLDER = "<PERSON>"
@@ -39,7 +39,7 @@ class Names(Recipe):
         description="its labels for what is replaced; spaCy's models use one of these",
     )
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Replace every person's name. Raises BlueprintError if spaCy or its pipeline isn't installed."""
         found: list[list[Range]] = [[] for _ in range(batch.rows)]
         pieces = ((piece, (row, at)) for row, text in enumerate(batch.texts) for at, piece in _pieces(text))
@@ -50,7 +50,7 @@ class Names(Recipe):
                 if entity.label_ in self.labels
             ]
         counts = np.array([len(ranges) for ranges in found], dtype=np.float64)
-        return Verdicts(
+        return FilterResult(
             reason=["redacted" if ranges else None for ranges in found],
             value=[float(len(ranges)) if ranges else None for ranges in found],
             threshold=[None] * batch.rows,

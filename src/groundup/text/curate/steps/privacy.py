@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch
-from groundup.text.curate.steps import Values, Verdicts
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult, Values
 from groundup.text.pii import (
     KINDS,
     Finder,
@@ -83,7 +83,7 @@ class Privacy(Recipe):
         national.ids(value)
         return value
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Find, count by kind, and replace."""
         found = self.find(batch)
         measures: dict[str, Values] = {kind: np.zeros(batch.rows) for kind in self.kinds}
@@ -104,9 +104,9 @@ class Privacy(Recipe):
                 text[row] = replace(
                     batch.texts[row], ((start, end, PLACEHOLDERS[kind]) for start, end, kind in findings)
                 )
-        return Verdicts(reason, value, threshold, detail, text, measures)
+        return FilterResult(reason, value, threshold, detail, text, measures)
 
-    def find(self, batch: Batch) -> dict[int, list[_Finding]]:
+    def find(self, batch: DocumentBatch) -> dict[int, list[_Finding]]:
         """(start, end, kind) of all that is private, in characters and in order, of the rows that have some."""
         found: dict[int, list[_Finding]] = {}
         if not batch.rows:

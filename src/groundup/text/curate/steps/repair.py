@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch
-from groundup.text.curate.steps import Values, Verdicts
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult, Values
 
 KINDS = {
     "mojibake_repaired": "mojibake",
@@ -54,7 +54,7 @@ class Repair(Recipe):
     )
     max_blank_lines: int = Field(default=2, ge=0, description="longer runs of blank lines are cut to this")
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Pick the texts in which anything may be wrong; the others cost no more than that."""
         reason: list[str | None] = [None] * batch.rows
         value: list[float | None] = [None] * batch.rows
@@ -71,9 +71,9 @@ class Repair(Recipe):
             reason[row], value[row], text[row] = done[0], float(counts[done[0]]), repaired
             if not repaired.strip():
                 reason[row], text[row] = "nothing_left", None
-        return Verdicts(reason, value, [None] * batch.rows, detail, text, measures)
+        return FilterResult(reason, value, [None] * batch.rows, detail, text, measures)
 
-    def _repairs(self, batch: Batch) -> dict[int, tuple[str, dict[str, int]]]:
+    def _repairs(self, batch: DocumentBatch) -> dict[int, tuple[str, dict[str, int]]]:
         """For the rows that may need it: the repaired text, and how many places of each kind there were."""
         if not batch.rows:
             return {}

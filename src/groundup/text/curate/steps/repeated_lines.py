@@ -10,9 +10,9 @@ for the deduplication of the whole corpus (`text/curate/dedup/repeated_spans.py`
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.batch import Batch
+from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup.repeated_spans import Cut, earlier, kinds, spans
-from groundup.text.curate.steps import Verdicts
+from groundup.text.curate.steps import FilterResult
 from groundup.text.segment import mix
 
 
@@ -25,11 +25,11 @@ class RepeatedLines(Recipe):
         default=30, ge=0, description="shorter ones stay: list marks, table rows, refrains"
     )
 
-    def judge(self, batch: Batch) -> Verdicts:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         """Compare the hashes of spans within each document."""
         cut = Cut(batch)
         for kind, run in kinds(self.lines, self.paragraphs).items():
             found, whole = spans(batch, run)
             again = earlier(found.hashes ^ mix((found.document + 1).astype("u8")))
             cut.add(kind, whole, again & (found.sizes >= self.min_bytes))
-        return cut.verdicts()
+        return cut.results()

@@ -16,7 +16,7 @@ _SEARCH = 1 << 20
 _GZIP, _GZIP_BITS = b"\x1f\x8b\x08", 31
 
 
-class Unpacked:
+class GzipStream:
     """What is ahead in the current run: `used` bytes of the file became `made` ones up to now.
 
     `damage` says what ended the run, "" if that is the file's end. Only a file in gzip has to be seekable.

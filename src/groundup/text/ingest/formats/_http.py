@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._headers import fields
-from groundup.text.ingest.formats.decompress import Unpacked, packing
-from groundup.text.ingest.sources import Note
+from groundup.text.ingest.formats.decompress import DecompressedFile, packing
+from groundup.text.ingest.sources import ReadIssue
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(;[^\n]*)?\r?\n")
@@ -32,10 +32,10 @@ class Payload:
     kind: str = ""
     charset: str = ""
     status: int = 0
-    note: Note | None = None
+    note: ReadIssue | None = None
 
 
-def payload(content_type: str, body: bytes, status: int = 0, note: Note | None = None) -> Payload:
+def payload(content_type: str, body: bytes, status: int = 0, note: ReadIssue | None = None) -> Payload:
     """`body`, and what a Content-Type header says of it: `text/html; charset=utf-8`."""
     charset = _CHARSET.search(content_type)
     kind = content_type.partition(";")[0].strip().lower()
@@ -60,7 +60,7 @@ def response(data: bytes, options: Options) -> Payload:
     return payload(headers.get("content-type", ""), body, status, note)
 
 
-def _unchunked(data: bytes) -> tuple[bytes, Note | None]:
+def _unchunked(data: bytes) -> tuple[bytes, ReadIssue | None]:
     """Chunks joined; as it is if the first one isn't one, with what is left over if a later one isn't."""
     pieces: list[bytes] = []
     at = 0
@@ -73,30 +73,34 @@ def _unchunked(data: bytes) -> tuple[bytes, Note | None]:
         at += 2 if data.startswith(b"\r\n", at) else data.startswith(b"\n", at)
     if not pieces:
         return data, None
-    return b"".join([*pieces, data[at:]]), Note("changed", "damaged_chunks", value=at, threshold=len(data))
+    return b"".join([*pieces, data[at:]]), ReadIssue(
+        "changed", "damaged_chunks", value=at, threshold=len(data)
+    )
 
 
-def _unpacked(data: bytes, encoding: str, options: Options) -> tuple[bytes, Note | None]:
+def _unpacked(data: bytes, encoding: str, options: Options) -> tuple[bytes, ReadIssue | None]:
     """What a Content-Encoding unpacks to, or `data` if it isn't packed so. A note that is "aside" ends it."""
     if encoding == "deflate":
         return _inflated(data, options)
     kind = _PACKINGS.get(encoding, "")
     if not kind or (kind != "brotli" and packing(data[:16]) != kind):
         return data, None
-    stream, out = Unpacked(io.BytesIO(data), kind, options.expansion), bytearray()
+    stream, out = DecompressedFile(io.BytesIO(data), kind, options.expansion), bytearray()
     while len(out) <= options.file_bytes and (piece := stream.read(_STEP)):
         out += piece
     if len(out) > options.file_bytes:
-        return b"", Note("aside", "too_large", value=len(out), threshold=options.file_bytes, detail=encoding)
+        return b"", ReadIssue(
+            "aside", "too_large", value=len(out), threshold=options.file_bytes, detail=encoding
+        )
     problem = stream.problem
     if problem and problem.reason == "expands_too_much":
         return b"", problem
     if problem and not out:
         return data, None
-    return bytes(out), Note("changed", problem.reason, value=problem.value) if problem else None
+    return bytes(out), ReadIssue("changed", problem.reason, value=problem.value) if problem else None
 
 
-def _inflated(data: bytes, options: Options) -> tuple[bytes, Note | None]:
+def _inflated(data: bytes, options: Options) -> tuple[bytes, ReadIssue | None]:
     """`deflate`, which half the servers take for zlib's format and half for the bare stream in it."""
     most = min(options.file_bytes, max(1 << 20, int(len(data) * options.expansion)))
     for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
@@ -106,6 +110,8 @@ def _inflated(data: bytes, options: Options) -> tuple[bytes, Note | None]:
         except zlib.error:
             continue
         if len(out) > most:
-            return b"", Note("aside", "expands_too_much", value=len(out), threshold=most, detail="deflate")
-        return out, None if stream.eof else Note("changed", "damaged_deflate", value=len(out))
+            return b"", ReadIssue(
+                "aside", "expands_too_much", value=len(out), threshold=most, detail="deflate"
+            )
+        return out, None if stream.eof else ReadIssue("changed", "damaged_deflate", value=len(out))
     return data, None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from groundup.text.ingest.formats import Options
-from groundup.text.ingest.formats._gzip_resync import Unpacked
+from groundup.text.ingest.formats._gzip_resync import GzipStream
 from groundup.text.ingest.formats._headers import ARC, WARC, Dialect
 
 MOST_HEADER_BYTES = 1 << 16
@@ -39,7 +39,7 @@ class Record:
 
 def records(file: BinaryIO, options: Options) -> Iterator[Record]:
     """All records, and between them what belongs to none. At most `options.file_bytes` of one are held."""
-    ahead = Unpacked(file)
+    ahead = GzipStream(file)
     dialect = ARC if ARC.start.match(ahead.peek(_START_BYTES)) else WARC
     number = 0
     while True:
@@ -57,7 +57,7 @@ def records(file: BinaryIO, options: Options) -> Iterator[Record]:
             return
 
 
-def _record(ahead: Unpacked, dialect: Dialect, options: Options, number: int) -> Record | None:
+def _record(ahead: GzipStream, dialect: Dialect, options: Options, number: int) -> Record | None:
     """The next record; None for the empty lines between two."""
     begins = ahead.peek(_START_BYTES)
     blank = len(begins) - len(begins.lstrip(b"\r\n"))
@@ -86,7 +86,7 @@ def _record(ahead: Unpacked, dialect: Dialect, options: Options, number: int) ->
     return _with_length_checked(Record(number, headers, body), size, ahead, dialect)
 
 
-def _with_length_checked(record: Record, size: int, ahead: Unpacked, dialect: Dialect) -> Record:
+def _with_length_checked(record: Record, size: int, ahead: GzipStream, dialect: Dialect) -> Record:
     """A record is as long as it says if another one follows, or nothing. If not, one may begin within it."""
     body = record.body
     after = ahead.peek(_START_BYTES).lstrip(b"\r\n")
@@ -107,7 +107,7 @@ def _with_length_checked(record: Record, size: int, ahead: Unpacked, dialect: Di
     )
 
 
-def _pass_to_start(ahead: Unpacked, dialect: Dialect, least: int = 0) -> int:
+def _pass_to_start(ahead: GzipStream, dialect: Dialect, least: int = 0) -> int:
     """Drop bytes up to the next record that begins, or (if not 0) `least` of them; how many."""
     passed, kept = 0, b"" if least else b"\n"
     while True:

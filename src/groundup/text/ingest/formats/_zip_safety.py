@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import without_surrogates
 from groundup.text.ingest.formats import Options
-from groundup.text.ingest.sources import Note
+from groundup.text.ingest.sources import ReadIssue
 
 MOST_DIRECTORY_BYTES = 8 << 20
 """Of a zip's directory, which is read whole: a hundred thousand entries."""
@@ -31,7 +31,7 @@ _CLOSED_AT_ONCE = re.compile(
 class Refused(Exception):
     """This file isn't read, and `note` says why."""
 
-    def __init__(self, note: Note) -> None:
+    def __init__(self, note: ReadIssue) -> None:
         super().__init__(note.reason)
         self.note = note
 
@@ -43,17 +43,17 @@ def open_zip(file: BinaryIO, options: Options, kind: str) -> zipfile.ZipFile:
     """
     size = file.seek(0, 2)
     if size > options.file_bytes:
-        raise Refused(Note("aside", "too_large", value=size, threshold=options.file_bytes))
+        raise Refused(ReadIssue("aside", "too_large", value=size, threshold=options.file_bytes))
     _check_directory(file, size, kind)
     try:
         archive = zipfile.ZipFile(file)
     except _DAMAGED as error:
-        raise Refused(Note("aside", f"damaged_{kind}", detail=str(error))) from None
+        raise Refused(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
     unpacked = sum(entry.file_size for entry in archive.infolist())
     most = max(EXPANSION_FLOOR, int(size * options.expansion))
     limit, reason = min((most, "expands_too_much"), (options.file_bytes, "too_large"))
     if unpacked > limit:
-        raise Refused(Note("aside", reason, value=unpacked, threshold=limit, detail=kind))
+        raise Refused(ReadIssue("aside", reason, value=unpacked, threshold=limit, detail=kind))
     return archive
 
 
@@ -62,10 +62,10 @@ def member(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
     try:
         entry = archive.getinfo(name)
         if entry.flag_bits & 1:
-            raise Refused(Note("aside", "encrypted", detail=name))
+            raise Refused(ReadIssue("aside", "encrypted", detail=name))
         return archive.read(entry)
     except _DAMAGED as error:
-        raise Refused(Note("aside", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
+        raise Refused(ReadIssue("aside", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
 
 
 def xml(data: bytes, kind: str) -> Any:
@@ -76,7 +76,7 @@ def xml(data: bytes, kind: str) -> Any:
     try:
         return etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
-        raise Refused(Note("aside", f"damaged_{kind}", detail=str(error))) from None
+        raise Refused(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
 
 
 def plain_text(html: str) -> str:
@@ -98,10 +98,12 @@ def _check_directory(file: BinaryIO, size: int, kind: str) -> None:
         file.seek(0)
         head = file.read(8)
         locked = head == _OLE and _ENCRYPTED_OFFICE in head + file.read()
-        raise Refused(Note("aside", "encrypted" if locked else f"damaged_{kind}", detail="no zip directory"))
+        raise Refused(
+            ReadIssue("aside", "encrypted" if locked else f"damaged_{kind}", detail="no zip directory")
+        )
     length = _END.unpack_from(tail, at)[1]
     if length > MOST_DIRECTORY_BYTES:
         raise Refused(
-            Note("aside", "too_many_parts", value=length, threshold=MOST_DIRECTORY_BYTES, detail=kind)
+            ReadIssue("aside", "too_many_parts", value=length, threshold=MOST_DIRECTORY_BYTES, detail=kind)
         )
     file.seek(0)

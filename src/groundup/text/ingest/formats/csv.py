@@ -13,7 +13,7 @@ from groundup.text.ingest.decode import Undecodable, decode
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.jsonl import spelled
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _SAMPLE = 1 << 18
 _DELIMITERS = ",\t;|"
@@ -22,16 +22,16 @@ _MOST_CHARS = 32 << 20
 _Row = list[str] | csv.Error
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each row behind the first `skip`; rows of another width than the first are noted."""
     sample = file.read(_SAMPLE)
     try:
         decoded = decode(_whole_lines(sample))
     except Undecodable as error:
-        yield Note("aside", error.reason, value=error.value, threshold=error.threshold)
+        yield ReadIssue("aside", error.reason, value=error.value, threshold=error.threshold)
         return
     if decoded.reason.startswith("decoded_as"):
-        yield Note("changed", decoded.reason)
+        yield ReadIssue("changed", decoded.reason)
     # Bytes that are no UTF-8 travel as lone surrogates, to be noted with their row.
     encoding = "utf-8-sig" if decoded.encoding == "utf-8" else decoded.encoding
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
@@ -40,25 +40,29 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
     rows = _rows(text, delimiter, options.file_bytes)
     names = next(rows, [])
     if isinstance(names, csv.Error):
-        yield Note("aside", "bad_row", detail=str(names)[:300])
+        yield ReadIssue("aside", "bad_row", detail=str(names)[:300])
         return
     if options.fields["text"] not in names:
         detail = f"no column {options.fields['text']!r}; there are: {', '.join(names)}"
-        yield Note("aside", "no_text_field", detail=detail[:300])
+        yield ReadIssue("aside", "no_text_field", detail=detail[:300])
         return
     number = 0
     for number, row in enumerate(rows, 1):
         if number > skip:
             yield from _record(row, names, str(number), options)
     if not number:
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
 
 
-def _record(row: _Row, names: list[str], position: str, options: Options) -> Iterator[Text | Note]:
+def _record(
+    row: _Row, names: list[str], position: str, options: Options
+) -> Iterator[ExtractedText | ReadIssue]:
     if isinstance(row, csv.Error):
-        yield Note("aside", "bad_row", position, detail=str(row)[:300])
+        yield ReadIssue("aside", "bad_row", position, detail=str(row)[:300])
     elif len(row) != len(names):
-        yield Note("aside", "bad_row", position, len(row), len(names), "fields, and how many there should be")
+        yield ReadIssue(
+            "aside", "bad_row", position, len(row), len(names), "fields, and how many there should be"
+        )
     else:
         record = dict(zip(names, row, strict=True))
         about = {name: record.get(key, "") for name, key in options.fields.items() if name != "text"}

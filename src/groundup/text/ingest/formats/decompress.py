@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, Literal
 
-from groundup.text.ingest.sources import Note
+from groundup.text.ingest.sources import ReadIssue
 
 CHUNK = 1 << 16
 RATIO_FLOOR = 1 << 20
@@ -41,7 +41,7 @@ def packing(head: bytes) -> str:
     return "" if found == "bzip2" and not head.startswith(_BZIP2_STARTS, 4) else found
 
 
-class Unpacked(io.RawIOBase):
+class DecompressedFile(io.RawIOBase):
     """What is in a packed file, unpacked while it is read; read to its end, it knows its `problem`, if any."""
 
     def __init__(self, file: BinaryIO, kind: str, expansion: float) -> None:
@@ -49,7 +49,7 @@ class Unpacked(io.RawIOBase):
         self.kind = kind
         self.limit = max(RATIO_FLOOR, int(file.seek(0, io.SEEK_END) * expansion))
         self.bytes = 0
-        self.problem: Note | None = None
+        self.problem: ReadIssue | None = None
         file.seek(0)
         self._chunks = _UNPACKERS[kind](file)
         self._waiting = memoryview(b"")
@@ -76,12 +76,12 @@ class Unpacked(io.RawIOBase):
             chunk = next(filter(None, self._chunks), b"")
         except _DamagedError as error:
             reason = f"damaged_{self.kind}"
-            self.problem = Note("aside", reason, value=self.bytes, detail=str(error))
+            self.problem = ReadIssue("aside", reason, value=self.bytes, detail=str(error))
             return False
         self._waiting = memoryview(chunk)[: self.limit + 1 - self.bytes]
         self.bytes += len(self._waiting)
         if self.bytes > self.limit:
-            self.problem = Note("aside", "expands_too_much", "", self.bytes, self.limit, self.kind)
+            self.problem = ReadIssue("aside", "expands_too_much", "", self.bytes, self.limit, self.kind)
         return bool(chunk)
 
 

@@ -18,9 +18,9 @@ from typing import BinaryIO, cast
 from groundup.core.errors import DataError, GroundupError
 from groundup.text.batch import CODE
 from groundup.text.ingest.formats import Options
-from groundup.text.ingest.formats.decompress import Unpacked, packing
+from groundup.text.ingest.formats.decompress import DecompressedFile, packing
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _HEAD = 1 << 16
 _IN_MEMORY = 8 << 20
@@ -120,14 +120,14 @@ _UNREAD = (
 )
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """The texts in one file; what isn't plain from it is a note. Raises what the file itself raises.
 
     skip: records to pass over, of those at which an item was given before.
     """
     head = file.read(_HEAD)
     if not head:
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
     elif kind := packing(head):
         yield from _unpacked(path, file, kind, options, skip)
     else:
@@ -137,7 +137,7 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
         file.seek(0)
         yield from found.notes
         if found.format and found.format.whole and size > options.file_bytes:
-            yield Note("aside", "too_large", value=size, threshold=options.file_bytes)
+            yield ReadIssue("aside", "too_large", value=size, threshold=options.file_bytes)
         elif found.format:
             yield from _texts(found.format, path, file, options, skip)
 
@@ -147,7 +147,7 @@ class Recognised:
     """The format of a file, None if nothing here reads it; and what the ledger should know about that."""
 
     format: Format | None
-    notes: tuple[Note, ...] = ()
+    notes: tuple[ReadIssue, ...] = ()
 
 
 def recognise(path: str, head: bytes, tail: bytes, packed: str, options: Options) -> Recognised:
@@ -159,7 +159,7 @@ def recognise(path: str, head: bytes, tail: bytes, packed: str, options: Options
         said = _PLAIN
     shown = _shown(head, tail, said)
     if shown and shown not in _FORMATS:
-        return Recognised(None, (Note("aside", "unknown_format", detail=shown),))
+        return Recognised(None, (ReadIssue("aside", "unknown_format", detail=shown),))
     found = _FORMATS[shown] if shown else _PLAIN if said is None or said.shown else said
     if not shown and (said is None or _may_hide(said, name)):
         found = _sniffed(head) or found
@@ -168,7 +168,7 @@ def recognise(path: str, head: bytes, tail: bytes, packed: str, options: Options
     if said in (None, found) and (said_packed == packed or not said):
         return Recognised(found)
     what = f"{found.name} in {packed}" if packed else found.name
-    return Recognised(found, (Note("changed", "wrong_extension", detail=f"this is {what}"),))
+    return Recognised(found, (ReadIssue("changed", "wrong_extension", detail=f"this is {what}"),))
 
 
 def _unpacked_name(name: str) -> tuple[str, str]:
@@ -214,12 +214,14 @@ def _json_line(head: bytes, field: str) -> bool:
     return line.startswith(b"{") and whole and field.split(".")[-1].encode() in line
 
 
-def _texts(found: Format, path: str, file: BinaryIO, options: Options, skip: int) -> Iterator[Text | Note]:
+def _texts(
+    found: Format, path: str, file: BinaryIO, options: Options, skip: int
+) -> Iterator[ExtractedText | ReadIssue]:
     module = importlib.import_module(f"groundup.text.ingest.formats.{found.name}")
     given = skip > 0
     try:
         for item in module.read(path, file, options, skip):
-            given |= isinstance(item, Text)
+            given |= isinstance(item, ExtractedText)
             yield item
     except (
         GroundupError,
@@ -233,16 +235,18 @@ def _texts(found: Format, path: str, file: BinaryIO, options: Options, skip: int
         Exception
     ) as error:  # one file that a parser stumbles over doesn't end the reading of a million others
         detail = f"{found.name}: {type(error).__name__}: {error}"[:300]
-        yield Note("changed" if given else "aside", "reader_failed", detail=detail)
+        yield ReadIssue("changed" if given else "aside", "reader_failed", detail=detail)
 
 
-def _unpacked(path: str, file: BinaryIO, kind: str, options: Options, skip: int) -> Iterator[Text | Note]:
-    unpacked = Unpacked(file, kind, options.expansion)
+def _unpacked(
+    path: str, file: BinaryIO, kind: str, options: Options, skip: int
+) -> Iterator[ExtractedText | ReadIssue]:
+    unpacked = DecompressedFile(file, kind, options.expansion)
     with io.BufferedReader(unpacked, _HEAD) as stream:
         head = stream.peek(_HEAD)
         found = recognise(path, head, b"", kind, options)
         if not head and found.format is not _WARC:  # of which the rest may be whole
-            yield unpacked.problem or Note("aside", "empty")
+            yield unpacked.problem or ReadIssue("aside", "empty")
             return
         yield from found.notes
         if not found.format:
@@ -253,7 +257,7 @@ def _unpacked(path: str, file: BinaryIO, kind: str, options: Options, skip: int)
         elif found.format.stream:
             given = skip > 0
             for item in _texts(found.format, path, stream, options, skip):
-                given |= isinstance(item, Text)
+                given |= isinstance(item, ExtractedText)
                 yield item
             if unpacked.problem:
                 yield _kept(unpacked.problem) if given else unpacked.problem
@@ -262,8 +266,8 @@ def _unpacked(path: str, file: BinaryIO, kind: str, options: Options, skip: int)
 
 
 def _spooled(
-    found: Format, path: str, stream: BinaryIO, unpacked: Unpacked, options: Options, skip: int
-) -> Iterator[Text | Note]:
+    found: Format, path: str, stream: BinaryIO, unpacked: DecompressedFile, options: Options, skip: int
+) -> Iterator[ExtractedText | ReadIssue]:
     """For formats that go back and forth: the whole content, in a temporary file if it is large."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         most = options.file_bytes if found.whole else unpacked.limit
@@ -278,7 +282,7 @@ def _spooled(
             yield problem
             return
         if size > most:
-            yield Note("aside", "too_large", value=size, threshold=most, detail=unpacked.kind)
+            yield ReadIssue("aside", "too_large", value=size, threshold=most, detail=unpacked.kind)
             return
         if problem:
             yield _kept(problem)
@@ -286,6 +290,6 @@ def _spooled(
         yield from _texts(found, path, cast(BinaryIO, spool), options, skip)
 
 
-def _kept(problem: Note) -> Note:
+def _kept(problem: ReadIssue) -> ReadIssue:
     detail = f"{problem.detail}; kept what came before"
-    return Note("changed", problem.reason, "", problem.value, problem.threshold, detail)
+    return ReadIssue("changed", problem.reason, "", problem.value, problem.threshold, detail)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._zip_safety import Refused, member, open_zip
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _OUT = {_W + "del", _W + "moveFrom", _W + "rPr", _W + "pPr"}
@@ -28,7 +28,7 @@ _CONTAINERS = {_W + tag for tag in ("sdt", "sdtContent", "customXml", "ins", "mo
 _MOST_DEPTH = 64
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """The whole file as one document. `skip` has no meaning here."""
     try:
         with open_zip(file, options, "docx") as archive:
@@ -42,9 +42,9 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
         return
     text = "".join(_separated(blocks)).strip()
     if any(map(str.isalnum, text)):
-        yield Text(text)
+        yield ExtractedText(text)
     else:
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
 
 
 def _blocks(file: BinaryIO) -> list[tuple[str, bool]]:
@@ -56,7 +56,7 @@ def _blocks(file: BinaryIO) -> list[tuple[str, bool]]:
         Exception
     ) as error:  # python-docx lets through whatever a broken package makes lxml and zipfile raise
         raise Refused(
-            Note("aside", "damaged_docx", detail=f"{type(error).__name__}: {error}"[:300])
+            ReadIssue("aside", "damaged_docx", detail=f"{type(error).__name__}: {error}"[:300])
         ) from None
 
 

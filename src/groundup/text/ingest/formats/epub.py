@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from groundup.text.ingest.decode import Undecodable, decode
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._zip_safety import Refused, member, open_zip, plain_text, xml
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")
@@ -33,27 +33,27 @@ class _Book:
     chapters: tuple[str, ...]
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """The whole book as one document. `skip` has no meaning here."""
     try:
         with open_zip(file, options, "epub") as archive:
             book = _book(archive)
             locked = _locked(archive)
             if locked.intersection(book.chapters):
-                raise Refused(Note("aside", "encrypted", detail="digital rights management"))
+                raise Refused(ReadIssue("aside", "encrypted", detail="digital rights management"))
             parts = [_chapter(archive, name) for name in book.chapters]
     except Refused as refused:
         yield refused.note
         return
     texts = [part for part in parts if isinstance(part, str) and part]
-    failed = [part for part in parts if isinstance(part, Note)]
+    failed = [part for part in parts if isinstance(part, ReadIssue)]
     if not texts:
-        first = failed[0] if failed else Note("aside", "empty")
-        yield Note("aside", first.reason, detail=first.detail)
+        first = failed[0] if failed else ReadIssue("aside", "empty")
+        yield ReadIssue("aside", first.reason, detail=first.detail)
         return
     yield from failed
     heading = [f"# {book.title}"] if book.title and not texts[0].lstrip("# ").startswith(book.title) else []
-    yield Text("\n\n".join([*heading, *texts]), language=book.language)
+    yield ExtractedText("\n\n".join([*heading, *texts]), language=book.language)
 
 
 def _book(archive: zipfile.ZipFile) -> _Book:
@@ -61,7 +61,7 @@ def _book(archive: zipfile.ZipFile) -> _Book:
     container = xml(member(archive, _CONTAINER, "epub"), "epub")
     rootfile = next((e for e in container.iter("{*}rootfile") if e.get("full-path")), None)
     if rootfile is None:
-        raise Refused(Note("aside", "damaged_epub", detail=f"{_CONTAINER} names no package file"))
+        raise Refused(ReadIssue("aside", "damaged_epub", detail=f"{_CONTAINER} names no package file"))
     package_name = rootfile.get("full-path")
     package = xml(member(archive, package_name, "epub"), "epub")
     items = {item.get("id"): item for item in package.iter("{*}item")}
@@ -77,7 +77,7 @@ def _book(archive: zipfile.ZipFile) -> _Book:
         )
     )
     if not chapters:
-        raise Refused(Note("aside", "damaged_epub", detail=f"{package_name} names no chapters"))
+        raise Refused(ReadIssue("aside", "damaged_epub", detail=f"{package_name} names no chapters"))
     language = _LANGUAGE.match(_said(package, "language"))
     said = language[0].lower() if language else ""
     return _Book(_said(package, "title"), "" if said == "und" else said, chapters)
@@ -97,14 +97,14 @@ def _locked(archive: zipfile.ZipFile) -> set[str]:
     return {unquote(reference.get("URI", "")) for reference in listed.iter("{*}CipherReference")}
 
 
-def _chapter(archive: zipfile.ZipFile, name: str) -> str | Note:
+def _chapter(archive: zipfile.ZipFile, name: str) -> str | ReadIssue:
     try:
         data = member(archive, name, "epub")
         return plain_text(_decoded(data))
     except Refused as refused:
-        return Note("aside", "damaged_chapter", name, detail=refused.note.detail)
+        return ReadIssue("aside", "damaged_chapter", name, detail=refused.note.detail)
     except Undecodable as error:
-        return Note("aside", "damaged_chapter", name, error.value, error.threshold, error.reason)
+        return ReadIssue("aside", "damaged_chapter", name, error.value, error.threshold, error.reason)
 
 
 def _decoded(data: bytes) -> str:

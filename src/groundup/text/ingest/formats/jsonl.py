@@ -14,18 +14,18 @@ from typing import Any, BinaryIO
 from groundup.text.ingest.decode import Undecodable, as_utf8, byte_order_mark, decode, without_surrogates
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _CHUNK = 1 << 18
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each line but empty ones; the first `skip` aren't looked at."""
     chunks = iter(partial(file.read, _CHUNK), b"")
     first = next(chunks, b"")
     marked = byte_order_mark(first)
     if marked:
-        yield Note("changed", f"decoded_as_{marked}")
+        yield ReadIssue("changed", f"decoded_as_{marked}")
     chunks = chain([first.removeprefix(codecs.BOM_UTF8)], chunks)
     seen = 0
     for number, (line, size) in enumerate(_lines(as_utf8(chunks, marked), options.file_bytes), 1):
@@ -35,11 +35,11 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
         if seen <= skip:
             continue
         if size > len(line):
-            yield Note("aside", "too_large", str(number), size, options.file_bytes)
+            yield ReadIssue("aside", "too_large", str(number), size, options.file_bytes)
         else:
             yield from _record(line, str(number), options)
     if not seen:
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
 
 
 def _lines(chunks: Iterator[bytes], most: int) -> Iterator[tuple[bytes, int]]:
@@ -64,26 +64,26 @@ def _lines(chunks: Iterator[bytes], most: int) -> Iterator[tuple[bytes, int]]:
         yield bytes(begun), size
 
 
-def _record(line: bytes, position: str, options: Options) -> Iterator[Text | Note]:
+def _record(line: bytes, position: str, options: Options) -> Iterator[ExtractedText | ReadIssue]:
     try:
         text, changed = line.decode(), None
     except UnicodeDecodeError:
         try:
             decoded = decode(line)
         except Undecodable as error:
-            yield Note("aside", error.reason, position, error.value, error.threshold)
+            yield ReadIssue("aside", error.reason, position, error.value, error.threshold)
             return
-        text, changed = decoded.text, Note("changed", decoded.reason, position, decoded.value)
+        text, changed = decoded.text, ReadIssue("changed", decoded.reason, position, decoded.value)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        yield Note("aside", "bad_json", position, detail=f"line {position}: {error}"[:300])
+        yield ReadIssue("aside", "bad_json", position, detail=f"line {position}: {error}"[:300])
         return
     value = look_up(record, options.fields["text"])
     if not isinstance(value, str):
         there = f"; there are: {', '.join(record)}" if isinstance(record, dict) else ""
         detail = f"line {position}: no string under {options.fields['text']!r}{there}"
-        yield Note("aside", "no_text_field", position, detail=without_surrogates(detail)[0][:300])
+        yield ReadIssue("aside", "no_text_field", position, detail=without_surrogates(detail)[0][:300])
         return
     about = {name: look_up(record, key) for name, key in options.fields.items() if name != "text"}
     if changed:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from groundup.text.ingest.decode import Undecodable, decode, unix_lines, without_surrogates
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._zip_safety import plain_text
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _LINE = 1 << 16
 _SEPARATOR = re.compile(rb"From .*\d\d:\d\d.*\d{4}")
@@ -36,20 +36,20 @@ _BROKEN = (MessageError, ValueError, LookupError, AttributeError, TypeError, Ind
 """What the standard library's parser lets through on malformed mail, besides its own errors."""
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """A single message, or those of an mbox behind the first `skip`, in positions "1", "2" ..."""
     start = file.read(5)
     file.seek(0)
     if start == b"From ":
         for number, data in _messages(file, options.file_bytes, skip):
             if isinstance(data, int):
-                yield Note("aside", "too_large", str(number), data, options.file_bytes)
+                yield ReadIssue("aside", "too_large", str(number), data, options.file_bytes)
             else:
                 yield from _document(_QUOTED_SEPARATOR.sub(rb"\1", data), str(number))
     else:
         data = file.read(options.file_bytes + 1)
         if len(data) > options.file_bytes:
-            yield Note("aside", "too_large", value=len(data), threshold=options.file_bytes)
+            yield ReadIssue("aside", "too_large", value=len(data), threshold=options.file_bytes)
         else:
             yield from _document(data, "")
 
@@ -87,14 +87,14 @@ class _Found:
     odd: Counter[str] = field(default_factory=Counter)
 
 
-def _document(data: bytes, position: str) -> Iterator[Text | Note]:
+def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]:
     if not data.strip():
-        yield Note("aside", "empty", position)
+        yield ReadIssue("aside", "empty", position)
         return
     found = _Found()
     work = data.count(b"\n") * sum(1 for _ in _CONTAINER.finditer(data))
     if work > _MOST_WORK:
-        yield Note("aside", "too_costly", position, work, _MOST_WORK, "lines times nested parts")
+        yield ReadIssue("aside", "too_costly", position, work, _MOST_WORK, "lines times nested parts")
         return
     try:
         message = email.message_from_bytes(data, policy=email.policy.default)
@@ -102,20 +102,22 @@ def _document(data: bytes, position: str) -> Iterator[Text | Note]:
         head = _head(message)
         _collect(message, found, 0)
     except _BROKEN as error:
-        yield Note("aside", "malformed_message", position, detail=f"{type(error).__name__}: {error}"[:300])
+        yield ReadIssue(
+            "aside", "malformed_message", position, detail=f"{type(error).__name__}: {error}"[:300]
+        )
         return
     body = "\n\n".join(found.texts)
     if not body.strip():
         reason = "binary" if found.odd["undecodable"] else "empty"
-        yield Note("aside", reason, position, detail=f"{found.attachments} attachments")
+        yield ReadIssue("aside", reason, position, detail=f"{found.attachments} attachments")
         return
     if found.attachments:
-        yield Note("changed", "attachments_left_out", position, found.attachments)
+        yield ReadIssue("changed", "attachments_left_out", position, found.attachments)
     if found.odd:
-        yield Note(
+        yield ReadIssue(
             "changed", "malformed_message", position, found.odd.total(), detail=", ".join(sorted(found.odd))
         )
-    yield Text("\n\n".join(filter(None, (head, body))), position)
+    yield ExtractedText("\n\n".join(filter(None, (head, body))), position)
 
 
 def _head(message: EmailMessage) -> str:

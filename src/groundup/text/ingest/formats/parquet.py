@@ -15,13 +15,13 @@ from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.decompress import RATIO_FLOOR
 from groundup.text.ingest.formats.jsonl import spelled
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _BATCH_ROWS = 64
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each row behind the first `skip`; other columns than the wanted ones aren't read."""
     try:
         table = pq.ParquetFile(file, buffer_size=1 << 20)
@@ -36,7 +36,7 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
         yield refused
         return
     if not table.metadata.num_rows:
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
     first = 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
@@ -47,7 +47,7 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
 
 def _group(
     table: Any, group: int, columns: dict[str, str], options: Options, first: int, skip: int
-) -> Iterator[Text | Note]:
+) -> Iterator[ExtractedText | ReadIssue]:
     """The rows of one row group but the first `skip`; `first` rows stand before it in the file."""
     bomb = _bomb(table, group, options)
     if bomb:
@@ -66,21 +66,21 @@ def _group(
         yield _damaged(error, f"{first + at + 1}-{first + table.metadata.row_group(group).num_rows}")
 
 
-def _refused(table: Any, columns: dict[str, str], options: Options) -> Note | None:
+def _refused(table: Any, columns: dict[str, str], options: Options) -> ReadIssue | None:
     """Why nothing of a table can be used: not the column that should hold the text, or not as text."""
     wanted = options.fields["text"]
     if "text" not in columns:
         detail = f"no column {wanted!r}; there are: {', '.join(table.schema_arrow.names)}"
-        return Note("aside", "no_text_field", detail=detail[:300])
+        return ReadIssue("aside", "no_text_field", detail=detail[:300])
     kind = _field(table.schema_arrow, wanted)
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
                                          pa.types.is_large_binary)):  # fmt: skip
         return None
-    return Note("aside", "no_text_field", detail=f"column {wanted!r} holds {kind}, not text"[:300])
+    return ReadIssue("aside", "no_text_field", detail=f"column {wanted!r} holds {kind}, not text"[:300])
 
 
-def _bomb(table: Any, group: int, options: Options) -> Note | None:
+def _bomb(table: Any, group: int, options: Options) -> ReadIssue | None:
     about = table.metadata.row_group(group)
     chunks = [about.column(number) for number in range(about.num_columns)]
     packed = sum(chunk.total_compressed_size for chunk in chunks)
@@ -88,7 +88,7 @@ def _bomb(table: Any, group: int, options: Options) -> Note | None:
     limit = max(RATIO_FLOOR, int(packed * options.expansion))
     if unpacked <= limit:
         return None
-    return Note("aside", "expands_too_much", f"group {group + 1}", unpacked, limit, "parquet")
+    return ReadIssue("aside", "expands_too_much", f"group {group + 1}", unpacked, limit, "parquet")
 
 
 def _field(schema: Any, key: str) -> Any:
@@ -117,5 +117,5 @@ def _values(batch: Any, key: str) -> list[Any]:
     return list(column.to_pylist())
 
 
-def _damaged(error: Exception, position: str = "") -> Note:
-    return Note("aside", "damaged_parquet", position, detail=f"{type(error).__name__}: {error}"[:300])
+def _damaged(error: Exception, position: str = "") -> ReadIssue:
+    return ReadIssue("aside", "damaged_parquet", position, detail=f"{type(error).__name__}: {error}"[:300])

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._pdf_pages import mend
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 from groundup.text.subprocess_server import Helper, helper
 
 MOST_PAGES = 20_000
@@ -47,23 +47,23 @@ class _Page:
     detail: str = ""
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """The whole file as one document. `skip` has no meaning here."""
     data = file.read(options.file_bytes + 1)
     if len(data) > options.file_bytes:
-        yield Note("aside", "too_large", value=len(data), threshold=options.file_bytes)
+        yield ReadIssue("aside", "too_large", value=len(data), threshold=options.file_bytes)
         return
     pages: list[_Page] = []
     limit, chars = max(1 << 20, int(len(data) * options.expansion)), 0
     for found in _pages(data):
-        if isinstance(found, Note):
+        if isinstance(found, ReadIssue):
             yield found
             if found.fate == "aside":
                 return
             continue
         chars += sum(len(line) for _, line in found.lines)
         if chars > limit:
-            yield Note("aside", "expands_too_much", value=chars, threshold=limit, detail="pdf")
+            yield ReadIssue("aside", "expands_too_much", value=chars, threshold=limit, detail="pdf")
             return
         pages.append(found)
     lines = [page.lines for page in pages if page.lines]
@@ -73,26 +73,26 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
     failed = [page for page in pages if page.reason]
     if not any(map(str.isalnum, text)):
         first = failed[0] if failed else _Page(0, reason="no_text_layer")
-        yield Note("aside", first.reason, value=len(pages), detail=first.detail)
+        yield ReadIssue("aside", first.reason, value=len(pages), detail=first.detail)
         return
     for page in failed[:MOST_NOTES]:
-        yield Note("aside", page.reason, f"page{page.number + 1}", detail=page.detail)
+        yield ReadIssue("aside", page.reason, f"page{page.number + 1}", detail=page.detail)
     if len(failed) > MOST_NOTES:
-        yield Note("changed", "damaged_pages", value=len(failed), detail="only the first are named")
-    yield Text(text)
+        yield ReadIssue("changed", "damaged_pages", value=len(failed), detail="only the first are named")
+    yield ExtractedText(text)
 
 
-def _pages(data: bytes) -> Iterator[_Page | Note]:
+def _pages(data: bytes) -> Iterator[_Page | ReadIssue]:
     """Page by page from the helper; started again behind a page that killed it."""
     first = deaths = 0
     while True:
         for said in _ask(data, first):
             if "refused" in said:
-                yield Note("aside", said["refused"], detail=said["detail"])
+                yield ReadIssue("aside", said["refused"], detail=said["detail"])
                 return
             if "pages" in said:
                 if said["pages"] > MOST_PAGES:
-                    yield Note("changed", "too_many_pages", value=said["pages"], threshold=MOST_PAGES)
+                    yield ReadIssue("changed", "too_many_pages", value=said["pages"], threshold=MOST_PAGES)
                 return
             first = said["page"] + 1
             failed = said.get("failed", "")
@@ -102,7 +102,9 @@ def _pages(data: bytes) -> Iterator[_Page | Note]:
         yield _Page(first, reason="too_costly", detail="more time or memory than a page may take")
         first += 1
         if deaths == MOST_DEATHS:
-            yield Note("changed", "too_costly", value=first, detail=f"nothing was read behind page {first}")
+            yield ReadIssue(
+                "changed", "too_costly", value=first, detail=f"nothing was read behind page {first}"
+            )
             return
 
 

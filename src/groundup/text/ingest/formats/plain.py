@@ -22,13 +22,13 @@ from groundup.text.ingest.decode import (
     without_surrogates,
 )
 from groundup.text.ingest.formats import Options
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 PIECE_BYTES = 16 << 20
 """About the most of a file that is held at once."""
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """The whole file as one document; of one larger than PIECE_BYTES a document per piece."""
     first = file.read(PIECE_BYTES + 1)
     if len(first) <= PIECE_BYTES:
@@ -45,9 +45,9 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
             yield from items
 
 
-def _hopeless(found: Text | Note, piece: bytes) -> bool:
+def _hopeless(found: ExtractedText | ReadIssue, piece: bytes) -> bool:
     """Whether a file's first piece shows that none of it is text: 16 MB of something else, or without a line end."""
-    said = found.reason if isinstance(found, Note) and found.fate == "aside" else ""
+    said = found.reason if isinstance(found, ReadIssue) and found.fate == "aside" else ""
     return said == "binary" or (said == "line_too_long" and b"\n" not in piece)
 
 
@@ -66,20 +66,20 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def document(
     value: object, position: str, options: Options, declared: str = "", **about: str
-) -> Iterator[Text | Note]:
+) -> Iterator[ExtractedText | ReadIssue]:
     """A value out of a file (bytes or a string) as a document, or the note why it isn't one.
 
     declared: the encoding that is said to be that of bytes; needn't be right.
     about: the other fields of `Text` that the file says (path, licence, language).
     """
     if value is None:
-        yield Note("aside", "empty", position)
+        yield ReadIssue("aside", "empty", position)
         return
     if isinstance(value, bytes):
         try:
             decoded = decode(value, declared)
         except Undecodable as error:
-            yield Note("aside", error.reason, position, error.value, error.threshold)
+            yield ReadIssue("aside", error.reason, position, error.value, error.threshold)
             return
         text, reason, number = decoded.text, decoded.reason, decoded.value
     else:
@@ -93,19 +93,21 @@ def document(
     if nuls and not reason:
         reason, number = "nul_bytes_removed", float(nuls)
     if reason:
-        yield Note("changed", reason, position, number)
-    yield Text(text, position, **about)
+        yield ReadIssue("changed", reason, position, number)
+    yield ExtractedText(text, position, **about)
 
 
-def _refused(text: str, position: str, line_bytes: int) -> Note | None:
+def _refused(text: str, position: str, line_bytes: int) -> ReadIssue | None:
     """Why a text is no document: nothing in it, not text, or a line longer than any person writes."""
     if not text.strip():
-        return Note("aside", "empty", position)
+        return ReadIssue("aside", "empty", position)
     data = text.encode()
     controls = (len(data) - len(data.translate(None, CONTROL_BYTES))) / len(data)
     if controls > MAX_CONTROL_SHARE:
-        return Note("aside", "binary", position, controls, MAX_CONTROL_SHARE)
+        return ReadIssue("aside", "binary", position, controls, MAX_CONTROL_SHARE)
     if len(data) <= line_bytes:
         return None
     longest = max(map(len, data.split(b"\n")))
-    return Note("aside", "line_too_long", position, longest, line_bytes) if longest > line_bytes else None
+    return (
+        ReadIssue("aside", "line_too_long", position, longest, line_bytes) if longest > line_bytes else None
+    )

@@ -20,7 +20,7 @@ from groundup.text.ingest.formats._http import Payload, payload, response
 from groundup.text.ingest.formats._records import Record, records
 from groundup.text.ingest.formats.html import page
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import Note, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
 
 _CARRIERS = ("response", "resource", "conversion")
 """Types of records that carry documents; others are a reason by themselves."""
@@ -43,21 +43,21 @@ _NOT_THE_RECORDS = (GroundupError, OSError, MemoryError, ImportError)
 _EDGE = 1 << 16
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[Text | Note]:
+def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
     """What the records behind the first `skip` hold, in positions "1", "2" ..."""
     record = None
     for record in records(file, options):
         if record.number > skip:
             yield from _placed(record, _items_or_failure(record, options))
     if not record:
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
 
 
-def _placed(record: Record, items: list[Text | Note]) -> Iterator[Text | Note]:
+def _placed(record: Record, items: list[ExtractedText | ReadIssue]) -> Iterator[ExtractedText | ReadIssue]:
     """Everything about a record stands at its number, notes with its address; a part that is lost changes it."""
     position, uri = str(record.number), _uri(record)
     for item in items:
-        if isinstance(item, Text):
+        if isinstance(item, ExtractedText):
             yield replace(item, position=position, path=uri)
         else:
             fate = "changed" if item.position else item.fate
@@ -65,53 +65,57 @@ def _placed(record: Record, items: list[Text | Note]) -> Iterator[Text | Note]:
             yield replace(item, fate=fate, position=position, detail=detail[:1000])
 
 
-def _items_or_failure(record: Record, options: Options) -> list[Text | Note]:
+def _items_or_failure(record: Record, options: Options) -> list[ExtractedText | ReadIssue]:
     """One record that a parser stumbles over doesn't end the reading of the others."""
     try:
         return list(_items(record, options))
     except _NOT_THE_RECORDS:
         raise
     except Exception as error:
-        return [Note("aside", "reader_failed", detail=f"{type(error).__name__}: {error}"[:300])]
+        return [ReadIssue("aside", "reader_failed", detail=f"{type(error).__name__}: {error}"[:300])]
 
 
-def _items(record: Record, options: Options) -> Iterator[Text | Note]:
+def _items(record: Record, options: Options) -> Iterator[ExtractedText | ReadIssue]:
     """The document in a record, or why there is none."""
     kind, uri = record.headers.get("warc-type", "").lower(), _uri(record).lower()
     if record.reason:
-        yield Note("aside", record.reason, "", record.value, record.threshold, record.detail)
+        yield ReadIssue("aside", record.reason, "", record.value, record.threshold, record.detail)
     elif kind not in _CARRIERS:
-        yield Note("aside", kind) if kind in _OTHERS else Note("aside", "unknown_record_type", detail=kind)
+        yield (
+            ReadIssue("aside", kind)
+            if kind in _OTHERS
+            else ReadIssue("aside", "unknown_record_type", detail=kind)
+        )
     elif uri and not uri.startswith(_ADDRESSES):
-        yield Note("aside", "crawler_record")
+        yield ReadIssue("aside", "crawler_record")
     else:
         yield from _carried(record, options)
 
 
-def _carried(record: Record, options: Options) -> Iterator[Text | Note]:
+def _carried(record: Record, options: Options) -> Iterator[ExtractedText | ReadIssue]:
     said = record.headers.get("content-type", "")
     over_http = said.lower().startswith("application/http") or record.body.startswith(b"HTTP/")
     found = response(record.body, options) if over_http else payload(said, record.body)
     if found.status and not 200 <= found.status < 300:
-        yield Note("aside", "http_status", value=found.status)
+        yield ReadIssue("aside", "http_status", value=found.status)
     elif found.note and found.note.fate == "aside":
         yield found.note
     elif not found.body.strip():
-        yield Note("aside", "empty")
+        yield ReadIssue("aside", "empty")
     else:
         yield from [found.note] if found.note else []
         if "warc-truncated" in record.headers:
-            yield Note("changed", "truncated_by_crawler", detail=record.headers["warc-truncated"])
+            yield ReadIssue("changed", "truncated_by_crawler", detail=record.headers["warc-truncated"])
         yield from _document(found, options)
 
 
-def _document(found: Payload, options: Options) -> Iterator[Text | Note]:
+def _document(found: Payload, options: Options) -> Iterator[ExtractedText | ReadIssue]:
     """What the bytes show it to be, read by its module. Scripts, pictures and tables go aside by what they are."""
     name = _NAMES.get(found.kind, "")
     seen = detect.recognise(name, found.body[:_EDGE], found.body[-_EDGE:], "", options)
     kind = seen.format.name if seen.format else seen.notes[0].detail
     if kind not in _READ or (kind == "plain" and not name):
-        yield Note("aside", "not_a_document", detail=f"{found.kind or 'no media type'}, {kind}")
+        yield ReadIssue("aside", "not_a_document", detail=f"{found.kind or 'no media type'}, {kind}")
         return
     for note in seen.notes:
         yield replace(note, reason="wrong_media_type")

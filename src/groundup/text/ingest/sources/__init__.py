@@ -30,7 +30,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ExtractedText:
     """A document found in a file. `position` tells it from others in there; `path` (or URL) replaces the file's.
 
     `licence` and `language`, where the file says them, replace the source's licence and the empty language.
@@ -44,7 +44,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ReadIssue:
     """Something the ledger should say about a file, or about the record at `position` in it."""
 
     fate: Fate
@@ -99,9 +99,10 @@ class Source(Protocol):
         """All files in a stable order, also those that can't be read. Raises DataError if there are none."""
 
     def open(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
-        """The file's bytes, seekable. Raises Unreadable (text/ingest/safe_open.py), also for errors while it is read."""
+        """The file's bytes, seekable. Raises Unreadable (text/ingest/safe_open.py), also for errors while "
+        "it is read."""
 
-    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[Text | Note]:
+    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
         """What is in one file. A note with the fate "aside" and no position says that nothing is.
 
         skip: records at the beginning that were read before a stop; passed over without being decoded.

@@ -32,7 +32,7 @@ class Files(ReadingRecipe):
     def files(self) -> Iterator[SourceFile]:
         """Every file meant by `paths`. Raises DataError naming what matches nothing."""
         if not self.paths:
-            raise DataError('acquire.sources: `files` needs paths, e.g. paths = ["docs/**/*.md"].')
+            raise DataError('ingest.sources: `files` needs paths, e.g. paths = ["docs/**/*.md"].')
         yield from discover.find(self.paths)
 
     def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:

@@ -64,7 +64,7 @@ class Git(ReadingRecipe):
     def files(self) -> Iterator[SourceFile]:
         """Tracked files by path, with their blobs' names as digests. Raises DataError if there are none."""
         if not self.repository:
-            raise DataError('acquire.sources: `git` needs a repository, e.g. repository = "~/src/project".')
+            raise DataError('ingest.sources: `git` needs a repository, e.g. repository = "~/src/project".')
         commit = self._run(
             "rev-parse", "--verify", "--quiet", "--end-of-options", f"{self.revision}^{{commit}}"
         )
@@ -83,7 +83,7 @@ class Git(ReadingRecipe):
                 yield SourceFile(path, blob, aside, bytes=int(size) if size.isdecimal() else 0, digest=blob)
         if not found:
             raise DataError(
-                f"acquire.sources: git repository {self.repository!r} has no tracked file at {self.revision!r} that "
+                f"ingest.sources: git repository {self.repository!r} has no tracked file at {self.revision!r} that "
                 f"matches include = {list(self.include)}, exclude = {list(self.exclude)}."
             )
 
@@ -133,23 +133,23 @@ class Git(ReadingRecipe):
         try:
             done = subprocess.run(self._command(*words), env=_environment(), capture_output=True, check=False)
         except FileNotFoundError:
-            raise DataError("acquire.sources: `git` needs the program git, which isn't installed.") from None
+            raise DataError("ingest.sources: `git` needs the program git, which isn't installed.") from None
         if done.returncode == 0:
             return done.stdout
         said = done.stderr.decode("utf-8", "replace").strip()
         if "dubious ownership" in said:
             raise DataError(
-                f"acquire.sources: {self.repository!r} belongs to another user, so git won't read it. If you trust "
+                f"ingest.sources: {self.repository!r} belongs to another user, so git won't read it. If you trust "
                 f"it: git config --global --add safe.directory {Path(self.repository).expanduser().resolve()}"
             )
         if "cannot change to" in said or "not a git repository" in said:
-            raise DataError(f"acquire.sources: {self.repository!r} is no git repository. Check the spelling.")
+            raise DataError(f"ingest.sources: {self.repository!r} is no git repository. Check the spelling.")
         if words[0] == "rev-parse":
             raise DataError(
-                f"acquire.sources: git repository {self.repository!r} has no revision {self.revision!r}. "
+                f"ingest.sources: git repository {self.repository!r} has no revision {self.revision!r}. "
                 "Name a commit, branch or tag; `git log` and `git branch -a` list them."
             )
-        raise DataError(f"acquire.sources: git {words[0]} failed in {self.repository!r}: {said[:300]}")
+        raise DataError(f"ingest.sources: git {words[0]} failed in {self.repository!r}: {said[:300]}")
 
 
 def _environment() -> dict[str, str]:

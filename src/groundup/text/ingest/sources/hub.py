@@ -66,12 +66,12 @@ class Hub(ReadingRecipe):
     def files(self) -> Iterator[SourceFile]:
         """Matching files by path, with digests. Raises DataError if there are none, or the Hub doesn't answer."""
         if not self.dataset:
-            raise DataError('acquire.sources: `hub` needs a dataset, e.g. dataset = "owner/name".')
+            raise DataError('ingest.sources: `hub` needs a dataset, e.g. dataset = "owner/name".')
         try:
             commit = self._commit()
             listed = self._tree(commit)
         except (KeyError, TypeError):
-            raise DataError(f"acquire.sources: {self.endpoint} doesn't answer as the Hub does.") from None
+            raise DataError(f"ingest.sources: {self.endpoint} doesn't answer as the Hub does.") from None
         wanted, unwanted = ([glob_to_regex(glob) for glob in globs] for globs in (self.include, self.exclude))
         found = False
         for entry in listed:
@@ -87,7 +87,7 @@ class Hub(ReadingRecipe):
             kinds = Counter("".join(PurePosixPath(entry["path"]).suffixes) or "none" for entry in listed)
             has = ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common(5)) or "nothing"
             raise DataError(
-                f"acquire.sources: no file of dataset {self.dataset!r} matches include = {list(self.include)}. "
+                f"ingest.sources: no file of dataset {self.dataset!r} matches include = {list(self.include)}. "
                 f"By suffix it has: {has}."
             )
 
@@ -97,7 +97,7 @@ class Hub(ReadingRecipe):
         with remote.download(file, remote.io_config(self._token()), self.max_file_bytes) as copy:
             if file.digest and _digest(copy, file) != file.digest:
                 raise DataError(
-                    f"acquire.sources: {file.location} didn't arrive as the Hub describes it. Try again."
+                    f"ingest.sources: {file.location} didn't arrive as the Hub describes it. Try again."
                 )
             yield copy
 
@@ -124,7 +124,7 @@ class Hub(ReadingRecipe):
             entries |= {str(entry["path"]): entry for entry in page}
             if query and len(entries) == before:
                 raise DataError(
-                    f"acquire.sources: {self.endpoint} gives the same page of its listing without end."
+                    f"ingest.sources: {self.endpoint} gives the same page of its listing without end."
                 )
         return [entry for _, entry in sorted(entries.items()) if entry["type"] == "file"]
 
@@ -144,14 +144,14 @@ class Hub(ReadingRecipe):
             except (OSError, HTTPException, ValueError) as error:
                 if not tries_left:
                     raise DataError(
-                        f"acquire.sources: {self.endpoint} can't be reached ({getattr(error, 'reason', error)}), "
+                        f"ingest.sources: {self.endpoint} can't be reached ({getattr(error, 'reason', error)}), "
                         f"after {remote.TRIES} tries. Check the network and `endpoint`."
                     ) from None
             time.sleep(remote.BACKOFF_SECONDS * 2 ** (remote.TRIES - 1 - tries_left))
         raise AssertionError("unreachable")
 
     def _refused(self, code: int) -> str:
-        what = f"acquire.sources: dataset {self.dataset!r}, revision {self.revision!r}, at {self.endpoint}"
+        what = f"ingest.sources: dataset {self.dataset!r}, revision {self.revision!r}, at {self.endpoint}"
         if code in (401, 403):
             return f"{what} isn't public, or doesn't exist (HTTP {code}). For a private one set HF_TOKEN."
         if code == 404:

@@ -58,7 +58,7 @@ class S3(ReadingRecipe):
         """Every object meant by `urls`, by path. Raises DataError naming what matches nothing or can't be listed."""
         if not self.urls:
             raise DataError(
-                'acquire.sources: `s3` needs urls, e.g. urls = ["s3://bucket/folder/**/*.jsonl.gz"].'
+                'ingest.sources: `s3` needs urls, e.g. urls = ["s3://bucket/folder/**/*.jsonl.gz"].'
             )
         patterns = [_pattern(url) for url in self.urls]
         sizes = {url: size for pattern in patterns for url, size in self._list(pattern)}
@@ -99,7 +99,7 @@ def _pattern(url: str) -> str:
 
 def _explained(pattern: str, error: Exception) -> str:
     """What went wrong with a listing, and what to do."""
-    said, start = str(error), f"acquire.sources: {pattern!r} "
+    said, start = str(error), f"ingest.sources: {pattern!r} "
     if "NoSuchBucket" in said:
         return f"{start}names a bucket that doesn't exist there. Check the spelling and endpoint_url."
     if isinstance(error, FileNotFoundError):

@@ -18,7 +18,7 @@ from pydantic import Field
 from groundup.core.errors import DataError
 from groundup.text.ingest.decode import Undecodable, decode
 from groundup.text.ingest.safe_open import open_regular
-from groundup.text.ingest.sources import Note, SourceFile, SourceRecipe, Text
+from groundup.text.ingest.sources import ExtractedText, ReadIssue, SourceFile, SourceRecipe
 
 TOPICS = "pydoc_data/topics.py"
 # Test suites by whatever name, other people's packages, and what the build of the interpreter left behind.
@@ -48,7 +48,7 @@ class Stdlib(SourceRecipe):
             found += [(here / name).as_posix() for name in names if _is_source(name)]
         if not found:
             raise DataError(
-                f"acquire.sources: `stdlib` finds no .py files in {root}: this Python came without sources. "
+                f"ingest.sources: `stdlib` finds no .py files in {root}: this Python came without sources. "
                 "Use another Python, or your own files with --data FOLDER."
             )
         for path in sorted(found):
@@ -58,22 +58,22 @@ class Stdlib(SourceRecipe):
         """The module's bytes. Raises Unreadable."""
         return open_regular(Path(file.location), _MOST_BYTES)
 
-    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[Text | Note]:
+    def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
         """The module as one document; the reference as one for each topic."""
         try:
             decoded = decode(file.read())
         except Undecodable as error:
-            yield Note("aside", error.reason, value=error.value, threshold=error.threshold)
+            yield ReadIssue("aside", error.reason, value=error.value, threshold=error.threshold)
             return
         if not decoded.text.strip():
-            yield Note("aside", "empty")
+            yield ReadIssue("aside", "empty")
         elif path == TOPICS:
             for topic, text in sorted(_topics(decoded.text).items())[skip:]:
-                yield Text(text, topic, f"{TOPICS.removesuffix('.py')}/{topic}")
+                yield ExtractedText(text, topic, f"{TOPICS.removesuffix('.py')}/{topic}")
         else:
             if decoded.reason:
-                yield Note("changed", decoded.reason, value=decoded.value)
-            yield Text(decoded.text)
+                yield ReadIssue("changed", decoded.reason, value=decoded.value)
+            yield ExtractedText(decoded.text)
 
 
 def _is_source(name: str) -> bool:

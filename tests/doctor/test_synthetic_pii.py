@@ -1,0 +1,79 @@
+"""The measurement of the scrubber: what is planted, and what counts as found."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from groundup.doctor.synthetic_pii import EXCERPT, Canary, Planted, plant, recall
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.steps import FilterResult, passed
+from groundup.text.curate.steps.privacy import Privacy
+
+TEXTS = [
+    "The lighthouse keeper wrote a letter every week. " * 100,
+    "Short text.",
+    "海边的灯塔每天晚上都会亮起来。" * 40,
+]
+
+
+class Says:
+    """A step with a fixed answer."""
+
+    def __init__(self, reason: str | None = None, text: str | None = None) -> None:
+        self.reason, self.text = reason, text
+
+    def judge(self, batch: DocumentBatch) -> FilterResult:
+        none = [None] * batch.rows
+        return FilterResult([self.reason] * batch.rows, none, none, text=[self.text] * batch.rows)
+
+
+class Nothing:
+    def judge(self, batch: DocumentBatch) -> FilterResult:
+        return passed(batch.rows)
+
+
+def test_the_default_step_finds_98_of_100_secrets_of_every_kind() -> None:
+    found = recall(Privacy(), plant(TEXTS, seed=11, per_kind=250))
+    assert min(found.values()) >= 0.98, found
+
+
+def test_every_secret_stands_where_it_is_said_to() -> None:
+    planted = plant(TEXTS, seed=3, per_kind=20)
+    assert Counter(canary.kind for canary in planted.canaries) == dict.fromkeys(
+        recall(Nothing(), planted), 20
+    )
+    for text, canary in zip(planted.texts, planted.canaries, strict=True):
+        assert text[canary.start :].startswith(canary.secret)
+        assert len(text) < EXCERPT + len(canary.secret) + 200
+
+
+def test_the_same_seed_plants_the_same() -> None:
+    assert plant(TEXTS, seed=1, per_kind=5) == plant(TEXTS, seed=1, per_kind=5)
+    assert plant(TEXTS, seed=1, per_kind=5).canaries != plant(TEXTS, seed=2, per_kind=5).canaries
+
+
+def test_secrets_can_be_planted_into_nothing() -> None:
+    assert len(plant([], seed=1, per_kind=3).texts) == len(plant([""], seed=1, per_kind=3).texts) == 24
+
+
+@pytest.mark.parametrize(
+    ("step", "share"),
+    [
+        (Nothing(), 0.0),
+        (Says("dropped"), 1.0),
+        (Says("redacted", "call <PHONE> now"), 1.0),
+        (Says("redacted", "call <PHONE>0958 now"), 1.0),
+        (Says("redacted", "call <PHONE> 0958 now"), 0.0),
+        (Says("redacted", "call +44 20 <PHONE>"), 0.0),
+    ],
+)
+def test_five_characters_that_are_left_are_a_secret_that_is_left(step: Says | Nothing, share: float) -> None:
+    planted = Planted(["call +44 20 7946 0958 now"], [Canary("phone", "+44 20 7946 0958", 5)])
+    assert recall(step, planted) == {"phone": share}
+
+
+def test_a_step_that_looks_for_less_finds_less() -> None:
+    found = recall(Privacy(kinds=("email",)), plant(TEXTS, seed=5, per_kind=40))
+    assert found["email"] == 1.0 and found["iban"] == 0.0
+    assert np.isfinite(list(found.values())).all()

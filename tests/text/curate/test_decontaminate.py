@@ -1,0 +1,95 @@
+"""Evaluation items in documents, against a brute-force search for shared n-grams."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from groundup.core.errors import DataError
+from groundup.text.batch import DocumentBatch
+from groundup.text.curate.decontaminate import Decontaminate, Decontaminator, write_index
+from groundup.text.curate.eval_texts import evaluation_items, item_digest
+from groundup.text.documents import DOCUMENT_SCHEMA
+
+WORDS = ("river", "stone", "light", "water", "mountain", "cloud", "paper", "ship", "engine", "letter", "window",
+         "garden", "bridge", "number", "colour")  # fmt: skip
+
+
+def sentence(seed: int, words: int) -> str:
+    draw = random.Random(seed)
+    return " ".join(f"{draw.choice(WORDS)}{draw.randrange(50)}" for _ in range(words))
+
+
+def batch(*texts: str) -> DocumentBatch:
+    blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
+    rows = [blank | {"id": f"{n:016x}", "text": text} for n, text in enumerate(texts)]
+    return DocumentBatch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA))
+
+
+def made(tmp_path: Path, items: list[str], **settings: object) -> Decontaminator:
+    recipe = Decontaminate(paths=("x",), **settings)  # type: ignore[arg-type]
+    write_index(recipe, ((f"set.jsonl#{n}", [text]) for n, text in enumerate(items, 1)), tmp_path)
+    return Decontaminator.load(recipe, tmp_path)
+
+
+def brute(document: str, item: str, n: int, least: int) -> bool:
+    def grams(text: str, size: int) -> set[tuple[str, ...]]:
+        words = re.findall(r"\w+", text.lower())
+        return {tuple(words[at : at + size]) for at in range(len(words) - size + 1)}
+
+    words = len(re.findall(r"\w+", item))
+    return words >= least and bool(grams(document, min(n, words)) & grams(item, min(n, words)))
+
+
+def test_matches_equal_a_brute_force_search(tmp_path: Path) -> None:
+    items = [sentence(seed, 5 + seed) for seed in range(30)]
+    draw = random.Random(1)
+    documents = []
+    for seed in range(60):
+        words = sentence(1000 + seed, 60).split()
+        source = items[draw.randrange(30)].split()
+        size = draw.randrange(4, 25)
+        at = draw.randrange(max(len(source) - size, 0) + 1)
+        documents.append(" ".join(words[:20] + source[at : at + size] + words[20:]).title() + ", so?")
+    judge = made(tmp_path, items, ngram=13, min_words=8)
+    here = batch(*documents)
+    expected = [[brute(text, item, 13, 8) for item in items] for text in documents]
+    assert [why is not None for why in judge.apply(here).reason] == [any(row) for row in expected]
+    hits = judge.hits(here, np.ones(60, dtype=bool)).to_pylist()
+    found = {(hit["id"], hit["item"]) for hit in hits}
+    assert found == {
+        (f"{row:016x}", f"set.jsonl#{item + 1}")
+        for row in range(60)
+        for item in range(30)
+        if expected[row][item]
+    }
+    assert len({sum(row) for row in expected}) > 1
+    for hit in hits:
+        assert brute(hit["text"], items[int(hit["item"].split("#")[1]) - 1], 13, 8)
+
+
+def test_the_item_goes_where_the_recipe_says_so(tmp_path: Path) -> None:
+    item = sentence(1, 20)
+    judge = made(tmp_path, [item], drop="item")
+    here = batch(f"before {item} after")
+    assert judge.apply(here).reason == [None]
+    (hit,) = judge.hits(here, np.ones(1, dtype=bool)).to_pylist()
+    assert (hit["item"], hit["overlap"], hit["task"]) == ("set.jsonl#1", 8, "set.jsonl")
+
+
+def test_every_text_of_a_record_is_an_item_and_bad_files_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({"q": "a b", "choices": ["c", {"d": "e"}], "gold": 1}) + "\n")
+    assert list(evaluation_items([str(file)])) == [("set.jsonl#1", ["a b", "c", "e"])]
+    before = item_digest([str(file)])
+    file.write_text("{broken\n")
+    assert item_digest([str(file)]) != before
+    with pytest.raises(DataError, match=r"set\.jsonl, line 1: not JSON"):
+        list(evaluation_items([str(file)]))
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match="neither JSON lines"):
+        list(evaluation_items([str(tmp_path / "notes.txt")]))

@@ -1,0 +1,107 @@
+"""Word documents: Markdown out of friendly ones, a reason for the others."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import docx
+from docx.oxml import parse_xml
+
+from format_world import LAUGHS, damaged, read_as, reasons, rezipped, text_of
+from groundup.text.ingest.formats import Options
+from groundup.text.ingest.formats import docx as docx_format
+from groundup.text.ingest.sources import ExtractedText, ReadIssue
+
+
+def saved(document: Any) -> bytes:
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def test_a_word_document_becomes_markdown_in_the_order_of_its_text() -> None:
+    document = docx.Document()
+    document.add_heading("The light", 0)
+    document.add_heading("Ships", 2)
+    document.add_paragraph("Before the table.")
+    table = document.add_table(2, 2)
+    for cell, words in zip(
+        [c for row in table.rows for c in row.cells], ("ship", "tons", "Ann|e", "a\nb"), strict=True
+    ):
+        cell.text = words
+    document.add_paragraph("one", style="List Bullet")
+    document.add_paragraph("two", style="List Bullet")
+    document.add_paragraph("first", style="List Number")
+    document.add_paragraph("second", style="List Number")
+    document.add_paragraph("After\tall.")
+    assert text_of(docx_format, saved(document)) == (
+        "# The light\n\n## Ships\n\nBefore the table.\n\n| ship | tons |\n| --- | --- |\n| Ann\\|e | a b |\n\n"
+        "- one\n- two\n1. first\n2. second\n\nAfter\tall."
+    )
+
+
+def test_inserted_text_and_content_controls_are_read_and_deleted_text_is_not() -> None:
+    names = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    control = "<w:sdtContent><w:p><w:r><w:t>In a control.</w:t></w:r></w:p></w:sdtContent>"
+    inserted, deleted = "<w:r><w:t>did</w:t></w:r>", "<w:r><w:delText>did not</w:delText></w:r>"
+    document = docx.Document()
+    document.element.body.insert(0, parse_xml(f"<w:sdt {names}>{control}</w:sdt>"))
+    changed = f"<w:ins>{inserted}</w:ins><w:del>{deleted}</w:del>"
+    words = f"<w:r><w:t>It </w:t></w:r>{changed}<w:r><w:t> work.</w:t></w:r>"
+    document.element.body.insert(1, parse_xml(f"<w:p {names}>{words}</w:p>"))
+    assert text_of(docx_format, saved(document)) == "In a control.\n\nIt did work."
+
+
+def test_hostile_and_broken_word_documents_go_aside() -> None:
+    document = docx.Document()
+    document.add_paragraph("Words.")
+    good = saved(document)
+    assert reasons(read_as(docx_format, rezipped(good, {"word/media/x": b"\x00" * (20 << 20)}))) == [
+        ("", "aside", "expands_too_much")
+    ]
+    assert reasons(read_as(docx_format, good, Options(file_bytes=60_000))) == [("", "aside", "too_large")]
+    assert reasons(read_as(docx_format, rezipped(good, {"word/document.xml": LAUGHS}))) == [
+        ("", "aside", "damaged_docx")
+    ]
+    assert reasons(read_as(docx_format, good[:-500])) == [("", "aside", "damaged_docx")]
+    assert reasons(read_as(docx_format, saved(docx.Document()))) == [("", "aside", "empty")]
+    ole = (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le") + bytes(600)
+    )
+    assert reasons(read_as(docx_format, ole)) == [("", "aside", "encrypted")]
+
+
+def test_a_word_document_reaches_no_file_outside_of_it() -> None:
+    document = docx.Document()
+    document.add_paragraph("Words.")
+    good = saved(document)
+    body = b'<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/passwd">]><w:document xmlns:w="%b">'
+    body += b"<w:body><w:p><w:r><w:t>a &x; b"
+    body = body % b"http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    items = read_as(
+        docx_format, rezipped(good, {"word/document.xml": body + b"</w:t></w:r></w:p></w:body></w:document>"})
+    )
+    assert all("root:" not in item.text for item in items if isinstance(item, ExtractedText))
+    slipped = rezipped(good, {"../../../../tmp/slipped.txt": b"out", "/tmp/slipped.txt": b"out"})
+    assert text_of(docx_format, slipped) == "Words."
+    assert not Path("/tmp/slipped.txt").exists()
+
+
+def test_a_directory_that_lies_about_sizes_unpacks_no_more_than_it_says() -> None:
+    document = docx.Document()
+    document.add_paragraph("Words.")
+    bomb = rezipped(saved(document), {"word/document.xml": b"\x00" * (20 << 20)})
+    size = (20 << 20).to_bytes(4, "little")
+    assert bomb.count(size) == 2  # in the directory, and before the entry itself
+    assert reasons(read_as(docx_format, bomb.replace(size, (999).to_bytes(4, "little")))) == [
+        ("", "aside", "damaged_docx")
+    ]
+
+
+def test_damage_of_any_kind_gives_notes_and_texts_and_nothing_else() -> None:
+    document = docx.Document()
+    document.add_heading("Light", 1)
+    document.add_table(2, 2).rows[0].cells[0].text = "x"
+    for data in damaged(saved(document)):
+        for item in read_as(docx_format, data):
+            assert isinstance(item, ReadIssue) or item.text.encode().decode()
