@@ -85,7 +85,7 @@ def ours(learn: Half, judge: Half, seed: int, calibrated: bool = True) -> Scores
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         loaded = ModelFilter().load(build(learn, folder, seed)[0])
-        scores = loaded.judge(batch(judge.texts)).measures["quality"]
+        scores = loaded.apply(batch(judge.texts)).measures["quality"]
         back = loaded.calibration
         logits = (np.log(scores / (1 - scores)) - back.intercept) / back.slope
         return scores if calibrated else np.asarray(1 / (1 + np.exp(-logits)))
@@ -152,9 +152,9 @@ def print_speed(half: Half) -> None:
         folder, metrics = build(half, Path(name), 0)
         trained = time.perf_counter() - begun
         step, whole = ModelFilter().load(folder), batch(half.texts * 4)
-        step.judge(batch(half.texts[:1]))  # loads the model
+        step.apply(batch(half.texts[:1]))  # loads the model
         begun = time.perf_counter()
-        step.judge(whole)
+        step.apply(whole)
         judged = time.perf_counter() - begun
     size = float(whole.bytes.sum()) / 1e6
     print(

@@ -70,8 +70,8 @@ Answers = dict[str, list[str]]
 def judge(rows: dict[str, list[str]]) -> tuple[dict[str, str], dict[str, Answers]]:
     """Per language its code in the model, and what was said of each text: `best` and, with the bound, `sure`."""
     gold = {name: ISO[name[:3]] for name in rows}
-    said = {name: {"best": list(Language(min_confidence=0).judge(batch(texts)).language or ()),
-                   "sure": list(Language().judge(batch(texts)).language or ())}
+    said = {name: {"best": list(Language(min_confidence=0).apply(batch(texts)).language or ()),
+                   "sure": list(Language().apply(batch(texts)).language or ())}
             for name, texts in rows.items()}  # fmt: skip
     return gold, said
 
@@ -136,7 +136,7 @@ def print_speed(texts: list[str]) -> None:
     seconds = []
     for _ in range(5):
         begun = time.perf_counter()
-        step.judge(DocumentBatch(whole.documents))
+        step.apply(DocumentBatch(whole.documents))
         seconds.append(time.perf_counter() - begun)
     print(f"\nSpeed, one process ({platform.machine()}): {size / min(seconds):.1f} MB/s, "
           f"{len(texts) / min(seconds):,.0f} documents of {1e3 * size / len(texts):.1f} kB a second.")  # fmt: skip

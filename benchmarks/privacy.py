@@ -64,7 +64,7 @@ def search(texts: list[str]) -> tuple[dict[str, list[str]], float]:
         rows = [blank | {"text": text} for text in texts[at : at + ROWS]]
         batch = DocumentBatch(pa.Table.from_pylist(rows, DOCUMENT_SCHEMA))
         started = time.perf_counter()
-        step.judge(batch)
+        step.apply(batch)
         seconds += time.perf_counter() - started
         for row, findings in step.find(batch).items():
             for start, end, kind in findings:

@@ -218,7 +218,7 @@ def test_human_labels_are_learned_better_than_the_majority(
     folder, _ = trained(
         positive=(str(tmp_path / "1.jsonl"),), negative=(str(tmp_path / "0.jsonl"),), **settings
     )
-    said = ModelFilter(min_score=0.5).load(folder).judge(batch(*(row["text"] for row in judge)))
+    said = ModelFilter(min_score=0.5).load(folder).apply(batch(*(row["text"] for row in judge)))
     truth = np.array([row["label"] == 1 for row in judge])
     kept = np.array([reason is None for reason in said.reason])
     majority = max(truth.mean(), 1 - truth.mean())

@@ -347,9 +347,9 @@ def test_hashes_in_parts_are_marked_like_hashes_at_once(
 def test_a_document_repeats_no_line_of_its_own_but_code_does() -> None:
     footer = "Page 1 of the annual report, all rights reserved"
     texts = [f"Intro.\n{footer}\nBody.\n{footer}\nok\nok\n", f"{footer}\n"]
-    verdicts = RepeatedLines().judge(batch(*texts))
+    verdicts = RepeatedLines().apply(batch(*texts))
     assert verdicts.reason == ["repeated_lines", None]
     assert verdicts.text == [f"Intro.\n{footer}\nBody.\nok\nok\n", None]
     assert verdicts.value[0] == pytest.approx((len(footer) + 1) / len(texts[0]))
-    assert RepeatedLines().judge(batch(*texts, path="a.py")).reason == [None, None]
-    assert RepeatedLines().judge(batch()).reason == []
+    assert RepeatedLines().apply(batch(*texts, path="a.py")).reason == [None, None]
+    assert RepeatedLines().apply(batch()).reason == []

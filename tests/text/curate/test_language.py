@@ -36,26 +36,26 @@ def test_the_model_is_the_published_one_and_knows_what_we_say_it_knows() -> None
 
 
 def test_every_document_gets_its_language_and_none_is_dropped_by_default() -> None:
-    said = Language().judge(batch(ENGLISH, GERMAN, CHINESE, NUMBERS))
+    said = Language().apply(batch(ENGLISH, GERMAN, CHINESE, NUMBERS))
     assert said.language == ["en", "de", "zh", "und"]
     assert said.reason == [None] * 4
     assert said.measures["confidence"][3] == 0 and said.measures["confidence"][:3].min() > 0.65
 
 
 def test_other_languages_and_uncertain_ones_go_with_the_numbers_behind_it() -> None:
-    said = Language(keep=("en",)).judge(batch(ENGLISH, GERMAN, NUMBERS))
+    said = Language(keep=("en",)).apply(batch(ENGLISH, GERMAN, NUMBERS))
     assert said.reason == [None, "language_not_kept", "language_uncertain"]
     confidence = said.measures["confidence"]
     assert said.value == [None, confidence[1], 0]
     assert said.threshold == [None, None, 0.65]
     assert said.detail is not None and said.detail[1] == "de"
-    assert Language(drop_unknown=True).judge(batch(ENGLISH, NUMBERS)).reason == [None, "language_uncertain"]
+    assert Language(drop_unknown=True).apply(batch(ENGLISH, NUMBERS)).reason == [None, "language_uncertain"]
     assert Language(keep=("en",)).rules() == (Rule("language_uncertain", "confidence", at_least=0.65),)
     assert Language().rules() == ()
 
 
 def test_source_code_is_no_language_and_passes() -> None:
-    said = Language(keep=("de",)).judge(batch(ENGLISH, path="a.py"))
+    said = Language(keep=("de",)).apply(batch(ENGLISH, path="a.py"))
     assert (said.language, said.reason) == (["code"], [None])
     assert np.isnan(said.measures["confidence"][0])
 
@@ -63,18 +63,18 @@ def test_source_code_is_no_language_and_passes() -> None:
 def test_line_ends_marks_and_capitals_change_nothing() -> None:
     broken = GERMAN.replace(" ", "\n")
     marked = f"</s> </S> {GERMAN}"
-    said = Language().judge(batch(GERMAN, broken, marked, GERMAN.upper(), GERMAN.replace(" ", "\xa0")))
+    said = Language().apply(batch(GERMAN, broken, marked, GERMAN.upper(), GERMAN.replace(" ", "\xa0")))
     assert said.language == ["de"] * 5
     assert said.measures["confidence"][1] == said.measures["confidence"][0]
 
 
 def test_only_the_beginning_is_looked_at() -> None:
-    assert Language(max_chars=len(GERMAN)).judge(batch(GERMAN + CHINESE * 20)).language == ["de"]
+    assert Language(max_chars=len(GERMAN)).apply(batch(GERMAN + CHINESE * 20)).language == ["de"]
 
 
 def test_a_batch_says_what_the_model_says_of_each_alone() -> None:
     texts = [ENGLISH, GERMAN, CHINESE, f"{NUMBERS} a", "e\u0301", "a\u3000", "x" * 9000]
-    said = Language(min_confidence=0).judge(batch(*texts))
+    said = Language(min_confidence=0).apply(batch(*texts))
     model = fasttext.load_model(str(MODEL))
     for row, text in enumerate(texts):
         labels, chances = model.predict(text[:2048].lower().replace("\u3000", " "))
@@ -83,7 +83,7 @@ def test_a_batch_says_what_the_model_says_of_each_alone() -> None:
 
 
 def test_an_empty_batch_is_fine() -> None:
-    assert Language(keep=("en",)).judge(batch()).reason == []
+    assert Language(keep=("en",)).apply(batch()).reason == []
 
 
 def test_an_unknown_language_is_refused_with_the_near_ones() -> None:
@@ -100,5 +100,5 @@ def test_nearly_all_sentences_of_common_languages_are_identified(shared_data: Pa
             row = json.loads(line)
             sentences[row["lang"]].append(row["text"])
     for language, code in wanted.items():
-        said = Language(min_confidence=0).judge(batch(*sentences[language])).language
+        said = Language(min_confidence=0).apply(batch(*sentences[language])).language
         assert said is not None and said.count(code) >= 0.98 * len(said), language

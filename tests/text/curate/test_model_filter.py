@@ -25,27 +25,27 @@ def test_low_scores_go_and_every_score_is_measured(model: Path) -> None:
     assert isinstance(step, Classified)
     loaded = pickle.loads(pickle.dumps(step.load(model)))
     assert isinstance(loaded, Ruled) and loaded.rules() == (Rule("low_quality", "quality", at_least=0.5),)
-    said = loaded.judge(batch(good, bad))
+    said = loaded.apply(batch(good, bad))
     assert said.reason == [None, "low_quality"]
     scores = said.measures["quality"]
     assert scores[0] > 0.9 and scores[1] < 0.1 and said.value == [None, scores[1]]
-    alone = [loaded.judge(batch(text)).measures["quality"][0] for text in (good, bad)]
+    alone = [loaded.apply(batch(text)).measures["quality"][0] for text in (good, bad)]
     assert alone == scores.tolist()
-    assert ModelFilter().load(model).judge(batch(good, bad)).reason == [None, None]
-    assert loaded.judge(batch()).reason == []
+    assert ModelFilter().load(model).apply(batch(good, bad)).reason == [None, None]
+    assert loaded.apply(batch()).reason == []
 
 
 def test_high_scores_go_under_the_classifiers_own_name(model: Path) -> None:
     good, bad = sentences(SEA, 1, 8)[0], sentences(LAND, 1, 9)[0]
-    said = ModelFilter(classifier="toxic", max_score=0.5).load(model).judge(batch(good, bad))
+    said = ModelFilter(classifier="toxic", max_score=0.5).load(model).apply(batch(good, bad))
     assert said.reason == ["high_toxic", None] and said.measures.keys() == {"toxic"}
 
 
 def test_source_code_passes_unless_asked_for(model: Path) -> None:
     code = batch(sentences(LAND, 1, 9)[0], path="a.py")
-    said = ModelFilter(min_score=0.5).load(model).judge(code)
+    said = ModelFilter(min_score=0.5).load(model).apply(code)
     assert said.reason == [None] and np.isnan(said.measures["quality"][0])
-    assert ModelFilter(min_score=0.5, code=True).load(model).judge(code).reason == ["low_quality"]
+    assert ModelFilter(min_score=0.5, code=True).load(model).apply(code).reason == ["low_quality"]
 
 
 def test_a_share_is_kept_of_documents_like_the_negative_examples(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_share_is_kept_of_documents_like_the_negative_examples(tmp_path: Path)
              "negative": (write(tmp_path / "land.jsonl", coast(LAND, 400, 2)),)}  # fmt: skip
     folder, metrics = train(tmp_path / "classifier", **files)
     assert 0.7 < metrics["held_out"]["auc"] < 0.999  # the classes overlap
-    said = ModelFilter(keep_share=0.25).load(folder).judge(batch(*coast(LAND, 1000, 3)))
+    said = ModelFilter(keep_share=0.25).load(folder).apply(batch(*coast(LAND, 1000, 3)))
     assert 0.2 < said.reason.count(None) / 1000 < 0.3
 
 
@@ -71,9 +71,9 @@ def test_contradictions_and_missing_classifiers_are_said() -> None:
     with pytest.raises(ValidationError, match="nothing could pass"):
         ModelFilter(min_score=0.8, max_score=0.3)
     with pytest.raises(BlueprintError, match="classifier 'quality' isn't trained"):
-        ModelFilter().judge(batch("a"))
+        ModelFilter().apply(batch("a"))
 
 
 def test_a_text_without_words_has_a_score(model: Path) -> None:
-    scores = ModelFilter().load(model).judge(batch("   ", "\x00", "\u200b")).measures["quality"]
+    scores = ModelFilter().load(model).apply(batch("   ", "\x00", "\u200b")).measures["quality"]
     assert np.isfinite(scores).all()

@@ -34,7 +34,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_people_are_replaced_and_places_are_not(pipeline: str) -> None:
-    said = Names(pipeline=pipeline).judge(
+    said = Names(pipeline=pipeline).apply(
         batch("Ada Lovelace met Jürgen in London.", "", "In London it rained.", "“Jürgen!”")
     )
     assert said.text == ["<PERSON> met <PERSON> in London.", None, None, "“<PERSON>!”"]
@@ -43,13 +43,13 @@ def test_people_are_replaced_and_places_are_not(pipeline: str) -> None:
 
 
 def test_other_labels_can_be_named(pipeline: str) -> None:
-    said = Names(pipeline=pipeline, labels=("GPE",)).judge(batch("Ada Lovelace lived in London."))
+    said = Names(pipeline=pipeline, labels=("GPE",)).apply(batch("Ada Lovelace lived in London."))
     assert said.text == ["Ada Lovelace lived in <PERSON>."]
 
 
 def test_a_text_longer_than_spacy_takes_is_read_in_pieces(pipeline: str) -> None:
     text = "Nobody came. " * (PIECE // 6) + "\nAda Lovelace did.\n" + "x" * (2 * PIECE) + " Jürgen"
-    said = Names(pipeline=pipeline).judge(batch(text))
+    said = Names(pipeline=pipeline).apply(batch(text))
     assert said.text == [text.replace("Ada Lovelace", "<PERSON>").replace("Jürgen", "<PERSON>")]
 
 
@@ -62,11 +62,11 @@ def test_pieces_make_up_the_text(text: str) -> None:
 
 def test_a_missing_pipeline_is_an_error_that_says_what_to_install(pipeline: str) -> None:
     with pytest.raises(BlueprintError, match=r"no spaCy pipeline `xx_nowhere`.*spacy download xx_nowhere"):
-        Names(pipeline="xx_nowhere").judge(batch("Ada"))
+        Names(pipeline="xx_nowhere").apply(batch("Ada"))
 
 
 def test_without_spacy_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
     names._load.cache_clear()
     with pytest.raises(BlueprintError, match=r"pip install 'groundup\[names\]'"):
-        Names(pipeline="any").judge(batch("Ada"))
+        Names(pipeline="any").apply(batch("Ada"))

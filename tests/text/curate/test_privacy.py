@@ -39,7 +39,7 @@ ALNUM = string.ascii_letters + string.digits
 def judged(texts: Sequence[str], step: Privacy | None = None) -> FilterResult:
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
     table = pa.Table.from_pylist([blank | {"text": text} for text in texts], DOCUMENT_SCHEMA)
-    return (step or Privacy()).judge(DocumentBatch(table))
+    return (step or Privacy()).apply(DocumentBatch(table))
 
 
 def scrubbed(text: str, step: Privacy | None = None) -> str:

@@ -33,7 +33,7 @@ def batch(*texts: str, path: str = "a.txt") -> DocumentBatch:
 
 
 def repair(text: str, path: str = "a.txt", **settings: object) -> tuple[str, str | None, FilterResult]:
-    said = Repair(**settings).judge(batch(text, path=path))
+    said = Repair(**settings).apply(batch(text, path=path))
     assert said.text
     return said.text[0] if said.text[0] is not None else text, said.reason[0], said
 
@@ -53,7 +53,7 @@ def test_mojibake_is_undone_where_ftfy_undoes_it(charset: str) -> None:
             spoiled.append(text.encode().decode(charset))
         except UnicodeDecodeError:
             continue
-    said = Repair(unicode="as_is").judge(batch(*[f"{PROSE}\n{text}\nend" for text in spoiled]))
+    said = Repair(unicode="as_is").apply(batch(*[f"{PROSE}\n{text}\nend" for text in spoiled]))
     assert said.text
     mended = [fixed.split("\n")[1] if fixed else None for fixed in said.text]
     for text, found in zip(spoiled, mended, strict=True):
@@ -114,9 +114,9 @@ def test_source_code_keeps_its_letters_and_loses_control_characters() -> None:
 
 
 def test_a_text_of_nothing_visible_is_dropped() -> None:
-    said = Repair().judge(batch("\u200b\ufeff\x00 \n", PROSE))
+    said = Repair().apply(batch("\u200b\ufeff\x00 \n", PROSE))
     assert said.reason == ["nothing_left", None] and said.text == [None, None]
-    assert Repair().judge(batch()).reason == []
+    assert Repair().apply(batch()).reason == []
 
 
 def test_repair_is_done_once() -> None:
@@ -127,7 +127,7 @@ def test_repair_is_done_once() -> None:
 
 def test_clean_text_costs_next_to_nothing() -> None:
     clean = batch(*[PROSE * 2000] * 50)  # 5 MB
-    Repair().judge(clean)
+    Repair().apply(clean)
     start = time.perf_counter()
-    Repair().judge(clean)
+    Repair().apply(clean)
     assert time.perf_counter() - start < 0.5

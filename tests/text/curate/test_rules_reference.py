@@ -363,13 +363,13 @@ def agree(judged: Any, expected: list[Measures], bounds: Bounds, texts: list[str
 def test_bounds_on_prose_are_those_of_the_papers(
     step: Any, reference: Callable[[str], Measures], bounds: Bounds, texts: list[str]
 ) -> None:
-    judged = step.judge(batch(texts))
+    judged = step.apply(batch(texts))
     agree(judged, [reference(text) for text in texts], bounds, texts)
     assert None in judged.reason and any(judged.reason)
 
 
 def test_c4_leaves_the_lines_that_the_paper_leaves(texts: list[str]) -> None:
-    judged = C4().judge(batch(texts))
+    judged = C4().apply(batch(texts))
     expected = [c4(text) for text in texts]
     agree(judged, [measures for measures, _ in expected], C4_BOUNDS, texts)
     assert judged.text is not None
@@ -382,11 +382,11 @@ def test_c4_leaves_the_lines_that_the_paper_leaves(texts: list[str]) -> None:
 
 def test_rules_for_code_are_those_of_the_papers(texts: list[str]) -> None:
     for path in ("a.py", "b.json"):
-        agree(Code().judge(batch(texts, path)), [code(text, path) for text in texts], CODE, texts)
+        agree(Code().apply(batch(texts, path)), [code(text, path) for text in texts], CODE, texts)
 
 
 def test_real_code_is_measured_like_the_reference() -> None:
     if not DATA.exists():
         pytest.skip("needs the source code in shared/data")
     files = [text for text in read("pretrain/code_slice.jsonl.gz") if len(text) < 10_000][:60]
-    agree(Code().judge(batch(files, "a.py")), [code(text, "a.py") for text in files], CODE, files)
+    agree(Code().apply(batch(files, "a.py")), [code(text, "a.py") for text in files], CODE, files)

@@ -50,7 +50,7 @@ def batch(*texts: str, path: str = "a.txt", language: str = "") -> DocumentBatch
 
 def left(step: Any, text: str, **known: str) -> str | None:
     """The text that a step leaves; None if it drops the document."""
-    judged = step.judge(batch(text, **known))
+    judged = step.apply(batch(text, **known))
     if judged.reason[0] is None:
         return text
     found: str | None = judged.text[0] if judged.text is not None else None
@@ -74,7 +74,7 @@ def test_first_broken_rule_is_the_reason_and_nan_breaks_none() -> None:
 
 def test_words_of_unspaced_scripts_are_counted_by_character() -> None:
     rule = Length(min_chars=0, min_words=5)
-    assert rule.judge(batch("我们在海边看见灯塔。", "only four words here")).reason == [None, "too_few_words"]
+    assert rule.apply(batch("我们在海边看见灯塔。", "only four words here")).reason == [None, "too_few_words"]
 
 
 def test_bounds_that_nothing_can_pass_are_refused() -> None:
@@ -84,49 +84,49 @@ def test_bounds_that_nothing_can_pass_are_refused() -> None:
 
 def test_stop_words_are_asked_of_their_language_only() -> None:
     german = "Der Wärter ging am Abend hinunter ans Wasser und sah dort ein leeres Boot. " * 5
-    assert GopherQuality().judge(batch(german)).reason == ["too_few_stop_words"]
-    assert GopherQuality().judge(batch(german, language="und")).reason == ["too_few_stop_words"]
-    assert GopherQuality().judge(batch(german, language="en")).reason == ["too_few_stop_words"]
-    judged = GopherQuality().judge(batch(german, language="de"))
+    assert GopherQuality().apply(batch(german)).reason == ["too_few_stop_words"]
+    assert GopherQuality().apply(batch(german, language="und")).reason == ["too_few_stop_words"]
+    assert GopherQuality().apply(batch(german, language="en")).reason == ["too_few_stop_words"]
+    judged = GopherQuality().apply(batch(german, language="de"))
     assert judged.reason == [None] and np.isnan(judged.measures["stop_words"]).all()
     own = GopherQuality(language="de", stop_words=("der", "und", "am", "ein"))
-    assert own.judge(batch(german, language="de")).measures["stop_words"].tolist() == [3]
+    assert own.apply(batch(german, language="de")).measures["stop_words"].tolist() == [3]
 
 
 def test_rules_for_prose_pass_over_code_and_rules_for_code_over_prose() -> None:
     body = "\n".join(f"def number_{n}(self, other):\n    return NotImplemented" for n in range(40))
-    assert GopherRepetition().judge(batch(body)).reason == ["repeated_lines"]
+    assert GopherRepetition().apply(batch(body)).reason == ["repeated_lines"]
     for step in (GopherQuality(), GopherRepetition(), C4(), FineWeb(), RepeatedLines()):
-        judged = step.judge(batch(body, path="a.py"))
+        judged = step.apply(batch(body, path="a.py"))
         assert judged.reason == [None]
         assert all(np.isnan(values).all() for values in judged.measures.values())
-    assert Code().judge(batch("x = 1\n" * 99, path="a.py")).reason == ["repeated_line_chars"]
-    assert Code().judge(batch("x = 1\n" * 99)).reason == [None]
+    assert Code().apply(batch("x = 1\n" * 99, path="a.py")).reason == ["repeated_line_chars"]
+    assert Code().apply(batch("x = 1\n" * 99)).reason == [None]
 
 
 def test_a_sentence_that_says_two_words_twice_is_kept() -> None:
     sentence = "He who laughs last laughs best, and he who laughs loudest laughs alone."
-    assert GopherRepetition().judge(batch(sentence)).reason == [None]
-    assert GopherRepetition(min_words=0, max_2gram=0.1).judge(batch(sentence)).reason == ["frequent_2gram"]
+    assert GopherRepetition().apply(batch(sentence)).reason == [None]
+    assert GopherRepetition(min_words=0, max_2gram=0.1).apply(batch(sentence)).reason == ["frequent_2gram"]
 
 
 def test_chinese_and_thai_repeat_as_english_does() -> None:
     for text in (ENGLISH, CHINESE, THAI):
-        assert GopherRepetition().judge(batch(text, text + text)).reason == [None, "repeated_5gram"]
+        assert GopherRepetition().apply(batch(text, text + text)).reason == [None, "repeated_5gram"]
 
 
 def test_c4_keeps_sentences_and_says_what_it_cut() -> None:
     page = (
         f"Home | News\n{ENGLISH}\nEnable JavaScript to see this.\nWe use cookies on this page.\nRead more..."
     )
-    judged = C4().judge(batch(page))
+    judged = C4().apply(batch(page))
     assert judged.text == [ENGLISH] and judged.reason == ["lines_removed"] and judged.value == [0.8]
     assert judged.measures["sentences"].tolist() == [6]
 
 
 def test_c4_takes_out_citation_marks() -> None:
     assert left(C4(), ENGLISH.replace(".", ".[12]")) == ENGLISH
-    assert C4().judge(batch(ENGLISH.replace(".", ".[edit]"))).reason == ["citations_removed"]
+    assert C4().apply(batch(ENGLISH.replace(".", ".[edit]"))).reason == ["citations_removed"]
     assert left(C4(citations=False), ENGLISH + " [12] is it.") == ENGLISH + " [12] is it."
 
 
@@ -136,7 +136,7 @@ def test_c4_drops_pages_with_filler_or_brackets() -> None:
         f"{ENGLISH}\nThen comes if (a) {{ b }}.",
         "Too short. It is.",
     )
-    assert C4().judge(batch(*pages)).reason == ["lorem_ipsum", "curly_bracket", "too_few_sentences"]
+    assert C4().apply(batch(*pages)).reason == ["lorem_ipsum", "curly_bracket", "too_few_sentences"]
     assert left(C4(min_sentences=0), "No sentence") is None
 
 
@@ -150,13 +150,13 @@ def test_fineweb_drops_lists_and_menus() -> None:
     lines = "\n".join(f"{ENGLISH}{n}." for n in range(3))
     short = "\n".join(f"It is {n}." for n in range(20))
     ended = "\n".join(f"It is a very long line indeed, number {n}." for n in range(20))
-    assert FineWeb().judge(batch(menu, lines, short)).reason == [
+    assert FineWeb().apply(batch(menu, lines, short)).reason == [
         "too_few_end_marks",
         None,
         "too_many_short_lines",
     ]
-    assert FineWeb().judge(batch(f"{ended}\n" * 2)).reason == ["repeated_line_chars"]
-    assert FineWeb(max_line_ends=0.1).judge(batch(ended)).reason == ["too_many_line_ends"]
+    assert FineWeb().apply(batch(f"{ended}\n" * 2)).reason == ["repeated_line_chars"]
+    assert FineWeb(max_line_ends=0.1).apply(batch(ended)).reason == ["too_many_line_ends"]
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_fineweb_drops_lists_and_menus() -> None:
     ],
 )
 def test_code_that_nobody_wrote_goes(text: str, reason: str | None) -> None:
-    assert Code().judge(batch(text, path="a.py")).reason == [reason]
+    assert Code().apply(batch(text, path="a.py")).reason == [reason]
 
 
 def test_data_files_may_be_short_only() -> None:
     rows = "\n".join(f'{{"number": {n}, "square": {n * n}}},' for n in range(200))
-    assert Code().judge(batch(rows, path="a.json")).reason == ["too_much_data"]
-    assert Code().judge(batch(rows[:2000], path="a.json")).reason == [None]
-    assert Code().judge(batch(rows, path="a.js")).reason == [None]
+    assert Code().apply(batch(rows, path="a.json")).reason == ["too_much_data"]
+    assert Code().apply(batch(rows[:2000], path="a.json")).reason == [None]
+    assert Code().apply(batch(rows, path="a.js")).reason == [None]
 
 
 def test_lines_said_again_are_cut_and_the_first_stays() -> None:
@@ -202,7 +202,7 @@ def test_every_step_judges_empty_and_odd_tables(name: str) -> None:
     for path in ("a.txt", "a.py"):
         for texts in ((), ("", "x", "\n\n\n", "\u2028", "🙂" * 50, "a b " * 5000, "!?.,", "\0", "{[#…")):
             documents = batch(*texts, path=path)
-            judged = step.judge(documents)
+            judged = step.apply(documents)
             assert len(judged.reason) == len(judged.value) == len(judged.threshold) == documents.rows
             assert all(len(values) == documents.rows for values in judged.measures.values())
             if isinstance(step, Ruled):
@@ -226,7 +226,7 @@ def test_hostile_texts_take_seconds_at_most(text: str) -> None:
     for step in RULES:
         path = "a.py" if isinstance(step, Code) else "a.txt"
         began = time.perf_counter()
-        judged = step.judge(batch(text, ENGLISH, path=path))
+        judged = step.apply(batch(text, ENGLISH, path=path))
         assert time.perf_counter() - began < 10, type(step).__name__
         assert judged.reason[1] is None or isinstance(step, Code)
 
@@ -235,4 +235,4 @@ def test_bytes_that_are_no_utf8_are_survived() -> None:
     lone = pa.array([b"the \xed\xa0\x80 and \xed\xb0\x80. " * 60]).view(pa.string())
     documents = batch("x").documents.set_column(1, "text", lone)
     for step in RULES:
-        assert len(step.judge(DocumentBatch(documents)).reason) == 1
+        assert len(step.apply(DocumentBatch(documents)).reason) == 1
