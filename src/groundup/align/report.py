@@ -48,21 +48,22 @@ def answers_of(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Token
 def ppo_report(
     out: StageContext, questions: Sequence[Example], before: Answers, after: Answers, seed: int
 ) -> Metrics:
-    """Means before and after, and 95 % bootstrap intervals of the paired differences."""
+    """Means before and after, and 95 % bootstrap intervals of the paired differences, clustered by document."""
     references = [example.answer for example in questions]
     scores = [
         [chrf(text, reference) for text, reference in zip(answers.texts, references, strict=True)]
         for answers in (before, after)
     ]
+    documents = [example.group for example in questions]
     write_json(out.file("samples.json"), _samples(questions, before, after))
     return {
         "reward_before": _mean(before.rewards),
         "reward_after": _mean(after.rewards),
-        "reward_gain_interval": _interval(before.rewards, after.rewards, seed),
+        "reward_gain_interval": paired_difference(after.rewards, before.rewards, seed, documents).bounds,
         "kl": _mean(after.kl),
         "chrf_before": _mean(scores[0]),
         "chrf_after": _mean(scores[1]),
-        "chrf_interval": _interval(scores[0], scores[1], seed),
+        "chrf_interval": paired_difference(scores[1], scores[0], seed, documents).bounds,
         "response_length_before": _mean(before.lengths),
         "response_length_after": _mean(after.lengths),
         "ended_before": _mean(before.ended),
@@ -89,6 +90,3 @@ def _samples(questions: Sequence[Example], before: Answers, after: Answers) -> l
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
-
-def _interval(before: Sequence[float], after: Sequence[float], seed: int) -> list[float]:
-    return paired_difference(after, before, seed).bounds

@@ -90,7 +90,7 @@ def _scores(figures: dict[str, Any]) -> Table:
     note = f"Measured on {count(asked)} questions. " if is_number(asked) else ""
     meaning = f" At this chrF, {chrf_word(chrf)}." if is_number(chrf) else ""
     return Table(("figure", "value", "95 %", "what it says"), tuple(lines), "lrrl",
-                 f"{note}The intervals are bootstraps over questions.{meaning}")  # fmt: skip
+                 f"{note}The intervals are bootstraps clustered by document.{meaning}")  # fmt: skip
 
 
 def _form_alone(figures: dict[str, Any]) -> tuple[float, str] | None:

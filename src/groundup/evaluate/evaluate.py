@@ -87,7 +87,7 @@ def evaluate(
 
 
 def _marks(found: Sequence[GradedAnswer]) -> Metrics:
-    """Means over all questions with bootstrap intervals, and chrF by kind of question."""
+    """Means over all questions with bootstrap intervals clustered by document, and chrF by kind of question."""
     by_name: dict[str, list[float]] = defaultdict(list)
     by_kind: dict[str, list[float]] = defaultdict(list)
     for item in found:
@@ -96,7 +96,7 @@ def _marks(found: Sequence[GradedAnswer]) -> Metrics:
             by_name[name].append(value)
     metrics: Metrics = {"examples": len(found)}
     for name, values in by_name.items():
-        interval = bootstrap(values)
+        interval = bootstrap(values, clusters=[item.example.group for item in found])
         label = "chat_chrf" if name == "chrf" else name
         metrics |= {label: interval.mean, f"{label}_interval": interval.bounds}
     kinds = {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())}
