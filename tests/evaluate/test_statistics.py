@@ -15,7 +15,9 @@ def test_an_interval_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def clustered(generator: np.random.Generator, clusters: int = 22, each: int = 9) -> tuple[list[float], list[int]]:
+def clustered(
+    generator: np.random.Generator, clusters: int = 22, each: int = 9
+) -> tuple[list[float], list[int]]:
     """Numbers with mean 0 of which those of one cluster share most of their deviation."""
     shared = np.repeat(generator.normal(0, 1, clusters), each)
     values = shared + generator.normal(0, 1, clusters * each)

@@ -89,4 +89,3 @@ def _samples(questions: Sequence[Example], before: Answers, after: Answers) -> l
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-

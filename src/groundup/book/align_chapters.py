@@ -175,7 +175,7 @@ def _before_and_after(figures: dict[str, Any]) -> Table:
         ("distance from its start (KL), nats", "0", number(figures.get("kl"), 3), ""),
     ]  # fmt: skip
     return Table(("on held-out questions", "before", "after", "change, 95 %"), tuple(lines), "lrrr",
-                 "Before and after reinforcement, on the same questions. The intervals are bootstraps clustered by document; "
+                 "Before and after reinforcement, on the same questions. Intervals: bootstrap, clustered by document; "
                  "one that holds 0 may be chance.")  # fmt: skip
 
 
