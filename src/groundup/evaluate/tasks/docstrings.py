@@ -72,7 +72,7 @@ class Docstrings(Recipe):
 
     def grade(self, example: Example, answer: str) -> dict[str, float]:
         """chrF against the docstring, share of names held, exact match."""
-        return grade_text(example, answer)
+        return grade_text(answer, example.answer, example.names)
 
     def _things(self, tree: ast.Module, module: str) -> Iterator[_Thing]:
         summary = self._summary(tree)

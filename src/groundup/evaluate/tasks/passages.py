@@ -48,7 +48,7 @@ class Passages(Recipe):
 
     def grade(self, example: Example, answer: str) -> dict[str, float]:
         """chrF against the passage, share of names held, exact match."""
-        return grade_text(example, answer)
+        return grade_text(answer, example.answer, example.names)
 
     def _candidates(self, document: Document) -> Iterator[Example]:
         heading, seen = "", set()
