@@ -34,7 +34,7 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
 from groundup.parallel.context import SINGLE, ParallelContext, current_context
-from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engine import TrainSetup
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import choose, compiled
 from groundup.parallel.launcher import launch

@@ -16,7 +16,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
 from groundup.parallel.comm_timing import CommTiming
 from groundup.parallel.context import ParallelContext, current_context
-from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engine import TrainSetup
 from groundup.parallel.engines.native import Native, NativeEngine
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local

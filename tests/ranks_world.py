@@ -98,7 +98,7 @@ def pretrainings(
     layer by layer, as these would be if they were large. Beside its metrics, a case tells what was `said`.
     """
     units = mock.patch("groundup.parallel.shard.TOGETHER", together)
-    leave = mock.patch("groundup.train.loop.alive", partial(_terminate_at, leave_at))
+    leave = mock.patch("groundup.train.loop.heartbeat", partial(_terminate_at, leave_at))
     exact = mock.patch("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
     quick = mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12)
     rank = dist.get_rank() if dist.is_initialized() else 0

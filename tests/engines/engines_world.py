@@ -29,7 +29,7 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import current_context
-from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engine import TrainSetup
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import Precision, choose
 from groundup.parallel.launcher import launch

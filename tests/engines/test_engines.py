@@ -13,7 +13,7 @@ from groundup.core.runtime import Layout, Runtime
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import SINGLE, current_context
-from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engine import TrainSetup
 from groundup.parallel.engines._external import library
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron, require_cuda

@@ -7,7 +7,7 @@ from gpu_world import fitted, gradients, loss_of, needs_gpu, rows
 from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model.config import DecoderConfig
 from groundup.model.flops import parameters
-from groundup.parallel.activation_checkpoint import tokens_that_fit
+from groundup.parallel.memory_estimate import tokens_that_fit
 
 pytestmark = needs_gpu
 WIDE = DecoderConfig(512, 512, 6, 8, 2, 64, 1536, max_seq_len=1024)

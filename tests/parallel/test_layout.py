@@ -9,10 +9,10 @@ from groundup.core.runtime import Layout
 from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.config import DecoderConfig
-from groundup.parallel.activation_checkpoint import tokens_that_fit
 from groundup.parallel.context import check_layout
 from groundup.parallel.launcher import launch
-from groundup.parallel.layout import Machines, find_layout, parts_of
+from groundup.parallel.layout import Machines, find_layout
+from groundup.parallel.memory_estimate import memory_parts, tokens_that_fit
 from ranks_world import curve, pretrainings
 from training_world import SITE, inputs, recipe
 
@@ -63,7 +63,7 @@ def test_what_is_found_can_be_used_and_fits(rows: int, ranks: int) -> None:
     check_layout(found, ranks)
     readers = ranks // (found.tensor * found.context * found.pipeline)
     assert rows % readers == 0
-    fitting = tokens_that_fit(LARGE, "full", 200 * GB, parts_of(found, ranks))
+    fitting = tokens_that_fit(LARGE, "full", 200 * GB, memory_parts(found, ranks))
     assert fitting >= SEQ_LEN // found.context
 
 

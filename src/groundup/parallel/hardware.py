@@ -23,15 +23,11 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
 from groundup.parallel import fp8
-from groundup.parallel.activation_checkpoint import (
-    WHOLE,
-    MemoryParts,
-    checkpoint_activations,
-    tokens_that_fit,
-)
+from groundup.parallel.activation_checkpoint import checkpoint_activations
 from groundup.parallel.compiling import can_compile, keep_kernels
 from groundup.parallel.cpu import BLOCKS, stacked
 from groundup.parallel.cuda import FLEX_HEAD_DIM, flex
+from groundup.parallel.memory_estimate import UNSPLIT, MemoryParts, tokens_that_fit
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Tokens of a micro-batch where the runtime names no rows; a CPU's caches then hold one layer's activations."""
@@ -142,7 +138,7 @@ def rows_per_micro_batch(
     time: int,
     batch_rows: int,
     device: torch.device,
-    parts: MemoryParts = WHOLE,
+    parts: MemoryParts = UNSPLIT,
 ) -> int:
     """Rows of a micro-batch: the largest divisor of `batch_rows` that the runtime allows, so all have one shape.
 

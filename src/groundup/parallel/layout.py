@@ -21,8 +21,8 @@ import torch.distributed as dist
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import ActivationCheckpointing, Layout, Runtime
 from groundup.model.config import DecoderConfig
-from groundup.parallel.activation_checkpoint import MemoryParts, tokens_that_fit
 from groundup.parallel.hardware import usable_memory
+from groundup.parallel.memory_estimate import memory_parts, tokens_that_fit
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def find_layout(
         positions = seq_len // layout.context
         if rows % readers or rows // readers % layout.pipeline:
             continue
-        if tokens_that_fit(config, how, machines.memory, parts_of(layout, machines.ranks)) >= positions:
+        if tokens_that_fit(config, how, machines.memory, memory_parts(layout, machines.ranks)) >= positions:
             return layout
     raise GroundupError(
         f'runtime.layout = "auto": no layout lets {machines.ranks} ranks with {machines.memory / 1e9:.0f} '
@@ -69,11 +69,6 @@ def find_layout(
         f"this decoder on {rows} rows of {seq_len} tokens a step. Take more ranks, more rows a step "
         '(pretrain.batch_tokens), or runtime.activation_checkpointing = "full"'
     )
-
-
-def parts_of(layout: Layout, ranks: int) -> MemoryParts:
-    """In how many parts a layout shares a model."""
-    return MemoryParts(ranks // layout.replicate, layout.tensor)
 
 
 def _from_simple_to_complex(config: DecoderConfig, seq_len: int, machines: Machines) -> Iterator[Layout]:

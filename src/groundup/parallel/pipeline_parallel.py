@@ -27,7 +27,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.runtime import Schedule
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import ParallelContext
-from groundup.parallel.engines import Loss
+from groundup.parallel.engine import Loss
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.reduce_metrics import add_up
 from groundup.parallel.shard import local

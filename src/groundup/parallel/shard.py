@@ -204,8 +204,8 @@ def is_split(place: Placement) -> TypeGuard[Shard]:
     return isinstance(place, Shard | _StridedShard)
 
 
-def parts_of(tensor: Tensor) -> int:
-    """In how many parts ranks hold a tensor: the same number on all of them, however large its own is."""
+def shard_count(tensor: Tensor) -> int:
+    """Over how many ranks a tensor is split; 1 = not at all."""
     if not isinstance(tensor, DTensor):
         return 1
     sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)

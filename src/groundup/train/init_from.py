@@ -37,7 +37,7 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.hf_config import tensors_from_hf
 from groundup.parallel.context import SINGLE, ParallelContext
-from groundup.parallel.engines import TrainEngine
+from groundup.parallel.engine import TrainEngine
 from groundup.parallel.sharded_checkpoint import gather
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer

@@ -22,7 +22,7 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
 from groundup.parallel.comm_timing import CommTiming
 from groundup.parallel.context import SINGLE, ParallelContext, heartbeat
-from groundup.parallel.engines import TrainEngine
+from groundup.parallel.engine import TrainEngine
 from groundup.train.anomaly import IN_A_ROW, AnomalyGuard
 from groundup.train.async_checkpoint import AsyncCheckpointer
 from groundup.train.monitor import Monitor

@@ -29,9 +29,8 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.flops import parameters, training_flops_per_token
 from groundup.model.losses import Kernel, chunk_with_gradient
-from groundup.parallel.activation_checkpoint import MemoryParts
 from groundup.parallel.context import ParallelContext, current_context
-from groundup.parallel.engines import Loss, TrainEngine, TrainSetup
+from groundup.parallel.engine import Loss, TrainEngine, TrainSetup
 from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import (
     Hardware,
@@ -41,7 +40,8 @@ from groundup.parallel.hardware import (
     matmul_rate,
     rows_per_micro_batch,
 )
-from groundup.parallel.layout import layout_of, parts_of
+from groundup.parallel.layout import layout_of
+from groundup.parallel.memory_estimate import MemoryParts, memory_parts
 from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import Weights
 from groundup.tokens.loader import sample_indices
@@ -168,7 +168,7 @@ def pretrain(
     layout = layout_of(runtime, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
     world = current_context(layout, hardware.device)
     model, first = _decoder(recipe, config, tokenizer.path, world)
-    plan = _plan(recipe, runtime, rows, hardware, config, world, parts_of(layout, world.size))
+    plan = _plan(recipe, runtime, rows, hardware, config, world, memory_parts(layout, world.size))
     size = parameters(config)
     out.info(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
     out.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))

@@ -29,7 +29,7 @@ from groundup.core.atomic_io import (
     temp_path,
 )
 from groundup.parallel.context import SINGLE, ParallelContext
-from groundup.parallel.engines import TrainEngine
+from groundup.parallel.engine import TrainEngine
 from groundup.parallel.shard import local
 from groundup.parallel.sharded_checkpoint import WHOLE, save_sharded
 from groundup.train.anomaly import AnomalyGuard

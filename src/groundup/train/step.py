@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.parallel.engines import TrainEngine
+from groundup.parallel.engine import TrainEngine
 from groundup.parallel.reduce_metrics import read_numbers
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.monitor import Monitor

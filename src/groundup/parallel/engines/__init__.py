@@ -1,90 +1,12 @@
-"""Engines: ways to hold one model on many ranks and to move it. Each file is one; `runtime.engine` names it.
+"""Training backends, one per file; `runtime.engine` names one.
 
-in:  a decoder, an optimizer's maker, a loss, the ranks (`Job`)
-out: Learner: what the training loop moves, saves and loads, whoever computes it
-
-The loop, the rows, the guard and the checkpoints are the same for all: an engine only says how a gradient comes about,
-how it moves the weights, and what of them lies where.
+in:  TrainSetup: a decoder, a function that builds the optimizer, a loss, the ranks
+out: TrainEngine, which the training loop calls, saves and loads
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
-from torch import Tensor, nn
-
-from groundup.core.runtime import Layout
-from groundup.model.decoder import Decoder
-from groundup.parallel.context import ParallelContext
-from groundup.parallel.hardware import Hardware
-from groundup.parallel.reduce_metrics import StepMetrics
-from groundup.parallel.shard import Weights
-
-Loss = Callable[[Any, Any], tuple[Tensor, StepMetrics]]
-"""(model, micro-batch) -> (scalar to differentiate, the step's other figures), each of them a share of the step's"""
-Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
-"""named parameters -> their optimizer"""
-
-
-@dataclass(frozen=True)
-class EngineState:
-    """What a learner has learnt, engine-neutral: on every rank its share."""
-
-    tensors: dict[str, Tensor]
-    """copies on the CPU: "model.<parameter>", "optimizer.<parameter>.<name>"; a DTensor where ranks share it"""
-    numbers: dict[str, Any]
-    """plain numbers of the optimizer, by "<parameter>.<name>" """
-
-
-@dataclass(frozen=True)
-class TrainSetup:
-    """What an engine is to hold."""
-
-    model: Decoder
-    """on the meta device, or with its first weights already, where one rank has room for them"""
-    first: Weights
-    hardware: Hardware
-    world: ParallelContext
-    layout: Layout
-    build: Build
-    loss: Loss
-    grad_clip: float
-    """largest global norm; 0 = not clipped"""
-
-
-class TrainEngine(Protocol):
-    """A model and its optimizer on this rank and the others; all ranks make the same calls."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are wanted."""
-        ...
-
-    def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """The step's figures, `loss` and `grad_norm` among them: the same on all ranks. The gradient is kept."""
-        ...
-
-    def step(self, factor: float) -> None:
-        """Clip the kept gradient and move the weights, at `factor` times the recipe's rates."""
-        ...
-
-    def zero_grad(self) -> None:
-        """Drop the kept gradient."""
-        ...
-
-    def eval_loss(self, batch: Any) -> Tensor:
-        """The loss of a batch, without a gradient: this rank's part of it, fp32."""
-        ...
-
-    def snapshot(self) -> EngineState:
-        """Copy everything that was learnt to the CPU."""
-        ...
-
-    def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
-        """Fill optimizer and, if asked, weights from the tensors in `folder`, of any engine and number of ranks."""
-        ...
+from groundup.parallel.engine import TrainEngine, TrainSetup
 
 
 class EngineRecipe(Protocol):

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from groundup.core.errors import GroundupError
-from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engine import TrainSetup
 
 
 @cache

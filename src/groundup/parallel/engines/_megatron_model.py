@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import GroundupError
 from groundup.model.config import DecoderConfig
-from groundup.parallel.engines import TrainSetup
+from groundup.parallel.engine import TrainSetup
 from groundup.parallel.engines._external import library
 
 CORE = "megatron.core"

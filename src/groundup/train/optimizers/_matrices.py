@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.parallel.matrix_redistribute import MatrixRedistribution
-from groundup.parallel.shard import as_share_of, local, parts_of
+from groundup.parallel.shard import as_share_of, local, shard_count
 from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 
 UPDATE_RMS = 0.2
@@ -167,7 +167,7 @@ def _portions(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     most = STACK_NUMBERS[parameters[0].device.type]
     portion: list[nn.Parameter] = []
     for parameter in parameters:
-        held = sum(p.numel() // parts_of(p) for p in (*portion, parameter))
+        held = sum(p.numel() // shard_count(p) for p in (*portion, parameter))
         if portion and held > most:
             yield portion
             portion = []
