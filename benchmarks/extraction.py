@@ -29,7 +29,7 @@ from resiliparse.parse.html import HTMLTree
 
 from groundup.text.ingest import extract
 from groundup.text.ingest.decode import Undecodable
-from groundup.text.ingest.formats import Extractor
+from groundup.text.ingest.types import Extractor
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "web"
 PUBLISHED = {  # F1, precision, recall of the version whose output is in the folder

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groundup.text.ingest.formats import Options, detect
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.formats import detect
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 DATA = Path(__file__).parents[2] / "shared/data"
 OPTIONS = Options(file_bytes=1 << 24, line_bytes=1 << 20, expansion=100)

@@ -19,7 +19,7 @@ from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
 from groundup.text.curate.classifier import Classifier, classifier
 from groundup.text.curate.curate import Curate, curate
-from groundup.text.curate.steps import Classified
+from groundup.text.curate.types import Classified
 from groundup.text.ingest.ingest import Ingest, ingest, labelled
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer

@@ -7,8 +7,8 @@ import pytest
 
 from groundup.doctor.synthetic_pii import EXCERPT, Canary, Planted, plant, recall
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult, passed
 from groundup.text.curate.steps.privacy import Privacy
+from groundup.text.curate.types import FilterResult, passed
 
 TEXTS = [
     "The lighthouse keeper wrote a letter every week. " * 100,

@@ -11,8 +11,8 @@ from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.curate import Curate
-from groundup.text.curate.steps import FilterResult, passed
 from groundup.text.curate.steps.length import Length
+from groundup.text.curate.types import FilterResult, passed
 from text_world import crowd, run_acquire, run_curate
 
 # What a killed process leaves open is closed when its objects are collected.

@@ -20,8 +20,8 @@ from groundup.text.curate.decontaminate import Decontaminate
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.filter_pass import Counters, apply_steps
 from groundup.text.curate.mix import Mix
-from groundup.text.curate.steps import FilterResult
 from groundup.text.curate.steps.length import Length
+from groundup.text.curate.types import FilterResult
 from groundup.text.documents import DocumentWriter, count_rows, iter_tables, read_documents
 from text_world import run_acquire, run_curate
 

@@ -13,8 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import Rule
 from groundup.text.curate.steps.language import LANGUAGES, MODEL, Language
+from groundup.text.curate.types import Rule
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 ENGLISH = "The lighthouse keeper climbed the stairs every evening and lit the lamp before the ships came in."

@@ -9,8 +9,8 @@ from classifier_world import LAND, SEA, batch, sea_and_land, sentences, train, w
 from pydantic import ValidationError
 
 from groundup.core.errors import BlueprintError, DataError
-from groundup.text.curate.steps import Classified, Rule, Ruled
 from groundup.text.curate.steps.model_filter import ModelFilter
+from groundup.text.curate.types import Classified, Rule, Ruled
 
 
 @pytest.fixture(scope="module")

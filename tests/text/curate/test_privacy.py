@@ -20,8 +20,8 @@ from stdnum.pl import pesel
 from stdnum.tr import tckimlik
 
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult
 from groundup.text.curate.steps.privacy import PLACEHOLDERS, Privacy
+from groundup.text.curate.types import FilterResult
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 FRAMES = (

@@ -9,8 +9,8 @@ import pytest
 
 from groundup.core.records import Document
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult
 from groundup.text.curate.steps.repair import KINDS, Repair
+from groundup.text.curate.types import FilterResult
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 PROSE = "The keeper lit the lamp, and the ships came home. "

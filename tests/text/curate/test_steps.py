@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from groundup.core.registry import Plugin
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import Classified, Rule, Ruled, by_rules
 from groundup.text.curate.steps.c4 import C4
 from groundup.text.curate.steps.code import Code
 from groundup.text.curate.steps.fineweb import FineWeb
@@ -18,6 +17,7 @@ from groundup.text.curate.steps.gopher_quality import GopherQuality
 from groundup.text.curate.steps.gopher_repetition import GopherRepetition
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.steps.repeated_lines import RepeatedLines
+from groundup.text.curate.types import Classified, Rule, Ruled, by_rules
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 RULES = (Length(), GopherQuality(), GopherRepetition(), C4(), FineWeb(), Code(), RepeatedLines())

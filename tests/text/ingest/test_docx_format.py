@@ -8,9 +8,8 @@ import docx
 from docx.oxml import parse_xml
 
 from format_world import LAUGHS, damaged, read_as, reasons, rezipped, text_of
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats import docx as docx_format
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 
 def saved(document: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 from format_world import EMPTY_ZIP, LAUGHS, damaged, read_as, reasons, rezipped, text_of
 from groundup.text.ingest.formats import epub as epub_format
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue
 
 PACKAGE = """<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">
 <dc:title>The Light</dc:title><dc:language>en-GB</dc:language></metadata><manifest>

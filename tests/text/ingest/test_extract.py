@@ -13,9 +13,8 @@ from resiliparse.parse.html import HTMLTree
 
 from groundup.text.ingest import extract
 from groundup.text.ingest.extract import MOST_NESTED, MOST_TAGS, NoMainText, main_text
-from groundup.text.ingest.formats import Extractor, Options
 from groundup.text.ingest.formats.html import page as read_page
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Extractor, Options, ReadIssue
 
 PAGES = Path(__file__).parents[4] / "shared" / "data" / "web" / "html" / "aeb"
 PROSE = "The keeper lit the lamp at dusk, and one by one the ships came home out of the dark. "

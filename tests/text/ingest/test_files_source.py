@@ -17,8 +17,8 @@ from groundup.core.errors import DataError
 from groundup.text.documents import read_documents
 from groundup.text.ingest.discover import find
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import ExtractedText, ReadIssue, SourceFile
 from groundup.text.ingest.sources.files import Files
+from groundup.text.ingest.types import ExtractedText, ReadIssue, SourceFile
 from text_world import Built
 
 PROSE = "The keeper lit the lamp, and the ships came home."

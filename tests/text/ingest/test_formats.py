@@ -16,8 +16,8 @@ import pytest
 import zstandard
 
 from format_world import DATA, OPTIONS, PROSE, parquet, read, reasons, texts, zipped
-from groundup.text.ingest.formats import Options, detect, plain
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.formats import detect, plain
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 TALE = "".join(f"Line {n} of a tale that goes on.\n" for n in range(20_000))
 PACKERS: dict[str, Callable[[bytes], bytes]] = {

@@ -9,8 +9,8 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import SourceFile
 from groundup.text.ingest.sources.git import Git
+from groundup.text.ingest.types import SourceFile
 
 
 def git(folder: Path, *words: str) -> str:

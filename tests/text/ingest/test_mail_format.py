@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from format_world import damaged, read_as, text_of
-from groundup.text.ingest.formats import Options, mail
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.formats import mail
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 
 def letter(body: str = "Dear all,\n> quoted\nthe light is out.\n", **headers: str) -> EmailMessage:

@@ -6,8 +6,8 @@ import pytest
 import typst
 
 from format_world import damaged, read_as, reasons, text_of
-from groundup.text.ingest.formats import Options, pdf
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.formats import pdf
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 PROSE = "The keeper of the lighthouse unquestionably remembered every extraordinary ship that had come home safely. "
 

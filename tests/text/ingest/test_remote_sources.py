@@ -20,9 +20,9 @@ from format_world import parquet
 from groundup.core.errors import DataError
 from groundup.text.ingest import remote
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import ExtractedText, ReadIssue, SourceFile
 from groundup.text.ingest.sources.hub import Hub
 from groundup.text.ingest.sources.s3 import S3
+from groundup.text.ingest.types import ExtractedText, ReadIssue, SourceFile
 
 LINES = gzip.compress(b'{"text": "The keeper lit the lamp."}\n' * 50)
 

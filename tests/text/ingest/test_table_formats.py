@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from format_world import PROSE, parquet, read, reasons, texts
-from groundup.text.ingest.formats import Options
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 # JSON lines
 

@@ -16,8 +16,8 @@ import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from groundup.text.ingest.extract import main_text
-from groundup.text.ingest.formats import Options, detect
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.formats import detect
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "web" / "warc"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no archives in {DATA}")

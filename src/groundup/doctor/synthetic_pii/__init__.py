@@ -19,7 +19,7 @@ from groundup.core.rng import derive_seed
 from groundup.doctor.synthetic_pii import keys, numbers, people
 from groundup.doctor.synthetic_pii.writing import Writer
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import Step
+from groundup.text.curate.types import Step
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 EXCERPT = 3000

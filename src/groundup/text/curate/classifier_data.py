@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from groundup.text import fasttext_model
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import ExtractedText, Source
+from groundup.text.ingest.types import ExtractedText, Source
 
 POSITIVE, NEGATIVE, LABELLED = "positive", "negative", "labelled"
 """The kinds of sources. Labelled ones give an example's label in the place of its licence."""

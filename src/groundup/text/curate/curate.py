@@ -30,11 +30,11 @@ from groundup.text.curate.eval_texts import evaluation_items, item_digest
 from groundup.text.curate.filter_pass import FilterTask, filter_shard, named, ready
 from groundup.text.curate.global_plan import plan_corpus
 from groundup.text.curate.mix import Mix
-from groundup.text.curate.steps import Classified, Ruled, Step
 from groundup.text.curate.steps.gopher_repetition import GopherRepetition
 from groundup.text.curate.steps.language import Language
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.steps.repair import Repair
+from groundup.text.curate.types import Classified, Ruled, Step
 from groundup.text.curate.write_pass import WriteTask, gather_shard, write_shard
 from groundup.text.documents import (
     DOCUMENT_SCHEMA,

@@ -23,7 +23,7 @@ from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult
+from groundup.text.curate.types import FilterResult
 from groundup.text.segment import Hashes, Ints, Spans, ngrams
 
 HITS_SCHEMA = pa.schema(

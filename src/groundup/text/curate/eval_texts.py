@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from groundup.core.errors import DataError
 from groundup.text.ingest import discover
 from groundup.text.ingest.safe_open import Unreadable, hash_regular
-from groundup.text.ingest.sources import SourceFile
+from groundup.text.ingest.types import SourceFile
 
 _MOST_BYTES = 1 << 40
 _PACKED = (".gz", ".zst")

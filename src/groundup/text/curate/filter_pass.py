@@ -23,7 +23,7 @@ from groundup.text.batch import DocumentBatch
 from groundup.text.curate.decontaminate import HITS_SCHEMA, Decontaminate, Decontaminator
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.signatures import write_signatures
-from groundup.text.curate.steps import Classified, FilterResult, Step, Values
+from groundup.text.curate.types import Classified, FilterResult, Step, Values
 from groundup.text.documents import (
     DOCUMENT_SCHEMA,
     DOCUMENTS,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from groundup.core.errors import DataError
 from groundup.text.ingest.safe_open import irregular
-from groundup.text.ingest.sources import SourceFile
+from groundup.text.ingest.types import SourceFile
 
 UNLISTED = "unreadable_folder"
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", "CVS"})

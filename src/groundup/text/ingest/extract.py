@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.text.ingest.decode import Decoded, Undecodable, decode, without_surrogates
-from groundup.text.ingest.formats import Extractor
+from groundup.text.ingest.types import Extractor
 
 MOST_NESTED = 255
 """Elements within each other. libxml2 reads no further, and resiliparse's time grows with the square of it."""

@@ -10,8 +10,7 @@ from typing import BinaryIO
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from groundup.text.ingest.formats import Extractor, Options
-from groundup.text.ingest.sources import ExtractedText, ReadIssue, SourceRecipe
+from groundup.text.ingest.types import ExtractedText, Extractor, Options, ReadIssue, SourceRecipe
 
 FIELDS = ("text", "path", "licence", "language")
 """What of a document a column of a table, or a field of a JSON line, can hold."""

@@ -29,8 +29,8 @@ from groundup.core.stage import StageContext, stage
 from groundup.text.documents import LEDGER, spell_reasons
 from groundup.text.executor import ExecutorTask, run_tasks
 from groundup.text.ingest.ingest_task import IngestTask, content_digest, read_files
-from groundup.text.ingest.sources import Source, SourceFile
 from groundup.text.ingest.sources.stdlib import Stdlib
+from groundup.text.ingest.types import Source, SourceFile
 
 SHARD_BYTES = 16 << 20
 """About how many bytes of files one task reads."""

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from groundup.core.records import Document
 from groundup.text.documents import DOCUMENTS, LEDGER, RejectsLogEntry, read_rows
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import ExtractedText, ReadIssue, Source, SourceFile
+from groundup.text.ingest.types import ExtractedText, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
 
 

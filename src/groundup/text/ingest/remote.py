@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from groundup.core.errors import DataError
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import SourceFile
+from groundup.text.ingest.types import SourceFile
 
 TRIES = 5
 BACKOFF_SECONDS, CONNECT_SECONDS, READ_SECONDS = 1.0, 10.0, 60.0

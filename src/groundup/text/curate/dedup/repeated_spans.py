@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup import Dedup
-from groundup.text.curate.steps import FilterResult
+from groundup.text.curate.types import FilterResult
 from groundup.text.segment import Hashes, Ints, Spans
 
 Marks = NDArray[np.bool_]

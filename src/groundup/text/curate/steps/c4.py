@@ -21,7 +21,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
+from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
 from groundup.text.segment import Ints, Marks, SpanGroups, Spans
 
 _CITATION = r"\[[0-9]*\]|\[edit\]|\[citation needed\]"

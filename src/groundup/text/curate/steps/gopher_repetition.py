@@ -17,7 +17,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.steps import FilterResult, Rule, Values, by_rules
+from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
 from groundup.text.segment import Ints, Spans, groups, longer
 
 _FREQUENT = range(2, 5)

@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from groundup.core.recipe import Recipe
 from groundup.text import fasttext_model
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult, Rule, by_rules
+from groundup.text.curate.types import FilterResult, Rule, by_rules
 
 MODEL = Path(__file__).parents[2] / "models" / "lid.176.ftz"
 UNDETERMINED = "und"

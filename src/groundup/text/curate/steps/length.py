@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult, Rule, by_rules
+from groundup.text.curate.types import FilterResult, Rule, by_rules
 
 
 class Length(Recipe):

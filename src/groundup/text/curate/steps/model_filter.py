@@ -23,7 +23,7 @@ from groundup.text import fasttext_model
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.calibration import Calibration
 from groundup.text.curate.classifier import CALIBRATION, MODEL, score
-from groundup.text.curate.steps import FilterResult, Rule, by_rules
+from groundup.text.curate.types import FilterResult, Rule, by_rules
 
 
 class ModelFilter(Recipe):

@@ -18,7 +18,7 @@ from pydantic import Field
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult
+from groundup.text.curate.types import FilterResult
 from groundup.text.pii import Range, replace
 
 PLACEHOLDER = "<PERSON>"

@@ -20,7 +20,7 @@ from pydantic import Field, field_validator
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult, Values
+from groundup.text.curate.types import FilterResult, Values
 from groundup.text.pii import (
     KINDS,
     Finder,

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.steps import FilterResult, Values
+from groundup.text.curate.types import FilterResult, Values
 
 KINDS = {
     "mojibake_repaired": "mojibake",

@@ -12,7 +12,7 @@ from pydantic import Field
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup.repeated_spans import Cut, earlier, kinds, spans
-from groundup.text.curate.steps import FilterResult
+from groundup.text.curate.types import FilterResult
 from groundup.text.segment import mix
 
 

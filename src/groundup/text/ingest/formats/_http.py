@@ -12,10 +12,9 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._headers import fields
 from groundup.text.ingest.formats.decompress import DecompressedFile, packing
-from groundup.text.ingest.sources import ReadIssue
+from groundup.text.ingest.types import Options, ReadIssue
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(;[^\n]*)?\r?\n")

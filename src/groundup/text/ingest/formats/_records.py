@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._gzip_resync import GzipStream
 from groundup.text.ingest.formats._headers import ARC, WARC, Dialect
+from groundup.text.ingest.types import Options
 
 MOST_HEADER_BYTES = 1 << 16
 EXPANSION_FLOOR = 1 << 20

@@ -11,8 +11,7 @@ import zlib
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import without_surrogates
-from groundup.text.ingest.formats import Options
-from groundup.text.ingest.sources import ReadIssue
+from groundup.text.ingest.types import Options, ReadIssue
 
 MOST_DIRECTORY_BYTES = 8 << 20
 """Of a zip's directory, which is read whole: a hundred thousand entries."""

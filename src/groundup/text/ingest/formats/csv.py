@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, decode
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.jsonl import spelled
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _SAMPLE = 1 << 18
 _DELIMITERS = ",\t;|"

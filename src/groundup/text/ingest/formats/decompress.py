@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, BinaryIO, Literal
 
-from groundup.text.ingest.sources import ReadIssue
+from groundup.text.ingest.types import ReadIssue
 
 CHUNK = 1 << 16
 RATIO_FLOOR = 1 << 20

@@ -17,10 +17,9 @@ from typing import BinaryIO, cast
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.text.batch import CODE
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.decompress import DecompressedFile, packing
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _HEAD = 1 << 16
 _IN_MEMORY = 8 << 20

@@ -10,9 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._zip_safety import Refused, member, open_zip
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _OUT = {_W + "del", _W + "moveFrom", _W + "rPr", _W + "pPr"}

@@ -16,9 +16,8 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from groundup.text.ingest.decode import Undecodable, decode
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._zip_safety import Refused, member, open_zip, plain_text, xml
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")

@@ -9,9 +9,8 @@ from typing import BinaryIO
 
 from groundup.text.ingest.decode import Undecodable
 from groundup.text.ingest.extract import main_text
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 
 def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:

@@ -12,9 +12,8 @@ from itertools import chain
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, as_utf8, byte_order_mark, decode, without_surrogates
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _CHUNK = 1 << 18
 

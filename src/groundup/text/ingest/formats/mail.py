@@ -19,9 +19,8 @@ from email.message import EmailMessage
 from typing import BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, decode, unix_lines, without_surrogates
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._zip_safety import plain_text
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _LINE = 1 << 16
 _SEPARATOR = re.compile(rb"From .*\d\d:\d\d.*\d{4}")

@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats.decompress import RATIO_FLOOR
 from groundup.text.ingest.formats.jsonl import spelled
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _BATCH_ROWS = 64
 _DAMAGED = (pa.ArrowException, OSError, ValueError)

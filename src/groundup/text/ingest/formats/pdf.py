@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from groundup.text.ingest.formats import Options
 from groundup.text.ingest.formats._pdf_pages import mend
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 from groundup.text.subprocess_server import Helper, helper
 
 MOST_PAGES = 20_000

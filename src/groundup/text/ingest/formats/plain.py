@@ -21,8 +21,7 @@ from groundup.text.ingest.decode import (
     without_nuls,
     without_surrogates,
 )
-from groundup.text.ingest.formats import Options
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 PIECE_BYTES = 16 << 20
 """About the most of a file that is held at once."""

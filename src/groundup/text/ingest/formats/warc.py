@@ -15,12 +15,12 @@ from dataclasses import replace
 from typing import BinaryIO
 
 from groundup.core.errors import GroundupError
-from groundup.text.ingest.formats import Options, detect
+from groundup.text.ingest.formats import detect
 from groundup.text.ingest.formats._http import Payload, payload, response
 from groundup.text.ingest.formats._records import Record, records
 from groundup.text.ingest.formats.html import page
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.sources import ExtractedText, ReadIssue
+from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
 
 _CARRIERS = ("response", "resource", "conversion")
 """Types of records that carry documents; others are a reason by themselves."""

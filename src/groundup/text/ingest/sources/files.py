@@ -16,7 +16,7 @@ from groundup.core.errors import DataError
 from groundup.text.ingest import discover
 from groundup.text.ingest.file_source import ReadingRecipe
 from groundup.text.ingest.safe_open import open_regular
-from groundup.text.ingest.sources import SourceFile
+from groundup.text.ingest.types import SourceFile
 
 
 class Files(ReadingRecipe):

@@ -22,7 +22,7 @@ from groundup.core.errors import DataError
 from groundup.text.ingest.discover import glob_to_regex
 from groundup.text.ingest.file_source import ReadingRecipe
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.sources import SourceFile, SourceRecipe
+from groundup.text.ingest.types import SourceFile, SourceRecipe
 from groundup.text.subprocess_server import Helper, helper
 
 _SAFE = (

@@ -30,7 +30,7 @@ from groundup.core.errors import DataError
 from groundup.text.ingest import remote
 from groundup.text.ingest.discover import glob_to_regex
 from groundup.text.ingest.file_source import ReadingRecipe
-from groundup.text.ingest.sources import SourceFile, SourceRecipe
+from groundup.text.ingest.types import SourceFile, SourceRecipe
 
 HUB = "https://huggingface.co"
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')

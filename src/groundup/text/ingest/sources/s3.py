@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from groundup.core.errors import DataError
 from groundup.text.ingest import remote
 from groundup.text.ingest.file_source import ReadingRecipe
-from groundup.text.ingest.sources import SourceFile, SourceRecipe
+from groundup.text.ingest.types import SourceFile, SourceRecipe
 
 _MAGIC = re.compile(r"[*?\[{]")
 _FIXED = re.compile(r"s3://[^*?\[{]*/")

@@ -18,7 +18,7 @@ from pydantic import Field
 from groundup.core.errors import DataError
 from groundup.text.ingest.decode import Undecodable, decode
 from groundup.text.ingest.safe_open import open_regular
-from groundup.text.ingest.sources import ExtractedText, ReadIssue, SourceFile, SourceRecipe
+from groundup.text.ingest.types import ExtractedText, ReadIssue, SourceFile, SourceRecipe
 
 TOPICS = "pydoc_data/topics.py"
 # Test suites by whatever name, other people's packages, and what the build of the interpreter left behind.

@@ -1,0 +1,88 @@
+"""Types shared by the curate stage: filter results, rules and the `Step` protocol."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.text.batch import DocumentBatch
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FilterResult:
+    """One verdict per document of a batch, column by column.
+
+    `reason` is None for a document that passes. With a reason and no replaced `text` it is dropped; with both
+    it is kept, changed. `value` and `threshold` are the numbers behind it, `detail` words for the ledger.
+    `measures` has every value that was measured, also of documents that pass; NaN where it wasn't.
+    `language` replaces the documents' language.
+    """
+
+    reason: Sequence[str | None]
+    value: Sequence[float | None]
+    threshold: Sequence[float | None]
+    detail: Sequence[str] | None = None
+    text: Sequence[str | None] | None = None
+    measures: Mapping[str, Values] = field(default_factory=dict)
+    language: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A bound on one measure: a document outside `at_least <= value <= at_most` is dropped for `reason`."""
+
+    reason: str
+    measure: str
+    at_least: float = -np.inf
+    at_most: float = np.inf
+
+
+class Step(Protocol):
+    """Judges documents one batch at a time; what it says of one doesn't depend on the others."""
+
+    def apply(self, batch: DocumentBatch) -> FilterResult:
+        """A verdict for every row of the batch."""
+
+
+@runtime_checkable
+class Ruled(Protocol):
+    """A step whose verdicts are bounds on measures; `groundup inspect` draws them."""
+
+    def rules(self) -> tuple[Rule, ...]:
+        """The bounds, in the order in which they are looked at."""
+
+
+@runtime_checkable
+class Classified(Protocol):
+    """A step that needs a trained classifier, by the name it has in the blueprint."""
+
+    classifier: str
+
+    def load(self, model: Path) -> Step:
+        """The step, ready to judge with the classifier in the folder `model`."""
+
+
+def by_rules(measures: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> FilterResult:
+    """Every document's reason is the first rule that it breaks. A value that is NaN breaks none."""
+    reason: list[str | None] = [None] * rows
+    value: list[float | None] = [None] * rows
+    threshold: list[float | None] = [None] * rows
+    free = np.ones(rows, dtype=bool)
+    for rule in rules:
+        values = measures[rule.measure]
+        low, high = values < rule.at_least, values > rule.at_most
+        for row in np.flatnonzero((low | high) & free):
+            reason[row], value[row] = rule.reason, float(values[row])
+            threshold[row] = float(rule.at_least if low[row] else rule.at_most)
+        free &= ~(low | high)
+    return FilterResult(reason, value, threshold, measures=measures)
+
+
+def passed(rows: int) -> FilterResult:
+    """Nothing to say of any document."""
+    return FilterResult([None] * rows, [None] * rows, [None] * rows)
