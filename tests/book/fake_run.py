@@ -127,7 +127,6 @@ def _curate(folder: Path, text: str, hostile: str) -> Artifact:
         "steps": {"length": {"documents": 741, "dropped": 21}, "gopher_repetition": {"documents": 720, "dropped": 6},
                   "privacy": {"documents": 714, "changed": 9}, "dedup": {"documents": 714, "dropped": 12}},
         "languages": {"": {"documents": 629, "bytes": 11_821_332}, "en": {"documents": 73, "bytes": 380_000}},
-        "canary_recall": {"email": 1.0, "phone_number": 0.985},
     })  # fmt: skip
     with DocumentWriter(made.path / "documents" / "0.parquet") as documents:
         documents.write([Document("00a", text + hostile, "stdlib", "textwrap.py", licence="PSF-2.0"),

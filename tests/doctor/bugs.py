@@ -128,6 +128,8 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("tokens.chat:render", '[message.role == "assistant"] * (len(content) + 1)',
      '[message.role == "assistant"] * len(content) + [False]', "data: chat masks", ()),
     ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: rows", ()),
+    ("text.curate.steps.privacy:Privacy.apply", "start, end, kind in findings)", "start, end, kind in findings[1:])",
+     "privacy: recall", ()),
     ("align.data:pack", "segments[span] = sequence, number", "segments[span] = sequence, 0", "data: packing", ()),
     ("align.data:chosen_at", "(step * per_step, (step + 1) * per_step)",
      "(step * per_step + 1, (step + 1) * per_step + 1)", "data: order", ()),

@@ -1,11 +1,11 @@
-"""The measurement of the scrubber: what is planted, and what counts as found."""
+"""Synthetic PII: what is planted, and what counts as redacted."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from groundup.doctor.synthetic_pii import EXCERPT, Canary, Planted, plant, recall
+from groundup.doctor.synthetic_pii import EXCERPT, PlantedTexts, SyntheticPii, plant, recall
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.steps.privacy import Privacy
 from groundup.text.curate.types import FilterResult, passed
@@ -23,13 +23,13 @@ class Says:
     def __init__(self, reason: str | None = None, text: str | None = None) -> None:
         self.reason, self.text = reason, text
 
-    def judge(self, batch: DocumentBatch) -> FilterResult:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         none = [None] * batch.rows
         return FilterResult([self.reason] * batch.rows, none, none, text=[self.text] * batch.rows)
 
 
 class Nothing:
-    def judge(self, batch: DocumentBatch) -> FilterResult:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         return passed(batch.rows)
 
 
@@ -40,17 +40,15 @@ def test_the_default_step_finds_98_of_100_secrets_of_every_kind() -> None:
 
 def test_every_secret_stands_where_it_is_said_to() -> None:
     planted = plant(TEXTS, seed=3, per_kind=20)
-    assert Counter(canary.kind for canary in planted.canaries) == dict.fromkeys(
-        recall(Nothing(), planted), 20
-    )
-    for text, canary in zip(planted.texts, planted.canaries, strict=True):
-        assert text[canary.start :].startswith(canary.secret)
-        assert len(text) < EXCERPT + len(canary.secret) + 200
+    assert Counter(item.kind for item in planted.pii) == dict.fromkeys(recall(Nothing(), planted), 20)
+    for text, item in zip(planted.texts, planted.pii, strict=True):
+        assert text[item.start :].startswith(item.value)
+        assert len(text) < EXCERPT + len(item.value) + 200
 
 
 def test_the_same_seed_plants_the_same() -> None:
     assert plant(TEXTS, seed=1, per_kind=5) == plant(TEXTS, seed=1, per_kind=5)
-    assert plant(TEXTS, seed=1, per_kind=5).canaries != plant(TEXTS, seed=2, per_kind=5).canaries
+    assert plant(TEXTS, seed=1, per_kind=5).pii != plant(TEXTS, seed=2, per_kind=5).pii
 
 
 def test_secrets_can_be_planted_into_nothing() -> None:
@@ -69,7 +67,7 @@ def test_secrets_can_be_planted_into_nothing() -> None:
     ],
 )
 def test_five_characters_that_are_left_are_a_secret_that_is_left(step: Says | Nothing, share: float) -> None:
-    planted = Planted(["call +44 20 7946 0958 now"], [Canary("phone", "+44 20 7946 0958", 5)])
+    planted = PlantedTexts(["call +44 20 7946 0958 now"], [SyntheticPii("phone", "+44 20 7946 0958", 5)])
     assert recall(step, planted) == {"phone": share}
 
 

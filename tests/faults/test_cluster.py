@@ -24,7 +24,7 @@ class Deadly(Recipe):
 
     flag: str = Field(default="", description="the file that says that it is still to be done")
 
-    def judge(self, batch: DocumentBatch) -> FilterResult:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         flag = Path(self.flag)
         if batch.rows and flag.exists():
             flag.unlink()

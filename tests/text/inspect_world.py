@@ -67,7 +67,6 @@ def write_world(
         json.dumps(
             {
                 "recipe": {"steps": [{"use": "gopher_quality"}, {"use": "privacy"}]},
-                "metrics": {"canary_recall": {"email": 1.0, "phone": 0.875}},
             }
         )
     )

@@ -52,7 +52,6 @@ def what_went_in(story: LoadedRun) -> Chapter:
     blocks += _steps(kept)
     blocks += _sources(story, kept)
     blocks += _languages(kept)
-    blocks += _scrubbed(kept)
     blocks += _left_out(story, kept)
     return Chapter("What went in", tuple(blocks))
 
@@ -214,17 +213,6 @@ def _languages(kept: dict[str, Any]) -> Iterator[Block]:
         for language, said in most
     )
     yield Table(("language", "documents", "text"), lines, "lrr")
-
-
-def _scrubbed(kept: dict[str, Any]) -> Iterator[Block]:
-    """How many planted secrets were found."""
-    kinds = kept.get("canary_recall") or {}
-    if kinds:
-        yield Heading("Private data")
-        yield prose("Private data was taken out by pattern. To know how well that works, secrets of every kind were "
-                    "planted in copies of some documents, and looked for afterwards.")  # fmt: skip
-        lines = tuple((reason(kind), percent(recall, 1)) for kind, recall in sorted(kinds.items()))
-        yield Table(("kind", "planted ones that were found"), lines, "lr")
 
 
 def _licences(story: LoadedRun) -> dict[str, str]:

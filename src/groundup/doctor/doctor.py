@@ -21,6 +21,7 @@ from groundup.doctor import (
     checks_losses,
     checks_model,
     checks_objectives,
+    checks_pii,
     checks_training,
 )
 from groundup.doctor.check import Check, CheckContext, CheckResult, outcome, threads
@@ -34,6 +35,7 @@ CHECKS: tuple[Check, ...] = (
     *checks_model.CHECKS,
     *checks_adaptation.CHECKS,
     *checks_generation.CHECKS,
+    *checks_pii.CHECKS,
     *checks_data.CHECKS,
     *checks_training.CHECKS,
     *checks_alignment.CHECKS,

@@ -169,7 +169,7 @@ def test_a_mixture_repeats_samples_and_shuffles_and_adds_up(
 class Repair(Recipe):
     """Changes one document, drops another, and measures all."""
 
-    def judge(self, batch: DocumentBatch) -> FilterResult:
+    def apply(self, batch: DocumentBatch) -> FilterResult:
         reason = [{"1": "repaired", "2": "bad"}.get(identity) for identity in batch.strings("id")]
         text = ["new" if why == "repaired" else None for why in reason]
         blank: list[float | None] = [None] * batch.rows

@@ -97,7 +97,11 @@ def test_reading_an_mbox_goes_on_behind_what_was_read_before(box: Path) -> None:
 def test_a_message_that_is_too_large_goes_aside_and_the_others_are_kept(box: Path) -> None:
     data = box.read_bytes().replace(b"From here", b"x" * 500_000 + b"\nFrom here")
     found = read_as(mail, data, Options(file_bytes=100_000))
-    assert [(type(i).__name__, i.position) for i in found] == [("Text", "1"), ("Note", "2"), ("Text", "3")]
+    assert [(type(i).__name__, i.position) for i in found] == [
+        ("ExtractedText", "1"),
+        ("ReadIssue", "2"),
+        ("ExtractedText", "3"),
+    ]
 
 
 def test_malformed_messages_are_noted() -> None:

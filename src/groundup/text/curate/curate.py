@@ -42,10 +42,8 @@ from groundup.text.documents import (
     LEDGER,
     TableWriter,
     count_rows,
-    iter_tables,
     shards,
     spell_reasons,
-    strings,
 )
 from groundup.text.executor import ExecutorTask, run_tasks
 
@@ -97,7 +95,7 @@ def curate(
         gathering = [ExecutorTask(number, number, 1 << 24) for number in range(len(plan.bounds))]
         run_tasks(gather_shard, keep, gathering, out, runtime, "mix")
     _write_reports(job, out, names)
-    metrics = _metrics(totals) | _scrubbed(recipe, work)
+    metrics = _metrics(totals)
     _tell(out, metrics)
     return metrics
 
@@ -148,20 +146,6 @@ def _write_reports(job: FilterTask, out: StageContext, names: list[str]) -> None
         with TableWriter[Any](out.file("decontamination.parquet"), HITS_SCHEMA) as file:
             for name in names:
                 file.write(pq.read_table(job.work / "hits" / name))
-
-
-def _scrubbed(recipe: Curate, work: Path) -> dict[str, Any]:
-    """How much of planted secrets the privacy step takes out of texts of this corpus, per kind."""
-    step: Any = next((step for name, step in named(recipe.steps) if name == "privacy"), None)
-    if step is None:
-        return {}
-    from groundup.doctor.synthetic_pii import plant, recall  # what makes and finds secrets loads much
-
-    table = next(iter_tables(work), DOCUMENT_SCHEMA.empty_table())
-    planted = plant(strings(table.slice(0, 100), "text"), seed=0, regions=step.regions)
-    found = recall(step, planted)
-    asked = {kind: share for kind, share in found.items() if kind.removeprefix("obfuscated_") in step.kinds}
-    return {"canary_recall": asked}
 
 
 def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:

@@ -87,7 +87,6 @@ def collect(
         corpus=left,
         reasons=ledger.reasons(census, bounds, steps),
         redactions=census.positive(PRIVACY),
-        recall=_manifest(corpus).get("metrics", {}).get("canary_recall", {}),
         histograms=tuple(h for h in census.histograms(steps) if h.step != PRIVACY),
         duplicates=with_changes(duplicates, documents),
         contamination=_contamination(corpus, seed),

@@ -87,15 +87,10 @@ function languages() {
 
 function privacy() {
   const most = Math.max(1, ...story.redactions.map(([, , n]) => n));
-  const recall = kind => kind in story.recall ? share(story.recall[kind], 1) : "\u2013";
-  const missed = Object.keys(story.recall).filter(kind => !story.redactions.some(([name]) => name === kind));
-  return [table(["kind", "", "#redacted", "#in documents", "#planted ones found"],
-    [...story.redactions, ...missed.map(kind => [kind, 0, 0])].map(([kind, documents, n]) =>
-      [words(kind), cell({ class: "wide" }, bar(n, 0, most, true)), count(n), count(documents), recall(kind)])),
-    missed.length || story.redactions.some(([kind]) => kind in story.recall) ? make("p", {}, "Planted ones: secrets "
-      + "made up for the purpose, set into texts of this corpus, of which the step leaves nothing.") : null,
-    make("p", { class: "note" }, "The samples in this page quote texts as they were read, and with them what was redacted since: "
-      + "keep the page where the raw texts may lie.")];
+  return [table(["kind", "", "#redacted", "#in documents"], story.redactions.map(([kind, documents, n]) =>
+      [words(kind), cell({ class: "wide" }, bar(n, 0, most, true)), count(n), count(documents)])),
+    make("p", { class: "note" }, "The samples in this page quote texts as they were read, including what was redacted later: "
+      + "give the page the same protection as the raw texts.")];
 }
 
 function contamination() {
@@ -180,7 +175,7 @@ function search() {
 const sections = [["Funnel", "From read to kept", funnel, true], ["Sources", "By source", sources, true], ["Reasons", "Reasons", reasons, true],
   ["Measures", "What was measured", measures, story.histograms.length], ["Samples", "Samples", samples, story.groups.length],
   ["Duplicates", "Duplicates", duplicates, story.duplicates.clusters], ["Languages", "Languages", languages, story.languages.length],
-  ["Privacy", "Privacy: what was redacted", privacy, story.redactions.length || Object.keys(story.recall).length],
+  ["Privacy", "Privacy: what was redacted", privacy, story.redactions.length],
   ["Evaluation", "Met with evaluation items", contamination, story.contamination.tasks.length],
   ["Aside", "Set aside unread", aside, story.reasons.some(r => r.fate === "aside")]].filter(section => section[3]);
 

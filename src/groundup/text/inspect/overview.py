@@ -166,16 +166,13 @@ def _cluster(story: CorpusReport, cluster: Cluster, console: Console) -> None:
 
 
 def _findings(story: CorpusReport, console: Console) -> None:
-    """Evaluation items, redactions, planted secrets."""
+    """Evaluation items and redactions."""
     console.print()
     for task, hits, items, documents in story.contamination.tasks:
         console.print(one_line(f"{task}: {items:,} items met {hits:,} times in {documents:,} documents"))
     if story.redactions:
         said = ", ".join(f"{number:,} {kind}" for kind, _, number in story.redactions)
         console.print(one_line(f"redacted: {said}"))
-    if story.recall:
-        said = ", ".join(f"{kind} {share:.1%}" for kind, share in story.recall.items())
-        console.print(one_line(f"of secrets planted in texts of this corpus, redacted: {said}"))
 
 
 def _share(part: Amount, whole: Amount) -> float:

@@ -232,8 +232,6 @@ class CorpusReport:
     reasons: tuple[Reason, ...]
     redactions: tuple[tuple[str, int, int], ...]
     """(kind, documents, redactions)"""
-    recall: Mapping[str, float]
-    """Per kind the share of secrets, planted in texts of this corpus, of which the redaction leaves nothing."""
     histograms: tuple[Histogram, ...]
     duplicates: Duplicates
     contamination: Contamination
