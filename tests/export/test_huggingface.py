@@ -148,7 +148,7 @@ def test_a_taken_target_a_reward_model_and_a_number_without_place_are_refused(tm
     folder = checkpoint(tmp_path / "ours")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")
-    with pytest.raises(GroundupError, match="taken exists already"):
+    with pytest.raises(GroundupError, match="taken already exists"):
         export_huggingface(folder, tmp_path / "taken")
     assert (tmp_path / "taken" / "thesis.txt").read_text() == "mine"
     save_model(tmp_path / "reward", ValueModel(QWEN3))
@@ -207,7 +207,7 @@ def test_a_head_that_contradicts_the_config_is_refused(tmp_path: Path) -> None:
         if fine:
             import_huggingface(folder, tmp_path / "back")
         else:
-            with pytest.raises(DataError, match=r"lm_head\.weight isn't the embedding"):
+            with pytest.raises(DataError, match=r"lm_head\.weight differs from the embedding"):
                 import_huggingface(folder, tmp_path / "again")
 
 

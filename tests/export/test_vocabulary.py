@@ -66,9 +66,9 @@ def test_a_published_model_gets_our_control_tokens_and_keeps_its_ids_and_logits(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"type": "Unigram"}, "no byte-level BPE"),
-        ({"vocab": {"a": 0}}, "no byte-level BPE"),
-        ({"more": {"▁the": 280}}, "'▁the', which spells no bytes"),
+        ({"type": "Unigram"}, "is not a byte-level BPE"),
+        ({"vocab": {"a": 0}}, "is not a byte-level BPE"),
+        ({"more": {"▁the": 280}}, "'▁the', which encodes no bytes"),
         ({"more": {"thethe": 999}}, "gaps between its ids"),
     ],
 )

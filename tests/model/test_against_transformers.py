@@ -24,7 +24,7 @@ def pair(
     save_model(folder, ours)
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     part: type[Architecture] = architecture_of(ours.config)
-    assert type(theirs).__name__ == part.published_class
+    assert type(theirs).__name__ == part.hf_class
     return ours, theirs
 
 

@@ -33,7 +33,7 @@ def test_a_config_survives_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("config", "change", "said"),
     [
-        (LLAMA, {"model_type": "mamba"}, "model_type = 'mamba'; this decoder computes gpt2, llama, olmo3, qwen3"),
+        (LLAMA, {"model_type": "mamba"}, "model_type = 'mamba'; supported are gpt2, llama, olmo3, qwen3"),
         (LLAMA, {"attention_bias": True}, "attention_bias = True"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias = True"),
         (LLAMA, {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
@@ -52,9 +52,9 @@ def test_a_config_survives_json(name: str) -> None:
         (QWEN3, {"attention_bias": True}, "attention_bias = True"),
         (QWEN3, {"use_sliding_window": True, "layer_types": ["chunked_attention"] * 3}, "'chunked_attention'"),
         (QWEN3, {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1,
-                 "layer_types": None, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "stretched"),
+                 "layer_types": None, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rotary scaling is only supported"),
         (OLMO3, {"rope_parameters": {"full_attention": {"rope_theta": 5e5, "rope_type": "default"},
-                                     "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}}, "same base"),
+                                     "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}}, "only the base of full_attention"),
         (OLMO3, {"sliding_window": None}, "no sliding_window"),
         (QWEN3_MOE, {"mlp_only_layers": [0]}, r"mlp_only_layers = \[0\]"),
         (QWEN3_MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step = 2"),
@@ -75,12 +75,15 @@ def test_what_this_decoder_does_not_compute_is_refused(
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        (replace(LLAMA, windows=(8, 8, 8)), "windows = .* has no place in the published form of llama"),
+        (replace(LLAMA, windows=(8, 8, 8)), "windows = .* cannot be expressed in the config.json of llama"),
         (replace(LLAMA, qk_norm="head"), "qk_norm"),
         (replace(QWEN3, biases=True), "biases = True"),
         (replace(QWEN3, norm="layer"), "norm = 'layer'"),
-        (replace(QWEN3, windows=(8, 8, 0), rope_scaling=SCALINGS["linear"]), "stretched"),
-        (replace(OLMO3, windows=(8, 4, 8, 0)), "windows of 4 and 8 can't be published"),
+        (
+            replace(QWEN3, windows=(8, 8, 0), rope_scaling=SCALINGS["linear"]),
+            "rotary scaling is only supported",
+        ),
+        (replace(OLMO3, windows=(8, 4, 8, 0)), "layers have 4 and 8"),
         (replace(GPT2, norm_at="output"), "norm_at"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Models in the formats of other programs, and theirs in ours."""
+"""Export of models to other formats, and import."""

@@ -1,9 +1,9 @@
-"""Our checkpoints as folders that transformers, vLLM and llama.cpp read, and theirs as ours.
+"""Export to and import from Hugging Face model folders, as transformers and vLLM read them.
 
-in:  a checkpoint folder of ours, or a published one (config.json and safetensors, in one file or several)
-out: the other of the two; a folder that appears whole or not at all
+in:  a checkpoint folder, or a Hugging Face model folder (config.json and safetensors, sharded or not)
+out: the other of the two, published atomically
 
-Only safetensors are read: a pickle can run any program. What our decoder would compute differently is refused.
+Only safetensors are read: unpickling can execute arbitrary code. Unsupported keys of config.json are refused.
 """
 
 import json
@@ -25,7 +25,7 @@ from groundup.core.atomic_io import (
     write_json,
 )
 from groundup.core.errors import DataError, GroundupError
-from groundup.export.vocabulary import tokenizer_from_hf, with_vocabulary
+from groundup.export.vocabulary import resize_vocabulary, tokenizer_from_hf
 from groundup.model.architectures import Tensors
 from groundup.model.checkpoint import CONFIG, INDEX, WEIGHTS, load_decoder, save_model
 from groundup.model.hf_config import config_to_hf, tensors_to_hf
@@ -33,8 +33,8 @@ from groundup.model.hf_config import config_to_hf, tensors_to_hf
 Dtype = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-GENERATION = "generation_config.json"
-TOKENIZER = (
+GENERATION_CONFIG = "generation_config.json"
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -43,115 +43,113 @@ TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
-"""Files by which transformers turns text into ids."""
+"""Tokenizer files of transformers."""
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 SHARD_BYTES = 5_000_000_000
-"""Largest file of weights, as transformers has it."""
+"""Maximum size of a weights file."""
 
 
 def export_huggingface(
     folder: Path, target: Path, dtype: Dtype = "fp32", max_shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Write the checkpoint in `folder` to the new folder `target`, in the form that transformers reads.
+    """Export the checkpoint in `folder` to the new folder `target`.
 
-    Raises GroundupError for a reward model, for switches that no published format carries, or where `target`
-    is taken.
+    Raises GroundupError for a reward model, for switches that are not portable, and if `target` exists.
     """
-    said = _read_json(folder / CONFIG)
-    if "ScalarModel" in said.get("architectures", []):
+    config_json = _read_json(folder / CONFIG)
+    if "ScalarModel" in config_json.get("architectures", []):
         raise GroundupError(
-            f"{folder} is a reward model or critic: it gives a number instead of tokens, for which there is no "
-            "published form. Export the policy that was trained with it"
+            f"{folder} is a reward model or critic, which predicts a scalar instead of tokens and has no "
+            "Hugging Face class. Export the policy instead"
         )
     model = load_decoder(folder)
     switches = model.config.unportable()
     if switches:
         raise GroundupError(
-            f"{folder} can't be exported: it was trained with {', '.join(switches)}, which no other program "
-            "computes. Train with these off (keys of the same names in pretrain.architecture), or use it with "
-            "`groundup chat`"
+            f"{folder} cannot be exported: it was trained with {', '.join(switches)}, which no other runtime "
+            "supports. Disable these keys in pretrain.architecture and train again, or use `groundup chat`"
         )
     tensors = tensors_to_hf(model.config, model.state_dict())
     tensors = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
-    ids = {key: said[key] for key in SPECIAL_IDS if said.get(key) is not None}
+    ids = {key: config_json[key] for key in SPECIAL_IDS if config_json.get(key) is not None}
     config = config_to_hf(model.config) | ids | {"dtype": str(DTYPES[dtype]).removeprefix("torch.")}
-    with _new_folder(target, sum(_bytes(tensor) for tensor in tensors.values())) as part:
-        _write_shards(part, tensors, max_shard_bytes)
-        write_json(part / CONFIG, config)
-        write_json(part / GENERATION, ids)
-        _copy(folder, part, (*TOKENIZER, GENERATION))
+    with _new_folder(target, sum(_nbytes(tensor) for tensor in tensors.values())) as temporary:
+        _write_shards(temporary, tensors, max_shard_bytes)
+        write_json(temporary / CONFIG, config)
+        write_json(temporary / GENERATION_CONFIG, ids)
+        _copy(folder, temporary, (*TOKENIZER_FILES, GENERATION_CONFIG))
 
 
 def import_huggingface(folder: Path, target: Path, control_tokens: bool = False) -> None:
-    """Write the published model in `folder` to the new folder `target`, as a checkpoint of ours with fp32 weights.
+    """Import the model in `folder` to the new folder `target`, as a checkpoint with fp32 weights.
 
-    Tokenizer and special ids come along. control_tokens: put our control tokens on top of its vocabulary, so that our
-    stages can train and talk to it (see `vocabulary.py`).
-    Raises DataError for weights that are missing, left over or pickled, for a config.json with something that
-    isn't computed here, and for a vocabulary on which our control tokens find no place.
+    Tokenizer files and special ids are copied. control_tokens: append the control tokens of this package to the
+    vocabulary, which training and chat need (see `vocabulary.py`).
+    Raises DataError for weights that are missing, unexpected or pickled, for an unsupported config.json, and for a
+    vocabulary that cannot take the control tokens.
     """
-    said = _read_json(folder / CONFIG)
+    config_json = _read_json(folder / CONFIG)
     if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
         pickled = sorted(path.name for path in folder.glob("*.bin"))
-        also = f" {pickled[0]} is a pickle, which could run any program and isn't read." if pickled else ""
+        note = f" {pickled[0]} is a pickle, which can execute code and is not read." if pickled else ""
         raise DataError(
-            f"{folder} has no {WEIGHTS}.{also} Load it with transformers and save it with save_pretrained, "
-            "which writes safetensors"
+            f"{folder} has no {WEIGHTS}.{note} Load the model with transformers and save it with "
+            "save_pretrained, which writes safetensors"
         )
     model, tokenizer = load_decoder(folder), None
-    ids = {key: said[key] for key in SPECIAL_IDS if key in said}
+    ids = {key: config_json[key] for key in SPECIAL_IDS if key in config_json}
     if control_tokens:
-        tokenizer = tokenizer_from_hf(folder / TOKENIZER[0])
-        model = with_vocabulary(model, tokenizer, _document_mark(ids))
-    size = sum(_bytes(tensor) for tensor in model.state_dict().values())
-    with _new_folder(target, size) as part:
-        save_model(part, model, tokenizer)
+        tokenizer = tokenizer_from_hf(folder / TOKENIZER_FILES[0])
+        model = resize_vocabulary(model, tokenizer, _eos_id(ids))
+    size = sum(_nbytes(tensor) for tensor in model.state_dict().values())
+    with _new_folder(target, size) as temporary:
+        save_model(temporary, model, tokenizer)
         if tokenizer is None:
-            write_json(part / CONFIG, _read_json(part / CONFIG) | ids)
-            _copy(folder, part, (*TOKENIZER, GENERATION))
+            write_json(temporary / CONFIG, _read_json(temporary / CONFIG) | ids)
+            _copy(folder, temporary, (*TOKENIZER_FILES, GENERATION_CONFIG))
 
 
-def _document_mark(ids: dict[str, Any]) -> int | None:
-    """The id between documents; of several ends the first."""
-    found = ids.get("eos_token_id")
-    return found[0] if isinstance(found, list) else found
+def _eos_id(ids: dict[str, Any]) -> int | None:
+    """The eos_token_id; the first if there are several."""
+    eos = ids.get("eos_token_id")
+    return eos[0] if isinstance(eos, list) else eos
 
 
 @contextmanager
 def _new_folder(target: Path, size: int) -> Iterator[Path]:
-    """Where to write what shall become `target`; it appears when all is written. Nothing is left of a failure."""
+    """A temporary folder that is renamed to `target` on success and removed on failure."""
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise GroundupError(f"{target} exists already. Choose another folder, or remove it")
-    part = temp_path(target)
+        raise GroundupError(f"{target} already exists. Choose another folder, or remove it")
+    temporary = temp_path(target)
     try:
         with explain_disk_errors("the model", target.parent, size):
-            part.mkdir(parents=True)
-            yield part
-            publish_dir(part, target)
+            temporary.mkdir(parents=True)
+            yield temporary
+            publish_dir(temporary, target)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_shards(folder: Path, tensors: Tensors, max_bytes: int) -> None:
-    """One file, or several of at most `max_bytes` (or one tensor) and the index that says what is where."""
+    """Writes one safetensors file, or several of at most `max_bytes` (or one tensor) and their index."""
     shards: list[Tensors] = [{}]
-    room = max_bytes
+    free_bytes = max_bytes
     for name, tensor in tensors.items():
-        if _bytes(tensor) > room and shards[-1]:
+        if _nbytes(tensor) > free_bytes and shards[-1]:
             shards.append({})
-            room = max_bytes
+            free_bytes = max_bytes
         shards[-1][name] = tensor
-        room -= _bytes(tensor)
+        free_bytes -= _nbytes(tensor)
     stem, count = Path(WEIGHTS).stem, len(shards)
-    places: dict[str, str] = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = WEIGHTS if count == 1 else f"{stem}-{number:05d}-of-{count:05d}.safetensors"
-        # One write through our durable path: safetensors' own file writer leaves mode 0600.
+        # safetensors.save_file creates files with mode 0600.
         write_bytes(folder / file, save(shard, metadata={"format": "pt"}))
-        places |= dict.fromkeys(shard, file)
+        weight_map |= dict.fromkeys(shard, file)
     if count > 1:
-        size = sum(_bytes(tensor) for tensor in tensors.values())
-        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+        size = sum(_nbytes(tensor) for tensor in tensors.values())
+        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
 def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
@@ -160,15 +158,15 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
             write_bytes(target / name, (source / name).read_bytes())
 
 
-def _bytes(tensor: Tensor) -> int:
+def _nbytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        payload = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error}") from None
-    if not isinstance(said, dict):
-        raise DataError(f"{path} holds no table")
-    return said
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not isinstance(payload, dict):
+        raise DataError(f"{path}: expected a JSON object at the top level")
+    return payload

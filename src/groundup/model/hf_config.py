@@ -1,10 +1,10 @@
-"""Our configs and weights in the form in which models are published, and back.
+"""Conversion of configs and tensors to Hugging Face form and back.
 
-in:  a DecoderConfig and our tensors, or a config.json and tensors under published names
+in:  a DecoderConfig and its tensors, or a config.json and tensors under Hugging Face names
 out: the other of the two
 
-Which names and which keys is the architecture part's business (`architectures/`). A decoder with a switch that no
-published format carries keeps our own names and a config.json of our own (`model_type` "groundup").
+The architecture plugin (`architectures/`) defines keys and tensor names. A decoder with a switch that is not portable
+keeps its own tensor names and a config.json with `model_type` "groundup".
 """
 
 from dataclasses import fields, replace
@@ -14,60 +14,67 @@ from groundup.core.registry import Plugin
 from groundup.model.architectures import Architecture, Tensors
 from groundup.model.config import DecoderConfig
 
-SLOT = Plugin("groundup.model.architectures")
+ARCHITECTURES = Plugin("groundup.model.architectures")
 OWN = "groundup"
 
 
 def architecture_of(config: DecoderConfig) -> type[Architecture]:
-    """The part under whose names the weights are published."""
-    return cast(type[Architecture], SLOT.load(config.architecture))
+    """The architecture plugin of a config."""
+    return cast(type[Architecture], ARCHITECTURES.load(config.architecture))
 
 
 def config_to_hf(config: DecoderConfig) -> dict[str, Any]:
-    """config.json: the published one where there is one, else our own.
+    """The config.json: the Hugging Face one if the config is portable, else the package's own.
 
-    Raises ValueError naming a number that the published form of its architecture has no place for.
+    Raises ValueError naming a field that the config.json of this architecture cannot express.
     """
     if config.unportable():
         return {"model_type": OWN, "architectures": ["Decoder"], "config": config.to_json()}
-    part = architecture_of(config)
-    said = part.to_hf(config)
-    here, there = _arithmetic(config), _arithmetic(part.from_hf(said))
-    lost = [field.name for field in fields(here) if getattr(here, field.name) != getattr(there, field.name)]
+    plugin = architecture_of(config)
+    hf_config = plugin.to_hf(config)
+    original, restored = _arithmetic(config), _arithmetic(plugin.from_hf(hf_config))
+    lost = [
+        field.name
+        for field in fields(original)
+        if getattr(original, field.name) != getattr(restored, field.name)
+    ]
     if lost:
         raise ValueError(
-            f"{lost[0]} = {getattr(here, lost[0])!r} has no place in the published form of {config.architecture}"
+            f"{lost[0]} = {getattr(original, lost[0])!r} cannot be expressed in the config.json of "
+            f"{config.architecture}"
         )
-    return said
+    return hf_config
 
 
 def _arithmetic(config: DecoderConfig) -> DecoderConfig:
-    """Without what only training knows."""
+    """The config without fields that only affect training."""
     moe = config.moe and replace(config.moe, balance="none", balance_rate=0.0)
     return replace(config, zero_init=False, moe=moe)
 
 
-def config_from_hf(said: dict[str, Any]) -> DecoderConfig:
-    """The inverse of `config_json`; also reads what others published.
+def config_from_hf(hf_config: dict[str, Any]) -> DecoderConfig:
+    """The inverse of `config_to_hf`; also reads the config.json of published models.
 
-    Raises ValueError for another architecture or a variant that isn't computed here, KeyError for a missing key.
+    Raises ValueError for an unsupported architecture or variant, KeyError for a missing key.
     """
-    kind = said.get("model_type")
-    if kind == OWN:
-        return DecoderConfig.from_json(said["config"])
-    parts = {cast(type[Architecture], SLOT.load(name)).model_type: name for name in SLOT.names()}
-    if kind not in parts:
+    model_type = hf_config.get("model_type")
+    if model_type == OWN:
+        return DecoderConfig.from_json(hf_config["config"])
+    plugins = {
+        cast(type[Architecture], ARCHITECTURES.load(name)).model_type: name for name in ARCHITECTURES.names()
+    }
+    if model_type not in plugins:
         raise ValueError(
-            f"config.json has model_type = {kind!r}; this decoder computes {', '.join(sorted(parts))}"
+            f"config.json has model_type = {model_type!r}; supported are {', '.join(sorted(plugins))}"
         )
-    return cast(type[Architecture], SLOT.load(parts[kind])).from_hf(said)
+    return cast(type[Architecture], ARCHITECTURES.load(plugins[model_type])).from_hf(hf_config)
 
 
 def tensors_to_hf(config: DecoderConfig, tensors: Tensors) -> Tensors:
-    """Our tensors under published names, or under our own where the config isn't portable."""
+    """Tensors under Hugging Face names; unchanged if the config is not portable."""
     return tensors if config.unportable() else architecture_of(config).tensors_to_hf(config, tensors)
 
 
 def tensors_from_hf(config: DecoderConfig, tensors: Tensors) -> Tensors:
-    """The inverse of `published_tensors`."""
+    """The inverse of `tensors_to_hf`."""
     return tensors if config.unportable() else architecture_of(config).tensors_from_hf(config, tensors)

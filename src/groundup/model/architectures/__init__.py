@@ -1,6 +1,6 @@
-"""The slot of architectures: a part turns a depth into the config of a decoder, and knows its published form.
+"""Architecture plugins: each turns a depth into a DecoderConfig and converts config.json and tensor names.
 
-A published form is a config.json and names of weights, as transformers, vLLM and llama.cpp read them.
+The Hugging Face form of a model is a config.json and tensor names, as transformers and vLLM read them.
 """
 
 from typing import Any, ClassVar
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from groundup.core.recipe import Recipe
 from groundup.model.architectures._hf_config import (
-    NEUTRAL,
-    refuse_others,
+    NEUTRAL_VALUES,
+    refuse_unsupported,
     scaling_from_hf,
     scaling_to_hf,
 )
@@ -25,32 +25,32 @@ Tensors = dict[str, Tensor]
 
 
 class Architecture(Recipe):
-    """Base of the parts in this folder."""
+    """Base class of the plugins in this folder."""
 
     model_type: ClassVar[str]
-    """as in config.json"""
-    published_class: ClassVar[str]
-    """transformers' class"""
-    not_computed: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """keys of its config.json beside `NEUTRAL` that change the arithmetic, with the values that are computed"""
+    """`model_type` in config.json"""
+    hf_class: ClassVar[str]
+    """`architectures` in config.json: the class in transformers"""
+    supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """keys of config.json besides `NEUTRAL` that change the arithmetic, with the values supported here"""
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-        """The decoder of this depth. Raises ValueError where the part's own numbers don't fit it."""
+        """The DecoderConfig for this depth. Raises ValueError if the plugin's own values do not fit it."""
         raise NotImplementedError
 
     @classmethod
     def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
-        """config.json for transformers' class."""
+        """The config.json for the class in transformers."""
         raise NotImplementedError
 
     @classmethod
-    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
-        """The config behind a published config.json. Raises ValueError for a variant that isn't computed here."""
+    def from_hf(cls, hf_config: dict[str, Any]) -> DecoderConfig:
+        """The DecoderConfig of a config.json. Raises ValueError for an unsupported variant."""
         raise NotImplementedError
 
     @classmethod
     def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """Our weights under their published names and in their published shapes."""
+        """The weights under Hugging Face names, in Hugging Face shapes."""
         return tensors
 
     @classmethod
@@ -60,47 +60,56 @@ class Architecture(Recipe):
 
 
 class Dense(Architecture):
-    """What the parts with rotary positions and SwiGLU have in common: their numbers, each 0 = from depth."""
+    """Base class of the decoders with rotary positions and SwiGLU. Sizes of 0 are derived from the depth."""
 
-    d_model: int = Field(default=0, ge=0, description="width of the stream; 0 = 64 x depth")
-    n_heads: int = Field(default=0, ge=0, description="query heads; 0 = d_model / 64")
+    d_model: int = Field(default=0, ge=0, description="width of the residual stream; 0 = 64 x depth")
+    n_heads: int = Field(default=0, ge=0, description="number of query heads; 0 = d_model / 64")
     n_kv_heads: int = Field(
-        default=0, ge=0, description="key/value heads; 0 = n_heads, or a quarter from 16 up"
+        default=0, ge=0, description="number of key/value heads; 0 = n_heads, or n_heads / 4 if n_heads >= 16"
     )
-    d_ff: int = Field(default=0, ge=0, description="feed-forward width; 0 = 8/3 of d_model")
-    tie_embeddings: bool = Field(default=False, description="one matrix for embedding and head")
-    rope_theta: float = Field(default=10_000.0, gt=0, description="base of the rotary angles")
+    d_ff: int = Field(default=0, ge=0, description="feed-forward width; 0 = 8/3 x d_model")
+    tie_embeddings: bool = Field(
+        default=False, description="share one matrix between the embedding and the output head"
+    )
+    rope_theta: float = Field(default=10_000.0, gt=0, description="base of the rotary frequencies")
     rope_scaling: RopeScaling | None = Field(
-        default=None, description="stretches the angles to a longer context: a table with kind, factor, ..."
+        default=None, description="context extension of the rotary positions: a table with kind, factor, ..."
     )
     value_embeddings: bool = Field(
-        default=False, description="fast: a vector of the token itself joins the values of every second layer"
+        default=False,
+        description="not portable: add a learned per-token embedding to the values of every second layer",
     )
-    residual_scalars: bool = Field(default=False, description="fast: a learnt factor on the stream per layer")
+    residual_scalars: bool = Field(
+        default=False, description="not portable: a learned scale on the residual stream before each layer"
+    )
     embedding_scalars: bool = Field(
-        default=False, description="fast: a learnt share of the embedding joins the stream at every layer"
+        default=False,
+        description="not portable: add a learned multiple of the embedding to the residual stream before each layer",
     )
     relu2: bool = Field(
-        default=False, description="fast: up, ReLU^2, down instead of SwiGLU, of equal parameters"
+        default=False,
+        description="not portable: an ungated ReLU^2 feed-forward with as many parameters as the SwiGLU",
     )
     logit_softcap: float = Field(
-        default=0.0, ge=0, description="fast: logits become c tanh(logits / c); 0 = off"
+        default=0.0, ge=0, description="not portable: soft cap c on the logits, c tanh(logits / c); 0 = off"
     )
-    zero_init: bool = Field(default=False, description="what writes into the stream starts at zero")
+    zero_init: bool = Field(
+        default=False, description="initialise the output projections of attention and feed-forward to zero"
+    )
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-        """The decoder of this depth.
+        """The DecoderConfig for this depth.
 
-        0 means by the rule: width 64 x depth; heads of 64 numbers; one key/value head per query head below 16
-        heads, then one per 4; feed-forward 8/3 of the width (4 with ReLU^2, which has two matrices instead of
-        three), rounded up to a multiple of 64.
-        Raises ValueError naming both numbers where heads and width don't fit.
+        Rules for sizes of 0: d_model = 64 x depth; head_dim = 64; one key/value head per query head below 16
+        heads, then one per 4; d_ff = 8/3 x d_model (4 x with ReLU^2, which has two matrices instead of three),
+        rounded up to a multiple of 64.
+        Raises ValueError naming both values if n_heads does not divide d_model.
         """
         width = self.d_model or WIDTH_PER_LAYER * depth
         heads = self.n_heads or max(1, width // HEAD_DIM)
         if width % heads:
             raise ValueError(
-                f"n_heads = {heads} does not divide d_model = {width}: every head gets the same share of the width. "
+                f"n_heads = {heads} does not divide d_model = {width}: all heads have the same width. "
                 f"Try n_heads = {_nearest_divisor(width, heads)}, or a d_model that is a multiple of {heads}"
             )
         d_ff = self.d_ff or -(-width * 8 // 3 // 64) * 64
@@ -124,15 +133,15 @@ class Dense(Architecture):
             zero_init=self.zero_init,
         )
 
-    defaults: ClassVar[dict[str, Any]] = {"rms_norm_eps": 1e-6, "rope_theta": 10_000.0}
-    """what transformers' class takes for keys that a config.json doesn't have"""
+    hf_defaults: ClassVar[dict[str, Any]] = {"rms_norm_eps": 1e-6, "rope_theta": 10_000.0}
+    """defaults of the class in transformers for keys that are absent from config.json"""
 
     @classmethod
     def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
-        """The keys that all these share; a part adds its own."""
+        """The keys common to these architectures; subclasses add their own."""
         rope = scaling_to_hf(config.rope_scaling, config.rope_theta)
         return {
-            "architectures": [cls.published_class],
+            "architectures": [cls.hf_class],
             "model_type": cls.model_type,
             "vocab_size": config.vocab_size,
             "hidden_size": config.d_model,
@@ -154,7 +163,7 @@ class Dense(Architecture):
             "tie_word_embeddings": config.tie_embeddings,
             "use_cache": True,
             "use_sliding_window": False,
-            # Said, since some classes have defaults; a tokenizer's own stand in their place where there is one.
+            # Explicit nulls override the defaults of some classes; a tokenizer's ids replace them.
             "bos_token_id": None,
             "eos_token_id": None,
             "pad_token_id": None,
@@ -162,48 +171,50 @@ class Dense(Architecture):
         }
 
     @classmethod
-    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
-        """From the shared keys. Raises ValueError naming what isn't computed here."""
-        refuse_others(said, {"hidden_act": ("silu", "swish")} | NEUTRAL | cls.not_computed)
-        said = cls.defaults | said
-        theta, scaling = cls.rope_from_hf(said)
-        heads = said["num_attention_heads"]
+    def from_hf(cls, hf_config: dict[str, Any]) -> DecoderConfig:
+        """Reads the common keys. Raises ValueError naming an unsupported key and its value."""
+        refuse_unsupported(
+            hf_config, {"hidden_act": ("silu", "swish")} | NEUTRAL_VALUES | cls.supported_values
+        )
+        hf_config = cls.hf_defaults | hf_config
+        theta, scaling = cls.rope_from_hf(hf_config)
+        heads = hf_config["num_attention_heads"]
         return DecoderConfig(
-            vocab_size=said["vocab_size"],
-            d_model=said["hidden_size"],
-            n_layers=said["num_hidden_layers"],
+            vocab_size=hf_config["vocab_size"],
+            d_model=hf_config["hidden_size"],
+            n_layers=hf_config["num_hidden_layers"],
             n_heads=heads,
-            n_kv_heads=said.get("num_key_value_heads") or heads,
-            head_dim=said.get("head_dim") or said["hidden_size"] // heads,
-            d_ff=said["intermediate_size"],
+            n_kv_heads=hf_config.get("num_key_value_heads") or heads,
+            head_dim=hf_config.get("head_dim") or hf_config["hidden_size"] // heads,
+            d_ff=hf_config["intermediate_size"],
             architecture=cls.__module__.rsplit(".", 1)[-1],
             rope_theta=theta,
             rope_scaling=scaling,
-            norm_eps=said["rms_norm_eps"],
-            tie_embeddings=said.get("tie_word_embeddings") or False,
-            max_seq_len=said["max_position_embeddings"],
+            norm_eps=hf_config["rms_norm_eps"],
+            tie_embeddings=hf_config.get("tie_word_embeddings") or False,
+            max_seq_len=hf_config["max_position_embeddings"],
         )
 
     @classmethod
-    def rope_from_hf(cls, said: dict[str, Any]) -> tuple[float, RopeScaling | None]:
-        """Base and scaling of the rotary angles."""
-        return scaling_from_hf(said)
+    def rope_from_hf(cls, hf_config: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+        """Rotary base and context extension."""
+        return scaling_from_hf(hf_config)
 
     @classmethod
     def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """Without what old files hold beside weights: tables of angles, and a tied head's second copy."""
+        """Drops what old files hold besides weights: rotary frequency tables and the copy of a tied head."""
         kept = {name: value for name, value in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
-        return without_tied_head(config, kept, "model.embed_tokens.weight")
+        return drop_tied_head(config, kept, "model.embed_tokens.weight")
 
 
-def without_tied_head(config: DecoderConfig, tensors: Tensors, embedding: str) -> Tensors:
-    """Without the head where it is the embedding's copy. Raises ValueError where it is another matrix."""
+def drop_tied_head(config: DecoderConfig, tensors: Tensors, embedding: str) -> Tensors:
+    """Drops the copy of a tied head. Raises ValueError if it differs from the embedding."""
     head = tensors.get("lm_head.weight")
     if head is None or not config.tie_embeddings:
         return tensors
     if not torch.equal(head, tensors[embedding]):
         raise ValueError(
-            "config.json has tie_word_embeddings = true, but lm_head.weight isn't the embedding: set it to false"
+            "config.json has tie_word_embeddings = true, but lm_head.weight differs from the embedding: set it to false"
         )
     return {name: value for name, value in tensors.items() if name != "lm_head.weight"}
 

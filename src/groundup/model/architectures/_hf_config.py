@@ -1,7 +1,7 @@
-"""What published config.json files of several architectures have in common: rotary scalings, windows, and refusals.
+"""Parts of config.json common to several architectures: rotary scaling, sliding windows, unsupported keys.
 
-in:  our numbers, or a published table
-out: the published table's keys, or our numbers; ValueError naming the key and value of what isn't computed here
+in:  fields of a DecoderConfig, or a config.json
+out: keys of config.json, or fields of a DecoderConfig; ValueError naming an unsupported key and its value
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import Any
 
 from groundup.model.config import SCALING_NUMBERS, RopeScaling
 
-Said = dict[str, Any]
+HfConfig = dict[str, Any]
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {
+NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
     "qkv_bias": (False,),
@@ -43,97 +43,101 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (False,),
     "quantization_config": (),
 }
-"""Keys by which models change their arithmetic, and the values that change nothing. null never does."""
+"""Keys of config.json that change the arithmetic of a model, and the values (besides null) that do not."""
 
 
-def refuse_others(said: Said, computed: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise ValueError for a key of `computed` with another value than these; a missing one or null is fine."""
-    for key, values in computed.items():
-        value = said.get(key)
+def refuse_unsupported(hf_config: HfConfig, supported: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raises ValueError for a key of `supported` with an unlisted value; an absent key and null are accepted."""
+    for key, values in supported.items():
+        value = hf_config.get(key)
         if value is None or value in values:
             continue
-        instead = f", only {' or '.join(repr(one) for one in values)}" if values else ""
-        raise ValueError(f"config.json has {key} = {value!r}, which isn't computed here{instead}")
+        alternatives = f"; supported: {', '.join(map(repr, values))}" if values else ""
+        raise ValueError(f"config.json has {key} = {value!r}, which is not supported{alternatives}")
 
 
 def scaling_to_hf(scaling: RopeScaling | None, theta: float) -> dict[str, Any]:
-    """As transformers spells rotary positions: rope_parameters."""
-    said: dict[str, Any] = {"rope_type": scaling.kind if scaling else "default", "rope_theta": theta}
+    """The rope_parameters table of transformers."""
+    table: dict[str, Any] = {"rope_type": scaling.kind if scaling else "default", "rope_theta": theta}
     if scaling is None:
-        return said
+        return table
     names = SCALING_NUMBERS[scaling.kind]
     numbers = scaling.model_dump(mode="json", include={"factor", *names})
     if not scaling.attention_factor:
-        numbers.pop("attention_factor", None)  # by the rule, which others know too
+        numbers.pop(
+            "attention_factor", None
+        )  # 0 = the rule of the paper, which is also the default of transformers
     if "original_max_seq_len" in numbers:
         numbers["original_max_position_embeddings"] = numbers.pop("original_max_seq_len")
-    return said | numbers
+    return table | numbers
 
 
-def scaling_from_hf(said: Said) -> tuple[float, RopeScaling | None]:
-    """Base of the angles and their scaling from a published config.json, in its old or its new spelling.
+def scaling_from_hf(hf_config: HfConfig) -> tuple[float, RopeScaling | None]:
+    """Rotary base and scaling of a config.json, from rope_scaling (old) or rope_parameters (new).
 
-    Raises ValueError for a kind that isn't computed here.
+    Raises ValueError for an unsupported rope_type.
     """
-    return read_scaling(said.get("rope_scaling") or said.get("rope_parameters") or {}, said)
+    return scaling_from_table(
+        hf_config.get("rope_scaling") or hf_config.get("rope_parameters") or {}, hf_config
+    )
 
 
-def read_scaling(rope: Said, said: Said) -> tuple[float, RopeScaling | None]:
-    """The same from the table `rope` of the config `said`."""
-    refuse_others(rope, {"partial_rotary_factor": (1,), "mrope_section": ()})
-    theta = float(_first(rope.get("rope_theta"), said.get("rope_theta")))
+def scaling_from_table(rope: HfConfig, hf_config: HfConfig) -> tuple[float, RopeScaling | None]:
+    """Rotary base and scaling from the table `rope` of `hf_config`."""
+    refuse_unsupported(rope, {"partial_rotary_factor": (1,), "mrope_section": ()})
+    theta = float(_first_not_none(rope.get("rope_theta"), hf_config.get("rope_theta")))
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
         return theta, None
     if kind == "dynamic":
         raise ValueError(
-            "config.json has rope_type = 'dynamic', which isn't computed here: its angles change while a text "
-            "grows, and cached keys would keep the old ones"
+            "config.json has rope_type = 'dynamic', which is not supported: its frequencies change as the context "
+            "grows, which invalidates cached keys"
         )
     if kind not in SCALING_NUMBERS:
-        raise ValueError(f"config.json has rope_type = {kind!r}, which isn't computed here")
-    max_seq_len = said.get("max_position_embeddings") or 0
-    original = _first(
-        said.get("original_max_position_embeddings"),
+        raise ValueError(f"config.json has rope_type = {kind!r}, which is not supported")
+    max_seq_len = hf_config.get("max_position_embeddings") or 0
+    original = _first_not_none(
+        hf_config.get("original_max_position_embeddings"),
         rope.get("original_max_position_embeddings"),
         max_seq_len,
     )
-    factor = float(_first(rope.get("factor"), max_seq_len / original if original else None))
+    factor = float(_first_not_none(rope.get("factor"), max_seq_len / original if original else None))
     derived = {"original_max_seq_len": original, "attention_factor": _attention_factor(rope, factor)}
     names = SCALING_NUMBERS[kind]
     numbers = {key: value for key, value in (rope | derived).items() if key in names and value is not None}
     return theta, RopeScaling.model_validate({"kind": kind, "factor": factor} | numbers)
 
 
-def _attention_factor(rope: Said, factor: float) -> float:
-    """As said, or by the pair of `mscale` that DeepSeek has; 0 = by the paper's rule."""
-    said, both = rope.get("attention_factor"), (rope.get("mscale"), rope.get("mscale_all_dim"))
-    if said is None and all(both) and factor > 1:
-        above, below = (0.1 * scale * math.log(factor) + 1.0 for scale in both if scale)
-        return float(above / below)
-    return float(said or 0.0)
+def _attention_factor(rope: HfConfig, factor: float) -> float:
+    """attention_factor, or the value derived from DeepSeek's mscale pair; 0 = the rule of the paper."""
+    explicit, mscales = rope.get("attention_factor"), (rope.get("mscale"), rope.get("mscale_all_dim"))
+    if explicit is None and all(mscales) and factor > 1:
+        numerator, denominator = (0.1 * scale * math.log(factor) + 1.0 for scale in mscales if scale)
+        return float(numerator / denominator)
+    return float(explicit or 0.0)
 
 
-def one_window(windows: Sequence[int]) -> int | None:
-    """The only window among a model's layers. Raises ValueError where there are several."""
-    found = sorted(set(windows) - {0})
-    if len(found) > 1:
+def single_window(windows: Sequence[int]) -> int | None:
+    """The sliding window of a model. Raises ValueError if layers have different windows."""
+    sizes = sorted(set(windows) - {0})
+    if len(sizes) > 1:
         raise ValueError(
-            f"windows of {' and '.join(map(str, found))} can't be published: there is room for one"
+            f"config.json holds one sliding_window, and layers have {' and '.join(map(str, sizes))}"
         )
-    return found[0] if found else None
+    return sizes[0] if sizes else None
 
 
 def layer_types(windows: Sequence[int], n_layers: int) -> list[str]:
-    """As transformers spells which layers have a window."""
+    """The layer_types of transformers: which layers have a sliding window."""
     return [SLIDING if window else FULL for window in windows or (0,) * n_layers]
 
 
 def windows_from_hf(types: Sequence[str], window: int | None) -> tuple[int, ...]:
-    """Per layer how far back it sees; () where all see everything. Raises ValueError for other kinds of layers."""
+    """Window of each layer; () if no layer has one. Raises ValueError for other kinds of layers."""
     unknown = sorted(set(types) - {FULL, SLIDING})
     if unknown:
-        raise ValueError(f"config.json has layer_types with {unknown[0]!r}, which isn't computed here")
+        raise ValueError(f"config.json has layer_types with {unknown[0]!r}, which is not supported")
     if SLIDING not in types:
         return ()
     if not window:
@@ -141,6 +145,6 @@ def windows_from_hf(types: Sequence[str], window: int | None) -> tuple[int, ...]
     return tuple(window if kind == SLIDING else 0 for kind in types)
 
 
-def _first(*values: Any) -> Any:
-    """The first that is said."""
+def _first_not_none(*values: Any) -> Any:
+    """The first value that is not None."""
     return next(value for value in values if value is not None)

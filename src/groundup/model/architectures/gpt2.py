@@ -1,4 +1,4 @@
-"""The GPT-2 shape: learned positions, LayerNorm, GELU, biases everywhere. Here to start from published weights.
+"""GPT-2: learned positions, LayerNorm, GELU, biases on all linear maps. For starting from published weights.
 
 Radford et al. 2019, https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
 """
@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from groundup.model.architectures import HEAD_DIM, WIDTH_PER_LAYER, Architecture, Tensors, without_tied_head
-from groundup.model.architectures._hf_config import NEUTRAL, refuse_others
+from groundup.model.architectures import HEAD_DIM, WIDTH_PER_LAYER, Architecture, Tensors, drop_tied_head
+from groundup.model.architectures._hf_config import NEUTRAL_VALUES, refuse_unsupported
 from groundup.model.config import DecoderConfig
 
 NAMES = {
@@ -22,29 +22,31 @@ NAMES = {
 NORMS = {"input_layernorm": "ln_1", "post_attention_layernorm": "ln_2"}
 LINEARS = {"self_attn.o_proj": "attn.c_proj", "mlp.up_proj": "mlp.c_fc", "mlp.down_proj": "mlp.c_proj"}
 FUSED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-"""One matrix in published files: attn.c_attn."""
+"""Stored as one matrix, attn.c_attn."""
 MASKS = (".attn.bias", ".attn.masked_bias")
-"""Causal masks, which old files hold beside the weights."""
+"""Causal masks, which old files hold besides the weights."""
 
 
 class Gpt2(Architecture):
-    """Pre-norm decoder with learned positions, LayerNorm, GELU and biases. 0 = from depth."""
+    """Pre-norm decoder with learned positions, LayerNorm, GELU and biases. Sizes of 0 are derived from the depth."""
 
     model_type: ClassVar[str] = "gpt2"
-    published_class: ClassVar[str] = "GPT2LMHeadModel"
-    not_computed: ClassVar[dict[str, tuple[Any, ...]]] = {
+    hf_class: ClassVar[str] = "GPT2LMHeadModel"
+    supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
     }
 
-    d_model: int = Field(default=0, ge=0, description="width of the stream; 0 = 64 x depth")
-    n_heads: int = Field(default=0, ge=0, description="heads; 0 = d_model / 64")
+    d_model: int = Field(default=0, ge=0, description="width of the residual stream; 0 = 64 x depth")
+    n_heads: int = Field(default=0, ge=0, description="number of heads; 0 = d_model / 64")
     d_ff: int = Field(default=0, ge=0, description="feed-forward width; 0 = 4 x d_model")
-    tie_embeddings: bool = Field(default=True, description="one matrix for embedding and head")
+    tie_embeddings: bool = Field(
+        default=True, description="share one matrix between the embedding and the output head"
+    )
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-        """The decoder of this depth. Raises ValueError where heads don't divide the width."""
+        """The DecoderConfig for this depth. Raises ValueError if n_heads does not divide d_model."""
         width = self.d_model or WIDTH_PER_LAYER * depth
         heads = self.n_heads or max(1, width // HEAD_DIM)
         if width % heads:
@@ -55,9 +57,9 @@ class Gpt2(Architecture):
 
     @classmethod
     def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
-        """config.json."""
+        """The config.json of GPT2LMHeadModel."""
         return {
-            "architectures": [cls.published_class],
+            "architectures": [cls.hf_class],
             "model_type": cls.model_type,
             "vocab_size": config.vocab_size,
             "n_positions": config.max_seq_len,
@@ -80,56 +82,57 @@ class Gpt2(Architecture):
         }
 
     @classmethod
-    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
-        """From a published config.json. Raises ValueError naming what isn't computed here."""
-        refuse_others(said, NEUTRAL | cls.not_computed)
-        width = said["n_embd"]
+    def from_hf(cls, hf_config: dict[str, Any]) -> DecoderConfig:
+        """The DecoderConfig of a config.json. Raises ValueError naming an unsupported key and its value."""
+        refuse_unsupported(hf_config, NEUTRAL_VALUES | cls.supported_values)
+        width = hf_config["n_embd"]
         return _config(
-            said["vocab_size"],
+            hf_config["vocab_size"],
             width,
-            said["n_layer"],
-            said["n_head"],
-            said.get("n_inner") or 4 * width,
-            said["n_positions"],
-            said.get("tie_word_embeddings", True),
-            said.get("layer_norm_epsilon", 1e-5),
+            hf_config["n_layer"],
+            hf_config["n_head"],
+            hf_config.get("n_inner") or 4 * width,
+            hf_config["n_positions"],
+            hf_config.get("tie_word_embeddings", True),
+            hf_config.get("layer_norm_epsilon", 1e-5),
         )
 
     @classmethod
     def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """Published names; matrices lie the other way round, and queries, keys and values are one."""
-        found = {NAMES[name]: value for name, value in tensors.items() if name in NAMES}
+        """Hugging Face names; matrices are transposed, and queries, keys and values are one matrix."""
+        converted = {NAMES[name]: value for name, value in tensors.items() if name in NAMES}
         for layer in range(config.n_layers):
             ours, theirs = f"model.layers.{layer}.", f"transformer.h.{layer}."
             for kind in ("weight", "bias"):
                 for name, other in NORMS.items():
-                    found[f"{theirs}{other}.{kind}"] = tensors[f"{ours}{name}.{kind}"]
+                    converted[f"{theirs}{other}.{kind}"] = tensors[f"{ours}{name}.{kind}"]
                 for name, other in LINEARS.items():
-                    found[f"{theirs}{other}.{kind}"] = tensors[f"{ours}{name}.{kind}"].t()
+                    converted[f"{theirs}{other}.{kind}"] = tensors[f"{ours}{name}.{kind}"].t()
                 fused = torch.cat([tensors[f"{ours}{name}.{kind}"] for name in FUSED])
-                found[f"{theirs}attn.c_attn.{kind}"] = fused.t()
-        return found
+                converted[f"{theirs}attn.c_attn.{kind}"] = fused.t()
+        return converted
 
     @classmethod
     def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """The inverse, also for files whose names lack `transformer.`. Raises KeyError for a missing one."""
-        left = {
+        """The inverse, also for names without the prefix `transformer.`. Raises KeyError for a missing tensor."""
+        remaining = {
             name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": value
             for name, value in tensors.items()
             if not name.endswith(MASKS)
         }
-        left = without_tied_head(config, left, "transformer.wte.weight")
-        found = {ours: left.pop(theirs) for ours, theirs in NAMES.items() if theirs in left}
+        remaining = drop_tied_head(config, remaining, "transformer.wte.weight")
+        converted = {ours: remaining.pop(theirs) for ours, theirs in NAMES.items() if theirs in remaining}
         for layer in range(config.n_layers):
             ours, theirs = f"model.layers.{layer}.", f"transformer.h.{layer}."
             for kind in ("weight", "bias"):
                 for name, other in NORMS.items():
-                    found[f"{ours}{name}.{kind}"] = left.pop(f"{theirs}{other}.{kind}")
+                    converted[f"{ours}{name}.{kind}"] = remaining.pop(f"{theirs}{other}.{kind}")
                 for name, other in LINEARS.items():
-                    found[f"{ours}{name}.{kind}"] = left.pop(f"{theirs}{other}.{kind}").t()
-                fused = left.pop(f"{theirs}attn.c_attn.{kind}").t()
-                found |= dict(zip([f"{ours}{name}.{kind}" for name in FUSED], fused.chunk(3), strict=True))
-        return found | left
+                    converted[f"{ours}{name}.{kind}"] = remaining.pop(f"{theirs}{other}.{kind}").t()
+                fused = remaining.pop(f"{theirs}attn.c_attn.{kind}").t()
+                qkv = [f"{ours}{name}.{kind}" for name in FUSED]
+                converted |= dict(zip(qkv, fused.chunk(3), strict=True))
+        return converted | remaining
 
 
 def _config(

@@ -1,7 +1,6 @@
-"""The Qwen3-MoE shape: Qwen3 with many experts in place of each feed-forward.
+"""Qwen3-MoE: Qwen3 with a mixture of experts in place of each feed-forward.
 
-https://arxiv.org/abs/2505.09388. Shared experts and balancing by a bias are computed too, but no published format of
-this shape carries them.
+https://arxiv.org/abs/2505.09388. Shared experts and bias balancing are supported but not portable.
 """
 
 from dataclasses import replace
@@ -15,12 +14,12 @@ from groundup.model.config import DecoderConfig, MoE
 
 
 class Qwen3MoE(Dense):
-    """Qwen3 whose tokens each use a few of many experts. 0 = from depth."""
+    """Qwen3 with top-k routed experts. Sizes of 0 are derived from the depth."""
 
     model_type: ClassVar[str] = "qwen3_moe"
-    published_class: ClassVar[str] = "Qwen3MoeForCausalLM"
-    defaults: ClassVar[dict[str, Any]] = Dense.defaults | {"num_key_value_heads": 4}
-    not_computed: ClassVar[dict[str, tuple[Any, ...]]] = {
+    hf_class: ClassVar[str] = "Qwen3MoeForCausalLM"
+    hf_defaults: ClassVar[dict[str, Any]] = Dense.hf_defaults | {"num_key_value_heads": 4}
+    supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {
         "use_sliding_window": (False,),
         "decoder_sparse_step": (1,),
         "mlp_only_layers": ([],),
@@ -32,36 +31,45 @@ class Qwen3MoE(Dense):
         "n_group": (1,),
     }
 
-    n_experts: int = Field(default=8, ge=1, description="experts to choose from")
-    n_experts_per_token: int = Field(default=2, ge=1, description="of which every token uses so many")
+    n_experts: int = Field(default=8, ge=1, description="number of routed experts")
+    n_experts_per_token: int = Field(
+        default=2, ge=1, description="number of experts that each token is routed to"
+    )
     d_expert: int = Field(
-        default=0, ge=0, description="width of one; 0 = a token meets as many as in a dense layer"
+        default=0,
+        ge=0,
+        description="width of one expert; 0 = the active experts together have the width of a dense feed-forward",
     )
     n_shared_experts: int = Field(
-        default=0, ge=0, description="experts that every token uses besides; not portable"
+        default=0, ge=0, description="not portable: number of additional experts that every token uses"
     )
-    normalize: bool = Field(default=True, description="the chosen experts' weights add up to one")
+    normalize: bool = Field(
+        default=True, description="normalize the weights of the chosen experts to a sum of one"
+    )
     balance: Literal["bias", "loss", "none"] = Field(
-        default="loss", description="what keeps all experts busy; bias is not portable"
+        default="loss",
+        description="load balancing: auxiliary loss, bias on the router (not portable) or none",
     )
     balance_rate: float = Field(
-        default=1e-3, ge=0, description="loss: its coefficient; bias: change of an expert's bias per step"
+        default=1e-3,
+        ge=0,
+        description="loss: coefficient of the auxiliary loss; bias: change of each expert's bias per step",
     )
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
-        """The decoder of this depth, by the rules of `Dense`.
+        """The DecoderConfig for this depth, by the rules of `Dense`.
 
-        Experts are as wide as lets a token meet the parameters of a dense layer, rounded up to a multiple of 8.
-        Raises ValueError for ReLU^2: experts are SwiGLUs.
+        d_expert = 0: the active experts of a token together have the width of a dense layer, each rounded up to a
+        multiple of 8. Raises ValueError for relu2.
         """
         if self.relu2:
-            raise ValueError("relu2 = true: experts are SwiGLUs, leave it false")
+            raise ValueError("relu2 = true is not supported with experts, which use SwiGLU: set it to false")
         dense = super().config(depth, vocab_size, max_seq_len)
-        used = self.n_experts_per_token + self.n_shared_experts
+        active = self.n_experts_per_token + self.n_shared_experts
         moe = MoE(
             n_experts=self.n_experts,
             n_experts_per_token=self.n_experts_per_token,
-            d_expert=self.d_expert or -(-dense.d_ff // used // 8) * 8,
+            d_expert=self.d_expert or -(-dense.d_ff // active // 8) * 8,
             n_shared_experts=self.n_shared_experts,
             normalize=self.normalize,
             balance=self.balance,
@@ -71,7 +79,7 @@ class Qwen3MoE(Dense):
 
     @classmethod
     def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
-        """config.json."""
+        """The config.json of Qwen3MoeForCausalLM."""
         assert config.moe is not None
         return super().to_hf(config) | {
             "num_experts": config.moe.n_experts,
@@ -85,43 +93,45 @@ class Qwen3MoE(Dense):
         }
 
     @classmethod
-    def from_hf(cls, said: dict[str, Any]) -> DecoderConfig:
-        """From a published config.json."""
-        rate = float(said.get("router_aux_loss_coef") or 0.0)
+    def from_hf(cls, hf_config: dict[str, Any]) -> DecoderConfig:
+        """The DecoderConfig of a config.json. Raises ValueError naming an unsupported key and its value."""
+        rate = float(hf_config.get("router_aux_loss_coef") or 0.0)
         moe = MoE(
-            n_experts=said["num_experts"] if "num_experts" in said else said["num_local_experts"],
-            n_experts_per_token=said["num_experts_per_tok"],
-            d_expert=said["moe_intermediate_size"],
-            normalize=said.get("norm_topk_prob") or False,
+            n_experts=hf_config["num_experts"]
+            if "num_experts" in hf_config
+            else hf_config["num_local_experts"],
+            n_experts_per_token=hf_config["num_experts_per_tok"],
+            d_expert=hf_config["moe_intermediate_size"],
+            normalize=hf_config.get("norm_topk_prob") or False,
             balance="loss" if rate else "none",
             balance_rate=rate,
         )
-        return replace(super().from_hf(said), moe=moe)
+        return replace(super().from_hf(hf_config), moe=moe)
 
     @classmethod
     def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
-        """Every expert's matrices by themselves, as published files have them."""
-        found: Tensors = {}
+        """One set of matrices per expert, as in the files of transformers."""
+        converted: Tensors = {}
         for name, value in tensors.items():
             stem, _, last = name.rpartition(".")
             if not stem.endswith(".experts"):
-                found[name] = value
+                converted[name] = value
                 continue
             for number, matrix in enumerate(value):
                 if last == "down_proj":
-                    found[f"{stem}.{number}.down_proj.weight"] = matrix
+                    converted[f"{stem}.{number}.down_proj.weight"] = matrix
                 else:
                     gate, up = matrix.chunk(2)
-                    found[f"{stem}.{number}.gate_proj.weight"] = gate
-                    found[f"{stem}.{number}.up_proj.weight"] = up
-        return found
+                    converted[f"{stem}.{number}.gate_proj.weight"] = gate
+                    converted[f"{stem}.{number}.up_proj.weight"] = up
+        return converted
 
     @classmethod
     def tensors_from_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:
         """The inverse of `tensors_to_hf`. Raises KeyError for a missing expert."""
         assert config.moe is not None
         tensors = super().tensors_from_hf(config, tensors)
-        found = {name: value for name, value in tensors.items() if ".mlp.experts." not in name}
+        converted = {name: value for name, value in tensors.items() if ".mlp.experts." not in name}
         for layer in range(config.n_layers):
             stem = f"model.layers.{layer}.mlp.experts"
             names = [f"{stem}.{number}" for number in range(config.moe.n_experts)]
@@ -129,8 +139,8 @@ class Qwen3MoE(Dense):
                 torch.cat([tensors.pop(f"{name}.{part}_proj.weight") for part in ("gate", "up")])
                 for name in names
             ]
-            found[f"{stem}.gate_up_proj"] = torch.stack(gate_up)
-            found[f"{stem}.down_proj"] = torch.stack(
+            converted[f"{stem}.gate_up_proj"] = torch.stack(gate_up)
+            converted[f"{stem}.down_proj"] = torch.stack(
                 [tensors.pop(f"{name}.down_proj.weight") for name in names]
             )
-        return found | {name: value for name, value in tensors.items() if ".mlp.experts." in name}
+        return converted | {name: value for name, value in tensors.items() if ".mlp.experts." in name}
