@@ -54,7 +54,7 @@ def test_a_config_survives_json(name: str) -> None:
         (QWEN3, {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1,
                  "layer_types": None, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "rotary scaling"),
         (OLMO3, {"rope_parameters": {"full_attention": {"rope_theta": 5e5, "rope_type": "default"},
-                                     "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}}, "only the base of"),
+                                     "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}}, "only the"),
         (OLMO3, {"sliding_window": None}, "no sliding_window"),
         (QWEN3_MOE, {"mlp_only_layers": [0]}, r"mlp_only_layers = \[0\]"),
         (QWEN3_MOE, {"decoder_sparse_step": 2}, "decoder_sparse_step = 2"),
