@@ -34,7 +34,7 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
 from groundup.parallel.context import SINGLE, ParallelContext, current_context
-from groundup.parallel.engine import TrainSetup
+from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import choose, compiled
 from groundup.parallel.launcher import launch
@@ -135,9 +135,9 @@ class TimedTraining:
         self._guard = AnomalyGuard()
         self.model = model
         build, first = Muon().resolved(width).build, partial(model.init_tensor, seed=0)
-        job = TrainSetup(model, first, hardware, world, runtime.layout, build, loss, 1.0)
+        job = EngineSpec(model, first, hardware, world, runtime.layout, build, loss, 1.0)
         self._learner = Native().prepare(job)
-        self._stepper = Stepper(self._learner, self._guard, spikes=False)
+        self._stepper = Stepper(self._learner, self._guard, detect_spikes=False)
 
     def seconds(self, step: int) -> float:
         """Of one step."""

@@ -16,7 +16,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient
 from groundup.parallel.comm_timing import CommTiming
 from groundup.parallel.context import ParallelContext, current_context
-from groundup.parallel.engine import TrainSetup
+from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines.native import Native, NativeEngine
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local
@@ -61,7 +61,7 @@ def trainer(setting: Setting) -> tuple[Stepper, NativeEngine, list[TokenBatch], 
     loss = _loss(chunk_with_gradient)
     with large():
         learner = Native().prepare(
-            TrainSetup(
+            EngineSpec(
                 model, partial(model.init_tensor, seed=0), hardware, world, setting.layout, BUILD, loss, 1.0
             )
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
 from groundup.parallel.engines.native import NativeEngine
-from groundup.train.loop import TrainResult, train
+from groundup.train.loop import TrainResult, TrainSpec, train
 from groundup.train.optimizers.muon import Muon
 
 STEPS = 12
@@ -39,12 +40,12 @@ def go(
 ) -> tuple[TrainResult, nn.Module]:
     model = model or net()
     optimizer = changes.pop("optimizer", None) or Muon(lr=0.05, adam_lr=0.01).build(model.named_parameters())
-    arguments: dict[str, Any] = {
-        "batches": batch, "schedule": lambda step: 1 - step / STEPS, "steps": STEPS,
-        "out": StageContext(folder, Reporter(quiet=quiet)), "runtime": EAGER,
-    }  # fmt: skip
-    learner = NativeEngine(model, optimizer, changes.pop("loss", squared), changes.pop("grad_clip", 1.0))
-    return train(learner=learner, **(arguments | changes)), model
+    engine = NativeEngine(model, optimizer, changes.pop("loss", squared), changes.pop("grad_clip", 1.0))
+    spec = TrainSpec(
+        label="train", engine=engine, batches=batch, schedule=lambda step: 1 - step / STEPS, steps=STEPS,
+        context=StageContext(folder, Reporter(quiet=quiet)), runtime=EAGER,
+    )  # fmt: skip
+    return train(replace(spec, **changes)), model
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

@@ -29,7 +29,7 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import current_context
-from groundup.parallel.engine import TrainSetup
+from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines.native import Native
 from groundup.parallel.hardware import Precision, choose
 from groundup.parallel.launcher import launch
@@ -182,7 +182,7 @@ def repeated(
             with torch.device("meta"):
                 model = Decoder(config)
             first = partial(model.init_tensor, seed=0)
-            job = TrainSetup(model, first, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
+            job = EngineSpec(model, first, hardware, world, layout, AdamW(lr=0.01).build, plain_loss, 1.0)
             learner = engine.prepare(job)
             before = learner.snapshot().tensors
             said = [learner.forward_backward(of) for of in (batches, batches, faulty, batches)]

@@ -13,7 +13,7 @@ from groundup.core.runtime import Layout, Runtime
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import SINGLE, current_context
-from groundup.parallel.engine import TrainSetup
+from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines._external import library
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron, require_cuda
@@ -32,7 +32,7 @@ def test_a_missing_library_is_named_with_what_installs_it(
     library.cache_clear()
     hardware = choose(Runtime(device="cpu", threads=1, compile="off"), "fp32")
     model = Decoder(Qwen3(d_model=16, n_heads=2).config(1, vocab_size=64, max_seq_len=8))
-    job = TrainSetup(
+    job = EngineSpec(
         model,
         partial(model.init_tensor, seed=0),
         hardware,

@@ -24,7 +24,7 @@ from groundup.model.losses import cross_entropy
 from groundup.parallel.activation_checkpoint import checkpoint_activations
 from groundup.parallel.cpu import stacked
 from groundup.parallel.engines.native import NativeEngine
-from groundup.train.loop import train
+from groundup.train.loop import TrainSpec, train
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
 
@@ -150,9 +150,9 @@ def test_an_interrupted_training_ends_in_the_same_bits(work: StageContext, tmp_p
 
         model = adapted(decoder(QWEN3))
         optimizer = Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters())
-        learner = NativeEngine(model, optimizer, lambda model, _: (loss(model), {}), 1.0)
+        engine = NativeEngine(model, optimizer, lambda model, _: (loss(model), {}), 1.0)
         runtime = Runtime(checkpoint_seconds=1e-6)
-        train(learner=learner, batches=batches, steps=4, out=out, schedule=lambda _: 1.0, runtime=runtime)
+        train(TrainSpec("train", engine, batches, lambda _: 1.0, 4, out, runtime))
         return model.state_dict()
 
     whole, again = run(work), StageContext(tmp_path / "again", Reporter(quiet=True))

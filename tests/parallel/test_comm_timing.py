@@ -16,7 +16,7 @@ from groundup.parallel.context import SINGLE
 from groundup.parallel.hardware import memory_held
 from groundup.parallel.launcher import launch
 from groundup.parallel.simulate import simulate
-from groundup.train.loop import ACCOUNTED
+from groundup.train.loop import COMM_TIMING_EVERY
 from ranks_world import pretrainings
 from training_world import SITE, inputs, recipe
 
@@ -77,7 +77,7 @@ def test_a_training_takes_account_every_so_often(tmp_path: Path) -> None:
     runtime = SITE.model_copy(
         update={"layout": Layout(pipeline=2), "micro_batch": 1, "checkpoint_seconds": 1e6}
     )
-    case = {"run": recipe(ACCOUNTED).model_copy(update={"depth": 2})}
+    case = {"run": recipe(COMM_TIMING_EVERY).model_copy(update={"depth": 2})}
     launch(pretrainings, (case, runtime, tmp_path / "two", inputs(tmp_path / "inputs")), 2, TIMEOUT)
     lines = read_metrics(tmp_path / "two" / "run.part" / "metrics.jsonl")
     *before, last = (line for line in lines if "loss" in line)

@@ -11,7 +11,7 @@ import torch
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy
-from groundup.train.anomaly import ENOUGH, HISTORY, SIGMAS, AnomalyGuard, spike_threshold
+from groundup.train.anomaly import MIN_HISTORY, HISTORY, SIGMAS, AnomalyGuard, spike_threshold
 from groundup.train.schedules import schedule_factor
 from training_world import one_thread
 
@@ -23,7 +23,7 @@ def settled(
 ) -> AnomalyGuard:
     guard, draw = AnomalyGuard(), np.random.default_rng(seed)
     for _ in range(steps):
-        guard.took(
+        guard.note_applied(
             loss + noise * draw.standard_normal(), norm * math.exp(0.3 * draw.standard_normal()), False
         )
     return guard
@@ -50,7 +50,7 @@ def test_the_threshold_is_median_and_median_deviation_as_numpy_has_them() -> Non
     deviation = 1.4826 * np.median(np.abs(values - np.median(values)))
     assert spike_threshold(values.tolist(), 0.0) == pytest.approx(np.median(values) + SIGMAS * deviation)
     assert spike_threshold([2.0] * 50, 0.25) == pytest.approx(2.5)
-    assert spike_threshold([2.0] * (ENOUGH - 1), 0.25) == math.inf
+    assert spike_threshold([2.0] * (MIN_HISTORY - 1), 0.25) == math.inf
 
 
 def test_outliers_that_were_taken_do_not_move_the_threshold_much() -> None:
@@ -62,19 +62,19 @@ def test_outliers_that_were_taken_do_not_move_the_threshold_much() -> None:
 def test_a_new_level_below_becomes_usual_and_skipped_steps_are_forgotten() -> None:
     guard = settled(HISTORY, loss=9.0)
     for _ in range(HISTORY):
-        guard.took(2.0, 1.0, False)
+        guard.note_applied(2.0, 1.0, False)
     assert guard.fault(9.0, 1.0, spikes=True) is not None
     assert len(guard.losses) == len(guard.norms) == HISTORY
     before = list(guard.losses)
-    guard.skip()
+    guard.note_skipped()
     assert guard.losses == before and (guard.skipped, guard.skipped_in_a_row) == (1, 1)
-    guard.took(2.0, 1.0, transient=True)
+    guard.note_applied(2.0, 1.0, transient=True)
     assert (guard.skipped, guard.skipped_in_a_row, guard.transient) == (1, 0, 1)
 
 
 def test_what_is_saved_is_the_guard_to_the_last_bit() -> None:
     guard = settled()
-    guard.skip()
+    guard.note_skipped()
     assert AnomalyGuard(**json.loads(json.dumps(asdict(guard)))) == guard
 
 
@@ -108,7 +108,7 @@ def test_a_training_with_small_batches_is_never_interrupted_and_garbage_always_i
     for step in range(300):
         loss, norm = figures(rows[2 * step % 512 :][:2])
         assert guard.fault(loss, norm, spikes=True) is None, f"step {step}: {loss}, {norm}"
-        guard.took(loss, norm, False)
+        guard.note_applied(loss, norm, False)
         for group in optimizer.param_groups:
             group["lr"] = 0.01 * schedule_factor("linear", step, 300, 6, 0.0, 0.4)
         optimizer.step()

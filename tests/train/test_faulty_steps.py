@@ -34,13 +34,13 @@ def test_three_in_a_row_go_back_to_the_last_good_state_and_stop_with_the_documen
             tmp_path,
             model,
             batches=poisoned({1, 7, 8, 9}),
-            boundary=4,
-            name_batch=lambda step: [f"doc-{step}", "d"],
+            checkpoint_every=4,
+            document_ids=lambda step: [f"doc-{step}", "d"],
         )
     said = str(stopped.value)
-    assert "3 steps in a row up to step 10" in said and "the loss is nan" in said
+    assert "3 consecutive steps up to step 10" in said and "loss was nan" in said
     assert "documents doc-7, d, doc-8, doc-9 (all are in" in said and str(tmp_path / "skipped.jsonl") in said
-    assert "Lower the learning rate" in said and "continues from step 4" in said
+    assert "Lower the learning rate" in said and "Rerunning continues from step 4 and fails here again" in said
     four, _ = after_four(tmp_path / "four")
     assert same(model, four)
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step-000000004"]
@@ -113,8 +113,8 @@ def test_a_spike_is_skipped_and_a_resumed_run_judges_alike(tmp_path: Path) -> No
     many = {
         "steps": 60,
         "schedule": lambda step: 0.2,
-        "spikes": True,
-        "name_batch": lambda step: [f"d{step}"],
+        "detect_spikes": True,
+        "document_ids": lambda step: [f"d{step}"],
     }
     result, expected = go(tmp_path / "calm", batches=garbage, **many)
     assert result.skipped_steps == 1
@@ -127,5 +127,5 @@ def test_a_spike_is_skipped_and_a_resumed_run_judges_alike(tmp_path: Path) -> No
         again, model = go(tmp_path / f"{at}", batches=garbage, **many)
         assert same(expected, model) and again.skipped_steps == 1
         assert read_metrics(tmp_path / f"{at}" / "skipped.jsonl") == skipped
-    without, _ = go(tmp_path / "off", batches=garbage, **(many | {"spikes": False}))
+    without, _ = go(tmp_path / "off", batches=garbage, **(many | {"detect_spikes": False}))
     assert without.skipped_steps == 0

@@ -73,7 +73,7 @@ def test_only_the_two_newest_states_are_kept(tmp_path: Path) -> None:
 
 def test_states_lie_at_boundaries_only(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        go(tmp_path, batches=dying_at(10), boundary=4)
+        go(tmp_path, batches=dying_at(10), checkpoint_every=4)
     assert sorted(path.name for path in (tmp_path / "resume").iterdir()) == [
         "step-000000004", "step-000000008"]  # fmt: skip
 
@@ -152,7 +152,7 @@ class Looking:
 def test_a_watch_sees_every_step_that_is_taken(tmp_path: Path) -> None:
     model = net()
     watch = Looking(model)
-    go(tmp_path, model, watch=watch, batches=poisoned({2}))
+    go(tmp_path, model, monitor=watch, batches=poisoned({2}))
     assert watch.steps == [1, 2, *range(4, STEPS + 1)]
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line.get("seen") for line in lines] == [None if n == 3 else n for n in range(1, STEPS + 1)]

@@ -77,7 +77,7 @@ def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[st
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loss = stage._loss(chunk_with_gradient)
     learner = NativeEngine(model, torch.optim.SGD(model.parameters(), lr=1.0), loss)
-    stepper = Stepper(learner, AnomalyGuard(), spikes=False)
+    stepper = Stepper(learner, AnomalyGuard(), detect_spikes=False)
     outcome = stepper.train_step(0, batches)
     moved = {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
     with torch.no_grad():
@@ -200,7 +200,7 @@ def documents_of(given: Inputs, step: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("plant", "said"), [(garbage, "spiked"), (infinite, "is inf"), (not_a_number, "is nan")]
+    ("plant", "said"), [(garbage, "spiked"), (infinite, "was inf"), (not_a_number, "was nan")]
 )
 def test_a_batch_that_breaks_pretraining_is_survived_and_its_documents_are_named(
     plant: Callable[[TokenBatch], TokenBatch],
@@ -233,7 +233,7 @@ def test_three_broken_batches_in_a_row_end_pretraining_with_their_documents(
     with monkeypatch.context() as patch:
         patch.setattr(stage, "step_batches", planted(not_a_number, {20, 21, 22}))
         with pytest.raises(
-            TrainingError, match=r"pretrain: 3 steps in a row up to step 23.*doc-.*from step 20"
+            TrainingError, match=r"pretrain: 3 consecutive steps up to step 23.*doc-.*from step 20"
         ):
             build(tmp_path / "rough", given, 30)
     (part,) = (tmp_path / "rough" / "artifacts").glob("*.part")

@@ -58,7 +58,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
-        self.guard.took(0.1 * self.progress.step, 1 / 3, False)
+        self.guard.note_applied(0.1 * self.progress.step, 1 / 3, False)
 
     def take(self, made_under: Environment = HERE) -> ResumeState:
         return snapshot(self.learner, self.progress, self.guard, made_under)

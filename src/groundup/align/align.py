@@ -22,7 +22,7 @@ from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Task
 from groundup.parallel.engines.native import NativeEngine
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.loop import train
+from groundup.train.loop import TrainSpec, train
 from groundup.train.schedules import schedule_factor
 
 
@@ -85,19 +85,20 @@ def train_with(method: Method, given: MethodContext) -> Metrics:
     session = method.prepare(given)
     warmup = round(method.warmup * session.steps)
     optimizer = method.optimizer.resolved(session.d_model).build(session.model.named_parameters())
-    result = train(
-        learner=NativeEngine(session.model, optimizer, session.loss, method.grad_clip),
+    spec = TrainSpec(
+        label=session.label,
+        engine=NativeEngine(session.model, optimizer, session.loss, method.grad_clip),
         batches=session.batches,
         schedule=lambda step: schedule_factor(method.schedule, step, session.steps, warmup),
         steps=session.steps,
-        out=given.out,
+        context=given.out,
         runtime=given.runtime,
-        label=session.label,
         tokens_per_step=session.tokens_per_step,
         checkpoint_every=session.boundary,
         prefetch=not session.depends_on_weights,
-        spikes=not session.depends_on_weights,
+        detect_spikes=not session.depends_on_weights,
     )
+    result = train(spec)
     speed = {"steps": result.steps, "skipped_steps": result.skipped_steps, "train_seconds": result.seconds}
     rate = {"tokens_per_second": result.tokens_per_second} if session.tokens_per_step else {}
     return session.finish() | speed | rate

@@ -154,12 +154,15 @@ def _check_loop(bench: CheckContext) -> Iterator[Difference]:
         parts = [torch.split(x, [1, 3, 1]) for x in (ids, weights / weights.sum())]
         micro_batches = list(zip(*parts, strict=True))
         loop.train(
-            learner=NativeEngine(model, torch.optim.SGD(model.parameters(), lr=0.1), _loss, clip),
-            batches=lambda step, found=micro_batches: found,  # type: ignore[misc]
-            schedule=lambda step: (1.0, 0.5)[step],
-            steps=2,
-            out=StageContext(bench.folder / f"clip {clip}", Reporter(quiet=True)),
-            runtime=runtime(bench),
+            loop.TrainSpec(
+                label="train",
+                engine=NativeEngine(model, torch.optim.SGD(model.parameters(), lr=0.1), _loss, clip),
+                batches=lambda step, found=micro_batches: found,  # type: ignore[misc]
+                schedule=lambda step: (1.0, 0.5)[step],
+                steps=2,
+                context=StageContext(bench.folder / f"clip {clip}", Reporter(quiet=True)),
+                runtime=runtime(bench),
+            )
         )
         for name, parameter in model.named_parameters():
             allowed = 4 * roundings(LLAMA)  # two steps, forward and backward
@@ -279,15 +282,17 @@ def _trained(bench: CheckContext, folder: Path, stop_at: int = -1) -> Tensor:
             raise _Interrupted
         return [(ids, weights * (1 + step))]
 
+    optimizer = muon.Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters())
     loop.train(
-        learner=NativeEngine(
-            model, muon.Muon(lr=0.01, adam_lr=0.01).build(model.named_parameters()), _loss, 1.0
-        ),
-        batches=batches,
-        schedule=lambda step: 1.0 - step / 4,
-        steps=3,
-        out=StageContext(folder, Reporter(quiet=True)),
-        runtime=runtime(bench).model_copy(update={"checkpoint_seconds": 1e-9}),
+        loop.TrainSpec(
+            label="train",
+            engine=NativeEngine(model, optimizer, _loss, 1.0),
+            batches=batches,
+            schedule=lambda step: 1.0 - step / 4,
+            steps=3,
+            context=StageContext(folder, Reporter(quiet=True)),
+            runtime=runtime(bench).model_copy(update={"checkpoint_seconds": 1e-9}),
+        )
     )
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 

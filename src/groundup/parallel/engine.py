@@ -38,7 +38,7 @@ class EngineState:
 
 
 @dataclass(frozen=True)
-class TrainSetup:
+class EngineSpec:
     """What an engine is to hold."""
 
     model: Decoder

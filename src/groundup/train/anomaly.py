@@ -17,7 +17,7 @@ IN_A_ROW = 3
 """So many skipped steps in a row end a training."""
 HISTORY = 128
 """Good steps that are remembered."""
-ENOUGH = 32
+MIN_HISTORY = 32
 """Good steps to know before anything counts as a spike."""
 SIGMAS = 12.0
 """A spike stands so many standard deviations (1.4826 x the median deviation) above the median."""
@@ -39,20 +39,20 @@ class AnomalyGuard:
         """What is wrong with a step, in words; None where nothing is. spikes: whether those count."""
         for name, value, history in (("loss", loss, self.losses), ("gradient norm", norm, self.norms)):
             if not math.isfinite(value):
-                return f"the {name} is {value}"
+                return f"{name} was {value}"
             most = spike_threshold(history, LEAST_RISE[name]) if spikes else math.inf
             if value > most:
-                return f"the {name} spiked to {value:.4g}, with a median of {median(history):.4g} before"
+                return f"{name} spiked to {value:.4g}; the median of the recent steps was {median(history):.4g}"
         return None
 
-    def took(self, loss: float, norm: float, transient: bool) -> None:
+    def note_applied(self, loss: float, norm: float, transient: bool) -> None:
         """Note a step that was taken. transient: its first computation was bad, the second was not."""
         self.losses = [*self.losses, loss][-HISTORY:]
         self.norms = [*self.norms, norm][-HISTORY:]
         self.transient += transient
         self.skipped_in_a_row = 0
 
-    def skip(self) -> None:
+    def note_skipped(self) -> None:
         """Note a step that was not taken."""
         self.skipped += 1
         self.skipped_in_a_row += 1
@@ -60,7 +60,7 @@ class AnomalyGuard:
 
 def spike_threshold(history: list[float], least_rise: float) -> float:
     """The largest value that is no spike after `history`; infinite while that is too short."""
-    if len(history) < ENOUGH:
+    if len(history) < MIN_HISTORY:
         return math.inf
     middle = median(history)
     deviation = 1.4826 * median(abs(value - middle) for value in history)

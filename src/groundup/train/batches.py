@@ -29,13 +29,13 @@ class TokenBatch:
     """1 where the target counts, 0 on padding and where the next document begins"""
     positions: Int[Tensor, "1 time"] | None = None
     """where in their rows these are, of which `segments` then has all positions; None = they are whole rows"""
-    of_rows: Float[Tensor, " rows"] | None = None
+    whole_row_weights: Float[Tensor, " rows"] | None = None
     """weights of whole rows, where these are parts of them"""
 
     @property
     def row_weights(self) -> Float[Tensor, " rows"]:
         """What of the weights lies in each whole row."""
-        return self.weights.sum(dim=1) if self.of_rows is None else self.of_rows
+        return self.weights.sum(dim=1) if self.whole_row_weights is None else self.whole_row_weights
 
 
 def token_batch(rows: np.ndarray, tokenizer: Tokenizer, device: torch.device | str = "cpu") -> TokenBatch:

@@ -89,7 +89,7 @@ def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[
     return tensors
 
 
-def save_stable_tensors(
+def save_checkpoint(
     folder: Path,
     learner: TrainEngine,
     config: DecoderConfig,

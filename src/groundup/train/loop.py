@@ -1,19 +1,19 @@
-"""The training loop: the only one. Pretraining, fine-tuning, reward models and PPO all pass through it.
+"""The training loop. Pretraining, fine-tuning, reward models and PPO all use it.
 
-in:  a learner (model, loss, optimizer: see `parallel/engines`), `batches(step)` (what a step learns from), a schedule
-out: the model, trained; a line per step in metrics.jsonl; what was skipped in skipped.jsonl; TrainResult
+in:  TrainSpec: an engine (model, loss, optimizer), the batches of every step, a learning-rate schedule
+out: TrainResult; trained weights in the engine; metrics.jsonl with a line per step; skipped.jsonl with skipped steps
 
-It continues after any interruption and ends in the same bits, since nothing in it depends on the past but
-weights, optimizer state, counters and what the guard remembers, which are saved together. Randomness belongs into
-`batches` and `loss`, as a function of the seed and the step.
+An interrupted training resumes and ends in the same bits: a step depends only on the weights, the optimizer state,
+counters and the anomaly guard's history, which are saved together. Randomness in `batches` and in the loss must be a
+function of the seed and the step.
 """
 
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from groundup.core.atomic_io import explain_disk_errors
 from groundup.core.errors import TrainingError
@@ -26,7 +26,7 @@ from groundup.parallel.engine import TrainEngine
 from groundup.train.anomaly import IN_A_ROW, AnomalyGuard
 from groundup.train.async_checkpoint import AsyncCheckpointer
 from groundup.train.monitor import Monitor
-from groundup.train.prefetch import Batches, prefetched
+from groundup.train.prefetch import StepBatches, prefetched
 from groundup.train.resume_state import (
     Environment,
     Progress,
@@ -35,192 +35,191 @@ from groundup.train.resume_state import (
     load_state,
     snapshot,
 )
-from groundup.train.signals import leave, signals
+from groundup.train.signals import catch_signals, exit_for_signal
 from groundup.train.step import Stepper, StepResult
 
-Batch = TypeVar("Batch")
 SKIPPED = "skipped.jsonl"
-"""A line for every skipped step: reason, figures, documents. Only there where a step was skipped."""
-ACCOUNTED = 50
-"""Every so many steps, several ranks take one account of what it cost among them."""
-NAMED = 8
-"""Documents named in a message; all of them stand in the files."""
+"""Skipped steps: reason, metrics, documents. Written only where a step was skipped."""
+COMM_TIMING_EVERY = 50
+"""Steps between two measurements of communication time, with several ranks."""
+NAMED_DOCUMENTS = 8
+"""Most documents listed in a message; the files list all."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Something measured while training: `run(step)` after every `every` steps and after the last one."""
+    """A measurement during training: `run(step)` after every `every` steps and after the last one."""
 
     every: int
     run: Callable[[int], dict[str, float]]
 
 
 @dataclass(frozen=True)
+class TrainSpec:
+    """Everything that one training needs."""
+
+    label: str
+    """the training's name in messages and in the progress display"""
+    engine: TrainEngine
+    """model, optimizer and loss. The losses and metrics of a step's micro-batches are summed, so each is divided by
+    the weight of the whole step, on all ranks."""
+    batches: StepBatches[Any]
+    """step -> this rank's micro-batches; None ends the training early. Depends only on the step and, at steps
+    divisible by `checkpoint_every`, on the weights."""
+    schedule: Callable[[int], float]
+    """step -> factor of every parameter group's learning rate"""
+    steps: int
+    """optimizer steps"""
+    context: StageContext
+    runtime: Runtime
+    parallel: ParallelContext = SINGLE
+    """the ranks that train the model together"""
+    tokens_per_step: float = 0.0
+    """tokens of all ranks, for the throughput; 0 = it varies, no throughput is logged"""
+    checkpoint_every: int = 1
+    """resume states are saved only at steps divisible by this"""
+    prefetch: bool = False
+    """prepare the next batches while a step computes; only where they depend on the step alone"""
+    detect_spikes: bool = False
+    """treat a loss or gradient norm far above the recent ones as a fault (see `anomaly.py`)"""
+    probes: Sequence[Probe] = ()
+    monitor: Monitor | None = None
+    """observes every applied step; its values join the step's line"""
+    document_ids: Callable[[int], list[str]] | None = None
+    """step -> ids of the documents in its batches, for messages about faulty steps"""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """further settings that decide the result's bits, e.g. the precision; recorded in every resume state"""
+
+
+@dataclass(frozen=True)
 class TrainResult:
-    """How a training went. Rates leave out the first step of every start, which compiles kernels."""
+    """Counters of a finished training. Throughput excludes the first step after every start (kernel compilation)."""
 
     steps: int
     skipped_steps: int
     transient_steps: int
-    """steps whose first computation was faulty and whose second was not"""
+    """steps with a transient error: the first computation was faulty, the second was not"""
     seconds: float
-    """all training steps of all starts, without validation and saving"""
+    """all training steps of all starts, without validation and checkpoints"""
     tokens_per_second: float
-    """over the timed steps only: learning from batches, without the first step of every start"""
     ended_early: bool
 
 
-def train(
-    *,
-    learner: TrainEngine,
-    batches: Batches[Batch],
-    schedule: Callable[[int], float],
-    steps: int,
-    out: StageContext,
-    runtime: Runtime,
-    label: str = "train",
-    tokens_per_step: float = 0.0,
-    checkpoint_every: int = 1,
-    probes: Sequence[Probe] = (),
-    watch: Monitor | None = None,
-    prefetch: bool = False,
-    spikes: bool = False,
-    name_batch: Callable[[int], list[str]] | None = None,
-    environment: Mapping[str, Any] | None = None,
-    world: ParallelContext = SINGLE,
-) -> TrainResult:
-    """Take `steps` optimizer steps, or continue where an interrupted run of the same work stopped.
+def train(spec: TrainSpec) -> TrainResult:
+    """Take the optimizer steps of `spec`, resuming from the newest resume state of an interrupted run.
 
-    batches: step -> the micro-batches of one optimizer step, a pure function of (weights, step) at steps
-        divisible by `checkpoint_every`; None ends the training early. prefetch: it is a function of the step alone, so
-        the next ones may be made, and moved to the model's device, while a step computes.
-    learner: the model, its optimizer and its loss. Losses and figures of a step's micro-batches are summed, so each
-        is divided by the whole step's weight, not by its own.
-    schedule: step -> factor for every group's learning rate.
-    tokens_per_step: only for the rate. checkpoint_every: resume states are saved only at steps divisible by it.
-    watch: looks at every step that is taken; what it returns joins the step's line.
-    spikes: also mistrust a loss or gradient norm far above the recent ones (see `anomaly.py`).
-    name_batch: step -> ids of the documents in its batches, for whoever looks for what broke it.
-    environment: what the result's bits depend on beside the recipe, e.g. precision; noted in every state.
-    world: the ranks that train the model together. `batches` gives each its own rows.
-
-    A faulty step is computed once more. If it is right then, it is taken and counted as transient; else it is
-    skipped, counted and logged with its documents. Three skipped in a row: the model goes back to the last saved
-    state, and TrainingError says why. A full disk raises GroundupError. SIGINT and SIGTERM save the last whole
-    step, then end the process as usual.
+    A faulty step is recomputed. A finite recomputation is applied and counted as transient; otherwise the step is
+    skipped, counted and logged with its documents. After three skipped steps in a row the weights of the last resume
+    state are restored and TrainingError explains the fault. A full disk raises GroundupError. SIGINT and SIGTERM end
+    the process after a resume state of the last complete step is saved.
     """
-    now = {**current_environment(learner.device), **(environment or {})}
-    progress, guard = load_state(out.temporary, learner, now, out.info, world)
-    run = _Run(out, label, steps, progress, guard, tokens_per_step, name_batch)
-    stepper = Stepper(learner, guard, spikes, watch)
-    with explain_disk_errors(label, out.path):
+    environment = {**current_environment(spec.engine.device), **spec.environment}
+    progress, guard = load_state(
+        spec.context.temporary, spec.engine, environment, spec.context.info, spec.parallel
+    )
+    run = _Run(spec, environment, progress, guard)
+    with explain_disk_errors(spec.label, spec.context.path):
         run.begin()
-        _take_steps(run, stepper, batches, schedule, probes, runtime, checkpoint_every, prefetch, now, world)
+        _take_steps(run)
     return run.result()
 
 
-def _take_steps(
-    run: "_Run",
-    stepper: Stepper,
-    batches: Batches[Batch],
-    schedule: Callable[[int], float],
-    probes: Sequence[Probe],
-    runtime: Runtime,
-    boundary: int,
-    prefetch: bool,
-    now: Environment,
-    world: ParallelContext,
-) -> None:
-    """All that are left, with states saved in between."""
-    learner, guard, out, progress = stepper.learner, run.guard, run.out, run.progress
-    device = learner.device
-
-    def take_snapshot() -> ResumeState:
-        return snapshot(learner, progress, guard, now)
-
+def _take_steps(run: "_Run") -> None:
+    """Take the remaining steps and save resume states in between."""
+    spec, guard, progress = run.spec, run.guard, run.progress
+    device, parallel = spec.engine.device, spec.parallel
     with ExitStack() as stack:
-        asked = stack.enter_context(signals())
-        tracker = stack.enter_context(out.watch(run.label, run.steps, start=progress.step))
-        costs = device.type == "cpu"
+        received = stack.enter_context(catch_signals())
+        tracker = stack.enter_context(spec.context.watch(spec.label, spec.steps, start=progress.step))
         saver = stack.enter_context(
-            AsyncCheckpointer(out.temporary, runtime.checkpoint_seconds, costs, world)
+            AsyncCheckpointer(
+                spec.context.temporary, spec.runtime.checkpoint_seconds, device.type == "cpu", parallel
+            )
         )
-        ready = stack.enter_context(prefetched(batches, run.steps, device)) if prefetch else batches
-        for outcome in run.steps_left(_step_function(stepper, ready, schedule, world)):
+        batches = spec.batches
+        if spec.prefetch:
+            batches = stack.enter_context(prefetched(batches, spec.steps, device))
+        for outcome in run.remaining_steps(_step_function(run, batches)):
             if guard.skipped_in_a_row == IN_A_ROW:
                 saver.wait()
-                back, _ = load_state(out.temporary, learner, now, out.info, world)
-                raise TrainingError(run.why_it_stops(outcome, back.step))
-            _measure(probes, progress, out)
+                raise TrainingError(run.explain_stop(outcome, run.restore().step))
+            _run_probes(spec, progress)
             tracker.note(f"loss {outcome.values['loss']:.3f}")
             tracker.advance()
-            # What is saved is good: where the last step was skipped, more may follow, and end here.
-            good = guard.skipped_in_a_row == 0 and progress.step % boundary == 0
-            due, leaving = world.any(good and saver.due(), bool(asked))
-            if progress.finished or (good and (due or leaving)):
-                saver.save(take_snapshot)
-            if leaving:
+            # No state is saved after a skipped step: the next ones may be skipped too and end the training.
+            good = guard.skipped_in_a_row == 0 and progress.step % spec.checkpoint_every == 0
+            due, stopping = parallel.any(good and saver.due(), bool(received))
+            if progress.finished or (good and (due or stopping)):
+                saver.save(run.snapshot)
+            if stopping:
                 saver.wait()
-                world.any(True)  # whoever leaves first may end the others, of which one may still be writing
-                leave(asked[0] if asked else signal.SIGTERM)
+                parallel.any(True)  # the first rank that exits may end the others while one is still writing
+                exit_for_signal(received[0] if received else signal.SIGTERM)
         if progress.ended_early:
-            saver.save(take_snapshot)
+            saver.save(run.snapshot)
 
 
-def _step_function(
-    stepper: Stepper, batches: Batches[Batch], schedule: Callable[[int], float], world: ParallelContext
-) -> Callable[[int], StepResult | None]:
-    """step -> what became of it; None where there is nothing more to learn from."""
-    device = stepper.learner.device
+def _step_function(run: "_Run", batches: StepBatches[Any]) -> Callable[[int], StepResult | None]:
+    """step -> its result; None where `batches` ends the training."""
+    spec = run.spec
+    stepper = Stepper(spec.engine, run.guard, spec.detect_spikes, spec.monitor)
 
     def take(step: int) -> StepResult | None:
         micro_batches = batches(step)
         if micro_batches is None:
             return None
-        factor = schedule(step)
-        accounted = world.mesh is not None and (step + 1) % ACCOUNTED == 0
-        costs = CommTiming(world, device) if accounted else None
-        with costs or nullcontext():
+        factor = spec.schedule(step)
+        timed = spec.parallel.mesh is not None and (step + 1) % COMM_TIMING_EVERY == 0
+        timing = CommTiming(spec.parallel, spec.engine.device) if timed else None
+        with timing or nullcontext():
             outcome = stepper.train_step(step, micro_batches, factor)
-        if costs is not None:
-            outcome.values.update(costs.figures())
+        if timing is not None:
+            outcome.values.update(timing.figures())
         outcome.values["lr_factor"] = factor
         return outcome
 
     return take
 
 
-def _measure(probes: Sequence[Probe], progress: Progress, out: StageContext) -> None:
-    for probe in probes:
+def _run_probes(spec: TrainSpec, progress: Progress) -> None:
+    for probe in spec.probes:
         if progress.finished or progress.step % probe.every == 0:
             values = probe.run(progress.step)
             if values:
-                out.log(step=progress.step, **values)
+                spec.context.log(step=progress.step, **values)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """Counts the steps of a training and keeps its books."""
+    """A training in progress: counts the steps, writes the logs."""
 
-    out: StageContext
-    label: str
-    steps: int
+    spec: TrainSpec
+    environment: Environment
     progress: Progress
     guard: AnomalyGuard
-    tokens_per_step: float
-    name_batch: Callable[[int], list[str]] | None
 
     def begin(self) -> None:
-        """Cut the logs back to where the training continues."""
-        step = self.progress.step
-        self.out.rewind_log(step)
-        if self.out.keeps_log:
+        """Drop log lines after the step from which the training continues."""
+        step, context = self.progress.step, self.spec.context
+        context.rewind_log(step)
+        if context.keeps_log:
             self._skipped_log.rewind(step)
-        if 0 < step < self.steps and not self.progress.finished:
-            self.out.info(f"continuing {self.label} at step {step} of {self.steps}")
+        if 0 < step < self.spec.steps and not self.progress.finished:
+            context.info(f"continuing {self.spec.label} at step {step} of {self.spec.steps}")
 
-    def steps_left(self, take: Callable[[int], StepResult | None]) -> Iterator[StepResult]:
-        """Take the steps that are left, and give what became of each."""
+    def snapshot(self) -> ResumeState:
+        """A copy of the training's state on the CPU."""
+        return snapshot(self.spec.engine, self.progress, self.guard, self.environment)
+
+    def restore(self) -> Progress:
+        """Load the newest resume state into the engine."""
+        context = self.spec.context
+        return load_state(
+            context.temporary, self.spec.engine, self.environment, context.info, self.spec.parallel
+        )[0]
+
+    def remaining_steps(self, take: Callable[[int], StepResult | None]) -> Iterator[StepResult]:
+        """Take the remaining steps; yields the result of each."""
         progress, first = self.progress, self.progress.step
         while not progress.finished:
             began = time.perf_counter()
@@ -235,67 +234,71 @@ class _Run:
                 progress.timed_seconds += seconds
                 progress.timed_steps += 1
             progress.step += 1
-            progress.finished = progress.step >= self.steps
-            self._note(outcome)
+            progress.finished = progress.step >= self.spec.steps
+            self._log(outcome)
             yield outcome
 
-    def why_it_stops(self, outcome: StepResult, back: int) -> str:
-        """The last words of a training that skipped too many steps in a row, and is back at step `back`."""
+    def explain_stop(self, outcome: StepResult, restored: int) -> str:
+        """The message of a training that skipped too many steps in a row. restored: the step it was reset to."""
         step, values = self.progress.step, outcome.values
-        begin = f"continues from step {back}" if back else "begins anew"
+        begin = f"continues from step {restored}" if restored else "restarts from step 0"
         return (
-            f"{self.label}: {IN_A_ROW} steps in a row up to step {step} were faulty, each of them twice: "
-            f"{outcome.fault} (loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g})."
-            f"{self._documents_in_words()} Lower the learning rate (lr in its optimizer), or set "
-            f'precision = "fp32". The same command {begin}, and stops here again as long as nothing is changed'
+            f"{self.spec.label}: {IN_A_ROW} consecutive steps up to step {step} were faulty, and so were their "
+            f"recomputations: {outcome.fault} (loss {values['loss']:.4g}, gradient norm {values['grad_norm']:.4g})."
+            f"{self._documents_sentence()} Lower the learning rate (lr in its optimizer), or set "
+            f'precision = "fp32". Rerunning {begin} and fails here again unless you change something'
         )
 
     def result(self) -> TrainResult:
-        """The sum of it."""
+        """The counters of the whole training."""
         return TrainResult(
             steps=self.progress.step,
             skipped_steps=self.guard.skipped,
             transient_steps=self.guard.transient,
             seconds=self.progress.seconds,
-            tokens_per_second=self._rate(),
+            tokens_per_second=self._tokens_per_second(),
             ended_early=self.progress.ended_early,
         )
 
     @property
     def _skipped_log(self) -> MetricsLog:
-        return MetricsLog(self.out.path / SKIPPED)
+        return MetricsLog(self.spec.context.path / SKIPPED)
 
-    def _note(self, outcome: StepResult) -> None:
-        """Log a step, and where it was skipped say so and name its documents."""
-        step, values = self.progress.step, dict(outcome.values)
-        if self.tokens_per_step and self.progress.timed_steps:
-            values["tokens_per_second"] = self._rate()
+    def _log(self, outcome: StepResult) -> None:
+        """Log a step; where it was faulty, report the fault and the documents."""
+        step, values, context = self.progress.step, dict(outcome.values), self.spec.context
+        if self.spec.tokens_per_step and self.progress.timed_steps:
+            values["tokens_per_second"] = self._tokens_per_second()
         if outcome.fault is None:
-            self.out.log(step=step, **values)
+            context.log(step=step, **values)
         elif not outcome.skipped:
-            self.out.log(step=step, **values, transient=1, reason=outcome.fault)
-            self.out.info(f"step {step}: {outcome.fault}; computed again it was not")
+            context.log(step=step, **values, transient=1, reason=outcome.fault)
+            context.info(
+                f"step {step}: {outcome.fault}; the recomputed step was finite and was applied (transient error)"
+            )
         else:
             documents = self._documents(step - 1)
-            self.out.log(step=step, **values, skipped=1, reason=outcome.fault, documents=documents)
-            figures = {name: values[name] for name in ("loss", "grad_norm")}
-            if self.out.keeps_log:
-                self._skipped_log.log(step=step, reason=outcome.fault, **figures, documents=documents)
-            self.out.info(f"step {step} skipped: {outcome.fault}; its documents are in {SKIPPED}")
+            context.log(step=step, **values, skipped=1, reason=outcome.fault, documents=documents)
+            metrics = {name: values[name] for name in ("loss", "grad_norm")}
+            if context.keeps_log:
+                self._skipped_log.log(step=step, reason=outcome.fault, **metrics, documents=documents)
+            context.info(f"step {step} skipped: {outcome.fault}; {SKIPPED} lists its documents")
 
     def _documents(self, step: int) -> list[str]:
-        return [] if self.name_batch is None else list(dict.fromkeys(self.name_batch(step)))
+        ids = self.spec.document_ids
+        return [] if ids is None else list(dict.fromkeys(ids(step)))
 
-    def _documents_in_words(self) -> str:
+    def _documents_sentence(self) -> str:
         last = range(self.progress.step - IN_A_ROW, self.progress.step)
         names = list(dict.fromkeys(name for step in last for name in self._documents(step)))
         if not names:
             return ""
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        more = f" and {len(names) - NAMED_DOCUMENTS} more" if len(names) > NAMED_DOCUMENTS else ""
         return (
-            f" They hold the documents {', '.join(names[:NAMED])}{more} (all are in {self.out.path / SKIPPED}): "
-            "if these are garbage, drop them in curate."
+            f" Their batches contain the documents {', '.join(names[:NAMED_DOCUMENTS])}{more} (all are in "
+            f"{self.spec.context.path / SKIPPED}): if these are garbage, drop them in curate."
         )
 
-    def _rate(self) -> float:
-        return self.tokens_per_step * self.progress.timed_steps / max(self.progress.timed_seconds, 1e-9)
+    def _tokens_per_second(self) -> float:
+        seconds = max(self.progress.timed_seconds, 1e-9)
+        return self.spec.tokens_per_step * self.progress.timed_steps / seconds

@@ -15,24 +15,24 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-Batch = TypeVar("Batch")
-Batches = Callable[[int], Sequence[Batch] | None]
+Item = TypeVar("Item")
+StepBatches = Callable[[int], Sequence[Item] | None]
 
 
 @contextmanager
-def prefetched(batches: Batches[Batch], steps: int, device: torch.device) -> Iterator[Batches[Batch]]:
+def prefetched(batches: StepBatches[Item], steps: int, device: torch.device) -> Iterator[StepBatches[Item]]:
     """`batches`, made one step ahead of the step that was asked for, and moved to `device`.
 
     An error is raised when its own step is asked for, not earlier. The thread ends with the context.
     """
 
-    def make(step: int) -> Sequence[Batch] | None:
+    def make(step: int) -> Sequence[Item] | None:
         made = batches(step)
         return None if made is None else [to_device(batch, device) for batch in made]
 
-    waiting: dict[int, Future[Sequence[Batch] | None]] = {}
+    waiting: dict[int, Future[Sequence[Item] | None]] = {}
 
-    def take(step: int) -> Sequence[Batch] | None:
+    def take(step: int) -> Sequence[Item] | None:
         now = waiting.pop(step, None) or pool.submit(make, step)
         if step + 1 < steps:
             waiting[step + 1] = pool.submit(make, step + 1)

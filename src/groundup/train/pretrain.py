@@ -30,7 +30,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.flops import parameters, training_flops_per_token
 from groundup.model.losses import Kernel, chunk_with_gradient
 from groundup.parallel.context import ParallelContext, current_context
-from groundup.parallel.engine import Loss, TrainEngine, TrainSetup
+from groundup.parallel.engine import Loss, TrainEngine, EngineSpec
 from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import (
     Hardware,
@@ -51,18 +51,18 @@ from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.init_from import (
     resume_optimizer,
     save_stable,
-    save_stable_tensors,
+    save_checkpoint,
     start_config,
     start_digest,
     start_optimizer,
     start_weights,
 )
-from groundup.train.loop import Probe, TrainResult, train
+from groundup.train.loop import Probe, TrainResult, TrainSpec, train
 from groundup.train.moe_balance import ExpertBalancer
 from groundup.train.monitor import ModelMonitor, Monitor
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
-from groundup.train.schedules import Kind, schedule_factor
+from groundup.train.schedules import ScheduleName, schedule_factor
 from groundup.train.validate import bits_per_byte, token_loss
 
 
@@ -79,7 +79,7 @@ class Pretrain(Recipe):
     depth: int = Field(default=4, ge=1, le=200, description="number of layers; width and more follow from it")
     architecture: Annotated[Architecture, Plugin("groundup.model.architectures")] = Qwen3()
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon()
-    schedule: Kind = "linear"
+    schedule: ScheduleName = "linear"
     warmup: float = Field(default=0.02, ge=0, le=1, description="share of the steps in which the rate rises")
     decay: float = Field(default=0.4, ge=0, le=1, description="wsd: share of the steps in which it falls")
     final: float = Field(default=0.0, ge=0, le=1, description="where the rate ends, as a share of its peak")
@@ -177,35 +177,36 @@ def pretrain(
     rates = [_rate(hardware, world)]
     part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = _loss(compiled(chunk_with_gradient, hardware))
-    learner = runtime.engine.prepare(
-        TrainSetup(model, first, hardware, world, layout, part.build, loss, recipe.grad_clip)
+    engine = runtime.engine.prepare(
+        EngineSpec(model, first, hardware, world, layout, part.build, loss, recipe.grad_clip)
     )
-    rows_read = resume_optimizer(Path(recipe.start), learner, part, out.info) if recipe.start else 0
+    rows_read = resume_optimizer(Path(recipe.start), engine, part, out.info) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
-    score = partial(_score, learner, held_out, vocabulary, world)
+    score = partial(_score, engine, held_out, vocabulary, world)
     probed = held_out if len(held_out) else rows
-    result = train(
-        learner=learner,
+    spec = TrainSpec(
+        label="pretrain",
+        engine=engine,
         batches=partial(step_batches, rows, rows_of, vocabulary, plan.micro_rows, world),
         schedule=_schedule(recipe, plan),
         steps=plan.steps,
-        out=out,
+        context=out,
         runtime=runtime,
-        label="pretrain",
+        parallel=world,
         tokens_per_step=plan.tokens_per_step,
+        prefetch=True,
+        detect_spikes=True,
         probes=[
             Probe(recipe.validate_every, _probe(score, hardware, rates, world)),
-            *_keeping_stable(recipe, plan, out, config, vocabulary, learner, part, rows_read, world),
+            *_keeping_stable(recipe, plan, out, config, vocabulary, engine, part, rows_read, world),
         ],
-        watch=_watch(learner, probed, vocabulary, flops * plan.tokens_per_step, rates, world),
-        prefetch=True,
-        spikes=True,
-        name_batch=_documents(rows_of, tokens.path / "train_spans.parquet"),
+        monitor=_watch(engine, probed, vocabulary, flops * plan.tokens_per_step, rates, world),
+        document_ids=_documents(rows_of, tokens.path / "train_spans.parquet"),
         environment=hardware.decides_bits(),
-        world=world,
     )
+    result = train(spec)
     rates.append(_rate(hardware, world))
-    save_stable_tensors(out.path, learner, config, vocabulary, world)
+    save_checkpoint(out.path, engine, config, vocabulary, world)
     return {
         "parameters": size,
         "decoder": config.to_json(),
@@ -304,7 +305,7 @@ def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[i
 
 def _keeping_stable(
     recipe: Pretrain, plan: _Plan, out: StageContext, config: DecoderConfig, tokenizer: Tokenizer,
-    learner: TrainEngine, part: Optimizer, rows_read: int, world: ParallelContext,
+    engine: TrainEngine, part: Optimizer, rows_read: int, world: ParallelContext,
 ) -> list[Probe]:  # fmt: skip
     """With the schedule wsd: a probe that keeps the checkpoint from before the rate falls."""
     last = round(plan.steps * (1 - recipe.decay))
@@ -314,14 +315,14 @@ def _keeping_stable(
     def keep(step: int) -> dict[str, float]:
         if step == last:
             read = rows_read + last * plan.batch_rows
-            save_stable(out, learner, config, tokenizer, part, read, world)
+            save_stable(out, engine, config, tokenizer, part, read, world)
         return {}
 
     return [Probe(last, keep)]
 
 
 def _watch(
-    learner: TrainEngine,
+    engine: TrainEngine,
     rows: PackedDataset,
     tokenizer: Tokenizer,
     flops_per_step: float,
@@ -329,11 +330,11 @@ def _watch(
     world: ParallelContext,
 ) -> Monitor | None:
     """Of a model whose parameters this rank can see."""
-    if not isinstance(learner, NativeEngine):
+    if not isinstance(engine, NativeEngine):
         return None
-    model = cast(Decoder, learner.model)
+    model = cast(Decoder, engine.model)
     # Attention can't be looked at where this rank has a part of the layers.
-    probe = token_batch(rows[:1], tokenizer, learner.device) if world.pipeline == 1 else None
+    probe = token_batch(rows[:1], tokenizer, engine.device) if world.pipeline == 1 else None
     watch = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
     return ExpertBalancer(model, model.config, watch, world) if model.config.moe else watch
 
@@ -373,10 +374,10 @@ def _rate(hardware: Hardware, world: ParallelContext, seconds: float = 1.0) -> f
 
 
 def _score(
-    learner: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, world: ParallelContext, limit: int
+    engine: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, world: ParallelContext, limit: int
 ) -> float | None:
     return (
-        bits_per_byte(learner.eval_loss, held_out, tokenizer, limit, world=world) if len(held_out) else None
+        bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, world=world) if len(held_out) else None
     )
 
 

@@ -7,11 +7,11 @@ out: a factor in [0, 1] that multiplies every parameter group's learning rate
 import math
 from typing import Literal
 
-Kind = Literal["constant", "linear", "cosine", "wsd"]
+ScheduleName = Literal["constant", "linear", "cosine", "wsd"]
 
 
 def schedule_factor(
-    kind: Kind,
+    kind: ScheduleName,
     step: int,
     steps: int,
     warmup: int = 0,

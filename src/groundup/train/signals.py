@@ -12,32 +12,32 @@ from typing import Any
 
 
 @contextmanager
-def signals() -> Iterator[list[int]]:
+def catch_signals() -> Iterator[list[int]]:
     """A list that holds the number of SIGINT or SIGTERM once one came; a second one acts at once."""
-    asked: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield received
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in handled}
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def ask(number: int, _: Any) -> None:
-        asked.append(number)
+        received.append(number)
         restore()
 
-    for number in numbers:
+    for number in handled:
         signal.signal(number, ask)
     try:
-        yield asked
+        yield received
     finally:
         restore()
 
 
-def leave(number: int) -> None:
+def exit_for_signal(number: int) -> None:
     """Raise what ends the process with exit status 130 or 143."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches -> gradient -> weights.
 
-in:  the micro-batches of a step, and a learner, which computes the gradient and moves the weights
-out: weights moved, or left alone where the guard finds a fault; the step's figures
+in:  the micro-batches of a step, an engine
+out: updated weights, or unchanged weights where the step is faulty; the step's metrics
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from groundup.train.monitor import Monitor
 
 @dataclass(frozen=True)
 class StepResult:
-    """What became of a step. `fault`: what was wrong with it, also where a second computation was right."""
+    """A step's metrics. `fault`: the fault of the first computation, even if the recomputation was applied."""
 
     values: dict[str, float]
     skipped: bool
@@ -25,37 +25,37 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Stepper:
-    """Takes steps. `spikes`: a figure far above the recent ones is a fault, not only one that isn't finite."""
+    """Takes optimizer steps. `detect_spikes`: outliers are faults too, not only values that aren't finite."""
 
-    learner: TrainEngine
+    engine: TrainEngine
     guard: AnomalyGuard
-    spikes: bool
-    watch: Monitor | None = None
+    detect_spikes: bool
+    monitor: Monitor | None = None
 
     def train_step(self, step: int, micro_batches: Sequence[Any], factor: float = 1.0) -> StepResult:
-        """A faulty step is computed once more from the same weights; faulty again, it is skipped.
+        """Take one step; a faulty one is recomputed from the same weights, and skipped if it is faulty again.
 
-        factor: on all rates. Weights and optimizer state are never touched by a faulty gradient.
+        factor: multiplies all learning rates. A faulty gradient never changes weights or optimizer state.
         """
-        values = self.learner.forward_backward(micro_batches)
+        values = self.engine.forward_backward(micro_batches)
         first = fault = self._fault(values)
         if fault is not None:
-            values = self.learner.forward_backward(micro_batches)
+            values = self.engine.forward_backward(micro_batches)
             fault = self._fault(values)
         if fault is None:
-            values |= self._update(step, factor)
-            self.guard.took(values["loss"], values["grad_norm"], transient=first is not None)
+            values |= self._apply(step, factor)
+            self.guard.note_applied(values["loss"], values["grad_norm"], transient=first is not None)
         else:
-            self.guard.skip()
-        self.learner.zero_grad()
+            self.guard.note_skipped()
+        self.engine.zero_grad()
         return StepResult(values, skipped=fault is not None, fault=fault or first)
 
     def _fault(self, values: dict[str, float]) -> str | None:
-        return self.guard.fault(values["loss"], values["grad_norm"], self.spikes)
+        return self.guard.fault(values["loss"], values["grad_norm"], self.detect_spikes)
 
-    def _update(self, step: int, factor: float) -> dict[str, float]:
-        """Move the weights; returns what the watch saw."""
-        if self.watch is not None:
-            self.watch.before_step(step + 1)
-        self.learner.step(factor)
-        return {} if self.watch is None else read_numbers(self.watch.after_step(step + 1))
+    def _apply(self, step: int, factor: float) -> dict[str, float]:
+        """Update the weights; returns the monitor's values."""
+        if self.monitor is not None:
+            self.monitor.before_step(step + 1)
+        self.engine.step(factor)
+        return {} if self.monitor is None else read_numbers(self.monitor.after_step(step + 1))

@@ -21,7 +21,7 @@ from groundup.parallel.hardware import Precision
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.adamw import AdamW
-from groundup.train.schedules import Kind
+from groundup.train.schedules import ScheduleName
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Method(Recipe):
     output: ClassVar[Literal["policy", "reward"]] = "policy"
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=1e-4)
-    schedule: Kind = Field(default="linear", description="how the rate falls")
+    schedule: ScheduleName = Field(default="linear", description="how the rate falls")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps in which the rate rises")
     grad_clip: float = Field(default=1.0, gt=0, description="largest norm of a step's gradient")
     precision: Precision = Field(default="auto", description="dtype of the arithmetic")

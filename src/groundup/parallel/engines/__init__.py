@@ -6,12 +6,12 @@ out: TrainEngine, which the training loop calls, saves and loads
 
 from typing import Protocol
 
-from groundup.parallel.engine import TrainEngine, TrainSetup
+from groundup.parallel.engine import TrainEngine, EngineSpec
 
 
 class EngineRecipe(Protocol):
     """A part that makes learners."""
 
-    def prepare(self, job: TrainSetup) -> TrainEngine:
+    def prepare(self, job: EngineSpec) -> TrainEngine:
         """Spread the model over the ranks. Raises GroundupError for what this engine can't do."""
         ...

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from groundup.core.errors import GroundupError
-from groundup.parallel.engine import TrainSetup
+from groundup.parallel.engine import EngineSpec
 
 
 @cache
@@ -43,7 +43,7 @@ def meet(device: torch.device) -> None:
     os.environ.setdefault("LOCAL_RANK", str(dist.get_rank() % devices))
 
 
-def refuse_axes(job: TrainSetup, name: str, allowed: frozenset[str]) -> None:
+def refuse_axes(job: EngineSpec, name: str, allowed: frozenset[str]) -> None:
     """Raises GroundupError where the layout has an axis that the engine doesn't know."""
     for axis in ("replicate", "expert", "context", "tensor", "pipeline"):
         size = getattr(job.layout, axis)
@@ -62,7 +62,7 @@ def require_adamw(optimizer: torch.optim.Optimizer, name: str, why: str) -> None
         )
 
 
-def refuse_fp8(job: TrainSetup, name: str) -> None:
+def refuse_fp8(job: EngineSpec, name: str) -> None:
     """Raises GroundupError where fp8 is asked for."""
     if job.hardware.fp8:
         raise GroundupError(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from groundup.core.errors import GroundupError
 from groundup.model.config import DecoderConfig
-from groundup.parallel.engine import TrainSetup
+from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines._external import library
 
 CORE = "megatron.core"
@@ -94,7 +94,7 @@ def refuse(config: DecoderConfig, tensor: int, pipeline: int) -> None:
         )
 
 
-def gpt_model(job: TrainSetup) -> nn.Module:
+def gpt_model(job: EngineSpec) -> nn.Module:
     """This rank's layers, with weights of any value. Megatron's ranks must have met."""
     config, layout = job.model.config, job.layout
     ranks = core("parallel_state")
@@ -119,7 +119,7 @@ def gpt_model(job: TrainSetup) -> nn.Module:
     return model.to(job.hardware.device)
 
 
-def _numbers(job: TrainSetup) -> Any:
+def _numbers(job: EngineSpec) -> Any:
     """The decoder as Megatron's TransformerConfig."""
     config, layout = job.model.config, job.layout
     return core("transformer.transformer_config").TransformerConfig(

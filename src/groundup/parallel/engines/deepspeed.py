@@ -25,7 +25,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import SINGLE, ParallelContext
-from groundup.parallel.engine import EngineState, Loss, TrainSetup
+from groundup.parallel.engine import EngineState, Loss, EngineSpec
 from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.hardware import attention_for, fit
 from groundup.parallel.reduce_metrics import StepMetrics, add_up, read_numbers
@@ -55,7 +55,7 @@ class DeepSpeed(Recipe):
             )
         return self
 
-    def prepare(self, job: TrainSetup) -> "DeepSpeedEngine":
+    def prepare(self, job: EngineSpec) -> "DeepSpeedEngine":
         """Spread the model with ZeRO, fill it, and give it its optimizer."""
         if job.hardware.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -77,7 +77,7 @@ class DeepSpeed(Recipe):
         learner.fill(lambda name: job.first(name, learner.shapes[name]))
         return learner
 
-    def _config(self, job: TrainSetup) -> dict[str, Any]:
+    def _config(self, job: EngineSpec) -> dict[str, Any]:
         """As DeepSpeed's documentation names it. Gradients are added up in fp32."""
         cpu = {"device": "cpu", "pin_memory": job.hardware.device.type == "cuda"}
         zero: dict[str, Any] = {"stage": self.stage, "memory_efficient_linear": False}
@@ -259,7 +259,7 @@ def _library() -> Any:
     return library("deepspeed.utils", "deepspeed")
 
 
-def _refuse(job: TrainSetup) -> None:
+def _refuse(job: EngineSpec) -> None:
     refuse_axes(job, "deepspeed", frozenset())
     refuse_fp8(job, "deepspeed")
     moe = job.model.config.moe
@@ -271,7 +271,7 @@ def _refuse(job: TrainSetup) -> None:
         )
 
 
-def _empty(job: TrainSetup, made_in: Any) -> Decoder:
+def _empty(job: EngineSpec, made_in: Any) -> Decoder:
     """The job's decoder as it is fitted to the hardware, with any weights. made_in: what it is made inside of."""
     with made_in:
         model = Decoder(job.model.config)
@@ -295,7 +295,7 @@ def _read_directly(model: Decoder) -> Iterator[nn.Parameter]:
         yield from layer.parameters(recurse=False)
 
 
-def _optimizer(job: TrainSetup, model: Decoder) -> torch.optim.Optimizer:
+def _optimizer(job: EngineSpec, model: Decoder) -> torch.optim.Optimizer:
     """The recipe's, of `model`'s parameters; what is a matrix is told by the job's model, whose tensors have shapes."""
     optimizer = job.build(job.model.named_parameters())
     require_adamw(optimizer, "deepspeed", "Muon needs whole matrices, and ZeRO has flat pieces")

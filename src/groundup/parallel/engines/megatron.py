@@ -23,7 +23,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.attention import document_mask
 from groundup.parallel.context import ParallelContext
-from groundup.parallel.engine import EngineState, TrainSetup
+from groundup.parallel.engine import EngineState, EngineSpec
 from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.engines._megatron_model import (
     CORE,
@@ -42,7 +42,7 @@ from groundup.parallel.sharded_checkpoint import load_sharded
 class Megatron(Recipe):
     """Tensor and pipeline parallel by Megatron-Core, as `runtime.layout` says; Llama and Qwen3, AdamW."""
 
-    def prepare(self, job: TrainSetup) -> "MegatronEngine":
+    def prepare(self, job: EngineSpec) -> "MegatronEngine":
         """Build this rank's part of the model, fill it, and give it its optimizer."""
         library(CORE, "megatron")
         refuse_axes(job, "megatron", frozenset({"tensor", "pipeline"}))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from groundup.core.recipe import Recipe
 from groundup.parallel.context import SINGLE, ParallelContext
-from groundup.parallel.engine import EngineState, Loss, TrainSetup
+from groundup.parallel.engine import EngineState, Loss, EngineSpec
 from groundup.parallel.hardware import fit
 from groundup.parallel.optimizer_state import fill_optimizer, optimizer_state
 from groundup.parallel.parallelize import parallelize
@@ -38,7 +38,7 @@ Backward = Callable[[Sequence[Any]], dict[str, Any]]
 class Native(Recipe):
     """FSDP2, tensor, pipeline, context and expert parallel as `runtime.layout` says; one device as it is."""
 
-    def prepare(self, job: TrainSetup) -> "NativeEngine":
+    def prepare(self, job: EngineSpec) -> "NativeEngine":
         """Spread the model, then make its optimizer: of every rank's own parameters."""
         fit(job.model, job.hardware)
         stages = parallelize(job.model, job.world, job.hardware, job.layout.schedule, job.first)
