@@ -11,7 +11,7 @@ import torch
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy
-from groundup.train.anomaly import MIN_HISTORY, HISTORY, SIGMAS, AnomalyGuard, spike_threshold
+from groundup.train.anomaly import HISTORY, MIN_HISTORY, SIGMAS, AnomalyGuard, spike_threshold
 from groundup.train.schedules import schedule_factor
 from training_world import one_thread
 

@@ -40,7 +40,9 @@ def test_three_in_a_row_go_back_to_the_last_good_state_and_stop_with_the_documen
     said = str(stopped.value)
     assert "3 consecutive steps up to step 10" in said and "loss was nan" in said
     assert "documents doc-7, d, doc-8, doc-9 (all are in" in said and str(tmp_path / "skipped.jsonl") in said
-    assert "Lower the learning rate" in said and "Rerunning continues from step 4 and fails here again" in said
+    assert (
+        "Lower the learning rate" in said and "Rerunning continues from step 4 and fails here again" in said
+    )
     four, _ = after_four(tmp_path / "four")
     assert same(model, four)
     assert [path.name for path in (tmp_path / "resume").iterdir()] == ["step-000000004"]

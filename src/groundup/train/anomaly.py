@@ -42,7 +42,9 @@ class AnomalyGuard:
                 return f"{name} was {value}"
             most = spike_threshold(history, LEAST_RISE[name]) if spikes else math.inf
             if value > most:
-                return f"{name} spiked to {value:.4g}; the median of the recent steps was {median(history):.4g}"
+                return (
+                    f"{name} spiked to {value:.4g}; the median of the recent steps was {median(history):.4g}"
+                )
         return None
 
     def note_applied(self, loss: float, norm: float, transient: bool) -> None:

@@ -30,7 +30,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.flops import parameters, training_flops_per_token
 from groundup.model.losses import Kernel, chunk_with_gradient
 from groundup.parallel.context import ParallelContext, current_context
-from groundup.parallel.engine import Loss, TrainEngine, EngineSpec
+from groundup.parallel.engine import EngineSpec, Loss, TrainEngine
 from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import (
     Hardware,
@@ -50,8 +50,8 @@ from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.init_from import (
     resume_optimizer,
-    save_stable,
     save_checkpoint,
+    save_stable,
     start_config,
     start_digest,
     start_optimizer,
@@ -376,9 +376,7 @@ def _rate(hardware: Hardware, world: ParallelContext, seconds: float = 1.0) -> f
 def _score(
     engine: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, world: ParallelContext, limit: int
 ) -> float | None:
-    return (
-        bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, world=world) if len(held_out) else None
-    )
+    return bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, world=world) if len(held_out) else None
 
 
 def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:

@@ -6,7 +6,7 @@ out: TrainEngine, which the training loop calls, saves and loads
 
 from typing import Protocol
 
-from groundup.parallel.engine import TrainEngine, EngineSpec
+from groundup.parallel.engine import EngineSpec, TrainEngine
 
 
 class EngineRecipe(Protocol):

@@ -25,7 +25,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import SINGLE, ParallelContext
-from groundup.parallel.engine import EngineState, Loss, EngineSpec
+from groundup.parallel.engine import EngineSpec, EngineState, Loss
 from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.hardware import attention_for, fit
 from groundup.parallel.reduce_metrics import StepMetrics, add_up, read_numbers

@@ -23,7 +23,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.attention import document_mask
 from groundup.parallel.context import ParallelContext
-from groundup.parallel.engine import EngineState, EngineSpec
+from groundup.parallel.engine import EngineSpec, EngineState
 from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
 from groundup.parallel.engines._megatron_model import (
     CORE,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from groundup.core.recipe import Recipe
 from groundup.parallel.context import SINGLE, ParallelContext
-from groundup.parallel.engine import EngineState, Loss, EngineSpec
+from groundup.parallel.engine import EngineSpec, EngineState, Loss
 from groundup.parallel.hardware import fit
 from groundup.parallel.optimizer_state import fill_optimizer, optimizer_state
 from groundup.parallel.parallelize import parallelize
