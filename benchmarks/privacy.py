@@ -36,8 +36,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=3)
     args = parser.parse_args()
     texts = [text for path in args.texts for text in read(path)]
-    found, seconds = search(texts)
-    print_table(recall(Privacy(), plant(texts, seed=17, per_kind=PER_KIND)), found, texts, args.examples)
+    matches, seconds = search(texts)
+    print_table(recall(Privacy(), plant(texts, seed=17, per_kind=PER_KIND)), matches, texts, args.examples)
     size = sum(len(text.encode()) for text in texts)
     print(f"\n{len(texts)} documents, {size / 1e6:.1f} MB: {size / 1e6 / seconds:.1f} MB/s, one process")
 
@@ -55,7 +55,7 @@ def read(path: Path) -> Iterator[str]:
 def search(texts: list[str]) -> tuple[dict[str, list[str]], float]:
     """What the step would replace, by kind, with a few words around; and the seconds it took."""
     blank, step = dict.fromkeys(DOCUMENT_SCHEMA.names, ""), Privacy()
-    found: dict[str, list[str]] = defaultdict(list)
+    matches: dict[str, list[str]] = defaultdict(list)
     step.find(
         DocumentBatch(pa.Table.from_pylist([blank], DOCUMENT_SCHEMA))
     )  # expressions are compiled before the clock runs
@@ -69,12 +69,12 @@ def search(texts: list[str]) -> tuple[dict[str, list[str]], float]:
         for row, findings in step.find(batch).items():
             for start, end, kind in findings:
                 around = batch.texts[row][max(0, start - 30) : end + 10]
-                found[kind].append(" ".join(around.replace("|", " ").split()))
-    return found, seconds
+                matches[kind].append(" ".join(around.replace("|", " ").split()))
+    return matches, seconds
 
 
 def print_table(
-    share: dict[str, float], found: dict[str, list[str]], texts: list[str], examples: int
+    share: dict[str, float], matches: dict[str, list[str]], texts: list[str], examples: int
 ) -> None:
     words = sum(len(text.split()) for text in texts)
     print(
@@ -82,11 +82,11 @@ def print_table(
     )
     print("|---|---|---|---|---|---|---|")
     for kind in (*KINDS, "obfuscated_email"):
-        shown = "; ".join(f"`{example}`" for example in found[kind][:examples])
-        counts = f"{len(found[kind])} | {len(found[kind]) / words * 1e6:.2f}"
+        sample = "; ".join(f"`{example}`" for example in matches[kind][:examples])
+        counts = f"{len(matches[kind])} | {len(matches[kind]) / words * 1e6:.2f}"
         name = f"`{PLACEHOLDERS[kind]}` | {PER_KIND} | {share[kind]:.3f}" if kind in KINDS else None
         row = f"{name} | {counts}" if name else f"`<EMAIL>` | {PER_KIND} | {share[kind]:.3f} | as e-mail |"
-        print(f"| {kind} | {row} | {shown} |")
+        print(f"| {kind} | {row} | {sample} |")
 
 
 if __name__ == "__main__":

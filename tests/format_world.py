@@ -11,23 +11,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from groundup.text.ingest.formats import detect
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 DATA = Path(__file__).parents[2] / "shared/data"
-OPTIONS = Options(file_bytes=1 << 24, line_bytes=1 << 20, expansion=100)
+OPTIONS = ReadOptions(max_file_bytes=1 << 24, max_line_bytes=1 << 20, max_expansion=100)
 PROSE = "The keeper lit the lamp, and the ships came home. "
 
 Items = list[ExtractedText | ReadIssue]
 
 
-def read(path: str, data: bytes, options: Options = OPTIONS, skip: int = 0) -> Items:
+def read(path: str, data: bytes, options: ReadOptions = OPTIONS, skip: int = 0) -> Items:
     """What is in a file of this name."""
     return list(detect.read(path, io.BytesIO(data), options, skip))
 
 
-def read_as(module: Any, data: bytes, options: Options | None = None, skip: int = 0) -> Items:
+def read_as(module: Any, data: bytes, options: ReadOptions | None = None, skip: int = 0) -> Items:
     """What one format's module makes of bytes."""
-    return list(module.read("file", io.BytesIO(data), options or Options(), skip))
+    return list(module.read("file", io.BytesIO(data), options or ReadOptions(), skip))
 
 
 def text_of(module: Any, data: bytes) -> str:

@@ -9,7 +9,7 @@ from docx.oxml import parse_xml
 
 from format_world import LAUGHS, damaged, read_as, reasons, rezipped, text_of
 from groundup.text.ingest.formats import docx as docx_format
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 
 def saved(document: Any) -> bytes:
@@ -58,7 +58,9 @@ def test_hostile_and_broken_word_documents_go_aside() -> None:
     assert reasons(read_as(docx_format, rezipped(good, {"word/media/x": b"\x00" * (20 << 20)}))) == [
         ("", "aside", "expands_too_much")
     ]
-    assert reasons(read_as(docx_format, good, Options(file_bytes=60_000))) == [("", "aside", "too_large")]
+    assert reasons(read_as(docx_format, good, ReadOptions(max_file_bytes=60_000))) == [
+        ("", "aside", "too_large")
+    ]
     assert reasons(read_as(docx_format, rezipped(good, {"word/document.xml": LAUGHS}))) == [
         ("", "aside", "damaged_docx")
     ]

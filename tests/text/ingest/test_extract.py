@@ -13,8 +13,8 @@ from resiliparse.parse.html import HTMLTree
 
 from groundup.text.ingest import extract
 from groundup.text.ingest.extract import MOST_NESTED, MOST_TAGS, NoMainText, main_text
-from groundup.text.ingest.formats.html import page as read_page
-from groundup.text.ingest.types import ExtractedText, Extractor, Options, ReadIssue
+from groundup.text.ingest.formats.html import read_page as read_page
+from groundup.text.ingest.types import ExtractedText, Extractor, ReadIssue, ReadOptions
 
 PAGES = Path(__file__).parents[4] / "shared" / "data" / "web" / "html" / "aeb"
 PROSE = "The keeper lit the lamp at dusk, and one by one the ships came home out of the dark. "
@@ -120,13 +120,13 @@ def test_a_page_without_text_says_so(html: str, extractor: Extractor) -> None:
     with pytest.raises(NoMainText) as caught:
         main_text(html.encode(), extractor)
     assert caught.value.reason == "no_main_text"
-    assert list(read_page(html.encode(), "7", Options(extractor=extractor))) == [
+    assert list(read_page(html.encode(), "7", ReadOptions(extractor=extractor))) == [
         ReadIssue("aside", "no_main_text", "7")
     ]
 
 
 def test_a_page_is_a_document_and_what_was_done_to_it_a_note() -> None:
-    note, text = read_page(page("<p>Grüße</p>").encode("cp1252"), "", Options())
+    note, text = read_page(page("<p>Grüße</p>").encode("cp1252"), "", ReadOptions())
     assert isinstance(note, ReadIssue) and (note.fate, note.reason) == ("changed", "decoded_as_cp1252")
     assert isinstance(text, ExtractedText) and "Grüße" in text.text
 
@@ -159,7 +159,7 @@ def test_nesting_without_end_is_refused_and_any_number_of_tags_takes_seconds() -
     )
     for data in hostile:
         for extractor in BOTH:
-            list(read_page(data, "", Options(extractor=extractor)))
+            list(read_page(data, "", ReadOptions(extractor=extractor)))
     assert time.perf_counter() - began < 8
 
 

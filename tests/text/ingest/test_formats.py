@@ -17,7 +17,7 @@ import zstandard
 
 from format_world import DATA, OPTIONS, PROSE, parquet, read, reasons, texts, zipped
 from groundup.text.ingest.formats import detect, plain
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 TALE = "".join(f"Line {n} of a tale that goes on.\n" for n in range(20_000))
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -66,9 +66,9 @@ SUFFIXES = {"gzip": ".gz", "zstd": ".zst", "bzip2": ".bz2", "xz": ".xz"}
     ],
 )
 def test_the_format_is_told_by_bytes_then_by_name(path: str, data: bytes, said: str, wrong: bool) -> None:
-    found = detect.recognise(path, data, data, "", OPTIONS)
+    found = detect.detect_format(path, data, data, "", OPTIONS)
     assert found.format and found.format.name == said
-    assert [note.reason for note in found.notes] == ["wrong_extension"] * wrong
+    assert [note.reason for note in found.issues] == ["wrong_extension"] * wrong
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_bomb_is_stopped_by_its_ratio_in_little_memory(kind: str) -> None:
     tracemalloc.start()
     try:
         for name, bomb in (("bomb", zeros), ("bomb.txt", zeros), ("bomb.jsonl", zeros), ("bomb.csv", field)):
-            items = read(name, bomb, Options(file_bytes=1 << 22, expansion=100))
+            items = read(name, bomb, ReadOptions(max_file_bytes=1 << 22, max_expansion=100))
             limit = max(1 << 20, 100 * len(bomb))
             said = "expands_too_much" if limit < 1 << 22 or "l" in name or "csv" in name else "too_large"
             assert said in [reason for _, _, reason in reasons(items)] and not texts(items)
@@ -164,7 +164,7 @@ def test_a_bomb_is_stopped_by_its_ratio_in_little_memory(kind: str) -> None:
 
 
 def test_a_giant_is_stopped_by_its_size_packed_or_not() -> None:
-    small = Options(file_bytes=1 << 10)
+    small = ReadOptions(max_file_bytes=1 << 10)
     for name, data in (("big.html.gz", gzip.compress(TALE.encode())), ("big.html", TALE.encode())):
         (note,) = read(name, data, small)
         assert isinstance(note, ReadIssue) and (note.reason, note.threshold) == ("too_large", 1 << 10)
@@ -198,9 +198,9 @@ def test_a_large_file_that_begins_like_no_text_is_one_note(
     data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain, "PIECE_BYTES", 4096)
-    assert reasons(read("big.txt", data, Options(line_bytes=1000))) == [("", "aside", reason)]
+    assert reasons(read("big.txt", data, ReadOptions(max_line_bytes=1000))) == [("", "aside", reason)]
     bad = b"good line\n" * 600 + data + b"\n" + b"good line\n" * 600
-    items = read("big.txt", bad, Options(line_bytes=1000))
+    items = read("big.txt", bad, ReadOptions(max_line_bytes=1000))
     assert "".join(text.text for text in texts(items)).count("good line\n") > 400, (
         "the pieces around are kept"
     )
@@ -211,7 +211,9 @@ def test_a_large_file_of_lines_streams_through_little_memory() -> None:
     data = zstandard.compress(line * 30_000)  # 30 MB unpacked
     tracemalloc.start()
     try:
-        items = detect.read("a.jsonl.zst", io.BytesIO(data), Options(file_bytes=1 << 30, expansion=1e6))
+        items = detect.read(
+            "a.jsonl.zst", io.BytesIO(data), ReadOptions(max_file_bytes=1 << 30, max_expansion=1e6)
+        )
         assert sum(isinstance(item, ExtractedText) for item in items) == 30_000
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
@@ -272,7 +274,7 @@ def test_real_files_of_every_packing_are_read() -> None:
         "web/text/dolma_documents_000.json.gz": 10,
     }
     for name, count in counts.items():
-        items = read(name, (DATA / name).read_bytes(), Options())
+        items = read(name, (DATA / name).read_bytes(), ReadOptions())
         assert len(texts(items)) == count and len(items) == count, (name, reasons(items)[:3])
 
 

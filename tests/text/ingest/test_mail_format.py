@@ -9,7 +9,7 @@ import pytest
 
 from format_world import damaged, read_as, text_of
 from groundup.text.ingest.formats import mail
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 
 def letter(body: str = "Dear all,\n> quoted\nthe light is out.\n", **headers: str) -> EmailMessage:
@@ -96,7 +96,7 @@ def test_reading_an_mbox_goes_on_behind_what_was_read_before(box: Path) -> None:
 
 def test_a_message_that_is_too_large_goes_aside_and_the_others_are_kept(box: Path) -> None:
     data = box.read_bytes().replace(b"From here", b"x" * 500_000 + b"\nFrom here")
-    found = read_as(mail, data, Options(file_bytes=100_000))
+    found = read_as(mail, data, ReadOptions(max_file_bytes=100_000))
     assert [(type(i).__name__, i.position) for i in found] == [
         ("ExtractedText", "1"),
         ("ReadIssue", "2"),

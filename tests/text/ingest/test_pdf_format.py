@@ -7,7 +7,7 @@ import typst
 
 from format_world import damaged, read_as, reasons, text_of
 from groundup.text.ingest.formats import pdf
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 PROSE = "The keeper of the lighthouse unquestionably remembered every extraordinary ship that had come home safely. "
 
@@ -54,9 +54,9 @@ def test_lists_and_code_in_a_pdf_keep_their_lines() -> None:
 def test_a_hyphen_at_the_end_of_a_line_is_mended_only_within_a_word(
     before: str, after: str, whole: str
 ) -> None:
-    from groundup.text.ingest.formats._pdf_pages import mend
+    from groundup.text.ingest.formats._pdf_pages import join_hyphenated
 
-    assert "".join(mend(before, " ", after)) + after == whole
+    assert "".join(join_hyphenated(before, " ", after)) + after == whole
 
 
 def test_a_pdf_without_letters_goes_aside() -> None:
@@ -73,7 +73,7 @@ def test_damaged_encrypted_and_oversized_pdfs_go_aside_with_their_reason() -> No
         [], encrypt=b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>" % (b"41" * 32, b"42" * 32)
     )
     assert reasons(read_as(pdf, locked)) == [("", "aside", "encrypted")]
-    assert reasons(read_as(pdf, whole, Options(file_bytes=100))) == [("", "aside", "too_large")]
+    assert reasons(read_as(pdf, whole, ReadOptions(max_file_bytes=100))) == [("", "aside", "too_large")]
 
 
 def raw_pdf(forms: list[bytes], width: int = 1, encrypt: bytes = b"") -> bytes:
@@ -127,7 +127,7 @@ def test_a_page_tree_that_loops_or_lies_about_its_size_is_read_as_far_as_it_goes
     for tree in (b"/Kids[2 0 R 4 0 R]/Count 99999999", b"/Kids[4 0 R]/Count 2000000000"):
         assert "Ships come home." in text_of(pdf, whole.replace(kids, tree))
     items = read_as(pdf, whole.replace(kids, b"/Kids[4 0 R]/Count 5000"))
-    assert len(items) == pdf.MOST_NOTES + 2
+    assert len(items) == pdf.MAX_ISSUES + 2
     assert reasons(items)[-1] == ("", "changed", "damaged_pages")
 
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from format_world import PROSE, parquet, read, reasons, texts
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 # JSON lines
 
@@ -55,9 +55,9 @@ def test_a_hostile_line_is_noted_and_its_neighbours_are_read() -> None:
 def test_fields_are_found_by_name_also_within_objects() -> None:
     record = {"body": {"raw": "x"}, "a.b": "y", "meta": {"licence": "CC0", "lang": None, "url": 7}}
     fields = {"text": "body.raw", "licence": "meta.licence", "language": "meta.lang", "path": "meta.url"}
-    options = Options(fields=fields)
+    options = ReadOptions(fields=fields)
     assert read("a.jsonl", json.dumps(record).encode(), options) == [ExtractedText("x", "1", "7", "CC0")]
-    assert read("a.jsonl", json.dumps(record).encode(), Options(fields={"text": "a.b"})) == [
+    assert read("a.jsonl", json.dumps(record).encode(), ReadOptions(fields={"text": "a.b"})) == [
         ExtractedText("y", "1")
     ]
 
@@ -83,7 +83,7 @@ def test_lines_are_found_wherever_chunks_end(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_table_is_read_by_its_column_names_whatever_divides_it() -> None:
     rows = 'n{0}text{0}licence\r\n1{0}"one\r\nline, and; more\t| ""so"""{0}CC0\r\n\r\n2{0}two{0}\r\n'
-    options = Options(fields={"text": "text", "licence": "licence"})
+    options = ReadOptions(fields={"text": "text", "licence": "licence"})
     for name, delimiter in (("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t"), ("a.csv", "|")):
         assert read(name, b"\xef\xbb\xbf" + rows.format(delimiter).encode(), options) == [
             ExtractedText('one\nline, and; more\t| "so"', "1", "", "CC0"),
@@ -131,12 +131,14 @@ def test_parquet_is_read_row_by_row_from_columns_of_any_kind_of_string() -> None
         found = read("a.parquet", parquet(n=list(range(250)), text=column))
         assert found == [ExtractedText(text, str(n)) for n, text in enumerate(told, 1)]
     nested = parquet(meta=[{"raw": "x", "id": 3}, {"raw": None, "id": 4}], licence=["CC0", None])
-    options = Options(fields={"text": "meta.raw", "path": "meta.id", "licence": "licence", "language": "no"})
+    options = ReadOptions(
+        fields={"text": "meta.raw", "path": "meta.id", "licence": "licence", "language": "no"}
+    )
     assert read("a.parquet", nested, options) == [
         ExtractedText("x", "1", "3", "CC0"),
         ReadIssue("aside", "empty", "2"),
     ]
-    assert read("a.parquet", parquet(**{"a.b": ["x"]}), Options(fields={"text": "a.b"})) == [
+    assert read("a.parquet", parquet(**{"a.b": ["x"]}), ReadOptions(fields={"text": "a.b"})) == [
         ExtractedText("x", "1")
     ]
 
@@ -161,7 +163,7 @@ def test_a_damaged_row_group_is_lost_alone() -> None:
 
 
 def test_a_bomb_in_parquet_is_not_opened() -> None:
-    found = read("a.parquet", parquet(text=["a" * (32 << 20)], n=[1]), Options(expansion=20))
+    found = read("a.parquet", parquet(text=["a" * (32 << 20)], n=[1]), ReadOptions(max_expansion=20))
     assert reasons(found) == [("group 1", "aside", "expands_too_much")]
 
 

@@ -17,17 +17,17 @@ from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from groundup.text.ingest.extract import main_text
 from groundup.text.ingest.formats import detect
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "web" / "warc"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"no archives in {DATA}")
-OPTIONS = Options(file_bytes=1 << 22, expansion=100)
+OPTIONS = ReadOptions(max_file_bytes=1 << 22, max_expansion=100)
 PROSE = "The keeper lit the lamp at dusk, and one by one the ships came home out of the dark. "
 RECORD = re.compile(rb"(?:^|\n)WARC/\d\.\d+[ \t]*\r?\n")
 
 
 def read(
-    data: bytes, path: str = "crawl.warc", options: Options = OPTIONS, skip: int = 0
+    data: bytes, path: str = "crawl.warc", options: ReadOptions = OPTIONS, skip: int = 0
 ) -> list[ExtractedText | ReadIssue]:
     return list(detect.read(path, io.BytesIO(data), options, skip))
 
@@ -81,7 +81,7 @@ def archives() -> list[Any]:
 
 @cache
 def archive(file: Path) -> list[ExtractedText | ReadIssue]:
-    return read(file.read_bytes(), file.name, Options())
+    return read(file.read_bytes(), file.name, ReadOptions())
 
 
 def fates(items: list[ExtractedText | ReadIssue]) -> Counter[str]:
@@ -124,7 +124,7 @@ def test_reading_goes_on_after_any_record(file: Path) -> None:
     last = int(items[-1].position)
     for skip in {last * 3 // 4, last - 1}:
         rest = [item for item in items if int(item.position) > skip]
-        assert read(file.read_bytes(), file.name, Options(), skip) == rest
+        assert read(file.read_bytes(), file.name, ReadOptions(), skip) == rest
 
 
 @needs_data

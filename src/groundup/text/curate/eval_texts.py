@@ -1,7 +1,7 @@
-"""Evaluation sets -> their texts, for decontamination.
+"""Texts of evaluation sets, for decontamination.
 
 in:  paths of JSON lines (plain, gz, zst) or Parquet
-out: per record its name (`file#line`) and every text in it, at any depth
+out: per record its name (`file#line`) and every string in it, at any depth
 """
 
 import gzip
@@ -23,7 +23,7 @@ _LINES = (".jsonl", ".ndjson")
 
 
 def evaluation_items(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """(name, texts) of every record. Raises DataError naming file and line of what can't be read."""
+    """(name, texts) of every record. Raises DataError with file and line of an unreadable record."""
     for file in _files(paths):
         path = Path(file.location)
         kind = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
@@ -35,14 +35,14 @@ def evaluation_items(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             records = _json_lines(path)
         else:
             raise DataError(
-                f"curate.decontaminate.paths: {path} is neither JSON lines (.jsonl, also .gz or .zst) nor Parquet"
+                f"curate.decontaminate.paths: {path} is neither JSON lines (.jsonl, .jsonl.gz, .jsonl.zst) nor Parquet"
             )
         for number, record in enumerate(records, 1):
             yield f"{file.path}#{number}", list(_texts(record))
 
 
 def item_digest(paths: Sequence[str]) -> list[list[str]]:
-    """Names and contents of the evaluation sets, for the fingerprint."""
+    """Names and SHA-256 digests of the evaluation sets, for the fingerprint."""
     try:
         return [[file.path, hash_regular(Path(file.location), _MOST_BYTES)] for file in _files(paths)]
     except Unreadable as error:
@@ -50,11 +50,11 @@ def item_digest(paths: Sequence[str]) -> list[list[str]]:
 
 
 def _files(paths: Sequence[str]) -> list[SourceFile]:
-    found = list(discover.find(paths)) if paths else []
-    for file in found:
+    files = list(discover.find(paths)) if paths else []
+    for file in files:
         if file.aside:
             raise DataError(f"curate.decontaminate.paths: {file.path}: {file.aside} {file.detail}".rstrip())
-    return found
+    return files
 
 
 def _open(path: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from groundup.text.ingest.types import ExtractedText, Extractor, Options, ReadIssue, SourceRecipe
+from groundup.text.ingest.types import ExtractedText, Extractor, ReadIssue, ReadOptions, SourceRecipe
 
 FIELDS = ("text", "path", "licence", "language")
 """What of a document a column of a table, or a field of a JSON line, can hold."""
@@ -43,9 +43,9 @@ class ReadingRecipe(SourceRecipe):
                 raise PydanticCustomError("field", "`{key}` is nothing a document has; known: {known}", known)
         return {"text": "text"} | value
 
-    def options(self) -> Options:
+    def options(self) -> ReadOptions:
         """How the formats read this source's files."""
-        return Options(
+        return ReadOptions(
             self.fields, self.extractor, self.max_file_bytes, self.max_line_bytes, self.max_expansion
         )
 

@@ -59,19 +59,19 @@ class ReadIssue:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How files are read, and what they may hold.
+class ReadOptions:
+    """Reader settings of a source.
 
-    `fields` says which column of a table or JSON line holds which field of a document (text, path, licence,
-    language). `file_bytes` bounds a file that has to be held in memory whole, packed or unpacked, and a single
-    record of those that are streamed. `expansion` is how many times its size a packed file may unpack to.
+    `fields` maps document fields (text, path, licence, language) to columns of a table or keys of a JSON object.
+    `max_file_bytes` limits files that are read into memory whole, before and after decompression, and single records
+    of streamed files. `max_expansion` limits decompressed size as a multiple of the compressed size.
     """
 
     fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"text": "text"}))
     extractor: Extractor = "resiliparse"
-    file_bytes: int = 256 << 20
-    line_bytes: int = 1 << 20
-    expansion: float = 200.0
+    max_file_bytes: int = 256 << 20
+    max_line_bytes: int = 1 << 20
+    max_expansion: float = 200.0
 
 
 class SourceRecipe(Recipe):

@@ -1,12 +1,12 @@
-"""Private data in text: one file per family, each giving finders.
+"""Detectors of personal data and secrets: one file per family, each with finders.
 
 in:  a text
-out: where it has something private: character ranges, by kind
+out: character ranges of personal data, by kind
 
-A finder looks twice. Its hints are cheap: expressions without look-around that Arrow matches on a whole batch, and
-that hold for every text with such a thing. Only the texts that pass are searched, by an expression that can't
-backtrack far (bounded or possessive repeats) and by the validators of phonenumbers and python-stdnum. Finders see
-texts narrowed: spaces, dashes and digits of all widths as those of ASCII, every character in its place.
+A finder works in two passes. Its hints are cheap regular expressions without look-around that Arrow matches on a whole
+batch and that hold for every text with a match. Only texts that pass the hints are searched, with expressions that
+backtrack little (bounded or possessive repeats) and the validators of phonenumbers and python-stdnum. Finders get
+texts whose wide spaces, dashes and digits are replaced by ASCII ones, one character for one.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,24 +15,24 @@ from typing import Literal, get_args
 
 Kind = Literal["api_key", "email", "iban", "credit_card", "national_id", "ip", "phone"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-"""The first wins where two kinds claim the same characters."""
+"""Overlapping matches get the kind that comes first here."""
 
 Range = tuple[int, int]
 
 SEPARATOR = r"[-./() ]"
 SOME_DIGITS = rf"[0-9](?:{SEPARATOR}{{0,3}}[0-9]){{6}}"
-"""The hint that finders of numbers share: seven digits with little between them."""
+"""Hint shared by the finders of numbers: seven digits with short separators."""
 
-# A number with more digits or letters around it is part of something else: a fraction, a name, a hash. The test of
-# what stands before comes after the first character, so that `re` can look for that character alone.
-# Letters are those of ASCII: in scripts without spaces a number stands right between words.
+# A number next to more digits or letters is part of something else: a fraction, a name, a hash. The look-behind comes
+# after the first character, so that `re` can scan for that character alone. Only ASCII letters count: scripts
+# without spaces put numbers directly between words.
 AFTER_FIRST = r"(?a:(?<![\w.].)(?<![\w.]-.)(?<!\d,.))"
 AFTER_NUMBER = r"(?a:(?!\w|[.,]\d|-\w))"
 
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """Finds things of one kind. Every text that has one matches all `hints` (RE2's syntax)."""
+    """Finder of one kind. Every text with a match satisfies all `hints` (RE2 syntax)."""
 
     kind: Kind
     hints: tuple[str, ...]
@@ -43,8 +43,8 @@ _WIDTHS = dict(zip("\u00a0\u2007\u2009\u202f\u3000\u2010\u2011\u2012\u2013\u2212
                    "     -----" "-.+()@0123456789", strict=True))  # fmt: skip
 
 
-def narrow(text: str) -> str:
-    """The text with spaces, dashes, digits and a few marks in ASCII; as many characters as before."""
+def to_ascii_widths(text: str) -> str:
+    """The text with wide spaces, dashes, digits and a few signs as ASCII; its length is unchanged."""
     if not text.isascii():
         for wide, ascii_form in _WIDTHS.items():
             text = text.replace(wide, ascii_form)
@@ -52,7 +52,7 @@ def narrow(text: str) -> str:
 
 
 def replace(text: str, findings: Iterable[tuple[int, int, str]]) -> str:
-    """The text with each range, in order and apart from each other, replaced by its placeholder."""
+    """The text with each range replaced by its placeholder; ranges are sorted and disjoint."""
     pieces, at = [], 0
     for start, end, placeholder in findings:
         pieces += [text[at:start], placeholder]
@@ -60,12 +60,12 @@ def replace(text: str, findings: Iterable[tuple[int, int, str]]) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def goes_on(text: str, at: int) -> bool:
-    """Whether a letter or digit of ASCII stands there."""
+def is_word_char(text: str, at: int) -> bool:
+    """Whether the character at this index is an ASCII letter or digit."""
     return at >= 0 and text[at : at + 1].isascii() and text[at : at + 1].isalnum()
 
 
-def words_near(text: str, start: int, end: int, before: int = 40, after: int = 20) -> tuple[str, str]:
-    """What stands before and after a range on its line, for rules that need a word of context."""
+def context_around(text: str, start: int, end: int, before: int = 40, after: int = 20) -> tuple[str, str]:
+    """Text before and after a range on the same line, for rules that need a context word."""
     left = text[max(0, start - before) : start].rpartition("\n")[2]
     return left, text[end : end + after].partition("\n")[0]

@@ -1,7 +1,7 @@
 """Finder of e-mail addresses.
 
-Plain (RFC 5322's dot-atoms, also with letters of other scripts: RFC 6531) and as written against harvesters
-(`name [at] host dot com`). Addresses at example.com and the like belong to nobody (RFC 2606).
+Plain addresses (dot-atoms of RFC 5322, with letters of other scripts as in RFC 6531) and obfuscated ones
+(`name [at] host dot com`). Addresses at example.com and similar domains are reserved (RFC 2606).
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from groundup.text.pii import Finder, Range
 
 _LETTER = "0-9A-Za-z_\u00c0-\u024f\u0370-\u060b\u060d-\u061a\u0620-\u06d3\u06d5-\u0963\u0966-\u0dff"
-"""Of scripts with spaces between words. In the others an address stands right between words."""
+"""Letters of scripts that separate words by spaces; in other scripts an address directly follows a word."""
 _ATOM = f"(?:[{_LETTER}+$-]|&(?!#|commat;)){{1,64}}+"
 _LABEL = f"[{_LETTER}-]{{1,63}}+"
 _START = f"(?<![{_LETTER}+&$-])(?<![{_LETTER}+&$-][.'])"
@@ -21,12 +21,12 @@ _LOCAL = re.compile(
     rf'(?:{_START}{_ATOM}(?:[.\']{_ATOM}){{0,8}}+|[{_HAN}]{{1,12}}|(?<![\w"])"[^"\n@]{{1,64}}")\Z'
 )
 _LONGEST = 100
-"""Characters before the sign that are looked at."""
+"""Characters before the @ that are searched for the local part."""
 _DOMAIN = re.compile(
     rf"(?:{_LABEL}\.){{1,8}}{_TOP}|(?:[\w-]*[{_HAN}][\w-]*\.)+"
     "(?:[A-Za-z]{2,24}(?![A-Za-z])|中国|中國|公司|网络|网址|香港|台湾|台灣|广告|商标|在线|中文网|みんな|コム|한국|닷컴)"
 )
-_NOBODY = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid|test|localhost)$", re.IGNORECASE)
+_RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid|test|localhost)$", re.IGNORECASE)
 _FILE = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|bmp|ico|css|js|json|html?|txt|pdf|exe|dll)$", re.IGNORECASE)
 
 _AT = r"[ \t]{0,3}[\[({<][ \t]?(?:at|@)[ \t]?[\])}>][ \t]{0,3}"
@@ -47,7 +47,7 @@ _OBFUSCATED_HINT = (
 
 
 def emails(reserved: bool) -> tuple[Finder, ...]:
-    """E-mail addresses, plain and obfuscated; with `reserved`, at example.com too."""
+    """Finders of plain and obfuscated e-mail addresses; with `reserved`, at example.com too."""
 
     def find(text: str) -> Iterator[Range]:
         for sign in _SIGN.finditer(text):
@@ -55,7 +55,7 @@ def emails(reserved: bool) -> tuple[Finder, ...]:
             local = domain and _LOCAL.search(text, max(0, sign.start() - _LONGEST), sign.start())
             if domain is None or local is None or local[0] == "git" or _FILE.search(domain[0]):
                 continue
-            if reserved or not _NOBODY.search(domain[0]):
+            if reserved or not _RESERVED.search(domain[0]):
                 yield local.start(), domain.end()
 
     return (

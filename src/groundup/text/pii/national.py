@@ -1,8 +1,8 @@
-"""Finder of national identity numbers, by country; python-stdnum knows their check digits.
+"""Finder of national identity numbers by country; python-stdnum validates check digits.
 
-A form that hardly anything else has (123-45-6789, RSSMRA85T10A562S) is enough; so are digits that hold a birthday
-and a check digit, which others pass one time in fifty. Other digits pass by chance one time in ten: they need their
-name (`SIN`) close by, or a word such as `identity number`. Right after its own name a number needs no check digit.
+A distinctive form (123-45-6789, RSSMRA85T10A562S) is enough, and so are digits with a date of birth and a check digit,
+which random digits satisfy once in fifty. Other digits satisfy their check once in ten: they need the number's name
+(`SIN`) or a phrase such as `identity number` nearby. Directly after its name a number needs no valid check digit.
 """
 
 import importlib
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from groundup.text.pii import AFTER_FIRST, AFTER_NUMBER, SEPARATOR, Finder, Range, words_near
+from groundup.text.pii import AFTER_FIRST, AFTER_NUMBER, SEPARATOR, Finder, Range, context_around
 
 
 @dataclass(frozen=True, slots=True)
 class Id:
-    """One kind of number: `form` is enough by itself, `plain` needs one of `words` near it ("" = no such form).
+    """One kind of identity number: `form` is sufficient alone, `plain` needs one of `words` nearby ("" = none).
 
-    Both need valid check digits, but for what stands right after one of `words`.
+    Both need valid check digits, except directly after one of `words`.
     """
 
     country: str
     module: str
-    """Of stdnum; "" = the form alone decides, the number has no check digit."""
+    """Module of stdnum; "" = the number has no check digit, the form alone decides."""
     form: str = ""
     plain: str = ""
     words: str = ""
@@ -102,26 +102,26 @@ IDS = (
     Id("PK", "pk.cnic", r"\d{5}-\d{7}-\d", r"\d{13}", "cnic|شناختی کارڈ"),
     Id("", "", "", r"(?:[A-Z]{1,3}[ -]?)?\d(?:[ ./-]?\d){6,15}(?:[ -]?[A-Z]{1,2})?",
        "national id(?:entity|entification)?(?: card)?|national_id|identity card|tax(?:payer)? id(?:entification)?|"
-       "social security|personal id(?:entity|entification)?(?: code)?"),  # of any other country
+       "social security|personal id(?:entity|entification)?(?: code)?"),  # any other country
     Id("EC", "ec.ci", "", r"\d{10}", "cédula|cedula"),
 )  # fmt: skip
 _DIGITS = re.compile(r"\d(?:[ ./-]{0,3}\d){3,20}+", re.ASCII)
-_LETTER = "0-9A-Za-z\u00c0-\u052f"  # of scripts with spaces between words
+_LETTER = "0-9A-Za-z\u00c0-\u052f"  # scripts that separate words by spaces
 _ANY_NAME = (
     r"(?:(?:national|personal|tax(?:payer)?|citizen|identity|identification|insurance) ?)+(?:card )?"
     r"(?:id|identity|identification|numbers?|no|code)|id(?:entity)? ?(?:card|numbers?|no)|national[_ ]id|tax[_ ]id|tin"
 )
-"""Names of identity numbers of any country."""
+"""Phrases for identity numbers of any country."""
 _NUMBER_OF = (
     r"(?:[ _-]?(?:numbers?|no|nr|num|n[º°]|číslo))?[\"'`*]{0,3}"
     r"(?:[^\w\n]{1,4}(?:is|ist|est|es|è|card)\b)?[^\w\n]{0,5}$"
 )
-"""What may stand between the name and the number."""
+"""Text allowed between the name and the number."""
 COUNTRIES = tuple(sorted({kind.country for kind in IDS} - {""}))
 
 
 def ids(countries: tuple[str, ...]) -> tuple[Finder, ...]:
-    """Identity numbers of `countries` (US, GB ...; none = all). Raises ValueError for one that isn't known."""
+    """Finders of identity numbers of `countries` (US, GB ...; empty = all). Raises ValueError for an unknown one."""
     unknown = sorted(set(countries) - set(COUNTRIES))
     if unknown:
         raise ValueError(
@@ -156,17 +156,17 @@ def _find_formed(text: str, pattern: re.Pattern[str], kinds: list[Id]) -> Iterat
 
 
 def _find_named(text: str, word: re.Pattern[str], kinds: list[Id]) -> Iterator[Range]:
-    """Around every run of digits a name is looked for, and for each name its country's number."""
+    """Ranges of numbers with their name, or the name of any identity number, on the same line."""
     for run in _DIGITS.finditer(text):
-        before, after = words_near(text, *run.span())
+        before, after = context_around(text, *run.span())
         line, start = before + run[0] + after, run.start() - len(before)
         names = set(word.findall(line))
         for kind in kinds if names else ():
             own = any(re.fullmatch(kind.words, name, re.IGNORECASE) for name in names)
             if own or any(map(_any_name().fullmatch, names)):
-                for said in _plain(kind).finditer(line):
-                    if _is_valid(kind, said[0]) or (own and _named(kind).search(line, 0, said.start())):
-                        yield start + said.start(), start + said.end()
+                for match in _plain(kind).finditer(line):
+                    if _is_valid(kind, match[0]) or (own and _named(kind).search(line, 0, match.start())):
+                        yield start + match.start(), start + match.end()
 
 
 @lru_cache
@@ -181,7 +181,7 @@ def _plain(kind: Id) -> re.Pattern[str]:
 
 @lru_cache(128)
 def _named(kind: Id) -> re.Pattern[str]:
-    """The number's own name, and little before the end."""
+    """Pattern of the number's name directly before the number."""
     return re.compile(rf"(?<![{_LETTER}])(?:{kind.words}){_NUMBER_OF}", re.IGNORECASE)
 
 

@@ -1,7 +1,7 @@
-"""Finder of phone numbers; libphonenumber decides (https://github.com/google/libphonenumber).
+"""Finder of phone numbers, validated by libphonenumber (https://github.com/google/libphonenumber).
 
-A number that doesn't begin with + or 00 needs a word such as `tel` before it, or the groups in which its region writes
-it; (555) 123-4567 is one everywhere.
+A number without + or 00 needs a label such as `tel` before it, or the digit groups of its region; (555) 123-4567
+is always a phone number.
 """
 
 import re
@@ -13,10 +13,10 @@ from phonenumbers import PhoneMetadata
 from phonenumbers.data import _ALT_NUMBER_FORMATS
 from stdnum import isbn
 
-from groundup.text.pii import SEPARATOR, SOME_DIGITS, Finder, Range, goes_on, words_near
+from groundup.text.pii import SEPARATOR, SOME_DIGITS, Finder, Range, context_around, is_word_char
 
 _RUN = re.compile(rf"[+(]{{0,2}}\d(?:{SEPARATOR}{{0,3}}\d){{6,40}}+", re.ASCII)
-_SAID = re.compile(
+_LABEL = re.compile(
     r"(?:\b(?:tele(?:ph(?:one|on)|fono|fon|foon|x)|tel|t[ée]l[ée]phone|t[ée]l|tlf|phone|(?:tele)?fax|whats ?app|sms|"
     r"mob(?:ile|il|iel)?|cell(?:ulare?|phone)?|celular|m[óo]vil|handy|call(?: me)?(?: (?:at|on))?|dial|hotline|ph|"
     r"my number|(?:reach|text|contact)(?: me| us)?(?: at| on)?|"
@@ -26,40 +26,40 @@ _SAID = re.compile(
 )
 _LABELLED = re.compile(rf"[+(]{{0,2}}\d(?:{SEPARATOR}{{0,3}}\d){{6,14}}+(?!\w)", re.ASCII)
 _NOT_DIGITS = re.compile(r"\D+")
-_OTHER = re.compile(
+_NOT_PHONE = re.compile(
     r"\(?(?:19|20)\d\d[-./](?:0?[1-9]|1[0-2])[-./](?:0?[1-9]|[12]\d|3[01])(?!\d)"
     r"|[+(]*\d+\.\d+$|(?:\d{1,3} )+000(?!\d)|\d{4,5}-\d{4,5}$|\d{1,3}(?:\.\d{1,3}){3}$"
 )
-"""Dates, fractions, thousands, ranges and IP addresses are no phone numbers."""
+"""Dates, fractions, thousands, ranges and IP addresses are not phone numbers."""
 _ENDED = r"(?!\w|[@.,/-]\d|-\w)"
 _EXTENSION = re.compile(r"(?: ?(?:ext\.?|x|#) ?\d{1,6})?(?!\w)", re.IGNORECASE | re.ASCII)
-_ALONE = r"(?<![\w/+.,])(?<!\w-)"
+_NOT_INSIDE = r"(?<![\w/+.,])(?<!\w-)"
 _AMERICAN = re.compile(
-    rf"{_ALONE}(?:\+?1[-. ]|001-)?"
+    rf"{_NOT_INSIDE}(?:\+?1[-. ]|001-)?"
     rf"(?:\(\d{{3}}\) ?\d{{3}}[-. ]|\d{{3}}-\d{{3}}-|\d{{3}}\.\d{{3}}\.|[2-9]\d\d \d{{3}} )\d{{4}}"
     rf"(?:(?=x\d)|{_ENDED})",
     re.ASCII,
 )
-"""A form that nothing else has, so that also numbers pass which no exchange has given out."""
+"""Distinctive North American form; numbers that are not assigned match too."""
 _ELSEWHERE = re.compile(
-    rf"{_ALONE}(?:\(0\d{{1,5}}\)[ /-]?\d[\d -]{{3,9}}\d|0\d{{2,4}}[ /-]\d{{5,8}}|1[3-9]\d{{9}}){_ENDED}",
+    rf"{_NOT_INSIDE}(?:\(0\d{{1,5}}\)[ /-]?\d[\d -]{{3,9}}\d|0\d{{2,4}}[ /-]\d{{5,8}}|1[3-9]\d{{9}}){_ENDED}",
     re.ASCII,
 )
-"""(0161) 4960930, 0191/496011; mobiles of China, the one kind that is known without groups."""
-_UNGROUPED = re.compile(rf"{_ALONE}0\d{{9,10}}{_ENDED}", re.ASCII)
+"""(0161) 4960930, 0191/496011; Chinese mobiles, the only kind recognised without groups."""
+_UNGROUPED = re.compile(rf"{_NOT_INSIDE}0\d{{9,10}}{_ENDED}", re.ASCII)
 _EXTENSION = re.compile(r"(?: ?(?:ext\.?|x|#) ?\d{1,6})?(?!\w)", re.IGNORECASE | re.ASCII)
 
 
 def phones(regions: tuple[str, ...]) -> tuple[Finder, ...]:
-    """Phone numbers: international, after a word such as `tel`, and as written within `regions` (US, GB ...).
+    """Finder of phone numbers: international, labelled, and in national form for `regions` (US, GB ...).
 
-    Raises ValueError for a region that phonenumbers doesn't know.
+    Raises ValueError for a region unknown to phonenumbers.
     """
     local = tuple((region, _written_in(region)) for region in regions)
 
     def find(text: str) -> Iterator[Range]:
         for run in _RUN.finditer(text):
-            if not _OTHER.match(run[0]):
+            if not _NOT_PHONE.match(run[0]):
                 for start, end in _phones_in(text, run, local):
                     extension = _EXTENSION.match(text, end)
                     yield start, extension.end() if extension else end
@@ -70,14 +70,14 @@ def phones(regions: tuple[str, ...]) -> tuple[Finder, ...]:
 def _phones_in(
     text: str, run: re.Match[str], local: tuple[tuple[str, re.Pattern[str]], ...]
 ) -> Iterator[Range]:
-    """Phone numbers in a run of digits with little between them."""
+    """Ranges of phone numbers in a run of digits with short separators."""
     start, end = run.span()
-    if _SAID.search(words_near(text, start, end)[0]):
+    if _LABEL.search(context_around(text, start, end)[0]):
         labelled = _LABELLED.match(text, start)
         if labelled:
             yield labelled.span()
-    if run[0].startswith(("+", "(+", "00", "(00")) and not goes_on(text, start - 1):
-        yield from _abroad(text, run)
+    if run[0].startswith(("+", "(+", "00", "(00")) and not is_word_char(text, start - 1):
+        yield from _international(text, run)
     for pattern in (_AMERICAN, _ELSEWHERE) if local else ():
         for match in pattern.finditer(text, start, end + 2):
             if not _is_in_a_row(text, match):
@@ -91,14 +91,14 @@ def _phones_in(
                 yield match.span()
 
 
-def _abroad(text: str, run: re.Match[str]) -> Iterator[Range]:
-    """The longest valid number that begins with + or 00; what follows it may be digits of something else."""
+def _international(text: str, run: re.Match[str]) -> Iterator[Range]:
+    """Range of the longest valid number that begins with + or 00; digits after it may belong to something else."""
     if run[0].isdigit():
-        return  # 00 and nothing but digits: an identifier
+        return  # 00 and only digits: an identifier
     for group in reversed(list(re.finditer(r"\d+", run[0]))):
         digits = _NOT_DIGITS.sub("", run[0][: group.end()])
         end = run.start() + group.end()
-        if not 7 <= len(digits) <= 17 or goes_on(text, end):
+        if not 7 <= len(digits) <= 17 or is_word_char(text, end):
             continue
         if _is_phone("+" + digits.removeprefix("00"), "") or _is_possible(digits, run[0][: group.end()]):
             start = run.start() + (")" not in run[0] and run[0].startswith("("))
@@ -107,7 +107,7 @@ def _abroad(text: str, run: re.Match[str]) -> Iterator[Range]:
 
 
 def _is_possible(digits: str, written: str) -> bool:
-    """+ and a number in groups, or as long as numbers are: also if no exchange has given it out."""
+    """Whether it has + and a possible length, grouped or long enough; unassigned numbers count."""
     if not written.lstrip("(").startswith("+") or (
         written.count(" ") + written.count("-") < 2 and len(digits) < 11
     ):
@@ -120,7 +120,7 @@ def _is_possible(digits: str, written: str) -> bool:
 
 @lru_cache(4096)
 def _is_phone(number: str, region: str) -> bool:
-    """Whether libphonenumber knows such a number. A look at the region's pattern saves most of the work."""
+    """Whether libphonenumber accepts the number. The region's pattern is checked first because it is cheap."""
     if region:
         prefix, possible = _pattern_of(region)
         digits = _NOT_DIGITS.sub("", number)
@@ -141,10 +141,10 @@ def _pattern_of(region: str) -> tuple[str, re.Pattern[str]]:
 
 @lru_cache
 def _written_in(region: str) -> re.Pattern[str]:
-    """Numbers in the groups in which a region writes them, with its prefix (0) where that is always written."""
+    """Pattern of numbers in a region's national digit groups, with its prefix (0) where that is always written."""
     metadata = PhoneMetadata.metadata_for_region(region)
     if metadata is None:
-        raise ValueError(f"`{region}` is no region that phonenumbers knows; write e.g. US, GB, DE")
+        raise ValueError(f"`{region}` is not a region code of phonenumbers; use e.g. US, GB, DE")
     prefix = metadata.national_prefix
     own = tuple(metadata.number_format)
     bare = not prefix or any(way.national_prefix_optional_when_formatting for way in own)
@@ -158,7 +158,7 @@ def _written_in(region: str) -> re.Pattern[str]:
 
 
 def _is_in_a_row(text: str, match: re.Match[str]) -> bool:
-    """Groups of digits between spaces, and more of them around: a row of a table."""
+    """Whether the match is digit groups with more digit groups around it: a table row."""
     start, end = match.span()
     return not re.search(r"[^\d\s]", match[0]) and bool(
         re.search(r"\d\s$", text[max(0, start - 2) : start]) or re.match(r"\s\d", text[end : end + 2])

@@ -1,9 +1,9 @@
-"""Finders of keys and tokens: by the shapes that services publish, and by `password = ...` with a random value.
+"""Finders of API keys and credentials: by published token formats, and by `password = ...` with a random value.
 
 in:  a text
-out: ranges of keys; where a key stands in a URL or an assignment, the key alone
+out: ranges of secrets; in a URL or an assignment the secret alone
 
-The shapes follow the services' documentation; Gitleaks (https://github.com/gitleaks/gitleaks, MIT) is the reference.
+The formats follow the services' documentation; Gitleaks (https://github.com/gitleaks/gitleaks, MIT) is the reference.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from groundup.text.pii import Finder, Range
 
-# (how a key begins, what follows): the beginning alone is the hint.
+# (prefix, rest): the prefix alone is the hint.
 _TOKENS = (
     ("(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])", "[A-Z0-9]{16}"),  # AWS access key id
     ("gh[pousr]_", "[A-Za-z0-9]{30,251}"),  # GitHub
@@ -97,7 +97,7 @@ _ASSIGNED = re.compile(
 _ASSIGNED_HINT = _NAMED + r"[\"'`]?[^\s\"'`]{0,80}[0-9]"
 _WORD = re.compile(r"[A-Za-z]*[0-9]{0,4}|(?:[A-Z]?[a-z]{2,}[0-9]{0,5})+")
 _BETWEEN_WORDS = re.compile(r"[._:/\\@-]")
-_STAND_IN = re.compile(
+_PLACEHOLDER = re.compile(
     r"^[$%][A-Za-z_({]|\$\{|\{\{|%\(|://|x{4}|X{4}|\*{3}|\.{3}|…|(?<![A-Za-z0-9])example|changeme|placeholder|your",
     re.IGNORECASE,
 )
@@ -105,7 +105,7 @@ _OBVIOUS = {"pass", "password", "passwd", "pwd", "secret", "token", "port"}
 
 
 def keys() -> tuple[Finder, ...]:
-    """Keys and tokens of services, private key blocks, passwords in URLs and in assignments."""
+    """Finders of service tokens, private key blocks, and passwords in URLs and assignments."""
     return (
         Finder("api_key", (_TOKEN_HINT,), lambda text: (match.span() for match in _TOKEN.finditer(text))),
         Finder("api_key", ("PRIVATE KEY",), _find_blocks),
@@ -123,7 +123,7 @@ def _find_blocks(text: str) -> Iterator[Range]:
 def _find_logins(text: str) -> Iterator[Range]:
     for match in _URL_LOGIN.finditer(text):
         password = match["password"]
-        if not _STAND_IN.search(password) and password.lower() not in _OBVIOUS:
+        if not _PLACEHOLDER.search(password) and password.lower() not in _OBVIOUS:
             yield match.span("login")
 
 
@@ -136,11 +136,11 @@ def _find_assigned(text: str) -> Iterator[Range]:
 
 
 def is_random(value: str) -> bool:
-    """Whether no person would choose it as a name: digits elsewhere than at the end of words, and high entropy.
+    """Whether a value looks random: digits inside words, and high entropy.
 
-    The bound is 3.2 bits per character, less for values that are too short to reach it.
+    The threshold is 3.2 bits per character, lower for values that are too short to reach it.
     """
-    if len(value) < 8 or _STAND_IN.search(value) or value.isdigit() or not any(map(str.isdigit, value)):
+    if len(value) < 8 or _PLACEHOLDER.search(value) or value.isdigit() or not any(map(str.isdigit, value)):
         return False
     if all(map(_WORD.fullmatch, _BETWEEN_WORDS.split(value))):
         return False
@@ -148,5 +148,5 @@ def is_random(value: str) -> bool:
 
 
 def entropy(text: str) -> float:
-    """Shannon entropy of its characters, in bits per character."""
+    """Shannon entropy in bits per character."""
     return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())

@@ -27,12 +27,12 @@ from groundup.text.pii import (
     Kind,
     mail,
     money,
-    narrow,
     national,
     network,
     phone,
     replace,
     secrets,
+    to_ascii_widths,
 )
 
 PLACEHOLDERS: dict[Kind, str] = {
@@ -111,7 +111,7 @@ class Privacy(Recipe):
         found: dict[int, list[_Finding]] = {}
         if not batch.rows:
             return found
-        texts = [narrow(text) for text in batch.texts]
+        texts = [to_ascii_widths(text) for text in batch.texts]
         finders = _finders(self.kinds, self.regions, self.countries, self.reserved)
         changed = any(plain is not text for plain, text in zip(texts, batch.texts, strict=True))
         column = pa.array(texts, pa.large_string()) if changed else batch.text

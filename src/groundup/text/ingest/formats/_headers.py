@@ -1,7 +1,7 @@
-"""The lines at the head of a record or of an HTTP message -> their names and values.
+"""Header lines of WARC and ARC records and of HTTP messages -> names and values.
 
-in:  the bytes of a header, with whatever line ends and folding
-out: a mapping from names in lower case to values; for ARC records the names that WARC has for the same
+in:  header bytes, with any line ends and folding
+out: lower-case names -> values; ARC fields are given their WARC names
 
 WARC is ISO 28500; ARC is its forerunner, https://archive.org/web/researcher/ArcFileFormat.php.
 """
@@ -13,14 +13,15 @@ from dataclasses import dataclass
 _FOLDED = re.compile(r"\r?\n[ \t]+")
 _WARC_LINE = rb"WARC/\d\.\d+[ \t]*\r?\n"
 _ARC_LINE = rb"([a-zA-Z][\w+.-]{0,20}:[^\n]{0,3000}) \S{1,99} \d{8,17} ([^\n]{0,300}?) ?(\d+)\r?\n"
-"""URL, address, date, type, (in version 2 what nobody needs here,) length. URLs with spaces do occur."""
+"""URL, address, date, type, (in version 2 other fields,) length. URLs can contain spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How records look. `start` matches the beginning of one, `next` the same after a line; `end` ends a header.
+    """Record syntax of WARC or ARC.
 
-    `parse` reads a header, None if it is none; `warc-type` and `content-length` are the names that matter.
+    `start` matches the first line of a record, `next` the same after a line feed, `end` the end of a header. `parse`
+    returns the header's fields (`warc-type` and `content-length` among them), or None for an invalid header.
     """
 
     start: re.Pattern[bytes]
@@ -29,25 +30,25 @@ class Dialect:
     parse: Callable[[bytes], Mapping[str, str] | None]
 
 
-def fields(header: bytes) -> dict[str, str]:
-    """`Name: value` lines behind the first line; of a name that comes again the first value counts."""
+def parse_headers(header: bytes) -> dict[str, str]:
+    """Fields of the `Name: value` lines after the first line; the first value of a repeated name is kept."""
     try:
         lines = header.decode()
     except UnicodeDecodeError:
         lines = header.decode("latin-1")
     if "\n " in lines or "\n\t" in lines:
         lines = _FOLDED.sub(" ", lines)
-    found: dict[str, str] = {}
+    headers: dict[str, str] = {}
     for line in lines.split("\n")[1:]:
         name, colon, value = line.partition(":")
         if colon:
-            found.setdefault(name.strip().lower(), value.strip())
-    return found
+            headers.setdefault(name.strip().lower(), value.strip())
+    return headers
 
 
 def _warc(header: bytes) -> Mapping[str, str] | None:
-    found = fields(header)
-    return found if "warc-type" in found else None
+    headers = parse_headers(header)
+    return headers if "warc-type" in headers else None
 
 
 def _arc(header: bytes) -> Mapping[str, str] | None:

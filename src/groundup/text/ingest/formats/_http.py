@@ -1,10 +1,10 @@
-"""A web server's answer, as a crawler stored it -> what it carries, unpacked.
+"""HTTP response as stored by a crawler -> decoded payload.
 
 in:  the bytes of an HTTP response
-out: Payload: its status, media type, charset and bytes; what the headers promise and the bytes aren't is passed over
+out: Payload: status, media type, charset and decoded body
 
-Crawlers differ in what they store: Common Crawl undoes `chunked` and `gzip` and says so in other headers, others
-leave them in, some undo them and keep the header. So a header is believed if the bytes agree.
+Crawlers differ in what they store: Common Crawl decodes `chunked` and `gzip` and renames the headers, others store the
+encoded body, some decode it and keep the header. A transfer or content encoding is applied only if the bytes match it.
 """
 
 import io
@@ -12,9 +12,9 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from groundup.text.ingest.formats._headers import fields
-from groundup.text.ingest.formats.decompress import DecompressedFile, packing
-from groundup.text.ingest.types import Options, ReadIssue
+from groundup.text.ingest.formats._headers import parse_headers
+from groundup.text.ingest.formats.decompress import DecompressedFile, compression
+from groundup.text.ingest.types import ReadIssue, ReadOptions
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,8})[ \t]*(;[^\n]*)?\r?\n")
@@ -25,42 +25,42 @@ _STEP = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A document as it was sent. `status` is 0 if it came without one; `note` says what is wrong with `body`."""
+    """Decoded HTTP body. `status` is 0 if there is none; `issue` describes damage to `body`."""
 
     body: bytes
-    kind: str = ""
+    media_type: str = ""
     charset: str = ""
     status: int = 0
-    note: ReadIssue | None = None
+    issue: ReadIssue | None = None
 
 
 def payload(content_type: str, body: bytes, status: int = 0, note: ReadIssue | None = None) -> Payload:
-    """`body`, and what a Content-Type header says of it: `text/html; charset=utf-8`."""
+    """Payload with media type and charset parsed from a Content-Type header (`text/html; charset=utf-8`)."""
     charset = _CHARSET.search(content_type)
     kind = content_type.partition(";")[0].strip().lower()
     return Payload(body, kind, charset[1] if charset else "", status, note)
 
 
-def response(data: bytes, options: Options) -> Payload:
-    """The payload of an HTTP response; all of `data`, of a type not known, if it isn't one."""
+def response(data: bytes, options: ReadOptions) -> Payload:
+    """Payload of an HTTP response; all of `data`, without a media type, if it is no HTTP response."""
     if not data.startswith(b"HTTP/"):
         return Payload(data)
     end = _HEAD_END.search(data)
-    headers = fields(data[: end.start()] if end else data)
+    headers = parse_headers(data[: end.start()] if end else data)
     body = data[end.end() :] if end else b""
     code = data[:64].split(b"\n")[0].split()[1:2]
     status = int(code[0]) if code and code[0].isdigit() else 0
     note = None
     if "chunked" in headers.get("transfer-encoding", "").lower():
-        body, note = _unchunked(body)
+        body, note = _dechunk(body)
     for packed in reversed(headers.get("content-encoding", "").lower().split(",")):
-        body, wrong = _unpacked(body, packed.strip(), options)
-        note = wrong or note
+        body, issue = _decompress(body, packed.strip(), options)
+        note = issue or note
     return payload(headers.get("content-type", ""), body, status, note)
 
 
-def _unchunked(data: bytes) -> tuple[bytes, ReadIssue | None]:
-    """Chunks joined; as it is if the first one isn't one, with what is left over if a later one isn't."""
+def _dechunk(data: bytes) -> tuple[bytes, ReadIssue | None]:
+    """Joined chunks; `data` itself if the first chunk is invalid, with the remaining bytes if a later one is."""
     pieces: list[bytes] = []
     at = 0
     while head := _CHUNK_SIZE.match(data, at):
@@ -77,40 +77,40 @@ def _unchunked(data: bytes) -> tuple[bytes, ReadIssue | None]:
     )
 
 
-def _unpacked(data: bytes, encoding: str, options: Options) -> tuple[bytes, ReadIssue | None]:
-    """What a Content-Encoding unpacks to, or `data` if it isn't packed so. A note that is "aside" ends it."""
+def _decompress(data: bytes, encoding: str, options: ReadOptions) -> tuple[bytes, ReadIssue | None]:
+    """Body after removing one Content-Encoding, or `data` itself if it isn't encoded so."""
     if encoding == "deflate":
-        return _inflated(data, options)
+        return _inflate(data, options)
     kind = _PACKINGS.get(encoding, "")
-    if not kind or (kind != "brotli" and packing(data[:16]) != kind):
+    if not kind or (kind != "brotli" and compression(data[:16]) != kind):
         return data, None
-    stream, out = DecompressedFile(io.BytesIO(data), kind, options.expansion), bytearray()
-    while len(out) <= options.file_bytes and (piece := stream.read(_STEP)):
-        out += piece
-    if len(out) > options.file_bytes:
+    stream, unpacked = DecompressedFile(io.BytesIO(data), kind, options.max_expansion), bytearray()
+    while len(unpacked) <= options.max_file_bytes and (piece := stream.read(_STEP)):
+        unpacked += piece
+    if len(unpacked) > options.max_file_bytes:
         return b"", ReadIssue(
-            "aside", "too_large", value=len(out), threshold=options.file_bytes, detail=encoding
+            "aside", "too_large", value=len(unpacked), threshold=options.max_file_bytes, detail=encoding
         )
     problem = stream.problem
     if problem and problem.reason == "expands_too_much":
         return b"", problem
-    if problem and not out:
+    if problem and not unpacked:
         return data, None
-    return bytes(out), ReadIssue("changed", problem.reason, value=problem.value) if problem else None
+    return bytes(unpacked), ReadIssue("changed", problem.reason, value=problem.value) if problem else None
 
 
-def _inflated(data: bytes, options: Options) -> tuple[bytes, ReadIssue | None]:
-    """`deflate`, which half the servers take for zlib's format and half for the bare stream in it."""
-    most = min(options.file_bytes, max(1 << 20, int(len(data) * options.expansion)))
+def _inflate(data: bytes, options: ReadOptions) -> tuple[bytes, ReadIssue | None]:
+    """Body after removing `deflate`, which servers use for both the zlib format and the raw deflate stream."""
+    limit = min(options.max_file_bytes, max(1 << 20, int(len(data) * options.max_expansion)))
     for bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
         stream = zlib.decompressobj(bits)
         try:
-            out = stream.decompress(data, most + 1)
+            inflated = stream.decompress(data, limit + 1)
         except zlib.error:
             continue
-        if len(out) > most:
+        if len(inflated) > limit:
             return b"", ReadIssue(
-                "aside", "expands_too_much", value=len(out), threshold=most, detail="deflate"
+                "aside", "expands_too_much", value=len(inflated), threshold=limit, detail="deflate"
             )
-        return out, None if stream.eof else ReadIssue("changed", "damaged_deflate", value=len(out))
+        return inflated, None if stream.eof else ReadIssue("changed", "damaged_deflate", value=len(inflated))
     return data, None

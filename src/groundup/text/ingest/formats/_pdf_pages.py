@@ -1,11 +1,11 @@
-"""The pages of a PDF as text, in a process of its own: `python -m groundup.text.ingest.formats._pdf_pages`.
+"""Subprocess that extracts the text of PDF pages: `python -m groundup.text.ingest.formats._pdf_pages`.
 
 in:  a JSON line {"bytes": n, "first": page, "most": pages, "seconds": per page}, then the n bytes of the file
 out: a JSON line per page: {"page", "lines"} or {"page", "failed"}; then {"pages"}, or {"refused"} alone
 
-PDFium is fast and reads nearly everything, but it is C++ that reads strangers' files, and a page of a kilobyte can
-draw itself a billion times. So each page gets some seconds of processor time, and the process some memory; past
-either it dies, and the reader goes on with the next page.
+PDFium is C++ code that parses untrusted files, and a page of a kilobyte can draw itself a billion times. So CPU time
+per page and memory of the process are limited; at either limit the process is killed and the reader continues with
+the next page.
 """
 
 import json
@@ -20,11 +20,11 @@ from statistics import median
 from typing import Any
 
 MEMORY = 1536 << 20
-MOST_PAGE_CHARS = 1 << 20
+MAX_PAGE_CHARS = 1 << 20
 
 _PASSWORD, _SECURITY = 4, 5
 _HYPHEN = "\ufffe"
-"""PDFium's mark for a hyphen at the end of a line; it joins the two halves itself."""
+"""PDFium's character for a hyphen at a line end; it joins the two halves itself."""
 _GONE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffe\uffff\ud800-\udfff]")
 _LIGATURES = str.maketrans(dict(zip("ﬀﬁﬂﬃﬄﬅﬆ", ("ff", "fi", "fl", "ffi", "ffl", "ft", "st"), strict=True)))
 _ITEM = re.compile(r"[•‣◦▪·–—*o-] |[\[(]?(\d{1,3}|[a-zA-Z])[.)\]]\s")
@@ -33,10 +33,10 @@ _NEAR, _PROSE_LINES, _PROSE_SHARE = 5.0, 6, 0.35
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a page, in points from the lower left corner; two of the page's, where a hyphen joined them.
+    """A text line with its position in points from the lower left corner; two lines joined by a hyphen are one.
 
-    height: of its font, with ascenders and descenders; word: how wide its first word is, with a space;
-    char: how wide a character is, on the average
+    height: font height with ascenders and descenders; word: width of the first word with a space;
+    char: mean character width
     """
 
     text: str
@@ -49,32 +49,32 @@ class Line:
     char: float = 1.0
 
 
-def joints(lines: list[Line], middle: float) -> list[tuple[str, str]]:
-    """Each line's text behind what separates it from the one before: a space where that was only wrapped.
+def line_separators(lines: list[Line], middle: float) -> list[tuple[str, str]]:
+    """(separator, text) of each line: a space after a wrapped line, an empty line at a gap or an indent.
 
-    An empty line stands where the page has a gap or an indent. middle: where a second column would begin
+    middle: x coordinate where a second column would start
     """
     gaps = [above.bottom - below.top for above, below in pairwise(lines)]
     usual = median([gap for gap, line in zip(gaps, lines, strict=False) if abs(gap) < 2 * line.height] or [0])
-    # A line was wrapped where the next one's first word wouldn't have fitted any more.
+    # A line is wrapped if the next line's first word would not have fitted.
     margins = _margins(lines, middle)
     wrapped = [
         line.right + after.word > edge for (line, after), edge in zip(pairwise(lines), margins, strict=False)
     ]
     wrapped.append(False)
-    out, block = [("", line.text) for line in lines[:1]], lines[:1]
+    joined, block = [("", line.text) for line in lines[:1]], lines[:1]
     for n, (before, line) in enumerate(pairwise(lines)):
         between = _between(before, line, gaps[n] - usual, wrapped[n], wrapped[n + 1])
         if between == "\n\n":
             block = [line]
         elif between == "\n":  # code and nested lists keep their shape
             between += " " * min(40, max(0, round((line.left - block[0].left) / line.char)))
-        out.append((between, line.text))
-    return out
+        joined.append((between, line.text))
+    return joined
 
 
-def mend(before: str, between: str, after: str) -> tuple[str, str]:
-    """`before` and `between` as they should be, given what follows: a word divided by a hyphen is made whole."""
+def join_hyphenated(before: str, between: str, after: str) -> tuple[str, str]:
+    """(before, between) with a word that is hyphenated across the two lines joined."""
     if between != "\n\n" and before[-2:-1].isalpha() and before[-1] in "-\xad‐" and after[:1].islower():
         compound = "-" in before[-40:-1].rsplit(None, 1)[-1]
         return before[:-1], "-" if compound else ""
@@ -82,7 +82,7 @@ def mend(before: str, between: str, after: str) -> tuple[str, str]:
 
 
 def _between(before: Line, line: Line, gap: float, wrapped: bool, goes_on: bool) -> str:
-    """What separates two lines. gap: more than usual; wrapped, goes_on: whether each runs on into the next."""
+    """Separator of two lines. gap: beyond the usual one; wrapped, goes_on: whether each continues on the next."""
     height = max(before.height, line.height)
     indented = line.left - before.left > 0.8 * height
     if abs(before.bottom - line.bottom) < 0.3 * height and line.left >= before.right:
@@ -99,9 +99,9 @@ def _between(before: Line, line: Line, gap: float, wrapped: bool, goes_on: bool)
 
 
 def _margins(lines: list[Line], middle: float) -> list[float]:
-    """How far to the right each line could have gone; endless where the lines aren't wrapped prose."""
+    """Right margin of each line; infinite where the lines aren't wrapped prose."""
     sides = [(line.left >= middle) - (line.right <= middle) for line in lines]
-    if sides.count(1) < _PROSE_LINES and 0 in sides:  # a single column: what is short only ends early
+    if sides.count(1) < _PROSE_LINES and 0 in sides:  # a single column
         sides = [0] * len(lines)
     margin: dict[int, float] = {}
     for side in set(sides):
@@ -113,10 +113,10 @@ def _margins(lines: list[Line], middle: float) -> list[float]:
 
 
 def _lines(page: Any) -> Iterator[Line]:
-    """The page's lines with their places; without, where PDFium counts characters otherwise than Python."""
+    """Lines of a page with positions; without positions where PDFium's character count differs from Python's."""
     textpage = page.get_textpage()
     count = textpage.count_chars()
-    if count > MOST_PAGE_CHARS:
+    if count > MAX_PAGE_CHARS:
         raise ValueError(f"{count} characters on one page")
     text = textpage.get_text_range() if count else ""
     placed, at = len(text) == count, 0
@@ -140,7 +140,7 @@ def _lines(page: Any) -> Iterator[Line]:
 def _clean(line: str) -> str:
     halves = line.translate(_LIGATURES).split(_HYPHEN)
     for n, half in enumerate(halves[1:]):
-        before, between = mend(halves[n] + "-", "", half.lstrip())
+        before, between = join_hyphenated(halves[n] + "-", "", half.lstrip())
         halves[n], halves[n + 1] = before + between, half.lstrip()
     return _GONE.sub("", "".join(halves)).strip()
 
@@ -150,7 +150,7 @@ def _answer(**said: Any) -> None:
     sys.stdout.flush()
 
 
-def _serve(data: bytes, first: int, most: int, seconds: float) -> None:
+def _serve(data: bytes, first: int, max_pages: int, seconds: float) -> None:
     import pypdfium2
 
     try:
@@ -161,11 +161,11 @@ def _serve(data: bytes, first: int, most: int, seconds: float) -> None:
         reason = "encrypted" if code in (_PASSWORD, _SECURITY) else "damaged_pdf"
         _answer(refused=reason, detail="" if reason == "encrypted" else str(error))
         return
-    for number in range(first, min(pages, most)):
+    for number in range(first, min(pages, max_pages)):
         signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             page = pdf[number]
-            _answer(page=number, lines=joints(list(_lines(page)), page.get_width() / 2))
+            _answer(page=number, lines=line_separators(list(_lines(page)), page.get_width() / 2))
             page.close()
         except (pypdfium2.PdfiumError, ValueError) as error:
             _answer(page=number, failed=str(error))
@@ -176,13 +176,13 @@ def _serve(data: bytes, first: int, most: int, seconds: float) -> None:
 
 def _main() -> None:
     while header := sys.stdin.buffer.readline():
-        asked = json.loads(header)
+        request = json.loads(header)
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        limit = MEMORY + 2 * asked["bytes"]
+        limit = MEMORY + 2 * request["bytes"]
         resource.setrlimit(resource.RLIMIT_AS, (min(limit, hard) if hard > 0 else limit, hard))
-        signal.setitimer(signal.ITIMER_PROF, asked["seconds"])
-        data = sys.stdin.buffer.read(asked["bytes"])
-        _serve(data, asked["first"], asked["most"], asked["seconds"])
+        signal.setitimer(signal.ITIMER_PROF, request["seconds"])
+        data = sys.stdin.buffer.read(request["bytes"])
+        _serve(data, request["first"], request["most"], request["seconds"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What packed documents are taken apart with: bounded zip archives, XML that can't explode, HTML as plain text.
+"""Safe parsing of untrusted containers: size-limited zip archives, XML without entity expansion, HTML as plain text.
 
-in:  bytes from strangers
-out: their parts, or Refused with the note for the ledger
+in:  untrusted bytes
+out: their parts, or RefusedFile with the issue for the rejects log
 """
 
 import re
@@ -11,12 +11,12 @@ import zlib
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import without_surrogates
-from groundup.text.ingest.types import Options, ReadIssue
+from groundup.text.ingest.types import ReadIssue, ReadOptions
 
-MOST_DIRECTORY_BYTES = 8 << 20
-"""Of a zip's directory, which is read whole: a hundred thousand entries."""
+MAX_DIRECTORY_BYTES = 8 << 20
+"""Size limit of a zip directory, which is read into memory: about a hundred thousand entries."""
 EXPANSION_FLOOR = 1 << 20
-"""Bytes below which nothing counts as a bomb, whatever its ratio."""
+"""Decompressed bytes that are always allowed, whatever the ratio."""
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ENCRYPTED_OFFICE = "EncryptedPackage".encode("utf-16-le")
@@ -27,82 +27,82 @@ _CLOSED_AT_ONCE = re.compile(
 )
 
 
-class Refused(Exception):
-    """This file isn't read, and `note` says why."""
+class RefusedFile(Exception):
+    """The file is rejected; `issue` holds the reason."""
 
     def __init__(self, note: ReadIssue) -> None:
         super().__init__(note.reason)
-        self.note = note
+        self.issue = note
 
 
-def open_zip(file: BinaryIO, options: Options, kind: str) -> zipfile.ZipFile:
-    """An archive whose directory promises to stay within the limits. Raises Refused.
+def open_zip(file: BinaryIO, options: ReadOptions, kind: str) -> zipfile.ZipFile:
+    """Zip archive whose directory stays within the limits. Raises RefusedFile.
 
-    `zipfile` never unpacks more of an entry than the directory says, so that looking at it is enough.
+    `zipfile` never decompresses more of an entry than the directory declares, so checking the directory is enough.
     """
     size = file.seek(0, 2)
-    if size > options.file_bytes:
-        raise Refused(ReadIssue("aside", "too_large", value=size, threshold=options.file_bytes))
+    if size > options.max_file_bytes:
+        raise RefusedFile(ReadIssue("aside", "too_large", value=size, threshold=options.max_file_bytes))
     _check_directory(file, size, kind)
     try:
         archive = zipfile.ZipFile(file)
     except _DAMAGED as error:
-        raise Refused(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
+        raise RefusedFile(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
     unpacked = sum(entry.file_size for entry in archive.infolist())
-    most = max(EXPANSION_FLOOR, int(size * options.expansion))
-    limit, reason = min((most, "expands_too_much"), (options.file_bytes, "too_large"))
+    ratio_limit = max(EXPANSION_FLOOR, int(size * options.max_expansion))
+    limit, reason = min((ratio_limit, "expands_too_much"), (options.max_file_bytes, "too_large"))
     if unpacked > limit:
-        raise Refused(ReadIssue("aside", reason, value=unpacked, threshold=limit, detail=kind))
+        raise RefusedFile(ReadIssue("aside", reason, value=unpacked, threshold=limit, detail=kind))
     return archive
 
 
-def member(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
-    """The bytes of one entry. Raises Refused if it is missing, damaged or encrypted."""
+def read_member(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
+    """The bytes of one entry. Raises RefusedFile if it is missing, damaged or encrypted."""
     try:
         entry = archive.getinfo(name)
         if entry.flag_bits & 1:
-            raise Refused(ReadIssue("aside", "encrypted", detail=name))
+            raise RefusedFile(ReadIssue("aside", "encrypted", detail=name))
         return archive.read(entry)
     except _DAMAGED as error:
-        raise Refused(ReadIssue("aside", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
+        raise RefusedFile(ReadIssue("aside", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
 
 
-def xml(data: bytes, kind: str) -> Any:
-    """The root element; entities stay unexpanded, nothing is fetched. Raises Refused."""
+def parse_xml(data: bytes, kind: str) -> Any:
+    """Root element, without entity expansion or network access. Raises RefusedFile."""
     from lxml import etree  # type: ignore[import-untyped]
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
     try:
         return etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
-        raise Refused(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
+        raise RefusedFile(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
 
 
 def plain_text(html: str) -> str:
-    """All of a page's visible text, not only its main part; paragraphs, lists and <pre> keep their lines."""
+    """All visible text of a page, not only its main content; paragraphs, lists and <pre> keep their lines."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    # XHTML may close any element at once; to an HTML parser, `<title/>` opens a title without end.
+    # XHTML allows self-closing elements; an HTML parser reads `<title/>` as an unclosed title.
     opened = _CLOSED_AT_ONCE.sub(r"<\1\2></\1>", html)
     text: str = extract_plain_text(without_surrogates(opened)[0], preserve_formatting=True, alt_texts=False)
     return text.strip()
 
 
 def _check_directory(file: BinaryIO, size: int, kind: str) -> None:
-    """The end of a zip says how long its directory is, and where; no more is looked at before it's opened."""
+    """Checks the directory size in the zip's end record before the directory is read. Raises RefusedFile."""
     file.seek(max(0, size - (1 << 16) - _END.size))
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
         file.seek(0)
         head = file.read(8)
-        locked = head == _OLE and _ENCRYPTED_OFFICE in head + file.read()
-        raise Refused(
-            ReadIssue("aside", "encrypted" if locked else f"damaged_{kind}", detail="no zip directory")
+        encrypted = head == _OLE and _ENCRYPTED_OFFICE in head + file.read()
+        raise RefusedFile(
+            ReadIssue("aside", "encrypted" if encrypted else f"damaged_{kind}", detail="no zip directory")
         )
     length = _END.unpack_from(tail, at)[1]
-    if length > MOST_DIRECTORY_BYTES:
-        raise Refused(
-            ReadIssue("aside", "too_many_parts", value=length, threshold=MOST_DIRECTORY_BYTES, detail=kind)
+    if length > MAX_DIRECTORY_BYTES:
+        raise RefusedFile(
+            ReadIssue("aside", "too_many_parts", value=length, threshold=MAX_DIRECTORY_BYTES, detail=kind)
         )
     file.seek(0)

@@ -1,7 +1,7 @@
-"""CSV and its kin (tabs, semicolons, pipes) -> a document per row, read as a stream.
+"""CSV (also with tabs, semicolons or pipes) -> one document per row, read as a stream.
 
-in:  a table whose first row names its columns; a field in quotes may hold line ends
-out: the text of each row, at the position of its number (the first one below the names is 1)
+in:  a table whose first row names its columns; quoted fields may contain line ends
+out: the text of each row; its position is the row number (the first row below the names is 1)
 """
 
 import csv
@@ -10,19 +10,21 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, decode
-from groundup.text.ingest.formats.jsonl import spelled
+from groundup.text.ingest.formats.jsonl import to_strings
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _SAMPLE = 1 << 18
 _DELIMITERS = ",\t;|"
-_MOST_CHARS = 32 << 20
-"""Of a field: as much as a quote that is never closed swallows before it is noticed."""
+_MAX_FIELD_CHARS = 32 << 20
+"""Field size limit: an unclosed quote is detected at the latest after this many characters."""
 _Row = list[str] | csv.Error
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-    """A document for each row behind the first `skip`; rows of another width than the first are noted."""
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
+    """A document for each row after the first `skip`; rows whose width differs from the header's are rejected."""
     sample = file.read(_SAMPLE)
     try:
         decoded = decode(_whole_lines(sample))
@@ -31,12 +33,12 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
         return
     if decoded.reason.startswith("decoded_as"):
         yield ReadIssue("changed", decoded.reason)
-    # Bytes that are no UTF-8 travel as lone surrogates, to be noted with their row.
+    # Invalid UTF-8 bytes become lone surrogates here and are reported with their row.
     encoding = "utf-8-sig" if decoded.encoding == "utf-8" else decoded.encoding
     errors = "surrogateescape" if encoding == "utf-8-sig" else "replace"
-    text = io.TextIOWrapper(io.BufferedReader(_Joined(sample, file)), encoding, errors, newline="")
+    text = io.TextIOWrapper(io.BufferedReader(_PeekedFile(sample, file)), encoding, errors, newline="")
     delimiter = _delimiter(decoded.text, options.fields["text"])
-    rows = _rows(text, delimiter, options.file_bytes)
+    rows = _rows(text, delimiter, options.max_file_bytes)
     names = next(rows, [])
     if isinstance(names, csv.Error):
         yield ReadIssue("aside", "bad_row", detail=str(names)[:300])
@@ -54,27 +56,27 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
 
 
 def _record(
-    row: _Row, names: list[str], position: str, options: Options
+    row: _Row, names: list[str], position: str, options: ReadOptions
 ) -> Iterator[ExtractedText | ReadIssue]:
     if isinstance(row, csv.Error):
         yield ReadIssue("aside", "bad_row", position, detail=str(row)[:300])
     elif len(row) != len(names):
         yield ReadIssue(
-            "aside", "bad_row", position, len(row), len(names), "fields, and how many there should be"
+            "aside", "bad_row", position, len(row), len(names), "number of fields, and of columns"
         )
     else:
         record = dict(zip(names, row, strict=True))
-        about = {name: record.get(key, "") for name, key in options.fields.items() if name != "text"}
+        metadata = {name: record.get(key, "") for name, key in options.fields.items() if name != "text"}
         text = record[options.fields["text"]]
         raw = text if text.isascii() else text.encode("utf-8", "surrogateescape")
-        yield from document(raw, position, options, **spelled(about))
+        yield from document(raw, position, options, **to_strings(metadata))
 
 
-def _rows(text: io.TextIOWrapper, delimiter: str, most: int) -> Iterator[_Row]:
-    """The rows that aren't empty. One that can't be read is its error; the next line begins another."""
-    csv.field_size_limit(min(most, _MOST_CHARS))
-    # Strict, lest a quote that is never closed makes one document of all the rows behind it.
-    reader = csv.reader(_bounded(text, min(most, _MOST_CHARS)), delimiter=delimiter, strict=True)
+def _rows(text: io.TextIOWrapper, delimiter: str, max_chars: int) -> Iterator[_Row]:
+    """Non-empty rows. A row that can't be parsed is its error; parsing continues at the next line."""
+    csv.field_size_limit(min(max_chars, _MAX_FIELD_CHARS))
+    # Strict: otherwise an unclosed quote joins all the following rows into one document.
+    reader = csv.reader(_bounded(text, min(max_chars, _MAX_FIELD_CHARS)), delimiter=delimiter, strict=True)
     while True:
         try:
             row: _Row = next(reader)
@@ -82,42 +84,42 @@ def _rows(text: io.TextIOWrapper, delimiter: str, most: int) -> Iterator[_Row]:
             return
         except csv.Error as error:
             row = error
-        except UnicodeError as error:  # a decoder that has lost its way for good
+        except UnicodeError as error:  # the decoder can't resynchronise
             yield csv.Error(str(error))
             return
         if row:
             yield row
 
 
-def _bounded(text: io.TextIOWrapper, most: int) -> Iterator[str]:
-    """Lines with their ends. A longer one than `most` characters is cut: its pieces are rows that don't fit."""
-    return iter(lambda: text.readline(most), "")
+def _bounded(text: io.TextIOWrapper, max_chars: int) -> Iterator[str]:
+    """Lines with their ends, cut at `max_chars`: the parts of a longer line are rows of the wrong width."""
+    return iter(lambda: text.readline(max_chars), "")
 
 
-def _delimiter(sample: str, wanted: str) -> str:
-    """The delimiter that finds the wanted column among the names, else the one that makes most columns."""
-    first = io.StringIO(sample, newline="")
+def _delimiter(sample: str, text_column: str) -> str:
+    """The delimiter for which the header has the text column, else the one that gives the most columns."""
+    header = io.StringIO(sample, newline="")
 
     def names(delimiter: str) -> list[str]:
-        first.seek(0)
+        header.seek(0)
         try:
-            return next(csv.reader(first, delimiter=delimiter), [])
+            return next(csv.reader(header, delimiter=delimiter), [])
         except csv.Error:
             return []
 
-    return max(_DELIMITERS, key=lambda delimiter: (wanted in names(delimiter), len(names(delimiter))))
+    return max(_DELIMITERS, key=lambda delimiter: (text_column in names(delimiter), len(names(delimiter))))
 
 
 def _whole_lines(sample: bytes) -> bytes:
-    """Up to the last line end, so that no character is cut in two."""
+    """The sample up to its last line end, so that no multi-byte character is cut."""
     return sample[: sample.rfind(b"\n") + 1 or len(sample)] if len(sample) == _SAMPLE else sample
 
 
-class _Joined(io.RawIOBase):
-    """What was read of a file already, then the rest of it; it stays open."""
+class _PeekedFile(io.RawIOBase):
+    """Bytes already read from a file, then the rest of the file; closing it keeps the file open."""
 
-    def __init__(self, begun: bytes, file: BinaryIO) -> None:
-        self.begun, self.file = begun, file
+    def __init__(self, head: bytes, file: BinaryIO) -> None:
+        self.begun, self.file = head, file
 
     def readable(self) -> bool:
         return True

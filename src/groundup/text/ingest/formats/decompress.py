@@ -33,7 +33,7 @@ _GZIP_BITS = 31
 _XZ_MEMORY = 128 << 20
 
 
-def packing(head: bytes) -> str:
+def compression(head: bytes) -> str:
     """What a file that begins with `head` is packed by, or ""."""
     if head[1:4] == _SKIPPABLE_ZSTD and head[:1] and head[0] & 0xF0 == 0x50:
         return "zstd"

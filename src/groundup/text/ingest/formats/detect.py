@@ -17,9 +17,9 @@ from typing import BinaryIO, cast
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.text.batch import CODE
-from groundup.text.ingest.formats.decompress import DecompressedFile, packing
+from groundup.text.ingest.formats.decompress import DecompressedFile, compression
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _HEAD = 1 << 16
 _IN_MEMORY = 8 << 20
@@ -36,15 +36,15 @@ class Format:
 
     name: str
     suffixes: tuple[str, ...]
-    whole: bool = False
+    in_memory: bool = False
     stream: bool = False
-    shown: bool = False
+    has_magic: bool = False
 
 
 _PLAIN = Format("plain", (".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".log"))
 _JSONL = Format("jsonl", (".jsonl", ".ndjson", ".jsonlines"), stream=True)
-_HTML = Format("html", (".html", ".htm", ".xhtml", ".shtml"), whole=True)
-_PDF = Format("pdf", (".pdf",), whole=True, shown=True)
+_HTML = Format("html", (".html", ".htm", ".xhtml", ".shtml"), in_memory=True)
+_PDF = Format("pdf", (".pdf",), in_memory=True, has_magic=True)
 _WARC = Format("warc", (".warc", ".arc", ".wet", ".wat"), stream=True)
 _FORMATS = {
     known.name: known
@@ -55,9 +55,9 @@ _FORMATS = {
         _PDF,
         _WARC,
         Format("csv", (".csv", ".tsv"), stream=True),
-        Format("parquet", (".parquet", ".pq"), shown=True),
-        Format("docx", (".docx", ".docm"), whole=True, shown=True),
-        Format("epub", (".epub",), whole=True, shown=True),
+        Format("parquet", (".parquet", ".pq"), has_magic=True),
+        Format("docx", (".docx", ".docm"), in_memory=True, has_magic=True),
+        Format("epub", (".epub",), in_memory=True, has_magic=True),
         Format("mail", (".eml", ".mbox")),
     )
 }
@@ -119,7 +119,9 @@ _UNREAD = (
 )
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
     """The texts in one file; what isn't plain from it is a note. Raises what the file itself raises.
 
     skip: records to pass over, of those at which an item was given before.
@@ -127,79 +129,79 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
     head = file.read(_HEAD)
     if not head:
         yield ReadIssue("aside", "empty")
-    elif kind := packing(head):
-        yield from _unpacked(path, file, kind, options, skip)
+    elif kind := compression(head):
+        yield from _read_compressed(path, file, kind, options, skip)
     else:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - _HEAD))
-        found = recognise(path, head, file.read(_HEAD), "", options)
+        detection = detect_format(path, head, file.read(_HEAD), "", options)
         file.seek(0)
-        yield from found.notes
-        if found.format and found.format.whole and size > options.file_bytes:
-            yield ReadIssue("aside", "too_large", value=size, threshold=options.file_bytes)
-        elif found.format:
-            yield from _texts(found.format, path, file, options, skip)
+        yield from detection.issues
+        if detection.format and detection.format.in_memory and size > options.max_file_bytes:
+            yield ReadIssue("aside", "too_large", value=size, threshold=options.max_file_bytes)
+        elif detection.format:
+            yield from _read_format(detection.format, path, file, options, skip)
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised:
+class Detection:
     """The format of a file, None if nothing here reads it; and what the ledger should know about that."""
 
     format: Format | None
-    notes: tuple[ReadIssue, ...] = ()
+    issues: tuple[ReadIssue, ...] = ()
 
 
-def recognise(path: str, head: bytes, tail: bytes, packed: str, options: Options) -> Recognised:
+def detect_format(path: str, head: bytes, tail: bytes, packed: str, options: ReadOptions) -> Detection:
     """The format of a file that begins with `head`; `packed` is how what lies on the disk is packed, if so."""
-    name, said_packed = _unpacked_name(path.lower())
+    name, said_packed = _strip_compression(path.lower())
     suffix = re.search(r"\.\w+$", name)
-    said = next((known for known in _FORMATS.values() if suffix and suffix[0] in known.suffixes), None)
-    if said is None and CODE.search(name):
-        said = _PLAIN
-    shown = _shown(head, tail, said)
-    if shown and shown not in _FORMATS:
-        return Recognised(None, (ReadIssue("aside", "unknown_format", detail=shown),))
-    found = _FORMATS[shown] if shown else _PLAIN if said is None or said.shown else said
-    if not shown and (said is None or _may_hide(said, name)):
-        found = _sniffed(head) or found
-    if name.endswith(".json") and found is _PLAIN and _json_line(head, options.fields["text"]):
-        return Recognised(_JSONL)
-    if said in (None, found) and (said_packed == packed or not said):
-        return Recognised(found)
-    what = f"{found.name} in {packed}" if packed else found.name
-    return Recognised(found, (ReadIssue("changed", "wrong_extension", detail=f"this is {what}"),))
+    by_name = next((known for known in _FORMATS.values() if suffix and suffix[0] in known.suffixes), None)
+    if by_name is None and CODE.search(name):
+        by_name = _PLAIN
+    by_magic = _by_magic(head, tail, by_name)
+    if by_magic and by_magic not in _FORMATS:
+        return Detection(None, (ReadIssue("aside", "unknown_format", detail=by_magic),))
+    format_ = _FORMATS[by_magic] if by_magic else _PLAIN if by_name is None or by_name.has_magic else by_name
+    if not by_magic and (by_name is None or _may_be_other(by_name, name)):
+        format_ = _by_content(head) or format_
+    if name.endswith(".json") and format_ is _PLAIN and _json_line(head, options.fields["text"]):
+        return Detection(_JSONL)
+    if by_name in (None, format_) and (said_packed == packed or not by_name):
+        return Detection(format_)
+    actual = f"{format_.name} in {packed}" if packed else format_.name
+    return Detection(format_, (ReadIssue("changed", "wrong_extension", detail=f"this is {actual}"),))
 
 
-def _unpacked_name(name: str) -> tuple[str, str]:
+def _strip_compression(name: str) -> tuple[str, str]:
     for suffix, kind in _PACKED_SUFFIXES.items():
         if name.endswith(suffix):
             return name.removesuffix(suffix), kind
     return name, ""
 
 
-def _shown(head: bytes, tail: bytes, said: Format | None) -> str:
+def _by_magic(head: bytes, tail: bytes, by_name: Format | None) -> str:
     """What the bytes show, "" if nothing: the name of a format, or of something that nothing here reads."""
-    found = next((name for magic, name in _MAGIC if magic.match(head)), "")
-    if found:
-        return found
+    name = next((name for magic, name in _MAGIC if magic.match(head)), "")
+    if name:
+        return name
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        named = said.name if said and said.name in ("docx", "epub") else "zip"
+        named = by_name.name if by_name and by_name.name in ("docx", "epub") else "zip"
         return next((name for mark, name in _IN_ZIP if mark in head or mark in tail), named)
     if head[257:262] == b"ustar":
         return "tar"
     if head.startswith(_OLE):  # old Office, or new Office encrypted: then the reader says so
-        return said.name if said and said.name == "docx" else "ole2"
-    if said is _PDF and b"%PDF-" in head[:1024]:  # as readers of PDF allow it
+        return by_name.name if by_name and by_name.name == "docx" else "ole2"
+    if by_name is _PDF and b"%PDF-" in head[:1024]:  # as readers of PDF allow it
         return "pdf"
-    return packing(head) or next((name for magic, name in _UNREAD if head.startswith(magic)), "")
+    return compression(head) or next((name for magic, name in _UNREAD if head.startswith(magic)), "")
 
 
-def _may_hide(said: Format, name: str) -> bool:
+def _may_be_other(by_name: Format, name: str) -> bool:
     """Whether a name says so little of a text that it may be a page or mail."""
-    return said.shown or said.name == "csv" or name.endswith((".txt", ".text"))
+    return by_name.has_magic or by_name.name == "csv" or name.endswith((".txt", ".text"))
 
 
-def _sniffed(head: bytes) -> Format | None:
+def _by_content(head: bytes) -> Format | None:
     """Texts that show what they are, in a file whose name doesn't say it."""
     if _PAGE.match(head):
         return _HTML
@@ -213,14 +215,14 @@ def _json_line(head: bytes, field: str) -> bool:
     return line.startswith(b"{") and whole and field.split(".")[-1].encode() in line
 
 
-def _texts(
-    found: Format, path: str, file: BinaryIO, options: Options, skip: int
+def _read_format(
+    format_: Format, path: str, file: BinaryIO, options: ReadOptions, skip: int
 ) -> Iterator[ExtractedText | ReadIssue]:
-    module = importlib.import_module(f"groundup.text.ingest.formats.{found.name}")
-    given = skip > 0
+    module = importlib.import_module(f"groundup.text.ingest.formats.{format_.name}")
+    any_text = skip > 0
     try:
         for item in module.read(path, file, options, skip):
-            given |= isinstance(item, ExtractedText)
+            any_text |= isinstance(item, ExtractedText)
             yield item
     except (
         GroundupError,
@@ -233,44 +235,44 @@ def _texts(
     except (
         Exception
     ) as error:  # one file that a parser stumbles over doesn't end the reading of a million others
-        detail = f"{found.name}: {type(error).__name__}: {error}"[:300]
-        yield ReadIssue("changed" if given else "aside", "reader_failed", detail=detail)
+        detail = f"{format_.name}: {type(error).__name__}: {error}"[:300]
+        yield ReadIssue("changed" if any_text else "aside", "reader_failed", detail=detail)
 
 
-def _unpacked(
-    path: str, file: BinaryIO, kind: str, options: Options, skip: int
+def _read_compressed(
+    path: str, file: BinaryIO, kind: str, options: ReadOptions, skip: int
 ) -> Iterator[ExtractedText | ReadIssue]:
-    unpacked = DecompressedFile(file, kind, options.expansion)
+    unpacked = DecompressedFile(file, kind, options.max_expansion)
     with io.BufferedReader(unpacked, _HEAD) as stream:
         head = stream.peek(_HEAD)
-        found = recognise(path, head, b"", kind, options)
-        if not head and found.format is not _WARC:  # of which the rest may be whole
+        detection = detect_format(path, head, b"", kind, options)
+        if not head and detection.format is not _WARC:  # of which the rest may be whole
             yield unpacked.problem or ReadIssue("aside", "empty")
             return
-        yield from found.notes
-        if not found.format:
+        yield from detection.issues
+        if not detection.format:
             return
-        if found.format is _WARC and kind == "gzip":  # it has its own way with members
+        if detection.format is _WARC and kind == "gzip":  # it has its own way with members
             file.seek(0)
-            yield from _texts(_WARC, path, file, options, skip)
-        elif found.format.stream:
-            given = skip > 0
-            for item in _texts(found.format, path, stream, options, skip):
-                given |= isinstance(item, ExtractedText)
+            yield from _read_format(_WARC, path, file, options, skip)
+        elif detection.format.stream:
+            any_text = skip > 0
+            for item in _read_format(detection.format, path, stream, options, skip):
+                any_text |= isinstance(item, ExtractedText)
                 yield item
             if unpacked.problem:
-                yield _kept(unpacked.problem) if given else unpacked.problem
+                yield _partial(unpacked.problem) if any_text else unpacked.problem
         else:
-            yield from _spooled(found.format, path, stream, unpacked, options, skip)
+            yield from _read_spooled(detection.format, path, stream, unpacked, options, skip)
 
 
-def _spooled(
-    found: Format, path: str, stream: BinaryIO, unpacked: DecompressedFile, options: Options, skip: int
+def _read_spooled(
+    format_: Format, path: str, stream: BinaryIO, unpacked: DecompressedFile, options: ReadOptions, skip: int
 ) -> Iterator[ExtractedText | ReadIssue]:
     """For formats that go back and forth: the whole content, in a temporary file if it is large."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
-        most = options.file_bytes if found.whole else unpacked.limit
-        while chunk := stream.read(min(_HEAD, most + 1 - spool.tell())):
+        limit = options.max_file_bytes if format_.in_memory else unpacked.limit
+        while chunk := stream.read(min(_HEAD, limit + 1 - spool.tell())):
             try:
                 spool.write(chunk)
             except OSError as error:  # no fault of the file
@@ -280,15 +282,15 @@ def _spooled(
         if problem and problem.reason == "expands_too_much":
             yield problem
             return
-        if size > most:
-            yield ReadIssue("aside", "too_large", value=size, threshold=most, detail=unpacked.kind)
+        if size > limit:
+            yield ReadIssue("aside", "too_large", value=size, threshold=limit, detail=unpacked.kind)
             return
         if problem:
-            yield _kept(problem)
+            yield _partial(problem)
         spool.seek(0)
-        yield from _texts(found, path, cast(BinaryIO, spool), options, skip)
+        yield from _read_format(format_, path, cast(BinaryIO, spool), options, skip)
 
 
-def _kept(problem: ReadIssue) -> ReadIssue:
+def _partial(problem: ReadIssue) -> ReadIssue:
     detail = f"{problem.detail}; kept what came before"
     return ReadIssue("changed", problem.reason, "", problem.value, problem.threshold, detail)

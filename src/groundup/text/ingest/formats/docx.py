@@ -1,43 +1,43 @@
-"""DOCX -> one document in Markdown, by python-docx: headings, paragraphs, lists and tables in the order of the text.
+"""DOCX -> one Markdown document, by python-docx: headings, paragraphs, lists and tables in text order.
 
-in:  a word processor's file (Office Open XML)
-out: its body; deleted text of tracked changes, comments, running heads and feet are left out
+in:  a word-processing file (Office Open XML)
+out: the body text without deleted text of tracked changes, comments, page headers and footers
 
-The body is walked as XML, since python-docx shows neither inserted text of tracked changes nor content controls.
+The body is parsed as XML because python-docx omits inserted text of tracked changes and content controls.
 """
 
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from groundup.text.ingest.formats._zip_safety import Refused, member, open_zip
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.formats._zip_safety import RefusedFile, open_zip, read_member
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_OUT = {_W + "del", _W + "moveFrom", _W + "rPr", _W + "pPr"}
+_SKIPPED_TAGS = {_W + "del", _W + "moveFrom", _W + "rPr", _W + "pPr"}
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
-"""What older programs show instead of a text box: its text a second time."""
-_MARKS = {
+"""Fallback for programs without text boxes: it repeats the text box's text."""
+_TEXT_OF_TAG = {
     _W + "tab": "\t",
     _W + "br": "\n",
     _W + "cr": "\n",
     _W + "noBreakHyphen": "‑",
 }
 _CONTAINERS = {_W + tag for tag in ("sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag")}
-_MOST_DEPTH = 64
+_MAX_DEPTH = 64
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-    """The whole file as one document. `skip` has no meaning here."""
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
+    """The whole file as one document; `skip` is not used."""
     try:
         with open_zip(file, options, "docx") as archive:
-            member(
-                archive, "[Content_Types].xml", "docx"
-            )  # says so early if it's encrypted or something else
+            read_member(archive, "[Content_Types].xml", "docx")  # detects encrypted and non-DOCX files early
         file.seek(0)
         blocks = _blocks(file)
-    except Refused as refused:
-        yield refused.note
+    except RefusedFile as refused:
+        yield refused.issue
         return
     text = "".join(_separated(blocks)).strip()
     if any(map(str.isalnum, text)):
@@ -51,23 +51,21 @@ def _blocks(file: BinaryIO) -> list[tuple[str, bool]]:
 
     try:
         return _Body(docx.Document(file)).blocks()
-    except (
-        Exception
-    ) as error:  # python-docx lets through whatever a broken package makes lxml and zipfile raise
-        raise Refused(
+    except Exception as error:  # python-docx doesn't wrap errors of lxml and zipfile
+        raise RefusedFile(
             ReadIssue("aside", "damaged_docx", detail=f"{type(error).__name__}: {error}"[:300])
         ) from None
 
 
 def _separated(blocks: list[tuple[str, bool]]) -> Iterator[str]:
-    """Blocks with empty lines between them, but for the items of one list."""
+    """Blocks separated by empty lines; items of one list by line feeds."""
     for n, (text, is_item) in enumerate(blocks):
         yield ("\n" if is_item and blocks[n - 1][1] else "\n\n") if n else ""
         yield text
 
 
 class _Body:
-    """Walks the body; knows what a style says of headings and lists, and counts numbered items."""
+    """Converts the body to Markdown blocks; holds paragraph styles and the counters of numbered lists."""
 
     def __init__(self, document: Any) -> None:
         self.body = document.element.body
@@ -76,9 +74,9 @@ class _Body:
         self.items: Counter[tuple[str, int]] = Counter()
 
     def blocks(self) -> list[tuple[str, bool]]:
-        """Every paragraph and table as Markdown, and whether it is an item of a list."""
-        found = [self._block(element) for element in _elements(self.body)]
-        return [(text, is_item) for text, is_item in found if text.strip()]
+        """(Markdown, whether it is a list item) of every paragraph and table."""
+        blocks = [self._block(element) for element in _elements(self.body)]
+        return [(text, is_item) for text, is_item in blocks if text.strip()]
 
     def _block(self, element: Any) -> tuple[str, bool]:
         if element.tag == _W + "tbl":
@@ -92,7 +90,7 @@ class _Body:
         return text, False
 
     def _heading(self, paragraph: Any) -> int:
-        """1 to 6, or 0 for text."""
+        """Heading level 1 to 6, or 0 for body text."""
         style = self.styles.get(_value(paragraph, "pPr/pStyle"))
         name = style.name if style is not None else ""
         if name == "Title":
@@ -101,7 +99,7 @@ class _Body:
         return min(int(level), 6) if level.isdecimal() else 0
 
     def _item(self, paragraph: Any) -> str:
-        """What stands before an item of a list, indented by its level; "" for other paragraphs."""
+        """Indented bullet or number of a list item; "" for other paragraphs."""
         number, level = _value(paragraph, "pPr/numPr/numId"), _value(paragraph, "pPr/numPr/ilvl")
         style = self.styles.get(_value(paragraph, "pPr/pStyle"))
         if not number and style is not None and style.name.startswith("List "):
@@ -117,10 +115,10 @@ class _Body:
 
 
 def _numbered_lists(document: Any) -> set[tuple[str, int]]:
-    """(list, level) of the lists that are counted rather than bulleted."""
+    """(list, level) of numbered lists."""
     try:
         root = document.part.numbering_part.element
-    except (KeyError, NotImplementedError):  # no lists in this file
+    except (KeyError, NotImplementedError):  # the file has no lists
         return set()
     formats = {
         (definition.get(_W + "abstractNumId"), int(level.get(_W + "ilvl", "0"))): _value(level, "numFmt")
@@ -130,40 +128,40 @@ def _numbered_lists(document: Any) -> set[tuple[str, int]]:
     uses = {number.get(_W + "numId"): _value(number, "abstractNumId") for number in root.iterfind(_W + "num")}
     return {
         (number, level)
-        for number, used in uses.items()
+        for number, definition_id in uses.items()
         for (definition, level), form in formats.items()
-        if definition == used and form not in ("bullet", "none", "")
+        if definition == definition_id and form not in ("bullet", "none", "")
     }
 
 
 def _elements(parent: Any, depth: int = 0) -> Iterator[Any]:
-    """Paragraphs and tables in order, also those within content controls and tracked insertions."""
+    """Paragraphs and tables in order, including those inside content controls and tracked insertions."""
     for child in parent:
         if child.tag in (_W + "p", _W + "tbl"):
             yield child
-        elif child.tag in _CONTAINERS and depth < _MOST_DEPTH:
+        elif child.tag in _CONTAINERS and depth < _MAX_DEPTH:
             yield from _elements(child, depth + 1)
 
 
 def _text(element: Any) -> str:
-    """All text below, without what was deleted; paragraphs within (a cell's, a text box's) on lines of their own."""
-    out: list[str] = []
+    """Text below an element without deleted text; nested paragraphs (cells, text boxes) are on separate lines."""
+    pieces: list[str] = []
     waiting = [element]
     while waiting:
         node = waiting.pop()
         if node.tag == _W + "t":
-            out.append(node.text or "")
-        elif node.tag in _MARKS:
-            out.append(_MARKS[node.tag])
-        elif node.tag not in _OUT and node.tag != _FALLBACK:
-            if node.tag == _W + "p" and out:
-                out.append("\n")
+            pieces.append(node.text or "")
+        elif node.tag in _TEXT_OF_TAG:
+            pieces.append(_TEXT_OF_TAG[node.tag])
+        elif node.tag not in _SKIPPED_TAGS and node.tag != _FALLBACK:
+            if node.tag == _W + "p" and pieces:
+                pieces.append("\n")
             waiting.extend(reversed(node))
-    return "".join(out)
+    return "".join(pieces)
 
 
 def _table(table: Any) -> str:
-    """A Markdown table; one of a single cell is only a frame around text."""
+    """A Markdown table; a table with one column is plain paragraphs."""
     rows = [[_text(cell) for cell in row.iter(_W + "tc") if _row_of(cell) is row] for row in _rows(table)]
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     width = max(map(len, rows), default=0)
@@ -174,7 +172,7 @@ def _table(table: Any) -> str:
 
 
 def _rows(table: Any) -> list[Any]:
-    """The table's own rows, not those of tables in its cells."""
+    """Rows of the table, without rows of nested tables."""
     return [row for row in table.iter(_W + "tr") if next(row.iterancestors(_W + "tbl")) is table]
 
 
@@ -187,6 +185,6 @@ def _cell(text: str) -> str:
 
 
 def _value(element: Any, path: str) -> str:
-    """The `w:val` of what stands at `path` below an element, "" if nothing does."""
-    found = element.find("/".join(_W + step for step in path.split("/")))
-    return "" if found is None else found.get(_W + "val", "")
+    """The `w:val` attribute of the element at `path`, "" if it is missing."""
+    match = element.find("/".join(_W + step for step in path.split("/")))
+    return "" if match is None else match.get(_W + "val", "")

@@ -1,10 +1,10 @@
-"""EPUB -> one document per book: its chapters in reading order, under its title.
+"""EPUB -> one document per book: title, then chapters in reading order.
 
-in:  an electronic book (a zip of XHTML)
-out: Markdown-like text; a chapter that can't be read is noted, the others are kept
+in:  an EPUB file (a zip of XHTML)
+out: Markdown-like text; unreadable chapters are reported, the others are kept
 
-A book is one document, not one per chapter, because what a later chapter says depends on the earlier ones, and
-because how books are split into files has little to do with chapters; over-long documents are cut afterwards anyway.
+A book is one document rather than one per chapter because later chapters depend on earlier ones and the files inside
+an EPUB rarely match its chapters; documents above `max_document_bytes` are cut afterwards.
 """
 
 import posixpath
@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 from groundup.text.ingest.decode import Undecodable, decode
-from groundup.text.ingest.formats._zip_safety import Refused, member, open_zip, plain_text, xml
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.formats._zip_safety import RefusedFile, open_zip, parse_xml, plain_text, read_member
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 _PAGES = ("application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document")
@@ -32,17 +32,19 @@ class _Book:
     chapters: tuple[str, ...]
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-    """The whole book as one document. `skip` has no meaning here."""
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
+    """The whole book as one document; `skip` is not used."""
     try:
         with open_zip(file, options, "epub") as archive:
             book = _book(archive)
-            locked = _locked(archive)
-            if locked.intersection(book.chapters):
-                raise Refused(ReadIssue("aside", "encrypted", detail="digital rights management"))
+            encrypted = _encrypted_entries(archive)
+            if encrypted.intersection(book.chapters):
+                raise RefusedFile(ReadIssue("aside", "encrypted", detail="digital rights management"))
             parts = [_chapter(archive, name) for name in book.chapters]
-    except Refused as refused:
-        yield refused.note
+    except RefusedFile as refused:
+        yield refused.issue
         return
     texts = [part for part in parts if isinstance(part, str) and part]
     failed = [part for part in parts if isinstance(part, ReadIssue)]
@@ -56,13 +58,13 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
 
 
 def _book(archive: zipfile.ZipFile) -> _Book:
-    """What the package file says: the title, the language, and the spine, which is the reading order."""
-    container = xml(member(archive, _CONTAINER, "epub"), "epub")
+    """Title, language and spine (reading order) from the package file. Raises RefusedFile."""
+    container = parse_xml(read_member(archive, _CONTAINER, "epub"), "epub")
     rootfile = next((e for e in container.iter("{*}rootfile") if e.get("full-path")), None)
     if rootfile is None:
-        raise Refused(ReadIssue("aside", "damaged_epub", detail=f"{_CONTAINER} names no package file"))
+        raise RefusedFile(ReadIssue("aside", "damaged_epub", detail=f"{_CONTAINER} names no package file"))
     package_name = rootfile.get("full-path")
-    package = xml(member(archive, package_name, "epub"), "epub")
+    package = parse_xml(read_member(archive, package_name, "epub"), "epub")
     items = {item.get("id"): item for item in package.iter("{*}item")}
     spine = [items.get(ref.get("idref")) for ref in package.iter("{*}itemref")]
     folder = posixpath.dirname(package_name)
@@ -76,38 +78,38 @@ def _book(archive: zipfile.ZipFile) -> _Book:
         )
     )
     if not chapters:
-        raise Refused(ReadIssue("aside", "damaged_epub", detail=f"{package_name} names no chapters"))
-    language = _LANGUAGE.match(_said(package, "language"))
-    said = language[0].lower() if language else ""
-    return _Book(_said(package, "title"), "" if said == "und" else said, chapters)
+        raise RefusedFile(ReadIssue("aside", "damaged_epub", detail=f"{package_name} names no chapters"))
+    language = _LANGUAGE.match(_metadata(package, "language"))
+    language_code = language[0].lower() if language else ""
+    return _Book(_metadata(package, "title"), "" if language_code == "und" else language_code, chapters)
 
 
-def _said(package: Any, name: str) -> str:
-    """The first `dc:name` of the metadata in one line, "" without one."""
-    found = next(package.iter("{http://purl.org/dc/elements/1.1/}" + name), None)
-    return "" if found is None else " ".join("".join(found.itertext()).split())
+def _metadata(package: Any, name: str) -> str:
+    """The first `dc:name` element of the metadata as one line, "" if there is none."""
+    element = next(package.iter("{http://purl.org/dc/elements/1.1/}" + name), None)
+    return "" if element is None else " ".join("".join(element.itertext()).split())
 
 
-def _locked(archive: zipfile.ZipFile) -> set[str]:
-    """The entries that are encrypted. Fonts often are in books that anybody may read, so the names matter."""
+def _encrypted_entries(archive: zipfile.ZipFile) -> set[str]:
+    """Names of the encrypted entries; books without DRM can contain encrypted fonts."""
     if _ENCRYPTION not in archive.NameToInfo:
         return set()
-    listed = xml(member(archive, _ENCRYPTION, "epub"), "epub")
+    listed = parse_xml(read_member(archive, _ENCRYPTION, "epub"), "epub")
     return {unquote(reference.get("URI", "")) for reference in listed.iter("{*}CipherReference")}
 
 
 def _chapter(archive: zipfile.ZipFile, name: str) -> str | ReadIssue:
     try:
-        data = member(archive, name, "epub")
+        data = read_member(archive, name, "epub")
         return plain_text(_decoded(data))
-    except Refused as refused:
-        return ReadIssue("aside", "damaged_chapter", name, detail=refused.note.detail)
+    except RefusedFile as refused:
+        return ReadIssue("aside", "damaged_chapter", name, detail=refused.issue.detail)
     except Undecodable as error:
         return ReadIssue("aside", "damaged_chapter", name, error.value, error.threshold, error.reason)
 
 
 def _decoded(data: bytes) -> str:
-    """As the XML declaration says, if that works."""
+    """Text in the encoding of the XML declaration, else in the detected one."""
     declared = _DECLARED.match(data[:200])
     if declared:
         try:

@@ -1,7 +1,7 @@
-"""A web page -> its main text as one document, by extract.py.
+"""HTML page -> its main content as one document, by extract.py.
 
-in:  HTML or XHTML, held whole
-out: the text without what surrounds it; a page without any goes aside
+in:  HTML or XHTML, read into memory
+out: the main text without navigation and boilerplate; a page without main text is rejected
 """
 
 from collections.abc import Iterator
@@ -10,31 +10,33 @@ from typing import BinaryIO
 from groundup.text.ingest.decode import Undecodable
 from groundup.text.ingest.extract import main_text
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-    """The whole file as one document. `skip` has no meaning here."""
-    data = file.read(options.file_bytes + 1)
-    if len(data) > options.file_bytes:
-        yield ReadIssue("aside", "too_large", value=len(data), threshold=options.file_bytes)
-    else:
-        yield from page(data, "", options)
-
-
-def page(
-    data: bytes, position: str, options: Options, declared: str = ""
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
-    """A page as a document, or the note why there is none.
+    """The whole file as one document; `skip` is not used."""
+    data = file.read(options.max_file_bytes + 1)
+    if len(data) > options.max_file_bytes:
+        yield ReadIssue("aside", "too_large", value=len(data), threshold=options.max_file_bytes)
+    else:
+        yield from read_page(data, "", options)
 
-    declared: the charset that a server said; needn't be right.
+
+def read_page(
+    data: bytes, position: str, options: ReadOptions, declared: str = ""
+) -> Iterator[ExtractedText | ReadIssue]:
+    """The document of a page, or the reason why it has none.
+
+    declared: charset from the HTTP header; may be wrong.
     """
     try:
-        found = main_text(data, options.extractor, declared)
+        extracted = main_text(data, options.extractor, declared)
     except Undecodable as error:
         yield ReadIssue("aside", error.reason, position, error.value, error.threshold)
         return
-    items = list(document(found.text, position, options))
-    if found.reason and isinstance(items[-1], ExtractedText):
-        yield ReadIssue("changed", found.reason, position, found.value, found.threshold)
+    items = list(document(extracted.text, position, options))
+    if extracted.reason and isinstance(items[-1], ExtractedText):
+        yield ReadIssue("changed", extracted.reason, position, extracted.value, extracted.threshold)
     yield from items

@@ -13,12 +13,14 @@ from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, as_utf8, byte_order_mark, decode, without_surrogates
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _CHUNK = 1 << 18
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each line but empty ones; the first `skip` aren't looked at."""
     chunks = iter(partial(file.read, _CHUNK), b"")
     first = next(chunks, b"")
@@ -27,14 +29,14 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
         yield ReadIssue("changed", f"decoded_as_{marked}")
     chunks = chain([first.removeprefix(codecs.BOM_UTF8)], chunks)
     seen = 0
-    for number, (line, size) in enumerate(_lines(as_utf8(chunks, marked), options.file_bytes), 1):
+    for number, (line, size) in enumerate(_lines(as_utf8(chunks, marked), options.max_file_bytes), 1):
         if size == len(line) and not line.strip():
             continue
         seen += 1
         if seen <= skip:
             continue
         if size > len(line):
-            yield ReadIssue("aside", "too_large", str(number), size, options.file_bytes)
+            yield ReadIssue("aside", "too_large", str(number), size, options.max_file_bytes)
         else:
             yield from _record(line, str(number), options)
     if not seen:
@@ -63,7 +65,7 @@ def _lines(chunks: Iterator[bytes], most: int) -> Iterator[tuple[bytes, int]]:
         yield bytes(begun), size
 
 
-def _record(line: bytes, position: str, options: Options) -> Iterator[ExtractedText | ReadIssue]:
+def _record(line: bytes, position: str, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
     try:
         text, changed = line.decode(), None
     except UnicodeDecodeError:
@@ -78,19 +80,19 @@ def _record(line: bytes, position: str, options: Options) -> Iterator[ExtractedT
     except (ValueError, RecursionError) as error:
         yield ReadIssue("aside", "bad_json", position, detail=f"line {position}: {error}"[:300])
         return
-    value = look_up(record, options.fields["text"])
+    value = get_field(record, options.fields["text"])
     if not isinstance(value, str):
         there = f"; there are: {', '.join(record)}" if isinstance(record, dict) else ""
         detail = f"line {position}: no string under {options.fields['text']!r}{there}"
         yield ReadIssue("aside", "no_text_field", position, detail=without_surrogates(detail)[0][:300])
         return
-    about = {name: look_up(record, key) for name, key in options.fields.items() if name != "text"}
+    about = {name: get_field(record, key) for name, key in options.fields.items() if name != "text"}
     if changed:
         yield changed
-    yield from document(value, position, options, **spelled(about))
+    yield from document(value, position, options, **to_strings(about))
 
 
-def look_up(record: Any, key: str) -> Any:
+def get_field(record: Any, key: str) -> Any:
     """The value under `key`, or under `a.b.c` inside of objects; None if there is none."""
     if isinstance(record, dict) and key in record:
         return record[key]
@@ -99,7 +101,7 @@ def look_up(record: Any, key: str) -> Any:
     return record
 
 
-def spelled(about: Mapping[str, Any]) -> dict[str, str]:
+def to_strings(about: Mapping[str, Any]) -> dict[str, str]:
     """What a record says of a document, as strings; what is neither a string nor a number counts as nothing."""
     plain = {
         name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value

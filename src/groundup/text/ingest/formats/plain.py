@@ -21,13 +21,15 @@ from groundup.text.ingest.decode import (
     without_nuls,
     without_surrogates,
 )
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 PIECE_BYTES = 16 << 20
 """About the most of a file that is held at once."""
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
     """The whole file as one document; of one larger than PIECE_BYTES a document per piece."""
     first = file.read(PIECE_BYTES + 1)
     if len(first) <= PIECE_BYTES:
@@ -38,13 +40,13 @@ def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator
     for number, piece in enumerate(_pieces(chunks), 1):
         if number > skip:
             items = list(document(piece, str(number), options))
-            if number == 1 and _hopeless(items[0], piece):
+            if number == 1 and _is_not_text(items[0], piece):
                 yield replace(items[0], position="")
                 return
             yield from items
 
 
-def _hopeless(found: ExtractedText | ReadIssue, piece: bytes) -> bool:
+def _is_not_text(found: ExtractedText | ReadIssue, piece: bytes) -> bool:
     """Whether a file's first piece shows that none of it is text: 16 MB of something else, or without a line end."""
     said = found.reason if isinstance(found, ReadIssue) and found.fate == "aside" else ""
     return said == "binary" or (said == "line_too_long" and b"\n" not in piece)
@@ -64,7 +66,7 @@ def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def document(
-    value: object, position: str, options: Options, declared: str = "", **about: str
+    value: object, position: str, options: ReadOptions, declared: str = "", **about: str
 ) -> Iterator[ExtractedText | ReadIssue]:
     """A value out of a file (bytes or a string) as a document, or the note why it isn't one.
 
@@ -84,7 +86,7 @@ def document(
     else:
         text, replaced = without_surrogates(unix_lines(str(value)))
         reason, number = ("lone_surrogates_replaced", float(replaced)) if replaced else ("", None)
-    refused = _refused(text, position, options.line_bytes)
+    refused = _refused(text, position, options.max_line_bytes)
     if refused:
         yield refused
         return

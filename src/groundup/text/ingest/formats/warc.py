@@ -1,11 +1,11 @@
-"""A web archive (WARC, its forerunner ARC, WET) -> a document per page, read as a stream.
+"""Web archive (WARC, WET, ARC) -> one document per page, read as a stream.
 
-in:  records, packed one by one, in one, or not at all
-out: the text of every page that a server answered with, at the number of its record and under its address;
-     every other record is a note that says why it gave none
+in:  records, each its own gzip member, all in one, or uncompressed
+out: the text of every successful response, at its record number and with its URL; every other record has an issue
+     with the reason
 
-What a record holds is read by the module for that format: pages by html.py, the rest by plain.py, pdf.py, docx.py
-and epub.py. The bytes count, then the media type that the server named.
+Record bodies are read by the module of their format: html.py, plain.py, pdf.py, docx.py or epub.py. The format is
+detected from the bytes first, then from the media type of the response.
 """
 
 import importlib
@@ -18,15 +18,15 @@ from groundup.core.errors import GroundupError
 from groundup.text.ingest.formats import detect
 from groundup.text.ingest.formats._http import Payload, payload, response
 from groundup.text.ingest.formats._records import Record, records
-from groundup.text.ingest.formats.html import page
+from groundup.text.ingest.formats.html import read_page
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.types import ExtractedText, Options, ReadIssue
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _CARRIERS = ("response", "resource", "conversion")
-"""Types of records that carry documents; others are a reason by themselves."""
+"""Record types that contain documents; other types are reported as the reason."""
 _OTHERS = ("warcinfo", "request", "metadata", "revisit", "continuation")
 _ADDRESSES = ("http:", "https:", "ftp:", "ftps:", "file:")
-"""What else has an address (`dns:`, `metadata:`, `urn:X-wpull:log`) is the crawler's own, about its work."""
+"""Other URI schemes (`dns:`, `metadata:`, `urn:X-wpull:log`) are records about the crawl itself."""
 _NAMES = {
     "text/html": ".html",
     "application/xhtml+xml": ".html",
@@ -36,25 +36,27 @@ _NAMES = {
     "application/epub+zip": ".epub",
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
 }
-"""What a file of a media type would be called."""
+"""File suffix of each media type."""
 _READ = ("html", "plain", "pdf", "docx", "epub")
-"""Formats of one document each; tables and mail folders aren't what somebody wrote for the web."""
+"""Formats with one document per file; tables and mailboxes in web archives are rejected."""
 _NOT_THE_RECORDS = (GroundupError, OSError, MemoryError, ImportError)
 _EDGE = 1 << 16
 
 
-def read(path: str, file: BinaryIO, options: Options, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-    """What the records behind the first `skip` hold, in positions "1", "2" ..."""
+def read(
+    path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
+) -> Iterator[ExtractedText | ReadIssue]:
+    """Documents of the records after the first `skip`, at positions "1", "2" ..."""
     record = None
     for record in records(file, options):
         if record.number > skip:
-            yield from _placed(record, _items_or_failure(record, options))
+            yield from _at_record(record, _items_or_failure(record, options))
     if not record:
         yield ReadIssue("aside", "empty")
 
 
-def _placed(record: Record, items: list[ExtractedText | ReadIssue]) -> Iterator[ExtractedText | ReadIssue]:
-    """Everything about a record stands at its number, notes with its address; a part that is lost changes it."""
+def _at_record(record: Record, items: list[ExtractedText | ReadIssue]) -> Iterator[ExtractedText | ReadIssue]:
+    """Items at the record's number, issues with its URL; loss of a part of the record is a change."""
     position, uri = str(record.number), _uri(record)
     for item in items:
         if isinstance(item, ExtractedText):
@@ -65,8 +67,8 @@ def _placed(record: Record, items: list[ExtractedText | ReadIssue]) -> Iterator[
             yield replace(item, fate=fate, position=position, detail=detail[:1000])
 
 
-def _items_or_failure(record: Record, options: Options) -> list[ExtractedText | ReadIssue]:
-    """One record that a parser stumbles over doesn't end the reading of the others."""
+def _items_or_failure(record: Record, options: ReadOptions) -> list[ExtractedText | ReadIssue]:
+    """Items of a record; an unexpected parser error becomes an issue, so that the other records are read."""
     try:
         return list(_items(record, options))
     except _NOT_THE_RECORDS:
@@ -75,8 +77,8 @@ def _items_or_failure(record: Record, options: Options) -> list[ExtractedText | 
         return [ReadIssue("aside", "reader_failed", detail=f"{type(error).__name__}: {error}"[:300])]
 
 
-def _items(record: Record, options: Options) -> Iterator[ExtractedText | ReadIssue]:
-    """The document in a record, or why there is none."""
+def _items(record: Record, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
+    """The document of a record, or the reason why it has none."""
     kind, uri = record.headers.get("warc-type", "").lower(), _uri(record).lower()
     if record.reason:
         yield ReadIssue("aside", record.reason, "", record.value, record.threshold, record.detail)
@@ -89,43 +91,43 @@ def _items(record: Record, options: Options) -> Iterator[ExtractedText | ReadIss
     elif uri and not uri.startswith(_ADDRESSES):
         yield ReadIssue("aside", "crawler_record")
     else:
-        yield from _carried(record, options)
+        yield from _read_payload(record, options)
 
 
-def _carried(record: Record, options: Options) -> Iterator[ExtractedText | ReadIssue]:
-    said = record.headers.get("content-type", "")
-    over_http = said.lower().startswith("application/http") or record.body.startswith(b"HTTP/")
-    found = response(record.body, options) if over_http else payload(said, record.body)
-    if found.status and not 200 <= found.status < 300:
-        yield ReadIssue("aside", "http_status", value=found.status)
-    elif found.note and found.note.fate == "aside":
-        yield found.note
-    elif not found.body.strip():
+def _read_payload(record: Record, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
+    content_type = record.headers.get("content-type", "")
+    over_http = content_type.lower().startswith("application/http") or record.body.startswith(b"HTTP/")
+    http = response(record.body, options) if over_http else payload(content_type, record.body)
+    if http.status and not 200 <= http.status < 300:
+        yield ReadIssue("aside", "http_status", value=http.status)
+    elif http.issue and http.issue.fate == "aside":
+        yield http.issue
+    elif not http.body.strip():
         yield ReadIssue("aside", "empty")
     else:
-        yield from [found.note] if found.note else []
+        yield from [http.issue] if http.issue else []
         if "warc-truncated" in record.headers:
             yield ReadIssue("changed", "truncated_by_crawler", detail=record.headers["warc-truncated"])
-        yield from _document(found, options)
+        yield from _document(http, options)
 
 
-def _document(found: Payload, options: Options) -> Iterator[ExtractedText | ReadIssue]:
-    """What the bytes show it to be, read by its module. Scripts, pictures and tables go aside by what they are."""
-    name = _NAMES.get(found.kind, "")
-    seen = detect.recognise(name, found.body[:_EDGE], found.body[-_EDGE:], "", options)
-    kind = seen.format.name if seen.format else seen.notes[0].detail
+def _document(http: Payload, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
+    """Items of a payload by the module of its format; scripts, images and tables are rejected."""
+    name = _NAMES.get(http.media_type, "")
+    detection = detect.detect_format(name, http.body[:_EDGE], http.body[-_EDGE:], "", options)
+    kind = detection.format.name if detection.format else detection.issues[0].detail
     if kind not in _READ or (kind == "plain" and not name):
-        yield ReadIssue("aside", "not_a_document", detail=f"{found.kind or 'no media type'}, {kind}")
+        yield ReadIssue("aside", "not_a_document", detail=f"{http.media_type or 'no media type'}, {kind}")
         return
-    for note in seen.notes:
+    for note in detection.issues:
         yield replace(note, reason="wrong_media_type")
     if kind == "html":
-        yield from page(found.body, "", options, found.charset)
+        yield from read_page(http.body, "", options, http.charset)
     elif kind == "plain":
-        yield from document(found.body, "", options, found.charset)
+        yield from document(http.body, "", options, http.charset)
     else:
         module = importlib.import_module(f"groundup.text.ingest.formats.{kind}")
-        yield from module.read("", io.BytesIO(found.body), options)
+        yield from module.read("", io.BytesIO(http.body), options)
 
 
 def _uri(record: Record) -> str:
