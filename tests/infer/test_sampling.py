@@ -53,3 +53,11 @@ def test_numbers_depend_on_seed_key_and_position_alone() -> None:
 def test_impossible_settings_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Sampling(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-38, 1e-6])
+def test_a_tiny_temperature_is_greedy_and_its_log_probabilities_are_finite(temperature: float) -> None:
+    logits = torch.tensor([[1.0, 3.0, -2.0, 2.9]])
+    log_probs = log_probabilities(logits, temperature)
+    assert torch.equal(log_probs, torch.log_softmax(logits, dim=-1))
+    assert next_tokens(log_probs, torch.tensor([0.999]), Sampling(temperature)).tolist() == [1]

@@ -11,7 +11,7 @@ import torch
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy
-from groundup.train.anomaly import HISTORY, MIN_HISTORY, SIGMAS, AnomalyGuard, spike_threshold
+from groundup.train.anomaly import HISTORY, IN_A_ROW, MIN_HISTORY, SIGMAS, AnomalyGuard, spike_threshold
 from groundup.train.schedules import schedule_factor
 from training_world import one_thread
 
@@ -51,6 +51,37 @@ def test_the_threshold_is_median_and_median_deviation_as_numpy_has_them() -> Non
     assert spike_threshold(values.tolist(), 0.0) == pytest.approx(np.median(values) + SIGMAS * deviation)
     assert spike_threshold([2.0] * 50, 0.25) == pytest.approx(2.5)
     assert spike_threshold([2.0] * (MIN_HISTORY - 1), 0.25) == math.inf
+
+
+def test_a_long_upper_tail_counts_as_noise() -> None:
+    """Losses of a corpus that is nearly memorized: most near 0, one in five batches far above."""
+    draw = np.random.default_rng(3)
+    values = np.where(draw.random(128) < 0.2, draw.uniform(0.5, 2.5, 128), 0.02 * draw.random(128))
+    assert spike_threshold(values.tolist(), 0.25) > 2.5
+    assert spike_threshold(values.tolist(), 0.25) < 20
+
+
+@pytest.mark.parametrize(("rate", "rows"), [(0.01, 1), (0.02, 4)])
+def test_memorizing_ten_documents_at_width_32_is_never_stopped(rate: float, rows: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    documents = torch.randint(0, 64, (10, 65), generator=generator)
+    documents[::2] = torch.arange(65) % 7 + torch.arange(0, 10, 2)[:, None]
+    model = Decoder(DecoderConfig(64, 32, 1, 2, 2, 16, 64, max_seq_len=64))
+    model.init_weights(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    guard, in_a_row, faults = AnomalyGuard(), 0, 0
+    for _ in range(700):
+        batch = documents[torch.randint(0, 10, (rows,), generator=generator)]
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0))
+        fault = guard.fault(loss.item(), norm, spikes=True)
+        faults, in_a_row = faults + (fault is not None), in_a_row + 1 if fault else 0
+        assert in_a_row < IN_A_ROW
+        guard.note_applied(loss.item(), norm, False)
+        optimizer.step()
+    assert loss.item() < 0.1 and faults <= 1, "thresholds of the median deviation alone: 9 to 155 faults"
 
 
 def test_outliers_that_were_taken_do_not_move_the_threshold_much() -> None:

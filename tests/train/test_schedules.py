@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from groundup.train.schedules import schedule_factor
+from groundup.train.schedules import ScheduleName, schedule_factor
 
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "wsd"])
@@ -60,3 +60,9 @@ def test_a_schedule_that_begins_later_is_the_same_one_moved() -> None:
         for step in range(0, 100, 7):
             early = schedule_factor(kind, step, 100, 10, 0.2)
             assert schedule_factor(kind, step + 1000, 1100, 10, 0.2, start=1000) == early
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "wsd"])
+def test_steps_after_the_last_one_keep_the_last_factor(kind: ScheduleName) -> None:
+    last = schedule_factor(kind, 100, 100, 10, 0.2)
+    assert [schedule_factor(kind, step, 100, 10, 0.2) for step in (101, 150, 200, 10_000)] == [last] * 4

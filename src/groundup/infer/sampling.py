@@ -16,9 +16,13 @@ from torch import Tensor
 from groundup.core.rng import derive_seed
 
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below this are greedy: dividing logits by them overflows, and the distribution is one token anyway."""
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is drawn. Temperature 0 takes the likeliest; top_k 0 and top_p 1 leave nothing out."""
+    """Sampling parameters. Temperature 0 is greedy; top_k 0 and top_p 1 keep all tokens."""
 
     temperature: float = 1.0
     top_k: int = 0
@@ -32,6 +36,11 @@ class Sampling:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p = {self.top_p}: must be above 0 and at most 1")
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return self.temperature < GREEDY_BELOW
+
 
 def uniforms(seed: int, key: int | str, count: int) -> Float[Tensor, " count"]:
     """The numbers in [0, 1) of the prompt called `key`, one for each position of its answer."""
@@ -42,15 +51,15 @@ def uniforms(seed: int, key: int | str, count: int) -> Float[Tensor, " count"]:
 def log_probabilities(
     logits: Float[Tensor, "batch vocab"], temperature: float
 ) -> Float[Tensor, "batch vocab"]:
-    """Of the whole tempered distribution, before top-k and top-p. At temperature 0 those of temperature 1."""
-    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+    """Log-probabilities at `temperature`, before top-k and top-p; a greedy one gives those of temperature 1."""
+    return torch.log_softmax(logits.float() / (1.0 if temperature < GREEDY_BELOW else temperature), dim=-1)
 
 
 def next_tokens(
     log_probs: Float[Tensor, "batch vocab"], numbers: Float[Tensor, " batch"], sampling: Sampling
 ) -> Int[Tensor, " batch"]:
     """Draw one id per row from tempered log-probabilities."""
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return log_probs.argmax(dim=-1)
     probabilities = _kept(log_probs, sampling).exp().double()
     cumulative = probabilities.cumsum(dim=-1)

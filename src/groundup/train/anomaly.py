@@ -3,15 +3,17 @@
 in:  loss and gradient norm of every step
 out: what is wrong with a step, if anything, and how many were skipped
 
-A step is bad when a figure isn't finite, or spikes: stands far above the recent good ones, by median and median
-absolute deviation, which a few outliers don't move. The thresholds are wide: a skipped step is text that isn't
-learnt from, and a large but honest gradient is clipped anyway. PaLM skipped the batches around its spikes
-(https://arxiv.org/abs/2204.02311, section 5.1); we differ in looking before the step is taken.
+A step is faulty when its loss or gradient norm is not finite, or spikes: is far above the median of the recent good
+steps, in units of their noise. The noise is the median absolute deviation or the spread of the upper tail, whichever
+is larger: batches of a small corpus that is nearly memorized have losses with a long upper tail, and a few outliers
+move neither. The thresholds are wide: a skipped step is text that is not learnt from, and a large but correct
+gradient is clipped anyway. PaLM skipped the batches around its spikes (https://arxiv.org/abs/2204.02311, section
+5.1); we differ in checking before the step is taken.
 """
 
 import math
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, quantiles
 
 IN_A_ROW = 3
 """So many skipped steps in a row end a training."""
@@ -20,9 +22,11 @@ HISTORY = 128
 MIN_HISTORY = 32
 """Good steps to know before anything counts as a spike."""
 SIGMAS = 12.0
-"""A spike stands so many standard deviations (1.4826 x the median deviation) above the median."""
+"""A spike is this many standard deviations above the median."""
 LEAST_RISE = {"loss": 0.25, "gradient norm": 9.0}
-"""And by at least this share of the median: recent figures may agree closely by chance."""
+"""And at least this fraction of the median above it: recent values may agree closely by chance."""
+LEAST_SIZE = {"loss": 1.0, "gradient norm": 8.0}
+"""And at least this far above the median, in nats and in norm: smaller jumps, near a loss of 0, harm nothing."""
 
 
 @dataclass
@@ -40,7 +44,7 @@ class AnomalyGuard:
         for name, value, history in (("loss", loss, self.losses), ("gradient norm", norm, self.norms)):
             if not math.isfinite(value):
                 return f"{name} was {value}"
-            most = spike_threshold(history, LEAST_RISE[name]) if spikes else math.inf
+            most = spike_threshold(history, LEAST_RISE[name], LEAST_SIZE[name]) if spikes else math.inf
             if value > most:
                 return (
                     f"{name} spiked to {value:.4g}; the median of the recent steps was {median(history):.4g}"
@@ -60,10 +64,11 @@ class AnomalyGuard:
         self.skipped_in_a_row += 1
 
 
-def spike_threshold(history: list[float], least_rise: float) -> float:
+def spike_threshold(history: list[float], least_rise: float, least_size: float = 0.0) -> float:
     """The largest value that is no spike after `history`; infinite while that is too short."""
     if len(history) < MIN_HISTORY:
         return math.inf
     middle = median(history)
     deviation = 1.4826 * median(abs(value - middle) for value in history)
-    return middle + max(SIGMAS * deviation, least_rise * abs(middle))
+    upper_spread = (quantiles(history, n=10)[-1] - middle) / 1.2816
+    return middle + max(SIGMAS * max(deviation, upper_spread), least_rise * abs(middle), least_size)

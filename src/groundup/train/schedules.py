@@ -29,12 +29,14 @@ def schedule_factor(
     To anneal a checkpoint of wsd's stable phase (or of a constant run) taken at step S over N steps: linear,
     start = S, steps = S + N, no warm-up, with the checkpoint's optimizer state and the batches from step S on. The
     factors are those of a wsd run of S + N steps, so one stable run serves any number of horizons.
+
+    Steps after the last one have the last factor.
     """
     assert start <= step, f"step {step} lies before the schedule's start {start}"
     step, steps = step - start, steps - start
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - warmup)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
     if kind == "constant":
         return 1.0
     if kind == "linear":
