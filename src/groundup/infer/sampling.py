@@ -15,7 +15,6 @@ from torch import Tensor
 
 from groundup.core.rng import derive_seed
 
-
 GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy: dividing logits by them overflows, and the distribution is one token anyway."""
 
