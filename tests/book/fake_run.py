@@ -1,4 +1,4 @@
-"""Builds the artifacts of a run that never happened, in the form of real ones, for a book to be made of."""
+"""Artifacts of a fictitious run in the format of real ones, as input for the book."""
 
 import json
 import math
@@ -19,7 +19,7 @@ ENVIRONMENT = {
                   "tokenizers": "0.22.1", "safetensors": "0.6.2", "typst": "0.15.0"},
     "commit": "1f0c9a5d7c9e6b1e2f3a4b5c6d7e8f9012345678",
 }  # fmt: skip
-SITE = {"device": "auto", "threads": 0, "compile": "auto", "micro_batch": 0}
+RUNTIME = {"device": "auto", "threads": 0, "compile": "auto", "micro_batch": 0}
 CONFIG = DecoderConfig(
     vocab_size=4096, d_model=256, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=64, d_ff=768, tie_embeddings=True,
 )  # fmt: skip
@@ -62,21 +62,21 @@ QUESTIONS = (
 
 def make_run(folder: Path, align: tuple[str, ...] = ("finetune", "reward", "align"),
              text: str = TEXT, hostile: str = "") -> dict[str, Artifact]:  # fmt: skip
-    """Artifacts by label in the order of the river. `hostile` is put wherever a stranger's text can stand."""
+    """Artifacts by label in pipeline order. `hostile` is inserted wherever untrusted text may occur."""
     strict = hostile.encode("utf-8", "ignore").decode()  # Parquet takes no unpaired surrogates, JSON does
-    made = {"ingest": _acquire(folder, text, strict), "curate": _curate(folder, text, strict)}
-    made["tokenizer"] = _tokenizer(folder, text)
-    made["tokenize"] = _artifact(folder, "tokenize", 5.2, {
+    artifacts = {"ingest": _ingest(folder, text, strict), "curate": _curate(folder, text, strict)}
+    artifacts["tokenizer"] = _tokenizer(folder, text)
+    artifacts["tokenize"] = _artifact(folder, "tokenize", 5.2, {
         "tokens": 3_214_408, "tokens_dropped": 0, "train_tokens": 3_150_211, "validation_tokens": 64_197,
         "train_documents": 688, "validation_documents": 14,
         "train_rows": 6_181, "validation_rows": 127, "validation_bytes": 228_034, "padding_share": 0.0062,
     }, recipe={"seq_len": 512})  # fmt: skip
-    made["pretrain"] = _pretrain(folder, made["tokenizer"].path)
+    artifacts["pretrain"] = _pretrain(folder, artifacts["tokenizer"].path)
     makers = {"finetune": _sft, "reward": _reward, "align": _ppo}
     for label in align:
-        made[label] = makers[label](folder, made["tokenizer"].path, hostile)
-    made["evaluate"] = _evaluate(folder, hostile)
-    return made
+        artifacts[label] = makers[label](folder, artifacts["tokenizer"].path, hostile)
+    artifacts["evaluate"] = _evaluate(folder, hostile)
+    return artifacts
 
 
 def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any], recipe: dict[str, Any] | None = None,
@@ -85,7 +85,8 @@ def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any],
     path = folder / f"{stage}-{fingerprint[:12]}"
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "manifest.json", {
-        "stage": stage, "fingerprint": fingerprint, "version": 1, "recipe": recipe or {}, "inputs": {}, "runtime": SITE,
+        "stage": stage, "fingerprint": fingerprint, "version": 1, "recipe": recipe or {}, "inputs": {},
+        "runtime": RUNTIME,
         "metrics": metrics, "files": {}, "environment": ENVIRONMENT, "started": "2026-03-01T09:30:00+00:00",
         "seconds": seconds,
     })  # fmt: skip
@@ -94,8 +95,8 @@ def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any],
     return Artifact(path, fingerprint, stage)
 
 
-def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
-    made = _artifact(folder, "ingest", 3.1, {
+def _ingest(folder: Path, text: str, hostile: str) -> Artifact:
+    artifact = _artifact(folder, "ingest", 3.1, {
         "files_read": 630, "documents": 741, "bytes_read": 12_911_204,
         "files_aside": {"binary": 1, "empty": 2}})  # fmt: skip
     lines = [
@@ -106,18 +107,18 @@ def _acquire(folder: Path, text: str, hostile: str) -> Artifact:
     ]
     lines += [{"source": "stdlib", "path": f"e{n}/__init__.py", "bytes": 0, "documents": 0, "aside": "empty"}
               for n in range(2)]  # fmt: skip
-    write_text(made.path / "sources.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    with RejectsLogWriter(made.path / "ledger" / "0.parquet") as ledger:
+    write_text(artifact.path / "sources.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    with RejectsLogWriter(artifact.path / "ledger" / "0.parquet") as ledger:
         ledger.write([
             RejectsLogEntry("a1", "stdlib", "lib2to3/grammar.pickle", "ingest", "aside", "binary", 12, 0),
             RejectsLogEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "ingest", "aside", "empty",
                         detail=hostile),
         ])  # fmt: skip
-    return made
+    return artifact
 
 
 def _curate(folder: Path, text: str, hostile: str) -> Artifact:
-    made = _artifact(folder, "curate", 4.4, {
+    artifact = _artifact(folder, "curate", 4.4, {
         "documents_read": 741, "documents_kept": 702, "documents_dropped": 39, "bytes_read": 12_911_204,
         "bytes_kept": 12_201_332, "reasons": {"too_few_words": 21, "exact_duplicate": 12, "repeated_lines": 6},
         "sources": {"stdlib": {"documents_read": 663, "documents_kept": 629, "bytes_read": 12_500_000,
@@ -128,10 +129,10 @@ def _curate(folder: Path, text: str, hostile: str) -> Artifact:
                   "privacy": {"documents": 714, "changed": 9}, "dedup": {"documents": 714, "dropped": 12}},
         "languages": {"": {"documents": 629, "bytes": 11_821_332}, "en": {"documents": 73, "bytes": 380_000}},
     })  # fmt: skip
-    with DocumentWriter(made.path / "documents" / "0.parquet") as documents:
+    with DocumentWriter(artifact.path / "documents" / "0.parquet") as documents:
         documents.write([Document("00a", text + hostile, "stdlib", "textwrap.py", licence="PSF-2.0"),
                          Document("00b", text * 40, "files", "notes/deep/path/of/a/file.md" + hostile)])  # fmt: skip
-    with RejectsLogWriter(made.path / "ledger" / "0.parquet") as ledger:
+    with RejectsLogWriter(artifact.path / "ledger" / "0.parquet") as ledger:
         ledger.write([
             RejectsLogEntry("b1", "stdlib", "xml/__init__.py", "length", "dropped", "too_few_words", 3, 5),
             RejectsLogEntry("b2", "stdlib", "encodings/cp037.py", "gopher_repetition", "dropped", "repeated_lines",
@@ -139,20 +140,20 @@ def _curate(folder: Path, text: str, hostile: str) -> Artifact:
             RejectsLogEntry("b3", "stdlib", "ctypes/macholib/framework.py", "dedup", "dropped", "exact_duplicate",
                         detail="same text as ctypes/macholib/dylib.py"),
         ])  # fmt: skip
-    return made
+    return artifact
 
 
 def _tokenizer(folder: Path, text: str) -> Artifact:
-    made = _artifact(folder, "tokenizer", 6.7, {
+    artifact = _artifact(folder, "tokenizer", 6.7, {
         "vocab_size": 4096, "bytes_per_token": 3.55, "gpt2_bytes_per_token": 2.61})  # fmt: skip
-    Tokenizer.from_merges(train(iter([text]), 600)).save(made.path)
-    return made
+    Tokenizer.from_merges(train(iter([text]), 600)).save(artifact.path)
+    return artifact
 
 
-def _with_tokenizer(made: Artifact, tokenizer: Path) -> Artifact:
+def _with_tokenizer(artifact: Artifact, tokenizer: Path) -> Artifact:
     for path in tokenizer.glob("tokenizer*.json"):
-        (made.path / path.name).write_bytes(path.read_bytes())
-    return made
+        (artifact.path / path.name).write_bytes(path.read_bytes())
+    return artifact
 
 
 def _wave(step: int, size: float = 1.0) -> float:
@@ -168,25 +169,25 @@ def _pretrain(folder: Path, tokenizer: Path) -> Artifact:
         if step % 100 == 0:
             log.append({"step": step, "val_bpb": 0.92 + 1.6 * math.exp(-step / 180)})
         log.append(line)
-    made = _artifact(folder, "pretrain", 432.0, {
+    artifact = _artifact(folder, "pretrain", 432.0, {
         "parameters": PARAMETERS, "tokens": 6_553_600, "seconds": 418.2, "tokens_per_second": 15_671,
         "flops_utilization": 0.612, "matmul_tflops": 0.395, "val_bpb": 0.9412, "steps": 800, "skipped_steps": 0,
         "precision": "bf16", "compiled": True, "decoder": CONFIG.to_json()}, log=log)  # fmt: skip
-    return _with_tokenizer(made, tokenizer)
+    return _with_tokenizer(artifact, tokenizer)
 
 
 def _sft(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
     log: list[dict[str, Any]] = [
         {"step": step, "loss": 1.9 + 2.0 * math.exp(-step / 40) + _wave(step, 0.5)} for step in range(1, 181)
     ]
-    made = _artifact(folder, "sft", 61.0, {
+    artifact = _artifact(folder, "sft", 61.0, {
         "val_loss_before": 4.02, "val_loss": 2.06, "conversations": 3_912, "held_out_conversations": 410,
         "steps": 180}, log=log)  # fmt: skip
-    write_json(made.path / "examples.json", [
+    write_json(artifact.path / "examples.json", [
         [[f"<|begin_of_text|><|user|>{question}{hostile}<|end_of_turn|><|assistant|>", False],
          [f"{truth}<|end_of_turn|>", True]]
         for question, truth, *_ in QUESTIONS])  # fmt: skip
-    return _with_tokenizer(made, tokenizer)
+    return _with_tokenizer(artifact, tokenizer)
 
 
 def _reward(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
@@ -202,31 +203,31 @@ def _ppo(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
     log = [{"step": step, "reward": 0.4 + step / 60 + _wave(step, 0.6), "kl": step / 400 + abs(_wave(step, 0.03)),
             "answer_tokens": 38 + step / 9 + _wave(step, 9), "ended": 1 - 0.3 * math.exp(-step / 15)}
            for step in range(1, 61)]  # fmt: skip
-    made = _artifact(folder, "ppo", 96.0, {
+    artifact = _artifact(folder, "ppo", 96.0, {
         "reward_before": 0.41, "reward_after": 1.12, "reward_gain_interval": [0.52, 0.91], "kl": 0.162,
         "chrf_before": 27.4, "chrf_after": 28.1, "chrf_interval": [-0.6, 2.1], "response_length_before": 38.2,
         "response_length_after": 44.9, "ended_before": 0.94, "ended_after": 0.99,
         "stopped_early": False}, log=log)  # fmt: skip
-    write_json(made.path / "samples.json", [
+    write_json(artifact.path / "samples.json", [
         {"question": question + hostile, "truth": truth, "before": before, "after": after + hostile,
          "reward_before": 0.2, "reward_after": 1.3}
         for question, truth, before, after, _ in QUESTIONS])  # fmt: skip
-    return _with_tokenizer(made, tokenizer)
+    return _with_tokenizer(artifact, tokenizer)
 
 
 def _evaluate(folder: Path, hostile: str) -> Artifact:
-    made = _artifact(folder, "evaluate", 38.0, {
+    artifact = _artifact(folder, "evaluate", 38.0, {
         "base_bpb": 0.9412, "base_bpb_interval": [0.921, 0.963], "chat_bpb": 1.0031, "chat_chrf": 28.1,
         "chat_chrf_interval": [26.3, 29.9], "names": 0.21, "names_interval": [0.17, 0.25],
         "examples": 200, "exact": 0.03,
         "exact_interval": [0.01, 0.05], "baseline_chrf": 24.2,
         "chrf_by_kind": {"does": 24.8, "parameters": 38.1, "signature": 31.0, "which": 12.2}})  # fmt: skip
-    write_json(made.path / "samples.json", [
+    write_json(artifact.path / "samples.json", [
         {"question": question + hostile, "truth": truth, "chat": after + hostile, "chrf": score, "kind": "does",
          "held_out": index < 6}
         for index, (question, truth, _, after, score) in enumerate(QUESTIONS)])  # fmt: skip
     write_json(
-        made.path / "continuations.json",
+        artifact.path / "continuations.json",
         [
             {
                 "beginning": "def get(self, name" + hostile,
@@ -234,4 +235,4 @@ def _evaluate(folder: Path, hostile: str) -> Artifact:
             }
         ],
     )
-    return made
+    return artifact

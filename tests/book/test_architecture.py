@@ -1,10 +1,10 @@
-"""Parameters counted from a config, against real decoders and against what is published of models in these shapes."""
+"""Parameters counted from a config, against decoders and the published sizes of models of the same shape."""
 
 from dataclasses import replace
 
 import pytest
 
-from groundup.book.architecture import architecture_svg, parts_of
+from groundup.book.architecture import architecture_svg, parameter_blocks
 from groundup.model.config import DecoderConfig
 from groundup.model.flops import parameters
 
@@ -19,7 +19,7 @@ LLAMA3_8B = DecoderConfig(
 SMALL = replace(
     QWEN3_06B, vocab_size=300, d_model=48, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=12, d_ff=80
 )
-KINDS = {
+SHAPES = {
     "qwen3": SMALL,
     "untied": replace(SMALL, tie_embeddings=False),
     "olmo3": replace(SMALL, norm_at="output", qk_norm="width"),
@@ -33,13 +33,13 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("config", "published"), [(QWEN3_06B, 596_049_920), (LLAMA3_8B, 8_030_261_248)])
-def test_the_parts_add_up_to_the_published_count(config: DecoderConfig, published: int) -> None:
-    assert sum(part.parameters for part in parts_of(config)) == published == parameters(config)
+def test_the_blocks_add_up_to_the_published_count(config: DecoderConfig, published: int) -> None:
+    assert sum(block.parameters for block in parameter_blocks(config)) == published == parameters(config)
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_the_parts_add_up_to_what_the_decoder_holds(name: str) -> None:
-    assert sum(part.parameters for part in parts_of(KINDS[name])) == parameters(KINDS[name])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_blocks_add_up_to_the_decoders_parameters(name: str) -> None:
+    assert sum(block.parameters for block in parameter_blocks(SHAPES[name])) == parameters(SHAPES[name])
 
 
 def test_the_drawing_has_a_square_for_every_head() -> None:

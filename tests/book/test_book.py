@@ -1,4 +1,4 @@
-"""The stage: whole, the same every time, in need of nothing, and proof against what strangers write."""
+"""The stage `book`: deterministic, self-contained, and safe for untrusted text."""
 
 import json
 import re
@@ -12,12 +12,11 @@ import pytest
 from fake_run import BLUEPRINT, make_run
 
 from groundup.book.book import Book, book
-from groundup.book.chapters import volume
+from groundup.book.chapters import book_content
 from groundup.book.html import html
 from groundup.book.load_run import LoadedRun
 from groundup.book.palette import PAPER
 from groundup.book.pdf import pdf
-from groundup.book.picture import picture
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, StageContext
@@ -35,13 +34,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
 
 
 def write(folder: Path, artifacts: dict[str, Artifact], **recipe: str) -> tuple[str, bytes, dict[str, Any]]:
-    out = StageContext(folder, Reporter(quiet=True))
-    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Runtime(), out, **artifacts)
+    context = StageContext(folder, Reporter(quiet=True))
+    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Runtime(), context, **artifacts)
     return (folder / "book.html").read_text(encoding="utf-8"), (folder / "book.pdf").read_bytes(), metrics
 
 
-class Reader(HTMLParser):
-    """Checks that tags close in order, and collects tags, links and text."""
+class PageParser(HTMLParser):
+    """Checks that tags close in order; collects tags, attributes and text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -79,9 +78,9 @@ def test_the_same_artifacts_give_the_same_bytes(tmp_path: Path, run: dict[str, A
     assert first[2]["pdf_bytes"] == len(first[1])
 
 
-def test_the_page_needs_nothing_outside_itself(tmp_path: Path, run: dict[str, Artifact]) -> None:
+def test_the_page_is_self_contained(tmp_path: Path, run: dict[str, Artifact]) -> None:
     page = write(tmp_path, run)[0]
-    seen = Reader(page)
+    seen = PageParser(page)
     assert not seen.tags & {"script", "link", "img", "iframe", "object"}
     links = [value for name, value in seen.attributes if name in ("href", "src", "xlink:href")]
     assert links
@@ -90,10 +89,8 @@ def test_the_page_needs_nothing_outside_itself(tmp_path: Path, run: dict[str, Ar
     assert "@import" not in page
 
 
-def test_every_id_occurs_once_and_every_link_leads_somewhere(
-    tmp_path: Path, run: dict[str, Artifact]
-) -> None:
-    seen = Reader(write(tmp_path, run)[0])
+def test_every_id_occurs_once_and_every_link_has_a_target(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    seen = PageParser(write(tmp_path, run)[0])
     ids = [value for name, value in seen.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     links = {str(value)[1:] for name, value in seen.attributes if name in ("href", "xlink:href")}
@@ -109,13 +106,13 @@ def test_drawings_follow_the_readers_theme(tmp_path: Path, run: dict[str, Artifa
 
 def test_a_stage_that_the_blueprint_lacks_has_no_chapter(tmp_path: Path) -> None:
     artifacts = make_run(tmp_path / "run", align=("finetune",))
-    text = Reader(write(tmp_path / "out", artifacts)[0]).text
-    assert "Learning to answer" in text
-    assert "Learning what is better" not in text
-    assert "Learning from its own answers" not in text
+    text = PageParser(write(tmp_path / "out", artifacts)[0]).text
+    assert "Supervised fine-tuning" in text
+    assert "Reward model" not in text
+    assert "Reinforcement learning" not in text
 
 
-def test_a_book_is_made_of_the_bare_manifests_too(tmp_path: Path) -> None:
+def test_bare_manifests_are_enough_for_a_book(tmp_path: Path) -> None:
     artifacts = make_run(tmp_path / "run")
     for artifact in artifacts.values():
         for path in filter(Path.is_file, artifact.path.rglob("*")):
@@ -123,15 +120,15 @@ def test_a_book_is_made_of_the_bare_manifests_too(tmp_path: Path) -> None:
                 path.unlink()
         manifest = artifact.manifest() | {"metrics": {}}
         (artifact.path / "manifest.json").write_text(json.dumps(manifest))
-    text = Reader(write(tmp_path / "out", artifacts)[0]).text
+    text = PageParser(write(tmp_path / "out", artifacts)[0]).text
     assert "not measured" in text
     assert "No curve was recorded." in text
 
 
-def test_strangers_words_stay_words(tmp_path: Path) -> None:
+def test_untrusted_text_is_never_parsed_as_markup(tmp_path: Path) -> None:
     artifacts = make_run(tmp_path / "run", hostile=HOSTILE)
     page, printed, _ = write(tmp_path / "out", artifacts, title="T" + HOSTILE[:200], author="<b>A</b>")
-    seen = Reader(page)
+    seen = PageParser(page)
     assert "<script>alert(1)</script>" in seen.text
     assert not seen.tags & {"script", "img", "b"}
     assert not [char for char in page if char < " " and char != "\n"]
@@ -140,8 +137,8 @@ def test_strangers_words_stay_words(tmp_path: Path) -> None:
     assert printed.startswith(b"%PDF")
 
 
-def test_both_forms_of_the_book_say_the_same(tmp_path: Path, run: dict[str, Artifact]) -> None:
-    whole = volume(LoadedRun(run), "stdlib", "An author", BLUEPRINT)
+def test_html_and_pdf_contain_the_same_text(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    whole = book_content(LoadedRun(run), "stdlib", "An author", BLUEPRINT)
     page = html(whole)
     pdf(whole, tmp_path)
     printed = (tmp_path / "book.json").read_text(encoding="utf-8")
@@ -153,7 +150,7 @@ def test_both_forms_of_the_book_say_the_same(tmp_path: Path, run: dict[str, Arti
 
 
 def _strings(value: Any) -> list[str]:
-    """Everything a volume says, drawings apart."""
+    """All text of the book's content, without figures."""
     if is_dataclass(value):
         parts = [
             getattr(value, field.name)
@@ -167,17 +164,11 @@ def _strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) and value else []
 
 
-def test_the_sums_are_those_of_the_manifests(tmp_path: Path, run: dict[str, Artifact]) -> None:
-    text = re.sub(r"\s+", " ", Reader(write(tmp_path, run)[0]).text)
-    assert "628 with documents + 3 set aside = 631 found" in text
-    assert "702 kept + 39 dropped = 741 read" in text
+def test_counts_are_those_of_the_manifests(tmp_path: Path, run: dict[str, Artifact]) -> None:
+    text = re.sub(r"\s+", " ", PageParser(write(tmp_path, run)[0]).text)
+    assert "628 with documents + 3 rejected = 631" in text
+    assert "702 kept + 39 rejected = 741 read" in text
     assert "21 too few words + 12 exact duplicate + 6 repeated lines = 39" in text
-    assert "3,150,211 to learn from + 64,197 to measure on = 3,214,408; 0 lost" in text
-    assert "688 to learn from + 14 to measure on = 702 kept" in text
+    assert "3,150,211 train + 64,197 validation = 3,214,408; 0 lost" in text
+    assert "688 train + 14 validation = 702 kept" in text
     assert "6,181 + 127 = 6,308" in text
-
-
-def test_some_pages_make_one_picture(tmp_path: Path, run: dict[str, Artifact]) -> None:
-    whole = volume(LoadedRun(run), "stdlib", "", BLUEPRINT)
-    sheet = picture(whole, [1, 3, 999], tmp_path)
-    assert sheet.startswith(b"\x89PNG")

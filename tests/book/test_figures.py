@@ -1,4 +1,4 @@
-"""Curves, funnel, coloured pieces."""
+"""Curves, funnel, coloured text."""
 
 import re
 from pathlib import Path
@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 from fake_run import TEXT, make_run
 
+from groundup.book.coloured_text import coloured_loss_mask, coloured_tokens
 from groundup.book.figures import Bar, Panel, Series, bars_svg, curves_svg, emblem_svg, series
 from groundup.book.funnel import Level, Split, funnel_svg
-from groundup.book.samples import lesson_pieces, token_pieces
 from groundup.tokens.tokenizer import Tokenizer
 
 
@@ -36,13 +36,13 @@ def test_an_empty_or_flat_run_still_has_an_emblem() -> None:
         ElementTree.fromstring(emblem_svg(losses))
 
 
-def test_a_bar_reaches_as_far_as_its_value() -> None:
-    picture = bars_svg([Bar("half", 0.5), Bar("all", 1.0, (0.9, 1.0))], "share", 1.0, (0.5, "a coin"))
+def test_a_bars_width_is_its_value() -> None:
+    picture = bars_svg([Bar("half", 0.5), Bar("all", 1.0, (0.9, 1.0))], "share", 1.0, (0.5, "chance"))
     widths = [float(value) for value in re.findall(r'<rect [^>]*width="([\d.]+)"', picture)]
     assert widths == [190.0, 380.0]
 
 
-def test_a_funnels_bars_narrow_by_what_left() -> None:
+def test_a_funnels_bars_narrow_by_the_rejected_fraction() -> None:
     picture = funnel_svg(
         (Level("documents", 100, 50, ("50 dropped",)),), (Split("tokens", (("a", 75), ("b", 25))),)
     )
@@ -50,17 +50,20 @@ def test_a_funnels_bars_narrow_by_what_left() -> None:
     assert widths == [186.0, 186.0, 139.5, 46.5]
 
 
-def test_nothing_in_a_funnel_is_no_error() -> None:
+def test_an_empty_funnel_is_no_error() -> None:
     ElementTree.fromstring(funnel_svg((Level("files", 0, 0),), (Split("tokens", (("a", 0), ("b", 0))),)))
 
 
-def test_token_pieces_join_to_the_text(tmp_path: Path) -> None:
+def test_coloured_tokens_join_to_the_text(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(make_run(tmp_path)["tokenizer"].path)
     for text in (TEXT, "naïve 日本 🎉 שלום", "<|user|> <|end_of_turn|>", ""):
-        assert "".join(piece.text for piece in token_pieces(text, tokenizer)) == text
+        assert "".join(span.text for span in coloured_tokens(text, tokenizer)) == text
 
 
-def test_only_what_is_learnt_is_coloured() -> None:
-    said = [["<|user|>What is it?<|end_of_turn|><|assistant|>", False], ["A wrapper.<|end_of_turn|>", True]]
-    assert [piece.shade for piece in lesson_pieces(said)] == [0, 1]
-    assert lesson_pieces({"no": "lesson"}) == ()
+def test_only_tokens_in_the_loss_are_coloured() -> None:
+    example = [
+        ["<|user|>What is it?<|end_of_turn|><|assistant|>", False],
+        ["A wrapper.<|end_of_turn|>", True],
+    ]
+    assert [span.shade for span in coloured_loss_mask(example)] == [0, 1]
+    assert coloured_loss_mask({"no": "example"}) == ()

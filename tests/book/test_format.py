@@ -1,4 +1,4 @@
-"""How values and strangers' text are spelled."""
+"""Formatting of values and untrusted text."""
 
 import math
 
@@ -8,7 +8,7 @@ from groundup.book.format import clip, duration, interval, is_number, number, pe
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("formatted", "expected"),
     [
         (short(4_196_864), "4.2 million"),
         (short(950), "950"),
@@ -24,11 +24,11 @@ from groundup.book.format import clip, duration, interval, is_number, number, pe
         (interval(None), ""),
     ],
 )
-def test_values_are_spelled_for_people(said: str, words: str) -> None:
-    assert said == words
+def test_values_are_formatted_for_people(formatted: str, expected: str) -> None:
+    assert formatted == expected
 
 
-def test_nothing_in_a_text_acts_unseen() -> None:
+def test_invisible_characters_become_visible() -> None:
     assert visible("a\x00b\x1b\x7f") == "a␀b␛␡"
     assert visible("\u202eabc\u2066") == "[U+202E]abc[U+2066]"
     assert visible("\ud800\uffff\x85") == "\ufffd\ufffd\ufffd"
@@ -36,7 +36,7 @@ def test_nothing_in_a_text_acts_unseen() -> None:
     assert visible("日本 🎉 שלום é") == "日本 🎉 שלום é"
 
 
-def test_a_long_text_says_what_was_left_out() -> None:
+def test_a_clipped_text_counts_the_omitted_characters() -> None:
     assert clip("x" * 1200, 1000) == "x" * 1000 + " … (200 more characters)"
 
 

@@ -1,1 +1,1 @@
-"""Run -> a book: what was built, from what, how it went, what it can and cannot do."""
+"""RUN -> BOOK: a report on the data, the training and the abilities of the model, as HTML and PDF."""

@@ -1,7 +1,7 @@
-"""A model's config -> its drawing, and its parameters counted part by part.
+"""A model's config -> a drawing of the architecture and a table of its parameters.
 
-in:  the DecoderConfig that pretraining noted
-out: `parts_of`, whose rows add up to the model's parameters, `architecture_svg`
+in:  the DecoderConfig of the pretrain artifact
+out: `parameter_blocks`, which add up to the model's parameter count; `architecture_svg`
 """
 
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ from groundup.model.config import GATE_CHANNELS, DecoderConfig
 
 @dataclass(frozen=True)
 class ModelBlock:
-    """One kind of weight: how it is shaped, how often it occurs, what it is for."""
+    """One kind of weight: its shape, number of copies and purpose."""
 
     name: str
     shape: str
-    each: int
-    times: int
-    does: str
+    parameters_each: int
+    copies: int
+    purpose: str
 
     @property
     def parameters(self) -> int:
-        """Numbers in all its copies."""
-        return self.each * self.times
+        """Parameters of all copies."""
+        return self.parameters_each * self.copies
 
 
-def parts_of(config: DecoderConfig) -> tuple[ModelBlock, ...]:
-    """Every weight of the model, in the order in which the data meets them."""
+def parameter_blocks(config: DecoderConfig) -> tuple[ModelBlock, ...]:
+    """Every weight of the model, in the order of the forward pass."""
     d, n = config.d_model, config.n_layers
-    parts = [_matrix("token embedding", config.vocab_size, d, 1, "a vector for every token")]
+    blocks = [_matrix("token embedding", config.vocab_size, d, 1, "one vector per token")]
     if config.positions == "learned":
-        parts.append(_matrix("position embedding", config.max_seq_len, d, 1, "and one for every position"))
-    parts += _attention_parts(config)
-    parts += _feed_forward_parts(config)
+        blocks.append(_matrix("position embedding", config.max_seq_len, d, 1, "one vector per position"))
+    blocks += _attention_parts(config)
+    blocks += _feed_forward_parts(config)
     inner = {
         "none": 0,
         "head": 2 * config.head_dim,
@@ -41,46 +41,54 @@ def parts_of(config: DecoderConfig) -> tuple[ModelBlock, ...]:
     }
     numbers = 2 if config.norm == "layer" else 1
     each = numbers * (2 * d + inner[config.qk_norm])
-    parts.append(
-        ModelBlock("norms in a block", f"{numbers} × {each // numbers:,}", each, n, "keep the scale steady")
+    blocks.append(
+        ModelBlock("norms in a block", f"{numbers} × {each // numbers:,}", each, n, "normalize activations")
     )
     scalars = config.residual_scalars + config.embedding_scalars
     if scalars:
-        parts.append(
-            ModelBlock("scalars in a block", f"{scalars}", scalars, n, "weigh the stream and the embedding")
+        blocks.append(
+            ModelBlock(
+                "scalars in a block", f"{scalars}", scalars, n, "scale the residual stream and the embedding"
+            )
         )
-    parts.append(ModelBlock("final norm", f"{numbers} × {d:,}", numbers * d, 1, "before the last step"))
+    blocks.append(
+        ModelBlock("final norm", f"{numbers} × {d:,}", numbers * d, 1, "normalizes before the output head")
+    )
     if not config.tie_embeddings:
-        parts.append(_matrix("output head", d, config.vocab_size, 1, "a score for every next token"))
-    return tuple(parts)
+        blocks.append(_matrix("output head", d, config.vocab_size, 1, "logits of the next token"))
+    return tuple(blocks)
 
 
-def _matrix(name: str, rows: int, columns: int, times: int, does: str, biases: int = 0) -> ModelBlock:
+def _matrix(name: str, rows: int, columns: int, times: int, purpose: str, biases: int = 0) -> ModelBlock:
     shape = f"{rows:,} × {columns:,}" + (f" + {biases:,}" if biases else "")
-    return ModelBlock(name, shape, rows * columns + biases, times, does)
+    return ModelBlock(name, shape, rows * columns + biases, times, purpose)
 
 
 def _attention_parts(config: DecoderConfig) -> list[ModelBlock]:
     d, n = config.d_model, config.n_layers
     queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     rows = [
-        ("query", d, queries, "what each position looks for"),
-        ("key", d, keys, "what each position offers"),
-        ("value", d, keys, "what is passed on where they meet"),
-        ("attention output", queries, d, "mixes the heads"),
+        ("query", d, queries, "what each position attends to"),
+        ("key", d, keys, "what each position is matched by"),
+        ("value", d, keys, "what attention averages"),
+        ("attention output", queries, d, "combines the heads"),
     ]
-    parts = [
-        _matrix(name, inner, outer, n, does, outer if config.biases else 0)
-        for name, inner, outer, does in rows
+    blocks = [
+        _matrix(name, inner, outer, n, purpose, outer if config.biases else 0)
+        for name, inner, outer, purpose in rows
     ]
     with_values = sum(config.has_value_embedding(layer) for layer in range(n))
     if with_values:
-        parts.append(
-            _matrix("value embedding", config.vocab_size, keys, with_values, "what a token says by itself")
+        blocks.append(
+            _matrix("value embedding", config.vocab_size, keys, with_values, "added to the values, per token")
         )
         gate = min(GATE_CHANNELS, d)
-        parts.append(_matrix("its gate", gate, config.n_kv_heads, with_values, "how much of it is heard"))
-    return parts
+        blocks.append(
+            _matrix(
+                "value embedding gate", gate, config.n_kv_heads, with_values, "scales the value embedding"
+            )
+        )
+    return blocks
 
 
 def _feed_forward_parts(config: DecoderConfig) -> list[ModelBlock]:
@@ -91,28 +99,30 @@ def _feed_forward_parts(config: DecoderConfig) -> list[ModelBlock]:
         wide = config.d_ff
         biases = (ups * wide, d) if config.biases else (0, 0)
         return [
-            _matrix(f"MLP {name}", ups * d, wide, n, "widens each position", biases[0]),
-            _matrix("MLP down", wide, d, n, "and narrows it again", biases[1]),
+            _matrix(f"MLP {name}", ups * d, wide, n, "projects to the hidden width", biases[0]),
+            _matrix("MLP down", wide, d, n, "projects back", biases[1]),
         ]
     moe, wide = config.moe, config.moe.d_expert
-    parts = [
-        _matrix("router", d, moe.n_experts, n, "chooses experts for each position"),
-        _matrix(f"expert's {name}", ups * d, wide, n * moe.n_experts, "widens the positions sent to it"),
-        _matrix("expert's down", wide, d, n * moe.n_experts, "and narrows them again"),
+    blocks = [
+        _matrix("router", d, moe.n_experts, n, "selects experts per token"),
+        _matrix(f"expert's {name}", ups * d, wide, n * moe.n_experts, "projects to the hidden width"),
+        _matrix("expert's down", wide, d, n * moe.n_experts, "projects back"),
     ]
     if moe.n_shared_experts:
         shared = moe.n_shared_experts * wide
-        parts.append(_matrix("shared experts", (ups + 1) * d, shared, n, "what every position goes through"))
-    return parts
+        blocks.append(_matrix("shared experts", (ups + 1) * d, shared, n, "applied to every token"))
+    return blocks
 
 
 def architecture_svg(config: DecoderConfig) -> str:
-    """The decoder from text to next token, one block opened."""
+    """The decoder from text to next token, with one block in detail."""
     picture = Drawing(640, 590)
-    parts = {part.name: part for part in parts_of(config)}
-    _box(picture, 2, "text", "cut into tokens", "card")
+    blocks = {part.name: part for part in parameter_blocks(config)}
+    _box(picture, 2, "text", "tokenized", "card")
     picture.line(170, 38, 170, 54, arrow=True)
-    embedding = f"{config.vocab_size:,} tokens × {config.d_model:,} = {parts['token embedding'].parameters:,}"
+    embedding = (
+        f"{config.vocab_size:,} tokens × {config.d_model:,} = {blocks['token embedding'].parameters:,}"
+    )
     _box(picture, 54, "embedding", f"a vector of {config.d_model:,} for each token", "soft-blue", embedding)
     _frame(picture, config)
     _attention(picture, config)
@@ -124,17 +134,17 @@ def architecture_svg(config: DecoderConfig) -> str:
         "norm and output head",
         f"{config.vocab_size:,} scores",
         "soft-blue",
-        _head_note(config, parts),
+        _head_note(config, blocks),
     )
     picture.line(170, 532, 170, 548, arrow=True)
-    _box(picture, 548, "next token", "drawn by probability", "card")
+    _box(picture, 548, "next token", "sampled", "card")
     return picture.svg()
 
 
-def _head_note(config: DecoderConfig, parts: dict[str, ModelBlock]) -> str:
+def _head_note(config: DecoderConfig, blocks: dict[str, ModelBlock]) -> str:
     if config.tie_embeddings:
         return "shares the embedding's numbers"
-    return f"{config.d_model:,} × {config.vocab_size:,} = {parts['output head'].parameters:,}"
+    return f"{config.d_model:,} × {config.vocab_size:,} = {blocks['output head'].parameters:,}"
 
 
 def _box(picture: Drawing, y: float, title: str, note: str, fill: str, right: str = "") -> None:
@@ -146,7 +156,7 @@ def _box(picture: Drawing, y: float, title: str, note: str, fill: str, right: st
 
 
 def _frame(picture: Drawing, config: DecoderConfig) -> None:
-    """The block's outline, its residual stream and how often it is repeated."""
+    """The block's outline, its residual stream and the number of blocks."""
     picture.line(170, 92, 170, 140, arrow=True)
     picture.rect(14, 114, 612, 352, "page", "muted", radius=8)
     picture.rect(520, 104, 92, 22, "orange", radius=11)
@@ -161,12 +171,12 @@ def _frame(picture: Drawing, config: DecoderConfig) -> None:
 
 
 def _attention(picture: Drawing, config: DecoderConfig) -> None:
-    """Norm, attention and its heads: every key-value head under the query heads that share it."""
+    """Norm, attention and its heads: each key-value head under the query heads that share it."""
     _inner(picture, 140, "norm", "soft-green", 22)
     picture.line(170, 162, 170, 178, arrow=True)
     _inner(picture, 178, "attention", "soft-orange", 68)
-    picture.text(170, 220, "each token looks back", 11, "muted", "middle", italic=True)
-    picture.text(170, 234, "at those before it", 11, "muted", "middle", italic=True)
+    picture.text(170, 220, "each token attends to", 11, "muted", "middle", italic=True)
+    picture.text(170, 234, "itself and earlier ones", 11, "muted", "middle", italic=True)
     picture.line(170, 246, 170, 268, arrow=True)
     group = max(config.n_heads // config.n_kv_heads, 1)
     shown = min(config.n_heads, 24)
@@ -180,15 +190,15 @@ def _attention(picture: Drawing, config: DecoderConfig) -> None:
     more = f" ({shown} drawn)" if shown < config.n_heads else ""
     picture.text(350, 170, f"{config.n_heads} query heads of {config.head_dim}{more}", 12, "blue")
     picture.text(350, 242, f"{config.n_kv_heads} key and value heads", 12, "orange")
-    picture.text(350, 260, _what_happens_to_queries(config), 11, "muted", italic=True)
+    picture.text(350, 260, _position_note(config), 11, "muted", italic=True)
 
 
-def _what_happens_to_queries(config: DecoderConfig) -> str:
+def _position_note(config: DecoderConfig) -> str:
     if config.positions == "learned":
-        return "positions are in the stream already"
+        return "position embeddings are added to the input"
     if config.qk_norm == "none":
-        return "positions are rotated into queries and keys"
-    return "queries and keys are normed, positions rotated in"
+        return "rotary positions on queries and keys"
+    return "QK norm, rotary positions"
 
 
 def _mlp(picture: Drawing, config: DecoderConfig) -> None:
@@ -196,8 +206,8 @@ def _mlp(picture: Drawing, config: DecoderConfig) -> None:
     _inner(picture, 306, "norm", "soft-green", 22)
     picture.line(170, 328, 170, 344, arrow=True)
     _inner(picture, 344, _mlp_name(config), "soft-violet", 68)
-    picture.text(170, 386, "each token is worked on", 11, "muted", "middle", italic=True)
-    picture.text(170, 400, "by itself", 11, "muted", "middle", italic=True)
+    picture.text(170, 386, "applied to each", 11, "muted", "middle", italic=True)
+    picture.text(170, 400, "token separately", 11, "muted", "middle", italic=True)
     picture.line(170, 412, 170, 434, arrow=True)
     full = 250.0
     narrow = full * min(config.d_model / max(_wide(config), 1), 1)

@@ -1,14 +1,14 @@
-"""Run -> a book about the model: what was built, from what, how it went, what it can and cannot do.
+"""Stage `book`: the artifacts of a run -> a report on the model as HTML and PDF.
 
-in:  every artifact of the run, by its label, in the order of the river
-out: book.html (one file that needs nothing else) and book.pdf, both the same bytes for the same artifacts
+in:  every artifact of the run by its label, in pipeline order
+out: book.html (self-contained) and book.pdf; the same artifacts give the same bytes
 """
 
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from groundup.book.chapters import volume
+from groundup.book.chapters import book_content
 from groundup.book.html import html
 from groundup.book.load_run import LoadedRun
 from groundup.book.pdf import pdf
@@ -19,20 +19,20 @@ from groundup.core.stage import Artifact, StageContext, stage
 
 
 class Book(Recipe):
-    """How the book is titled. `name` and `blueprint` are filled in by the pipeline."""
+    """Title and author. The pipeline fills in `name` and `blueprint`."""
 
     version: ClassVar[int] = 1
-    title: str = Field(default="", description="the book's title; empty = the run's name")
-    author: str = Field(default="", description="printed on the title page")
-    name: str = Field(default="", description="the run's name (filled in)")
-    blueprint: str = Field(default="", description="the resolved blueprint (filled in)")
+    title: str = Field(default="", description="title of the book; empty = the run's name")
+    author: str = Field(default="", description="author printed on the title page")
+    name: str = Field(default="", description="name of the run (filled in by the pipeline)")
+    blueprint: str = Field(default="", description="the resolved blueprint (filled in by the pipeline)")
 
 
 @stage(version=1)
 def book(recipe: Book, runtime: Runtime, out: StageContext, **stages: Artifact) -> dict[str, Any]:
-    """Write the book. A stage that the blueprint doesn't have has no chapter; a figure that is absent says so."""
+    """Write the book. Stages absent from the blueprint have no chapter; absent metrics read "not measured"."""
     title = recipe.title or recipe.name or "A language model"
-    whole = volume(LoadedRun(stages), title, recipe.author, recipe.blueprint)
+    whole = book_content(LoadedRun(stages), title, recipe.author, recipe.blueprint)
     page = html(whole)
     printed, pages = pdf(whole, out.temporary / "typst")
     write_text(out.file("book.html"), page)

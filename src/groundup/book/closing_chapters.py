@@ -1,7 +1,7 @@
-"""Chapters 8 and 9 and the appendix: how good it is, what it can and cannot do, and how to make it again.
+"""Chapters on the evaluation and the findings, and the appendix on reproducing the run.
 
-in:  evaluate's figures and samples, every manifest
-out: chapters that say the bad with the good
+in:  evaluate's metrics and samples, every manifest
+out: chapters; samples include the worst answers
 """
 
 import math
@@ -11,18 +11,18 @@ from groundup.book.content import (
     Block,
     Chapter,
     Code,
+    ColouredSpan,
     Dialogue,
+    DialogueTurn,
     Figure,
+    Findings,
     Heading,
-    Piece,
     Table,
-    Turn,
-    Verdicts,
     prose,
     strong,
 )
 from groundup.book.figures import Bar, bars_svg
-from groundup.book.findings import chrf_word, evidence_of, verdicts
+from groundup.book.findings import chrf_word, evidence_of, findings
 from groundup.book.format import (
     clip,
     count,
@@ -34,148 +34,156 @@ from groundup.book.format import (
     percent,
     visible,
 )
-from groundup.book.load_run import LoadedRun
-from groundup.book.model_chapters import config_of_story
-from groundup.book.sample_responses import Sample, compared, samples_of
+from groundup.book.load_run import LoadedArtifact, LoadedRun
+from groundup.book.model_chapters import model_config
+from groundup.book.sample_responses import Sample, comparison, samples_of
 from groundup.evaluate.examples import HELD_OUT_SHARE
 
 
-def evaluation_chapter(story: LoadedRun) -> Chapter | None:
-    """Figures with intervals, then samples, the bad ones too."""
-    made = story.last("evaluate")
-    if made is None:
+def evaluation_chapter(run: LoadedRun) -> Chapter | None:
+    """Scores with intervals, then samples: best, median and worst."""
+    artifact = run.last("evaluate")
+    if artifact is None:
         return None
-    figures = made.metrics
+    metrics = artifact.metrics
     blocks: list[Block] = [
-        prose("All figures here come from what was ", strong("held back"), ": plain text that it never read, and "
-              f"questions about documents that it was never asked about{_read_before(story)}.", role="lead"),
-        _scores(figures),
+        prose("All scores are measured on ", strong("held-out data"), ": text that was not in the training split, and "
+              f"questions about documents without questions in the training data{_pretrained_on(run)}.", role="lead"),
+        _scores(metrics),
     ]  # fmt: skip
-    by_kind = {key: value for key, value in (figures.get("chrf_by_kind") or {}).items() if is_number(value)}
+    by_kind = {key: value for key, value in (metrics.get("chrf_by_kind") or {}).items() if is_number(value)}
     if by_kind:
         bars = [Bar(visible(key).replace("_", " ")[:30], value) for key, value in by_kind.items()]
         limit = min(100.0, max(20.0, max(by_kind.values()) * 1.35))
-        drawing = bars_svg(bars, "chrF", limit, _form_alone(figures))
-        blocks.append(
-            Figure("kinds", drawing, "chrF by the kind of question.", "chrF by kind of question", 0.9)
-        )
-    blocks += _samples(samples_of(made))
-    blocks += _continuations(made.json("continuations.json"))
+        drawing = bars_svg(bars, "chrF", limit, _chrf_baseline(metrics))
+        blocks.append(Figure("kinds", drawing, "chrF by kind of question.", "chrF by kind of question", 0.9))
+    blocks += _samples(samples_of(artifact))
+    blocks += _continuations(artifact.json("continuations.json"))
     return Chapter("How good is it?", tuple(blocks))
 
 
-def _read_before(story: LoadedRun) -> str:
-    """Whether documents of the questions may have been read in pretraining: if more were held out here than there."""
-    unread = (story.last("tokenize") or story.made[0]).recipe.get("validation_share")
-    if is_number(unread) and unread >= HELD_OUT_SHARE:
+def _pretrained_on(run: LoadedRun) -> str:
+    """A note where questions are about documents that pretraining may have trained on."""
+    validation_share = (run.last("tokenize") or run.artifacts[0]).recipe.get("validation_share")
+    if is_number(validation_share) and validation_share >= HELD_OUT_SHARE:
         return ""
-    return " (some of these it did read as plain text)"
+    return " (pretraining may have used the text of some of these documents)"
 
 
-def _scores(figures: dict[str, Any]) -> Table:
-    asked, chrf = figures.get("examples"), figures.get("chat_chrf")
+def _scores(metrics: dict[str, Any]) -> Table:
+    questions, chrf = metrics.get("examples"), metrics.get("chat_chrf")
     lines = [
-        ("bits per byte, base model", number(figures.get("base_bpb"), 3), "",
-         "the price of unseen text; 8 is knowing nothing"),
-        ("bits per byte, chat model", number(figures.get("chat_bpb"), 3), "", "the same after it learnt to answer"),
-        ("chrF of its answers", number(chrf, 1), interval(figures.get("chat_chrf_interval"), 1),
-         "of 100: letters and words shared with the true answer"),
-        ("chrF of form alone", number(figures.get("baseline_chrf"), 1), "",
-         "what the true answer to another question of the kind gets"),
-        ("names that are right", percent(figures.get("names")), _shares(figures.get("names_interval")),
-         "of the functions and parameters that belong in the answer"),
-        ("answers that are right", percent(figures.get("exact")), _shares(figures.get("exact_interval")),
-         "word for word"),
+        ("bits per byte, base model", number(metrics.get("base_bpb"), 3), "",
+         "on held-out text; a uniform guess gets 8"),
+        ("bits per byte, chat model", number(metrics.get("chat_bpb"), 3), "", "the same text after alignment"),
+        ("chrF of answers", number(chrf, 1), interval(metrics.get("chat_chrf_interval"), 1),
+         "0 to 100: character and word n-grams shared with the reference answer"),
+        ("chrF of another answer", number(metrics.get("baseline_chrf"), 1), "",
+         "baseline: reference answer to another question of the same kind"),
+        ("names recalled", percent(metrics.get("names")), _shares(metrics.get("names_interval")),
+         "of the functions and parameters in the reference answer"),
+        ("exact match", percent(metrics.get("exact")), _shares(metrics.get("exact_interval")),
+         "answers equal to the reference answer"),
     ]  # fmt: skip
-    note = f"Measured on {count(asked)} questions. " if is_number(asked) else ""
+    note = f"Measured on {count(questions)} questions. " if is_number(questions) else ""
     meaning = f" At this chrF, {chrf_word(chrf)}." if is_number(chrf) else ""
-    return Table(("figure", "value", "95 %", "what it says"), tuple(lines), "lrrl",
-                 f"{note}The intervals are bootstraps clustered by document.{meaning}")  # fmt: skip
+    return Table(("metric", "value", "95 % interval", "meaning"), tuple(lines), "lrrl",
+                 f"{note}Intervals are bootstraps clustered by document.{meaning}")  # fmt: skip
 
 
-def _form_alone(figures: dict[str, Any]) -> tuple[float, str] | None:
-    baseline = figures.get("baseline_chrf")
-    return (float(baseline), "form alone") if is_number(baseline) else None
+def _chrf_baseline(metrics: dict[str, Any]) -> tuple[float, str] | None:
+    baseline = metrics.get("baseline_chrf")
+    return (float(baseline), "baseline") if is_number(baseline) else None
 
 
 def _shares(bounds: Any) -> str:
     return f"{percent(bounds[0])} to {percent(bounds[1])}" if is_interval(bounds) else ""
 
 
-def _continuations(said: Any) -> list[Block]:
-    """How the base model goes on with text that it never saw."""
-    items = [item for item in said if isinstance(item, dict)] if isinstance(said, list) else []
+def _continuations(entries: Any) -> list[Block]:
+    """Continuations of held-out documents by the base model."""
+    items = [item for item in entries if isinstance(item, dict)] if isinstance(entries, list) else []
     if not items:
         return []
-    return [Heading("Left to itself"), Dialogue(tuple(
-        turn for item in items[:3] for turn in (
-            Turn("user", (Piece(clip(str(item.get("beginning", "")), 400)),), "the beginning"),
-            Turn("base model", (Piece(clip(str(item.get("continuation", "")), 500) or "(nothing)"),), "goes on"),
-        )), "The base model, before it learnt to answer, goes on with beginnings of documents that it never saw."),
-    ]  # fmt: skip
+    turns = []
+    for item in items[:3]:
+        opening = clip(str(item.get("beginning", "")), 400)
+        continuation = clip(str(item.get("continuation", "")), 500) or "(nothing)"
+        turns.append(DialogueTurn("user", (ColouredSpan(opening),), "document opening"))
+        turns.append(DialogueTurn("base model", (ColouredSpan(continuation),), "continuation"))
+    caption = "The base model, before alignment, continues held-out documents."
+    return [Heading("Continuations by the base model"), Dialogue(tuple(turns), caption)]
 
 
 def _samples(samples: list[Sample]) -> list[Block]:
-    """The best, the worst and some from the middle by score; the first few where nothing is scored."""
-    familiar = [item for item in samples if not item.held_out]
+    """The best, median and worst samples by score; the first five without scores."""
+    train_samples = [item for item in samples if not item.held_out]
     samples = [item for item in samples if item.held_out]
     if not samples:
         return [prose("No samples were kept.", role="note")]
     scored = sorted((item for item in samples if item.score is not None), key=lambda item: -(item.score or 0))
     if len(scored) < 6:
-        return [Heading("In its own words"), *(compared(item) for item in samples[:5])]
+        return [Heading("Sample answers"), *(comparison(item) for item in samples[:5])]
     middle = len(scored) // 2
-    picked = (("Its best answers", scored[:2]), ("Answers from the middle", scored[middle : middle + 2]),
-              ("Its worst answers", scored[-2:]))  # fmt: skip
+    groups = (("Best answers", scored[:2]), ("Median answers", scored[middle : middle + 2]),
+              ("Worst answers", scored[-2:]))  # fmt: skip
     blocks: list[Block] = []
-    for title, items in picked:
-        blocks += [Heading(title), *map(compared, items)]
-    if familiar:
-        blocks += [Heading("Asked what it was taught"), *map(compared, familiar[:2])]
+    for title, items in groups:
+        blocks += [Heading(title), *map(comparison, items)]
+    if train_samples:
+        blocks += [Heading("Questions from the training data"), *map(comparison, train_samples[:2])]
     return blocks
 
 
-def verdict_chapter(story: LoadedRun) -> Chapter:
-    """What follows from the figures, by rule."""
-    figures = story.figures()
-    config = config_of_story(story)
-    recipe = (story.last("tokenize") or story.made[0]).recipe
+def findings_chapter(run: LoadedRun) -> Chapter:
+    """Statements about the model, each derived from a metric by a fixed rule."""
+    metrics = run.metrics_by_stage()
+    config = model_config(run)
+    recipe = (run.last("tokenize") or run.artifacts[0]).recipe
     context = recipe.get("seq_len") or (config.max_seq_len if config else None)
-    figures["architecture"] = {"context": context}
+    metrics["architecture"] = {"context": context}
     blocks: list[Block] = [
-        prose("Nobody could talk this page up: each line follows by a fixed rule from the figure beneath it.",
-              role="lead"),
-        Verdicts(verdicts(evidence_of(figures))),
+        prose("Each statement follows by a fixed rule from the metric below it.", role="lead"),
+        Findings(findings(evidence_of(metrics))),
     ]  # fmt: skip
-    return Chapter("What it can and cannot do", tuple(blocks))
+    return Chapter("What the model can and cannot do", tuple(blocks))
 
 
-def appendix(story: LoadedRun, blueprint: str) -> Chapter:
-    """Time and fingerprint of every stage, machine, versions, blueprint."""
-    slowest = max((made.seconds for made in story.made), default=0.0)
-    bars = [Bar(visible(made.label)[:24], made.seconds) for made in story.made]
-    limit = _round_up(slowest)
+def appendix(run: LoadedRun, blueprint: str) -> Chapter:
+    """Time and fingerprint of every stage, machine, library versions, blueprint."""
+    bars = [Bar(visible(artifact.label)[:24], artifact.seconds) for artifact in run.artifacts]
+    limit = _round_up(max((artifact.seconds for artifact in run.artifacts), default=0.0))
     blocks: list[Block] = [
         Heading("The stages"),
-        Figure("stages", bars_svg(bars, "seconds", limit), f"Where the {duration(story.seconds)} went.",
-               "Seconds that each stage took", 0.9),
-        Table(("stage", "kind", "fingerprint", "version", "time"),
-              (*((visible(made.label), visible(made.stage), visible(str(made.manifest.get("fingerprint", "")))[:12],
-                  str(made.manifest.get("version", "")), duration(made.seconds)) for made in story.made),
-               ("all", "", "", "", duration(story.seconds))),
-              "llmrr", "A fingerprint covers what a stage read and what it was told, never the machine or the clock: "
+        Figure("stages", bars_svg(bars, "seconds", limit), f"Time of each stage; {duration(run.seconds)} in total.",
+               "Seconds of each stage", 0.9),
+        Table(("step", "stage", "fingerprint", "version", "time"),
+              (*map(_stage_row, run.artifacts), ("total", "", "", "", duration(run.seconds))),
+              "llmrr", "A fingerprint covers a stage's recipe and its inputs, never the machine or the clock: "
               "the same fingerprint is the same artifact.", total=True),
         Heading("The machine"),
-        Table(("", ""), _machine(story), "ll"),
+        Table(("", ""), _machine(run), "ll"),
     ]  # fmt: skip
     if blueprint:
         blocks += [
             Heading("The blueprint"),
-            prose("With every default and derived value written out. With the same data, this file makes the same "
-                  "model again.", role="note"),
+            prose("The resolved blueprint, with every default and derived value. With the same data it reproduces "
+                  "the model.", role="note"),
             Code(visible(blueprint.strip()), "toml"),
         ]  # fmt: skip
-    return Chapter("Appendix: how to make it again", tuple(blocks))
+    return Chapter("Appendix: reproducing the run", tuple(blocks))
+
+
+def _stage_row(artifact: LoadedArtifact) -> tuple[str, ...]:
+    fingerprint = visible(str(artifact.manifest.get("fingerprint", "")))[:12]
+    version = str(artifact.manifest.get("version", ""))
+    return (
+        visible(artifact.label),
+        visible(artifact.stage),
+        fingerprint,
+        version,
+        duration(artifact.seconds),
+    )
 
 
 def _round_up(seconds: float) -> float:
@@ -185,18 +193,18 @@ def _round_up(seconds: float) -> float:
     return float(math.ceil(seconds * 1.15 / step) * step)
 
 
-def _machine(story: LoadedRun) -> tuple[tuple[str, str], ...]:
-    made = story.first("pretrain") or story.made[-1]
-    said = made.manifest.get("environment") or {}
-    runtime = made.manifest.get("runtime") or {}
-    lines = [("processor", f"{said.get('cpu', 'unknown')}, {said.get('cores', '?')} cores"),
-             ("system", str(said.get("platform", "unknown"))),
-             ("Python", str(said.get("python", "unknown")))]  # fmt: skip
-    if said.get("gpu"):
-        lines.insert(1, ("GPU", str(said["gpu"])))
-    libraries = said.get("libraries") or {}
+def _machine(run: LoadedRun) -> tuple[tuple[str, str], ...]:
+    artifact = run.first("pretrain") or run.artifacts[-1]
+    environment = artifact.manifest.get("environment") or {}
+    runtime = artifact.manifest.get("runtime") or {}
+    lines = [("processor", f"{environment.get('cpu', 'unknown')}, {environment.get('cores', '?')} cores"),
+             ("system", str(environment.get("platform", "unknown"))),
+             ("Python", str(environment.get("python", "unknown")))]  # fmt: skip
+    if environment.get("gpu"):
+        lines.insert(1, ("GPU", str(environment["gpu"])))
+    libraries = environment.get("libraries") or {}
     lines.append(("libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())))
-    lines.append(("commit", str(said.get("commit") or "not a checkout")))
+    lines.append(("commit", str(environment.get("commit") or "not a checkout")))
     lines.append(("runtime", ", ".join(f"{key} = {value}" for key, value in runtime.items())))
-    lines.append(("begun", str(story.made[0].manifest.get("started", "unknown"))))
+    lines.append(("started", str(run.artifacts[0].manifest.get("started", "unknown"))))
     return tuple((key, clip(value, 400)) for key, value in lines)

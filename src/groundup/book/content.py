@@ -1,9 +1,9 @@
-"""What a book is made of: chapters of blocks, in plain records that both renderers read.
+"""The book's contents as plain records: chapters of blocks, read by both renderers.
 
 in:  nothing; `chapters` fills these records from a run's artifacts
-out: a `Volume`, which `html` and `pdf` print. Both say the same, since neither adds a word of its own
+out: a `BookContent`, which `html` and `pdf` render; neither adds text of its own
 
-Text in these records is data: renderers show it and never read markup from it.
+Text in these records is data: renderers escape it and never parse markup from it.
 """
 
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ Style = Literal["plain", "strong", "emphasis", "code"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A stretch of text in one style."""
+class StyledSpan:
+    """Text in one style."""
 
     text: str
     style: Style = "plain"
@@ -24,7 +24,7 @@ class Run:
 class Paragraph:
     """Running text. `lead` opens a chapter, `note` explains a figure in smaller type."""
 
-    runs: tuple[Run, ...]
+    styled_spans: tuple[StyledSpan, ...]
     role: Literal["body", "lead", "note"] = "body"
 
 
@@ -37,9 +37,9 @@ class Heading:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a head. `align` has one letter a column: l, r or m (left, monospaced).
+    """Rows under a header. `align` has one letter per column: l, r or m (left, monospaced).
 
-    `total` sets the last row apart as the sum of those above.
+    `total` marks the last row as the sum of the rows above it.
     """
 
     head: tuple[str, ...]
@@ -51,7 +51,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: SVG in the light palette's colours (see `palette`). `share` is its part of the text width."""
+    """An SVG in the light palette's colours (see `palette`). `share` is its fraction of the text width."""
 
     name: str
     svg: str
@@ -62,7 +62,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Code:
-    """Text shown as it stands, in a fixed width."""
+    """Preformatted text in a monospaced font."""
 
     text: str
     language: str = ""
@@ -71,7 +71,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Fact:
-    """One number of a portrait: `value` large, `label` under it."""
+    """One headline number: `value` in large type, `label` under it."""
 
     value: str
     label: str
@@ -79,14 +79,14 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """A row of numbers."""
+    """A row of headline numbers."""
 
     items: tuple[Fact, ...]
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A stretch of a sample with its colour: 0 = none, 1.. = one of the soft fills."""
+class ColouredSpan:
+    """Text with a background colour. `shade`: 0 = none, 1.. = index into `palette.SHADES`."""
 
     text: str
     shade: int = 0
@@ -94,46 +94,46 @@ class Piece:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Text cut into tokens, each in the next colour."""
+    """Coloured text: one colour per token, or the loss mask of a conversation."""
 
-    pieces: tuple[Piece, ...]
+    spans: tuple[ColouredSpan, ...]
     caption: str = ""
 
 
 @dataclass(frozen=True)
-class Turn:
+class DialogueTurn:
     """One message of a conversation; its pieces may be coloured."""
 
     role: str
-    pieces: tuple[Piece, ...]
+    spans: tuple[ColouredSpan, ...]
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A conversation."""
+    """A conversation, or answers to one question for comparison."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[DialogueTurn, ...]
     caption: str = ""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One thing the model can or cannot do, and the figure that says so."""
+class Finding:
+    """One statement about what the model can do. `basis` is the metric it follows from."""
 
     answer: Literal["yes", "partly", "no", "unknown"]
     text: str
-    because: str
+    basis: str
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """What the model can and cannot do."""
+class Findings:
+    """The list of findings."""
 
-    items: tuple[Verdict, ...]
+    items: tuple[Finding, ...]
 
 
-Block = Paragraph | Heading | Table | Figure | Code | Facts | Tokens | Dialogue | Verdicts
+Block = Paragraph | Heading | Table | Figure | Code | Facts | Tokens | Dialogue | Findings
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Chapter:
 
 
 @dataclass(frozen=True)
-class Volume:
-    """The whole book."""
+class BookContent:
+    """The whole book: numbered chapters and the appendix."""
 
     title: str
     subtitle: str
@@ -159,16 +159,18 @@ class Volume:
     chapters: tuple[Chapter, ...]
 
 
-def prose(*parts: str | Run, role: Literal["body", "lead", "note"] = "body") -> Paragraph:
+def prose(*parts: str | StyledSpan, role: Literal["body", "lead", "note"] = "body") -> Paragraph:
     """A paragraph from strings and runs."""
-    return Paragraph(tuple(part if isinstance(part, Run) else Run(part) for part in parts), role)
+    return Paragraph(
+        tuple(part if isinstance(part, StyledSpan) else StyledSpan(part) for part in parts), role
+    )
 
 
-def strong(text: str) -> Run:
-    """Text that stands out."""
-    return Run(text, "strong")
+def strong(text: str) -> StyledSpan:
+    """Text in the strong style."""
+    return StyledSpan(text, "strong")
 
 
-def code(text: str) -> Run:
-    """A name or value as it is typed."""
-    return Run(text, "code")
+def code(text: str) -> StyledSpan:
+    """A name or value in the code style."""
+    return StyledSpan(text, "code")

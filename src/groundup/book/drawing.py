@@ -1,7 +1,7 @@
-"""Hand-made SVG: rectangles, lines, words, and nothing else.
+"""A minimal SVG writer: rectangles, paths, lines, circles, text.
 
-in:  shapes in a coordinate system of pixels, colours by their names in `palette`
-out: one SVG text, the same for the same shapes
+in:  shapes in pixels, colours by their names in `palette`
+out: one SVG document; the same shapes give the same bytes
 """
 
 from html import escape
@@ -14,7 +14,7 @@ Anchor = Literal["start", "middle", "end"]
 
 
 class Drawing:
-    """Collects shapes; `svg()` gives the picture."""
+    """Collects shapes; `svg()` returns the document."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
@@ -30,14 +30,14 @@ class Drawing:
         )
 
     def path(self, d: str, fill: str = "", stroke: str = "", width: float = 1.2, opacity: float = 1) -> None:
-        """A path in SVG's own words, filled or stroked."""
+        """An SVG path, filled or stroked."""
         inside = f"fill:{PAPER[fill]}" if fill else "fill:none"
         line = f"stroke:{PAPER[stroke]};stroke-width:{_n(width)}" if stroke else "stroke:none"
         self._shapes.append(f'<path d="{d}" style="{inside};{line};opacity:{_n(opacity)}"/>')
 
     def line(self, x1: float, y1: float, x2: float, y2: float, stroke: str = "muted", width: float = 1.2,
              arrow: bool = False) -> None:  # fmt: skip
-        """A straight line, downwards or upwards with an arrow's head at its end."""
+        """A straight line; `arrow` adds a head to a vertical one."""
         self.path(f"M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}", stroke=stroke, width=width)
         if arrow:
             back = -5 if y2 > y1 else 5
@@ -53,13 +53,13 @@ class Drawing:
 
     def text(self, x: float, y: float, words: str, size: float = 13, fill: str = "ink",
              anchor: Anchor = "start", italic: bool = False, bold: bool = False) -> None:  # fmt: skip
-        """One line of words; `y` is its baseline."""
+        """One line of text; `y` is its baseline."""
         look = f"font-size:{_n(size)}px;font-family:{FONTS};fill:{PAPER[fill]};text-anchor:{anchor}"
         look += ";font-style:italic" * italic + ";font-weight:bold" * bold
         self._shapes.append(f'<text x="{_n(x)}" y="{_n(y)}" style="{look}">{escape(words)}</text>')
 
     def svg(self) -> str:
-        """The whole drawing."""
+        """The SVG document."""
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_n(self.width)} {_n(self.height)}" '
             f'width="{_n(self.width)}" height="{_n(self.height)}">{"".join(self._shapes)}</svg>'
@@ -67,5 +67,5 @@ class Drawing:
 
 
 def _n(value: float) -> str:
-    """A coordinate in at most two decimals, without a needless `.0` or `-0`."""
+    """A coordinate with at most two decimals, without `.0` or `-0`."""
     return f"{round(value, 2) + 0:g}" if abs(value) < 1e4 else f"{value:.0f}"

@@ -1,7 +1,7 @@
-"""Curves and intervals as SVG, drawn by matplotlib, the same bytes for the same numbers.
+"""Plots as SVG: curves by matplotlib, bars and the emblem by hand; deterministic bytes.
 
 in:  series of numbers
-out: SVG texts in the colours of `palette`, their words left as text so that the page's own type sets them
+out: SVG in the colours of `palette`; labels stay text, so that the page's font sets them
 """
 
 import io
@@ -48,12 +48,12 @@ _STYLE: Any = {
     "axes.facecolor": "none",
 }
 _POINTS = 500
-"""A curve keeps at most this many points; more than the eye can see on the page."""
+"""Maximum number of points of a curve; more are not visible at print size."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. `smooth` draws it faint, with its running mean over it; `points` draws marks."""
+    """One curve. `smooth`: thin, with its running mean on top; `points`: with markers."""
 
     x: tuple[float, ...]
     y: tuple[float, ...]
@@ -64,7 +64,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One plot of a grid."""
 
     title: str
     series: tuple[Series, ...]
@@ -74,7 +74,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar with its interval, if it has one."""
+    """One bar with an optional interval."""
 
     label: str
     value: float
@@ -89,7 +89,7 @@ def series(log: Sequence[dict[str, Any]], key: str, x: str = "step", **look: Any
 
 
 def curves_svg(panels: Sequence[Panel], columns: int, x_label: str, height: float = 2.2) -> str:
-    """Small multiples, `columns` a row."""
+    """A grid of plots with `columns` columns."""
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
     with matplotlib.rc_context(_STYLE):
@@ -105,7 +105,7 @@ def curves_svg(panels: Sequence[Panel], columns: int, x_label: str, height: floa
 
 
 def bars_svg(bars: Sequence[Bar], axis: str, limit: float, reference: tuple[float, str] | None = None) -> str:
-    """Horizontal bars from zero to `limit`, with whiskers; `reference` is a line that means something."""
+    """Horizontal bars from zero to `limit`, with whiskers; `reference` is a labelled vertical line."""
     left, width, pitch = 190.0, 380.0, 30.0
     picture = Drawing(640, len(bars) * pitch + 46)
     bottom = len(bars) * pitch + 10
@@ -135,7 +135,7 @@ def bars_svg(bars: Sequence[Bar], axis: str, limit: float, reference: tuple[floa
 
 
 def emblem_svg(losses: Sequence[float]) -> str:
-    """The title page's ornament: the model's own loss curve, drawn as the banks of a river."""
+    """The title page's ornament: the loss curve, mirrored and repeated."""
     curve = _resampled([value for value in losses if _finite(value)] or [1.0, 0.5, 0.3, 0.2, 0.15, 0.1], 60)
     low, high = min(curve), max(curve)
     heights = [(value - low) / (high - low or 1) for value in curve]
@@ -197,7 +197,7 @@ def _thin(values: Sequence[float]) -> list[float]:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Exponential mean without a bias towards the start."""
+    """Exponential moving average with bias correction."""
     keep = 1 - 2 / (max(len(values) / 60, 1) + 1)
     total, weight, means = 0.0, 0.0, []
     for value in values:
@@ -207,16 +207,16 @@ def _running_mean(values: Sequence[float]) -> list[float]:
 
 
 def _resampled(values: Sequence[float], points: int) -> list[float]:
-    """The curve at `points` places, close together at its start, where most happens."""
+    """The curve resampled at `points` positions, denser at its start."""
     smooth = _running_mean(values)
     last = len(smooth) - 1
-    found = []
+    samples = []
     for index in range(points):
         place = (last + 1) ** (index / (points - 1)) - 1
         below = min(math.floor(place), last)
         above = min(below + 1, last)
-        found.append(smooth[below] + (smooth[above] - smooth[below]) * (place - below))
-    return found
+        samples.append(smooth[below] + (smooth[above] - smooth[below]) * (place - below))
+    return samples
 
 
 def _finite(value: Any) -> bool:

@@ -1,7 +1,7 @@
-"""Values -> words: how the book spells numbers, times and text it did not write.
+"""Formatting of numbers, times and untrusted text for the book.
 
-in:  figures of any stage, None where one is absent; text that may hold anything
-out: short strings for people
+in:  metrics of any stage, None where one is absent; arbitrary text
+out: short strings
 """
 
 import math
@@ -14,14 +14,14 @@ _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 
 
 def number(value: Any, digits: int = 2) -> str:
-    """A number with `digits` decimals and separated thousands, or that it is absent."""
+    """A number with `digits` decimals and thousands separators; "not measured" when absent."""
     if not is_number(value):
         return MISSING
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
 def count(value: Any) -> str:
-    """A count with separated thousands."""
+    """A count with thousands separators."""
     return f"{round(value):,}" if is_number(value) else MISSING
 
 
@@ -36,7 +36,7 @@ def short(value: Any) -> str:
 
 
 def percent(value: Any, digits: int = 0) -> str:
-    """A share of 1 as per cent."""
+    """A fraction as a percentage."""
     return f"{100 * value:.{digits}f} %" if is_number(value) else MISSING
 
 
@@ -51,7 +51,7 @@ def size(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """A time as people say it: 7.4 s, 3 min 20 s, 2 h 05 min."""
+    """A duration: 7.4 s, 3 min 20 s, 2 h 05 min."""
     if not is_number(seconds):
         return MISSING
     if seconds < 60:
@@ -63,7 +63,7 @@ def duration(seconds: Any) -> str:
 
 
 def interval(bounds: Any, digits: int = 2, signed: bool = False) -> str:
-    """A 95 % interval as `1.20 to 1.31`, or nothing where there is none."""
+    """A 95 % interval as `1.20 to 1.31`; empty when absent."""
     if not is_interval(bounds):
         return ""
     sign = "+" if signed else ""
@@ -87,12 +87,12 @@ def is_interval(value: Any) -> TypeGuard[Sequence[float]]:
 
 
 def visible(text: str) -> str:
-    """Text in which nothing acts unseen: control, direction and unpaired characters become signs for themselves."""
+    """Text with control, bidirectional and unpaired surrogate characters replaced by visible symbols."""
     return "".join(_shown(char) for char in text.replace("\r\n", "\n").expandtabs(4))
 
 
 def clip(text: str, limit: int = 900) -> str:
-    """`visible` text of at most `limit` characters, with a note of what was left out."""
+    """`visible` text of at most `limit` characters, with the number of omitted characters."""
     if len(text) <= limit:
         return visible(text)
     return visible(text[:limit]).rstrip() + f" … ({len(text) - limit:,} more characters)"

@@ -1,7 +1,7 @@
-"""The data's way as a picture: files, documents, tokens, rows, and what left at each step.
+"""Funnel chart of the data: files, documents, tokens, packed sequences, and the rejects of each step.
 
-in:  `Level`s, each a bar whose parts add up to it
-out: an SVG whose bars narrow by the share that stays
+in:  `Level`s with their kept and rejected counts
+out: an SVG whose bars narrow by the kept fraction
 """
 
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ _BAR, _GAP, _LEFT, _FULL = 34.0, 30.0, 6.0, 372.0
 
 @dataclass(frozen=True)
 class Level:
-    """`stays` of `total` things go on; `leaving` says in words what the others are."""
+    """A bar: `kept` of `total` items continue; `rejects` are the notes on the others."""
 
     name: str
     total: int
-    stays: int
-    leaving: tuple[str, ...] = ()
+    kept: int
+    rejects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Split:
-    """The last bar: where everything that is left ends up."""
+    """A bar divided into the splits of the dataset."""
 
     name: str
     parts: tuple[tuple[str, int], ...]
 
 
 def funnel_svg(levels: tuple[Level, ...], splits: tuple[Split, ...]) -> str:
-    """Bars from top to bottom. A bar is as wide as what stayed of the one above it."""
+    """Bars from top to bottom, each as wide as the kept fraction of the one above it."""
     steps = len(levels) + len(splits)
     picture = Drawing(640, steps * _BAR + (steps - 1) * _GAP + 26)
     y, width = 18.0, _FULL
@@ -46,20 +46,20 @@ def funnel_svg(levels: tuple[Level, ...], splits: tuple[Split, ...]) -> str:
 
 
 def _level(picture: Drawing, y: float, width: float, level: Level, last: bool) -> float:
-    """Draw one bar and what leaves it; return the width of what stays."""
-    gone = level.total - level.stays
-    share = level.stays / level.total if level.total else 1.0
-    kept = max(width * share, 4.0) if gone else width
-    kept = min(kept, width - 3) if gone else kept
+    """Draw one bar with its rejects; return the width of the kept part."""
+    rejected = level.total - level.kept
+    share = level.kept / level.total if level.total else 1.0
+    kept = max(width * share, 4.0) if rejected else width
+    kept = min(kept, width - 3) if rejected else kept
     picture.rect(_LEFT, y, kept, _BAR, "blue", radius=3)
     picture.text(_LEFT + 10, y + 22, f"{level.total:,} {level.name}", 14.5, "page")
-    if gone:
+    if rejected:
         picture.rect(_LEFT + kept, y, width - kept, _BAR, "red", radius=3)
         picture.path(
             f"M{_LEFT + width + 4} {y + _BAR / 2}H{_LEFT + _FULL + 24}", stroke="red", width=0.8, opacity=0.7
         )
-    for index, words in enumerate(level.leaving):
-        start = y + _BAR / 2 + 4.5 - 7.5 * (len(level.leaving) - 1)
+    for index, words in enumerate(level.rejects):
+        start = y + _BAR / 2 + 4.5 - 7.5 * (len(level.rejects) - 1)
         picture.text(_LEFT + _FULL + 30, start + 15 * index, words, 13, "red" if not index else "muted")
     if not last:
         _ribbon(picture, y + _BAR, kept)

@@ -1,7 +1,7 @@
-"""A volume -> one HTML file that needs nothing else: inline styles and drawings, no script, no request.
+"""Book content -> one self-contained HTML file: inline styles and SVG, no scripts, no requests.
 
-in:  a `Volume`
-out: the page's text. Everything the volume says is escaped; only our own drawings are put in as they are
+in:  a `BookContent`
+out: the page's HTML. All text is escaped; only the generated SVG is inserted as is
 """
 
 import re
@@ -10,20 +10,20 @@ from pathlib import Path
 
 from groundup.book.content import (
     Block,
+    BookContent,
     Chapter,
     Code,
+    ColouredSpan,
     Dialogue,
     Fact,
     Facts,
     Figure,
+    Findings,
     Heading,
     Paragraph,
-    Piece,
-    Run,
+    StyledSpan,
     Table,
     Tokens,
-    Verdicts,
-    Volume,
 )
 from groundup.book.palette import SHADES, stylesheet, themed
 
@@ -33,9 +33,9 @@ _SIGNS = {"yes": "✓", "partly": "~", "no": "✗", "unknown": "?"}
 _CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def html(volume: Volume) -> str:
-    """The whole page."""
-    body = "\n".join(_chapter(chapter) for chapter in volume.chapters)
+def html(book_content: BookContent) -> str:
+    """The whole HTML page."""
+    body = "\n".join(_chapter(chapter) for chapter in book_content.chapters)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -43,24 +43,24 @@ def html(volume: Volume) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{_CSP}">
 <meta name="generator" content="groundup">
-<title>{escape(volume.title)}: {escape(volume.subtitle)}</title>
+<title>{escape(book_content.title)}: {escape(book_content.subtitle)}</title>
 <style>
 {stylesheet()}{_css()}</style>
 </head>
 <body>
 <header class="cover">
-<div class="emblem">{_drawing("emblem", volume.emblem)}</div>
-<h1>{escape(volume.title)}</h1>
-<p class="subtitle">{escape(volume.subtitle)}</p>
-<p class="abstract">{escape(volume.abstract)}</p>
-{_facts(volume.facts)}
-<p class="author">{escape(volume.author)}</p>
+<div class="emblem">{_drawing("emblem", book_content.emblem)}</div>
+<h1>{escape(book_content.title)}</h1>
+<p class="subtitle">{escape(book_content.subtitle)}</p>
+<p class="abstract">{escape(book_content.abstract)}</p>
+{_facts(book_content.facts)}
+<p class="author">{escape(book_content.author)}</p>
 </header>
-{_contents(volume.chapters)}
+{_contents(book_content.chapters)}
 <main>
 {body}
 </main>
-<footer>{escape(volume.colophon)}</footer>
+<footer>{escape(book_content.colophon)}</footer>
 </body>
 </html>
 """
@@ -94,7 +94,7 @@ def _anchor(chapter: Chapter) -> str:
 def _block(block: Block) -> str:
     match block:
         case Paragraph():
-            return f'<p class="{block.role}">{"".join(map(_run, block.runs))}</p>'
+            return f'<p class="{block.role}">{"".join(map(_span, block.styled_spans))}</p>'
         case Heading():
             return f"<h3>{escape(block.text)}</h3>"
         case Table():
@@ -109,18 +109,18 @@ def _block(block: Block) -> str:
             return _facts(block.items)
         case Tokens():
             return (
-                f'<figure><div class="tokens" dir="auto">{_pieces(block.pieces)}</div>'
+                f'<figure><div class="tokens" dir="auto">{_coloured(block.spans)}</div>'
                 f"{_caption(block.caption)}</figure>"
             )
         case Dialogue():
             return _dialogue(block)
-        case Verdicts():
-            return _verdicts(block)
+        case Findings():
+            return _findings(block)
 
 
-def _run(run: Run) -> str:
-    tag = _TAGS.get(run.style)
-    text = escape(run.text)
+def _span(span: StyledSpan) -> str:
+    tag = _TAGS.get(span.style)
+    text = escape(span.text)
     return f'<{tag} dir="auto">{text}</{tag}>' if tag else text
 
 
@@ -154,12 +154,12 @@ def _facts(items: tuple[Fact, ...]) -> str:
     return f'<dl class="facts">{cells}</dl>'
 
 
-def _pieces(pieces: tuple[Piece, ...]) -> str:
+def _coloured(spans: tuple[ColouredSpan, ...]) -> str:
     return "".join(
-        f'<span class="s{(piece.shade - 1) % len(SHADES) + 1}">{escape(piece.text)}</span>'
-        if piece.shade
-        else escape(piece.text)
-        for piece in pieces
+        f'<span class="s{(span.shade - 1) % len(SHADES) + 1}">{escape(span.text)}</span>'
+        if span.shade
+        else escape(span.text)
+        for span in spans
     )
 
 
@@ -167,23 +167,23 @@ def _dialogue(block: Dialogue) -> str:
     turns = "".join(
         f'<div class="turn {"user" if turn.role == "user" else "other"}"><div class="who">{escape(turn.role)}'
         f"{f'<small>{escape(turn.note)}</small>' if turn.note else ''}</div>"
-        f'<div class="said" dir="auto">{_pieces(turn.pieces)}</div></div>'
+        f'<div class="message" dir="auto">{_coloured(turn.spans)}</div></div>'
         for turn in block.turns
     )
     return f'<figure class="dialogue">{turns}{_caption(block.caption)}</figure>'
 
 
-def _verdicts(block: Verdicts) -> str:
+def _findings(block: Findings) -> str:
     items = "".join(
         f'<li class="{item.answer}"><span class="sign" aria-label="{item.answer}">{_SIGNS[item.answer]}</span>'
-        f"<div><strong>{escape(item.text)}</strong><small>{escape(item.because)}</small></div></li>"
+        f"<div><strong>{escape(item.text)}</strong><small>{escape(item.basis)}</small></div></li>"
         for item in block.items
     )
-    return f'<ul class="verdicts">{items}</ul>'
+    return f'<ul class="findings">{items}</ul>'
 
 
 def _drawing(name: str, svg: str, alt: str = "") -> str:
-    """An SVG file as part of the page: no prologue, ids of its own, colours of the theme."""
+    """An SVG for inlining: without prologue, with unique ids and theme colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

@@ -1,7 +1,7 @@
-"""A run's artifacts -> what the chapters read: manifests, logs and samples, absent things as absent.
+"""A run's artifacts -> manifests, metrics logs and samples for the chapters.
 
-in:  artifacts by label, in the order of the river
-out: a `Story`; reading it never fails for want of a figure
+in:  artifacts by label, in pipeline order
+out: a `LoadedRun`; an absent metric, log or file reads as absent and is no error
 """
 
 import json
@@ -19,7 +19,7 @@ ALIGN_STAGES = ("sft", "reward", "ppo")
 
 @dataclass(frozen=True)
 class LoadedArtifact:
-    """One stage of the run: its label in the blueprint, its manifest, its folder."""
+    """One artifact of the run: its label in the blueprint, its manifest, its folder."""
 
     label: str
     manifest: dict[str, Any]
@@ -27,22 +27,22 @@ class LoadedArtifact:
 
     @property
     def stage(self) -> str:
-        """The stage's name: `sft`, whatever the blueprint calls the step."""
+        """The stage's name, e.g. `sft`, independent of the step's label in the blueprint."""
         return str(self.manifest.get("stage", ""))
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Its figures."""
+        """The stage's metrics."""
         return self.manifest.get("metrics") or {}
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What it was told to make."""
+        """The stage's recipe."""
         return self.manifest.get("recipe") or {}
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Seconds the stage took."""
         return float(self.manifest.get("seconds") or 0)
 
     @cached_property
@@ -51,7 +51,7 @@ class LoadedArtifact:
         return read_metrics(self.path / "metrics.jsonl")
 
     def json(self, name: str) -> Any:
-        """A JSON file of the artifact, or None where there is none."""
+        """A JSON file of the artifact, or None when it is absent or damaged."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -59,10 +59,10 @@ class LoadedArtifact:
 
 
 class LoadedRun:
-    """All stages of a run."""
+    """All artifacts of a run."""
 
     def __init__(self, artifacts: Mapping[str, Artifact]) -> None:
-        self.made = tuple(
+        self.artifacts = tuple(
             LoadedArtifact(label, item.manifest(), item.path) for label, item in artifacts.items()
         )
 
@@ -72,27 +72,27 @@ class LoadedRun:
 
     def last(self, stage: str) -> LoadedArtifact | None:
         """The last artifact of that stage."""
-        found = list(self.all(stage))
-        return found[-1] if found else None
+        artifacts = list(self.all(stage))
+        return artifacts[-1] if artifacts else None
 
     def all(self, stage: str) -> Iterator[LoadedArtifact]:
         """Every artifact of that stage, in order."""
-        return (made for made in self.made if made.stage == stage)
+        return (artifact for artifact in self.artifacts if artifact.stage == stage)
 
     def align_steps(self) -> list[LoadedArtifact]:
-        """The steps after pretraining, in the blueprint's order."""
-        return [made for made in self.made if made.stage in ALIGN_STAGES]
+        """The align steps, in the blueprint's order."""
+        return [artifact for artifact in self.artifacts if artifact.stage in ALIGN_STAGES]
 
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """The metrics by stage; of several artifacts of one stage, the last one's."""
-        return {made.stage: made.metrics for made in self.made}
+    def metrics_by_stage(self) -> dict[str, dict[str, Any]]:
+        """Metrics by stage; the last artifact's where a stage has several."""
+        return {artifact.stage: artifact.metrics for artifact in self.artifacts}
 
     def metrics(self, stage: str) -> dict[str, Any]:
-        """The last artifact's metrics of that stage, or none."""
-        made = self.last(stage)
-        return made.metrics if made else {}
+        """The metrics of the stage's last artifact; empty when the stage is absent."""
+        artifact = self.last(stage)
+        return artifact.metrics if artifact else {}
 
     @property
     def seconds(self) -> float:
-        """What all stages took together."""
-        return sum(made.seconds for made in self.made)
+        """Seconds of all stages together."""
+        return sum(artifact.seconds for artifact in self.artifacts)

@@ -1,12 +1,12 @@
-"""Chapters 3 and 4: what the model is, and how it learnt to continue text.
+"""Chapters on the architecture and on pretraining.
 
 in:  the artifact of pretrain
-out: the drawing and the count of its parameters; curves and what they mean
+out: the drawing and the parameter table; training curves and metrics
 """
 
 from typing import Any
 
-from groundup.book.architecture import ModelBlock, architecture_svg, parts_of
+from groundup.book.architecture import ModelBlock, architecture_svg, parameter_blocks
 from groundup.book.content import Block, Chapter, Fact, Facts, Figure, Heading, Table, prose, strong
 from groundup.book.figures import Panel, curves_svg, series
 from groundup.book.format import count, duration, is_number, number, percent, short
@@ -18,33 +18,34 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def config_of_story(story: LoadedRun) -> DecoderConfig | None:
-    """The model's config, where pretrain noted one."""
-    said = story.metrics("pretrain").get("decoder")
+def model_config(run: LoadedRun) -> DecoderConfig | None:
+    """The model's config from pretrain's metrics; None when absent or unreadable."""
+    decoder = run.metrics("pretrain").get("decoder")
     try:
-        return DecoderConfig.from_json(said) if isinstance(said, dict) else None
+        return DecoderConfig.from_json(decoder) if isinstance(decoder, dict) else None
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def architecture_chapter(story: LoadedRun) -> Chapter | None:
-    """The drawing, and a table of parameters that adds up."""
-    config = config_of_story(story)
+def architecture_chapter(run: LoadedRun) -> Chapter | None:
+    """The drawing and the parameter table."""
+    config = model_config(run)
     if config is None:
         return None
-    parts = parts_of(config)
-    total = sum(part.parameters for part in parts)
-    said = story.metrics("pretrain").get("parameters")
+    model_blocks = parameter_blocks(config)
+    total = sum(block.parameters for block in model_blocks)
+    recorded = run.metrics("pretrain").get("parameters")
     blocks: list[Block] = [
-        prose("The model is a ", strong("decoder"), ": it reads tokens from left to right and, at each one, gives "
-              f"every token of its vocabulary a score for coming next. Its {config.n_layers} blocks are alike. Each "
-              "lets the positions exchange what they know (attention) and then works on each by itself (MLP), and "
-              "adds its result to a stream that runs straight through.", role="lead"),
+        prose("The model is a decoder-only ", strong("transformer"), ": at every position it computes a logit for each "
+              f"token of the vocabulary to come next. It has {config.n_layers} blocks of the same shape. Each applies "
+              "attention across positions and an MLP to each position, and adds both results to the residual stream.",
+              role="lead"),
         Figure("architecture", architecture_svg(config), _caption(config),
                f"A decoder of {config.n_layers} blocks, {config.d_model} wide, with {config.n_heads} heads", 0.86),
         Heading("Where the parameters are"),
-        Table(("part", "shape", "numbers", "copies", "together"),
-              (*map(_row, parts), ("all parts", "", "", "", count(total))), "llrrr", _adds_up(total, said), total=True),
+        Table(("weights", "shape", "parameters", "copies", "total"),
+              (*map(_row, model_blocks), ("all", "", "", "", count(total))), "llrrr", _count_note(total, recorded),
+              total=True),
     ]  # fmt: skip
     return Chapter("The architecture", tuple(blocks))
 
@@ -52,104 +53,108 @@ def architecture_chapter(story: LoadedRun) -> Chapter | None:
 def _caption(config: DecoderConfig) -> str:
     family = FAMILIES.get(config.architecture, config.architecture)
     return (
-        f"Drawn from the model's own config ({family} shape). Blue squares are query heads; the orange bar under "
-        "them is the key and value head they share. The violet shape is the MLP's widening, to scale."
+        f"Drawn from the model's config ({family} shape). Blue squares are query heads; the orange bar under "
+        "them is the key and value head they share. The violet shape is the MLP's hidden width, to scale."
     )
 
 
-def _row(part: ModelBlock) -> tuple[str, ...]:
-    return (part.name, part.shape, count(part.each), count(part.times), count(part.parameters))
+def _row(block: ModelBlock) -> tuple[str, ...]:
+    return (
+        block.name,
+        block.shape,
+        count(block.parameters_each),
+        count(block.copies),
+        count(block.parameters),
+    )
 
 
-def _adds_up(total: int, said: Any) -> str:
-    if not is_number(said):
+def _count_note(total: int, recorded: Any) -> str:
+    if not is_number(recorded):
         return "Counted from the config."
-    if said == total:
-        return f"Counted from the config, and equal to what the trained model holds: {count(said)}."
-    return f"Counted from the config: {count(total)}. The trained model holds {count(said)}, which differs."
+    if recorded == total:
+        return f"Counted from the config; equal to the trained model's {count(recorded)}."
+    return f"Counted from the config: {count(total)}. The trained model has {count(recorded)}, which differs."
 
 
-def pretrain_chapter(story: LoadedRun) -> Chapter | None:
-    """Curves, speed, and a sentence for each."""
-    made = story.first("pretrain")
-    if made is None:
+def pretrain_chapter(run: LoadedRun) -> Chapter | None:
+    """Training curves, speed and metrics of pretraining."""
+    artifact = run.first("pretrain")
+    if artifact is None:
         return None
-    figures = made.metrics
+    metrics = artifact.metrics
     blocks: list[Block] = [
-        prose("At first its numbers are chance. It then saw ", strong(f"{short(figures.get('tokens'))} tokens"),
-              f" in {count(figures.get('steps'))} steps; at each step it guessed every next token, and all its numbers "
-              "moved a little towards the guess that would have been right.", role="lead"),
+        prose("Pretraining started from random weights and used ", strong(f"{short(metrics.get('tokens'))} tokens"),
+              f" in {count(metrics.get('steps'))} steps. Each step predicts every next token of a batch and moves the "
+              "weights along the gradient of the cross-entropy loss.", role="lead"),
         Facts((
-            Fact(number(figures.get("val_bpb")), "bits per unseen byte"),
-            Fact(duration(figures.get("seconds", made.seconds)), "of training"),
-            Fact(count(figures.get("tokens_per_second")), "tokens a second"),
-            Fact(percent(figures.get("flops_utilization")), "of the machine's best rate"),
+            Fact(number(metrics.get("val_bpb")), "bits per byte, held-out text"),
+            Fact(duration(metrics.get("seconds", artifact.seconds)), "training time"),
+            Fact(count(metrics.get("tokens_per_second")), "tokens per second"),
+            Fact(percent(metrics.get("flops_utilization")), "FLOPs utilization"),
         )),
     ]  # fmt: skip
-    blocks += _curves(made)
-    blocks += [Heading("What the figures mean"), _meanings(story, made)]
+    blocks += _curves(artifact)
+    blocks += [Heading("The metrics"), _metrics_table(run, artifact)]
     return Chapter("Pretraining", tuple(blocks))
 
 
-def _curves(made: LoadedArtifact) -> list[Block]:
-    log = made.log
+def _curves(artifact: LoadedArtifact) -> list[Block]:
+    log = artifact.log
     panels = [
         Panel("loss", (series(log, "loss", kind="smooth"),)),
-        Panel("bits per byte of unseen text", (series(log, "val_bpb", kind="points", colour="orange"),)),
-        Panel("learning rate, share of its peak", (series(log, "lr_factor", colour="green"),), y_from_zero=True),
-        Panel("size of the gradient", (series(log, "grad_norm", colour="violet", kind="smooth"),), y_from_zero=True),
+        Panel("bits per byte of held-out text", (series(log, "val_bpb", kind="points", colour="orange"),)),
+        Panel("learning rate, fraction of the peak", (series(log, "lr_factor", colour="green"),), y_from_zero=True),
+        Panel("gradient norm", (series(log, "grad_norm", colour="violet", kind="smooth"),), y_from_zero=True),
     ]  # fmt: skip
     panels = [panel for panel in panels if len(panel.series[0].x) > 1]
     if not panels:
         return [prose("No curve was recorded.", role="note")]
     caption = (
-        "The course of training. Faint is each step, strong its running mean. The loss is what it paid for the text "
-        "it learnt from, in nats per token; the orange curve is the price of text it never "
-        "saw. The gradient is how strongly a step pulls at its numbers."
+        "Pretraining per step: thin lines are single steps, thick lines running means. The loss is the cross-entropy "
+        "of the training text in nats per token; the orange curve is the validation loss in bits per byte. The "
+        "gradient norm is measured before clipping."
     )
     return [
-        Figure(
-            "pretraining", curves_svg(panels, 2, "step", 1.9), caption, "Curves of pretraining over its steps"
-        )
+        Figure("pretraining", curves_svg(panels, 2, "step", 1.9), caption, "Pretraining curves over steps")
     ]
 
 
-def _meanings(story: LoadedRun, made: LoadedArtifact) -> Table:
-    figures, rows = made.metrics, story.metrics("tokenize")
+def _metrics_table(run: LoadedRun, artifact: LoadedArtifact) -> Table:
+    metrics, dataset = artifact.metrics, run.metrics("tokenize")
     lines = [
-        ("bits per byte", number(figures.get("val_bpb"), 3),
-         "What it costs to spell unseen text with the model's help. Knowing nothing costs 8."),
-        ("tokens seen", count(figures.get("tokens")), _epochs(figures, rows)),
-        ("tokens per parameter", _ratio(figures.get("tokens"), figures.get("parameters")),
-         "A model of this kind can use about 20 different ones; fewer leave room to learn more."),
-        ("share of the best rate", percent(figures.get("flops_utilization"), 1),
-         f"Its arithmetic against plain matrix products on the same machine ({_rate(figures)})."),
-        ("arithmetic in", str(figures.get("precision") or "not recorded"),
-         "The weights themselves are kept in fp32. " + _compiled(figures)),
-        ("steps skipped", count(figures.get("skipped_steps")),
-         "Steps whose gradient was not finite; they change nothing."),
+        ("bits per byte", number(metrics.get("val_bpb"), 3),
+         "Compressed size of held-out text under the model, per byte. A uniform guess costs 8."),
+        ("tokens trained on", count(metrics.get("tokens")), _epochs(metrics, dataset)),
+        ("tokens per parameter", _ratio(metrics.get("tokens"), metrics.get("parameters")),
+         "About 20 is compute-optimal (arXiv:2203.15556); below that, more data lowers the loss."),
+        ("FLOPs utilization", percent(metrics.get("flops_utilization"), 1),
+         f"Relative to plain matrix products on the same machine ({_rate(metrics)})."),
+        ("precision", str(metrics.get("precision") or "not recorded"),
+         "Of matrix products; master weights are fp32. " + _compiled(metrics)),
+        ("steps skipped", count(metrics.get("skipped_steps")),
+         "Steps with a non-finite or outlying loss or gradient; they update nothing."),
     ]  # fmt: skip
-    return Table(("figure", "value", "in plain words"), tuple(lines), "lrl")
+    return Table(("metric", "value", "meaning"), tuple(lines), "lrl")
 
 
-def _epochs(figures: dict[str, Any], rows: dict[str, Any]) -> str:
-    seen, there = figures.get("tokens"), rows.get("train_tokens")
-    if not (is_number(seen) and is_number(there) and there):
-        return "Tokens it was trained on."
-    return f"It went through its text {number(seen / there, 1)} times."
+def _epochs(metrics: dict[str, Any], dataset: dict[str, Any]) -> str:
+    seen, unique = metrics.get("tokens"), dataset.get("train_tokens")
+    if not (is_number(seen) and is_number(unique) and unique):
+        return "Repeated tokens included."
+    return f"{number(seen / unique, 1)} epochs over the training split."
 
 
 def _ratio(value: Any, of: Any) -> str:
     return number(value / of, 1) if is_number(value) and is_number(of) and of else "not measured"
 
 
-def _rate(figures: dict[str, Any]) -> str:
-    rate = figures.get("matmul_tflops")
+def _rate(metrics: dict[str, Any]) -> str:
+    rate = metrics.get("matmul_tflops")
     return f"{number(rate)} TFLOP/s" if is_number(rate) else "rate not recorded"
 
 
-def _compiled(figures: dict[str, Any]) -> str:
-    compiled = figures.get("compiled")
+def _compiled(metrics: dict[str, Any]) -> str:
+    compiled = metrics.get("compiled")
     if compiled is None:
         return ""
     return "The step was compiled." if compiled else "The step was not compiled."

@@ -1,7 +1,7 @@
-"""The book's colours: each has a name, a value on paper, and one on a dark screen.
+"""The book's colours: a name with one value for paper and one for dark screens.
 
-Figures are drawn in the values for paper. On the page every one of them becomes a CSS variable, so that the same
-drawing follows the reader's light or dark theme; that is why no two names share a value.
+Figures use the paper values. In HTML each value is replaced by a CSS variable, so that figures follow the reader's
+light or dark theme; therefore no two names may share a value.
 """
 
 import re
@@ -43,11 +43,11 @@ DARK = {
 }
 
 SHADES = ("soft-blue", "soft-orange", "soft-green", "soft-violet", "soft-red")
-"""The fills of coloured pieces; shade 1 is the first."""
+"""Background colours of `ColouredSpan`; shade 1 is the first."""
 
 
 def themed(svg: str) -> str:
-    """A drawing whose colours follow the page's theme."""
+    """An SVG whose colours are CSS variables of the page's theme."""
     names = {value: name for name, value in PAPER.items()}
     pattern = re.compile("|".join(names))
     return pattern.sub(lambda match: f"var(--{names[match[0]]})", svg)

@@ -1,88 +1,81 @@
-"""samples.json of evaluate and ppo -> questions with their answers, side by side.
+"""samples.json of evaluate and ppo -> questions with their answers for comparison.
 
 in:  an artifact with a samples.json
-out: `Sample`s, and each as a conversation block
+out: `Sample`s, and a `Dialogue` block for each
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.book.content import Dialogue, Piece, Turn
+from groundup.book.content import ColouredSpan, Dialogue, DialogueTurn
 from groundup.book.format import clip, is_number, number
 from groundup.book.load_run import LoadedArtifact
 
-_TRUTH = ("truth", "reference", "answer", "expected")
 _ANSWERS = {
     "before": "before",
     "after": "after",
-    "base": "base model",
-    "chat": "the model",
-    "reply": "the model",
-    "response": "the model",
-    "output": "the model",
+    "chat": "chat model",
 }
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One held-out question: `answers` holds (who, what it said, a note of its scores)."""
+    """One question with its reference answer; `answers` holds (model, text, scores)."""
 
     question: str
-    truth: str
+    reference: str
     answers: tuple[tuple[str, str, str], ...]
     score: float | None = None
     held_out: bool = True
 
 
-def samples_of(made: LoadedArtifact | None) -> list[Sample]:
-    """The samples an artifact carries, in its order; none where it has none."""
-    said = made.json("samples.json") if made else None
-    if isinstance(said, dict):
-        said = said.get("samples")
-    return (
-        [sample for item in said or [] if (sample := _sample(item)) is not None]
-        if isinstance(said, list)
-        else []
-    )
+def samples_of(artifact: LoadedArtifact | None) -> list[Sample]:
+    """The artifact's samples in file order; empty without a samples.json."""
+    items = artifact.json("samples.json") if artifact else None
+    if isinstance(items, dict):
+        items = items.get("samples")
+    if not isinstance(items, list):
+        return []
+    return [sample for item in items if (sample := _sample(item)) is not None]
 
 
-def compared(sample: Sample) -> Dialogue:
-    """Question, answers and truth, one under the other."""
-    turns = [Turn("user", (Piece(clip(sample.question, 600)),))]
-    turns += [Turn(who, (Piece(clip(text, 700) or "(nothing)"),), note) for who, text, note in sample.answers]
-    turns.append(Turn("the true answer", (Piece(clip(sample.truth, 700), 3),)))
+def comparison(sample: Sample) -> Dialogue:
+    """Question, answers and reference answer, one under the other."""
+    turns = [DialogueTurn("user", (ColouredSpan(clip(sample.question, 600)),))]
+    turns += [
+        DialogueTurn(model, (ColouredSpan(clip(text, 700) or "(nothing)"),), scores)
+        for model, text, scores in sample.answers
+    ]
+    turns.append(DialogueTurn("reference answer", (ColouredSpan(clip(sample.reference, 700), 3),)))
     return Dialogue(tuple(turns))
 
 
 def _sample(item: Any) -> Sample | None:
     if not isinstance(item, dict):
         return None
-    question = item.get("question") or item.get("prompt")
+    question, reference = item.get("question"), item.get("truth")
     answers = tuple(
-        (who, str(item[key]), _note(item, key))
-        for key, who in _ANSWERS.items()
+        (model, str(item[key]), _scores(item, key))
+        for key, model in _ANSWERS.items()
         if isinstance(item.get(key), str)
     )
     if not isinstance(question, str) or not answers:
         return None
-    truth = next((str(item[key]) for key in _TRUTH if isinstance(item.get(key), str)), "")
-    score = item.get("chrf", item.get("chat_chrf"))
+    score = item.get("chrf")
     return Sample(
         question,
-        truth,
+        reference if isinstance(reference, str) else "",
         answers,
         float(score) if is_number(score) else None,
         item.get("held_out") is not False,
     )
 
 
-def _note(item: dict[str, Any], key: str) -> str:
-    """The scores that belong to one answer: `chrf_after`, or `chrf` where there is one answer only."""
-    parts = []
+def _scores(item: dict[str, Any], key: str) -> str:
+    """The scores of one answer: `chrf_after`, or `chrf` when the sample has a single answer."""
+    scores = []
     for name, word, digits in (("reward", "reward", 2), ("chrf", "chrF", 1)):
-        value = item.get(
-            f"{name}_{key}", item.get(f"{key}_{name}", item.get(name) if key in ("chat", "reply") else None)
-        )
+        value = item.get(f"{name}_{key}", item.get(name) if key == "chat" else None)
         if is_number(value):
-            parts.append(f"{word} {number(float(value), digits)}")
-    return ", ".join(parts)
+            scores.append(f"{word} {number(float(value), digits)}")
+    return ", ".join(scores)

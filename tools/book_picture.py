@@ -16,8 +16,8 @@ from pathlib import Path
 import typst
 
 from groundup.book.book import Book
-from groundup.book.chapters import volume
-from groundup.book.content import Volume
+from groundup.book.chapters import book_content
+from groundup.book.content import BookContent
 from groundup.book.load_run import LoadedRun
 from groundup.book.pdf import pages_as_svg
 from groundup.core.atomic_io import write_bytes
@@ -30,7 +30,7 @@ _SHEET = """
 """
 
 
-def picture(whole: Volume, pages: Sequence[int], folder: Path) -> bytes:
+def picture(whole: BookContent, pages: Sequence[int], folder: Path) -> bytes:
     """The numbered pages (from 1; those the book doesn't have are left out) on one sheet, as a PNG."""
     drawn = pages_as_svg(whole, folder)
     names = []
@@ -44,11 +44,11 @@ def picture(whole: Volume, pages: Sequence[int], folder: Path) -> bytes:
     return bytes(sheet)
 
 
-def volume_of_run(workspace: Path, name: str) -> Volume:
+def volume_of_run(workspace: Path, name: str) -> BookContent:
     """The book of a complete run, as its stage wrote it. Raises StoreError naming the runs there are."""
     made = Store(workspace).run(name)
     recipe = Book.model_validate(made.pop("book").manifest()["recipe"])
-    return volume(LoadedRun(made), recipe.title or recipe.name, recipe.author, recipe.blueprint)
+    return book_content(LoadedRun(made), recipe.title or recipe.name, recipe.author, recipe.blueprint)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
