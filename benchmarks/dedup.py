@@ -91,9 +91,13 @@ def pipeline(corpus: Path, out: Path, recipe: Dedup) -> tuple[dict[str, float], 
 def stage(corpus: Path, out: Path, recipe: Dedup) -> tuple[dict[str, float], Clusters]:
     """The same of the stage `curate` without any step, which also writes the ledger and the measures."""
     began = time.perf_counter()
-    raw = Artifact(corpus, "0" * 64, "ingest")
+    raw = Artifact(corpus, "0" * 64, "ingest", "raw_corpus")
     curate(
-        Curate(steps=(), dedup=recipe), Runtime(workers=WORKERS), StageContext(out, Reporter(quiet=True)), raw
+        Curate(steps=(), dedup=recipe),
+        Runtime(workers=WORKERS),
+        StageContext(out, Reporter(quiet=True)),
+        raw,
+        {},
     )
     seconds = time.perf_counter() - began
     files = sorted((corpus / "documents").glob("*.parquet"))

@@ -14,10 +14,11 @@ from typing import Any
 
 from scipy import stats
 
+from groundup.core.builder import Builder
 from groundup.core.progress import Reporter
 from groundup.core.registry import plugin_name
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact, Builder
+from groundup.core.stage import Artifact
 from groundup.core.store import Store
 from groundup.text.curate.curate import Curate, curate
 from groundup.text.ingest.ingest import Ingest, ingest

@@ -18,7 +18,7 @@ from torch.distributed import PrefixStore, Store, TCPStore
 from groundup.core.errors import DataError
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Layout, Runtime
-from groundup.core.stage import Metrics, work
+from groundup.core.stage import Metrics, open_context
 from groundup.parallel.context import current_context, heartbeat
 from groundup.parallel.watchdog import Watchdog
 from groundup.train.pretrain import Pretrain, pretrain
@@ -108,7 +108,7 @@ def pretrainings(
     with exact, quick, leave, units:
         for name, recipe in cases.items():
             noting = Noting()
-            out = work(folder / f"{name}.part", noting, runtime, keeps_log=rank == 0)
+            out = open_context(folder / f"{name}.part", noting, runtime, keeps_log=rank == 0)
             found[name] = pretrain(recipe, runtime, out, given.tokens, given.tokenizer) | {
                 "said": noting.said
             }

@@ -26,7 +26,7 @@ class Built:
 
     @property
     def artifact(self) -> Artifact:
-        return Artifact(self.path, "0" * 64, "text")
+        return Artifact(self.path, "0" * 64, "text", "raw_corpus")
 
     def texts(self) -> dict[str, str]:
         return {document.path: document.text for document in read_documents(self.path)}
@@ -63,7 +63,7 @@ def run_curate(
 ) -> Built:
     """Curate what `run_acquire` left."""
     work = StageContext(folder, Reporter(quiet=True))
-    metrics = curate(recipe or Curate(), runtime or Runtime(), work, raw.artifact, **models)
+    metrics = curate(recipe or Curate(), runtime or Runtime(), work, raw.artifact, models)
     work.close()
     return Built(folder, metrics)
 

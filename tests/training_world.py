@@ -8,10 +8,11 @@ from unittest import mock
 import pytest
 import torch
 
+from groundup.core.builder import Builder
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact, Builder, StageContext
+from groundup.core.stage import Artifact, StageContext
 from groundup.core.store import Store
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.text.documents import DOCUMENTS, DocumentWriter
@@ -53,13 +54,13 @@ def inputs(folder: Path) -> Inputs:
     with DocumentWriter(folder / "documents" / DOCUMENTS / "0.parquet") as writer:
         writer.write([Document(f"doc-{n}", text, "s", f"{n}.txt") for n, text in enumerate(texts)])
     (folder / "documents" / "manifest.json").write_text(
-        '{"fingerprint": "d", "stage": "curate", "metrics": {}}'
+        '{"fingerprint": "d", "stage": "curate", "kind": "corpus", "metrics": {}}'
     )
     out = StageContext(folder / "tokens", Reporter(quiet=True))
-    documents = Artifact(folder / "documents", "d", "curate")
-    tokenizer = Artifact(folder / "tokenizer", "w", "train_tokenizer")
+    documents = Artifact(folder / "documents", "d", "curate", "corpus")
+    tokenizer = Artifact(folder / "tokenizer", "w", "tokenizer", "tokenizer")
     tokenize(Tokenize(seq_len=SEQ_LEN, validation_share=0.1), SITE, out, documents, tokenizer)
-    return Inputs(Artifact(folder / "tokens", "t", "tokenize"), tokenizer)
+    return Inputs(Artifact(folder / "tokens", "t", "tokenize", "token_dataset"), tokenizer)
 
 
 def recipe(steps: int) -> Pretrain:

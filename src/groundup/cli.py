@@ -364,12 +364,10 @@ def _plan(
 
 def _model_folder(model: str, stage: str | None, workspace: Path) -> Path:
     """The checkpoint that a folder or a run's name means: of a run the last policy, or the stage asked for."""
-    from groundup.serve.terminal import POLICIES
-
     if (Path(model) / "config.json").exists():
         return Path(model)
     stages = _store(workspace).run(model)
-    policies = {label: item for label, item in stages.items() if item.stage in POLICIES}
+    policies = {label: item for label, item in stages.items() if item.kind == "policy"}
     label = stage or list(policies)[-1]
     if label not in policies:
         raise GroundupError(f"stage `{label}` of {model} is no policy. There is: {', '.join(policies)}")

@@ -1,20 +1,22 @@
-"""The whole river in one function. Read this file first.
+"""The whole pipeline in one function. Read this file first.
 
-in:  a Blueprint (what to make) and a Builder (which makes it, or only says what it would make)
-out: every artifact of the run by its label, in the order of the river
+in:  a Blueprint (what to make) and a builder (which makes it, or only reports what it would make)
+out: every artifact of the run by its label, in the order of the pipeline
 """
 
-from typing import Annotated, Self
+from pathlib import Path
+from typing import Annotated, Concatenate, Self
 
 from pydantic import Field, model_validator
 
 from groundup.align.align import Align, AlignStep, align
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
+from groundup.core.builder import P, PipelineBuilder, R
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact, Builder
+from groundup.core.stage import Artifact, ArtifactKind, Stage, StageContext
 from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
 from groundup.text.curate.classifier import Classifier, classifier
@@ -25,10 +27,6 @@ from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain
 
-RESERVED = ("recipe", "runtime", "out", "raw", "label")
-"""What curation calls its other inputs."""
-STAGES = ("ingest", "curate", "tokenizer", "tokenize", "pretrain", "evaluate", "book")
-
 
 class Blueprint(Recipe):
     """One model from raw text to aligned assistant."""
@@ -36,7 +34,7 @@ class Blueprint(Recipe):
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
     ingest: Ingest = Ingest()
     classifiers: tuple[Classifier, ...] = Field(
-        default=(), description="trained before curation, used by its steps"
+        default=(), description="fastText classifiers trained before curation, for its model_filter steps"
     )
     curate: Curate = Curate()
     tokenizer: TokenizerRecipe = TokenizerRecipe()
@@ -57,89 +55,94 @@ class Blueprint(Recipe):
         if self.align and not self.tasks:
             raise ValueError('align steps need something to teach. Add [[tasks]] with use = "passages"')
         names = [item.name for item in self.classifiers]
-        for name in names:
-            if names.count(name) > 1 or name in RESERVED:
-                raise ValueError(
-                    f"a classifier can't be called `{name}`: that name is taken. Give it another one"
-                )
         for step in self.curate.steps:
             if isinstance(step, Classified) and step.classifier not in names:
                 raise ValueError(
-                    f"a step of curate wants the classifier `{step.classifier}`, and there is: "
+                    f"a step of curate needs the classifier `{step.classifier}`, and the blueprint has: "
                     f'{", ".join(names) or "none"}. Add [[classifiers]] with name = "{step.classifier}"'
                 )
-        self.reads()
+        _refuse_repeated([step.name for step in self.align])
+        _refuse_repeated(self.labels())
         return self
 
-    def reads(self) -> dict[str, dict[str, str]]:
-        """For each align step, which label it reads for each of its needs.
+    def align_inputs(self) -> dict[str, dict[str, str]]:
+        """For each align step, the label of the artifact that it reads in each role.
 
-        What a step doesn't say is the newest fitting artifact before it: for `start` the newest policy,
-        for `reward` the newest reward model. Raises ValueError for a name that isn't there or doesn't fit.
+        A role that the step doesn't name is filled by the newest artifact of the role's kind before the step.
+        Raises ValueError for a label that doesn't exist or has another kind.
         """
-        kinds, found = {"pretrain": "policy"}, {}
+        kinds: dict[str, ArtifactKind] = {"pretrain": "policy"}
+        inputs = {}
         for step in self.align:
-            if step.name in kinds or step.name in STAGES:
-                raise ValueError(
-                    f"two steps are called `{step.name}`: give each align step a name of its own"
-                )
-            unknown = [role for role in step.inputs if role not in step.method.inputs]
+            roles = step.method.inputs
+            unknown = [role for role in step.inputs if role not in roles]
             if unknown:
-                raise ValueError(f"align step `{step.name}` doesn't read `{unknown[0]}`, "
-                                 f"only {', '.join(step.method.inputs)}")  # fmt: skip
-            found[step.name] = {
-                role: _read(step.name, role, step.inputs.get(role), kinds) for role in step.method.inputs
-            }
+                raise ValueError(
+                    f"align step `{step.name}` doesn't read `{unknown[0]}`, only {', '.join(roles)}"
+                )
+            inputs[step.name] = {role: _input_label(step, role, kind, kinds) for role, kind in roles.items()}
             kinds[step.name] = step.method.output
-        return found
+        return inputs
 
-    def final(self) -> str:
-        """The label of the model to chat with: the last policy."""
+    def final_policy(self) -> str:
+        """The label of the last policy: the model that is evaluated and chatted with."""
         policies = [step.name for step in self.align if step.method.output == "policy"]
         return policies[-1] if policies else "pretrain"
 
     def labels(self) -> list[str]:
-        """The labels of a run's artifacts, in the order of the river."""
-        trained = [classifier_label(classifier) for classifier in self.classifiers]
-        at = STAGES.index("evaluate")
-        return [STAGES[0], *trained, *STAGES[1:at], *(step.name for step in self.align), *STAGES[at:]]
+        """The labels of a run's artifacts, in the order of the pipeline."""
+        collector = _LabelCollector()
+        pipeline(self, collector)
+        return collector.labels
 
     def weighed(self) -> Curate:
-        """Curation's recipe with the weights and epoch caps that stand with the sources."""
+        """Curation's recipe with the weights and epoch caps of the sources."""
         sources = dict(labelled(self.ingest))
         weights = {label: source.weight for label, source in sources.items() if source.weight is not None}
         caps = {label: source.max_epochs for label, source in sources.items() if source.max_epochs != 1}
         mix = self.curate.mix
-        told = {"weights": mix.weights | weights, "caps": mix.caps | caps}
-        return self.curate.model_copy(update={"mix": mix.model_copy(update=told)})
+        update = {"weights": mix.weights | weights, "caps": mix.caps | caps}
+        return self.curate.model_copy(update={"mix": mix.model_copy(update=update)})
 
 
-def pipeline(plan: Blueprint, build: Builder) -> dict[str, Artifact]:
-    """Raw text -> documents -> tokens -> weights -> better-behaved weights -> figures -> a book."""
+def pipeline(plan: Blueprint, build: PipelineBuilder) -> dict[str, Artifact]:
+    """Raw text -> documents -> tokens -> weights -> better-behaved weights -> scores -> a book."""
     raw = build(ingest, plan.ingest)
-    judges = {item.name: build(classifier, item, label=classifier_label(item)) for item in plan.classifiers}
-    documents = build(curate, plan.weighed(), raw, label="curate", **judges)
+    classifiers = {
+        item.name: build(classifier.labelled(f"classifier-{item.name}"), item) for item in plan.classifiers
+    }
+    documents = build(curate, plan.weighed(), raw, classifiers)
     vocabulary = build(tokenizer, plan.tokenizer, documents)
-    rows = build(tokenize, plan.tokenize, documents, vocabulary)
-    made = {"pretrain": build(pretrain, plan.pretrain, rows, vocabulary)}
+    tokens = build(tokenize, plan.tokenize, documents, vocabulary)
+    base = build(pretrain, plan.pretrain, tokens, vocabulary)
     for step in plan.align:
-        reads = {role: made[label] for role, label in plan.reads()[step.name].items()}
+        models = {role: build.artifacts[label] for role, label in plan.align_inputs()[step.name].items()}
         recipe = Align(method=step.method, tasks=plan.tasks)
-        made[step.name] = build(align, recipe, documents, vocabulary, label=step.name, **reads)
-    scores = build(
-        evaluate,
-        plan.evaluate.model_copy(update={"tasks": plan.tasks}),
-        rows, documents, made["pretrain"], made[plan.final()],
-    )  # fmt: skip
-    river = {"ingest": raw} | {classifier_label(item): judges[item.name] for item in plan.classifiers}
-    river |= {"curate": documents, "tokenizer": vocabulary, "tokenize": rows}
-    river |= made | {"evaluate": scores}
-    return river | {"book": build(book, printed(plan), label="book", **river)}
+        build(align.labelled(step.name), recipe, documents, vocabulary, models)
+    scored = plan.evaluate.model_copy(update={"tasks": plan.tasks})
+    build(evaluate, scored, tokens, documents, base, build.artifacts[plan.final_policy()])
+    build(book, printed(plan), dict(build.artifacts))
+    return build.artifacts
 
 
-def classifier_label(recipe: Classifier) -> str:
-    """What a classifier is called in a run."""
-    return f"classifier-{recipe.name}"
+class _LabelCollector:
+    """A builder that makes nothing: it collects the labels of the stages."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.artifacts: dict[str, Artifact] = {}
+
+    def __call__(
+        self,
+        stage: Stage[Concatenate[R, Runtime, StageContext, P]],
+        recipe: R,
+        *inputs: P.args,
+        **named: P.kwargs,
+    ) -> Artifact:
+        label = stage.label(recipe)
+        self.labels.append(label)
+        self.artifacts[label] = Artifact(Path(), "", stage.name(recipe), stage.artifact_kind(recipe))
+        return self.artifacts[label]
 
 
 def printed(plan: Blueprint) -> Book:
@@ -153,19 +156,28 @@ def resolved(plan: Blueprint) -> str:
     return to_toml(derived, leave_out=frozenset({"runtime"}))
 
 
-def _read(step: str, role: str, said: str | None, kinds: dict[str, str]) -> str:
-    wanted = "reward" if role == "reward" else "policy"
-    fitting = [label for label, kind in kinds.items() if kind == wanted]
-    if said is None:
-        if not fitting:
+def _refuse_repeated(labels: list[str]) -> None:
+    for label in labels:
+        if labels.count(label) > 1:
             raise ValueError(
-                f"align step `{step}` needs a {wanted} model for `{role}`, and no step before it makes one. "
-                f'Add [[align]] with use = "{wanted}" above it'
+                f"two stages are called `{label}`: give each align step and classifier its own name"
             )
-        return fitting[-1]
-    if said not in fitting:
+
+
+def _input_label(step: AlignStep, role: str, kind: ArtifactKind, kinds: dict[str, ArtifactKind]) -> str:
+    """The label of the artifact that `step` reads as `role`. `kinds`: what the stages before it make."""
+    candidates = [label for label, made in kinds.items() if made == kind]
+    label, noun = step.inputs.get(role), kind.replace("_", " ")
+    if label is None:
+        if not candidates:
+            raise ValueError(
+                f"align step `{step.name}` needs a {noun} for `{role}`, and no step before it makes one. "
+                f"Add an [[align]] step above it that makes a {noun}"
+            )
+        return candidates[-1]
+    if label not in candidates:
         raise ValueError(
-            f"align step `{step}`: inputs.{role} = `{said}` is no {wanted} model made before it. "
-            f"There is: {', '.join(fitting) or 'none'}"
+            f"align step `{step.name}`: inputs.{role} = `{label}` is no {noun} made before it. "
+            f"Available: {', '.join(candidates) or 'none'}"
         )
-    return said
+    return label

@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 from groundup.core.atomic_io import write_text
+from groundup.core.builder import Builder, StageReport, StageRunner, StopAfterStage
 from groundup.core.errors import BlueprintError, StoreError
 from groundup.core.progress import Reporter
-from groundup.core.stage import Builder, Runner, StageReport, StopAfterStage
 from groundup.core.store import Artifact, Store
 from groundup.parallel.stage_runner import run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
 
 
 def execute(
-    plan: Blueprint, store: Store, reporter: Reporter, until: str = "", runner: Runner = run_stage
+    plan: Blueprint, store: Store, reporter: Reporter, until: str = "", runner: StageRunner = run_stage
 ) -> Path:
     """Build whatever isn't fresh, to the end or up to a stage. Returns the path of the book, or of that stage.
 
@@ -42,7 +42,7 @@ def execute(
         store.record_run(plan.name, made, {"until": until})
         reporter.info(f"\nDone up to {until}: {_near(made[until].path)}")
         return made[until].path
-    store.record_run(plan.name, made, {"final": plan.final()})
+    store.record_run(plan.name, made, {"final": plan.final_policy()})
     write_text(store.runs / plan.name / "blueprint.toml", resolved(plan))
     _tell(plan, made, builder, reporter, time.monotonic() - started)
     return made["book"].path / "book.html"
@@ -76,7 +76,7 @@ def _tell(
     book = made["book"].path
     reporter.info(f"  the book   {_near(book / 'book.html')}")
     reporter.info(f"             {_near(book / 'book.pdf')}")
-    reporter.info(f"  the model  {_near(made[plan.final()].path)}")
+    reporter.info(f"  the model  {_near(made[plan.final_policy()].path)}")
     reporter.info(f"  chat       {_command()} chat {plan.name}")
 
 

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from groundup.core.builder import StageReport, flatten
 from groundup.core.errors import StoreError
 from groundup.core.registry import REGISTRIES, Plugin
-from groundup.core.stage import StageReport, flatten
 from groundup.core.store import Artifact, Store
 
 HEADLINES = {

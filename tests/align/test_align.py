@@ -40,5 +40,5 @@ def test_mistakes_are_named(table: dict[str, object], message: str) -> None:
 
 
 def test_the_stage_is_named_after_its_method() -> None:
-    assert align.stage_name(Align(method=Ppo())) == "ppo"  # type: ignore[attr-defined]
-    assert align.stage_name(Align(method=Sft())) == "sft"  # type: ignore[attr-defined]
+    assert align.name(Align(method=Ppo())) == "ppo"
+    assert align.name(Align(method=Sft())) == "sft"

@@ -7,7 +7,7 @@ from typing import Any
 
 from groundup.core.atomic_io import write_json, write_text
 from groundup.core.records import Document
-from groundup.core.stage import Artifact
+from groundup.core.stage import Artifact, ArtifactKind
 from groundup.model.config import DecoderConfig
 from groundup.text.documents import DocumentWriter, RejectsLogEntry, RejectsLogWriter
 from groundup.tokens.bpe import train
@@ -79,20 +79,27 @@ def make_run(folder: Path, align: tuple[str, ...] = ("finetune", "reward", "alig
     return artifacts
 
 
+KINDS: dict[str, ArtifactKind] = {
+    "ingest": "raw_corpus", "curate": "corpus", "tokenizer": "tokenizer", "tokenize": "token_dataset",
+    "pretrain": "policy", "sft": "policy", "reward": "reward_model", "ppo": "policy", "evaluate": "scores",
+}  # fmt: skip
+
+
 def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any], recipe: dict[str, Any] | None = None,
               log: list[dict[str, Any]] | None = None) -> Artifact:  # fmt: skip
     fingerprint = stage.encode().hex().ljust(64, "0")
     path = folder / f"{stage}-{fingerprint[:12]}"
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "manifest.json", {
-        "stage": stage, "fingerprint": fingerprint, "version": 1, "recipe": recipe or {}, "inputs": {},
+        "stage": stage, "kind": KINDS[stage], "fingerprint": fingerprint, "version": 1,
+        "recipe": recipe or {}, "inputs": {},
         "runtime": RUNTIME,
         "metrics": metrics, "files": {}, "environment": ENVIRONMENT, "started": "2026-03-01T09:30:00+00:00",
         "seconds": seconds,
     })  # fmt: skip
     if log:
         write_text(path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in log))
-    return Artifact(path, fingerprint, stage)
+    return Artifact(path, fingerprint, stage, KINDS[stage])
 
 
 def _ingest(folder: Path, text: str, hostile: str) -> Artifact:

@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
 
 def write(folder: Path, artifacts: dict[str, Artifact], **recipe: str) -> tuple[str, bytes, dict[str, Any]]:
     context = StageContext(folder, Reporter(quiet=True))
-    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Runtime(), context, **artifacts)
+    metrics = book(Book(name="stdlib", blueprint=BLUEPRINT, **recipe), Runtime(), context, artifacts)
     return (folder / "book.html").read_text(encoding="utf-8"), (folder / "book.pdf").read_bytes(), metrics
 
 

@@ -24,7 +24,7 @@ class Outer(Recipe):
 
 
 def identity(recipe: Recipe, **changes: object) -> str:
-    said = {"stage": "s", "version": 1, "inputs": {"raw": "abc"}, "outside": None} | changes
+    said = {"stage": "s", "version": 1, "inputs": {"raw": "abc"}, "external": None} | changes
     return digest(fingerprint_payload(recipe=recipe, **said))  # type: ignore[arg-type]
 
 
@@ -44,14 +44,14 @@ def test_recipe_inputs_version_and_outside_each_change_it() -> None:
         identity(Outer(inner=Inner(size=4))),
         identity(Outer(), version=2),
         identity(Outer(), inputs={"raw": "abd"}),
-        identity(Outer(), outside={"a.txt": "00"}),
+        identity(Outer(), external={"a.txt": "00"}),
         identity(Outer(), stage="t"),
     }
     assert len(prints) == 7
 
 
 def test_the_order_of_keys_in_outside_does_not_matter() -> None:
-    assert identity(Outer(), outside={"a": 1, "b": 2}) == identity(Outer(), outside={"b": 2, "a": 1})
+    assert identity(Outer(), external={"a": 1, "b": 2}) == identity(Outer(), external={"b": 2, "a": 1})
 
 
 def test_what_has_no_stable_spelling_is_refused() -> None:

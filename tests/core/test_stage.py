@@ -2,20 +2,23 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from groundup.core.builder import Builder
 from groundup.core.errors import StoreError
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact, Builder, Metrics, StageContext, stage
+from groundup.core.stage import Artifact, Metrics, StageContext, StageInput, stage
 from groundup.core.store import Store, verify
 
 CALLS: list[str] = []
@@ -33,7 +36,7 @@ class Add(Recipe):
     extra: int = 0
 
 
-@stage(version=1)
+@stage(version=1, kind="scores")
 def make(recipe: Make, runtime: Runtime, out: StageContext) -> Metrics:
     CALLS.append("make")
     out.file("number.txt").write_text(str(recipe.number))
@@ -41,7 +44,7 @@ def make(recipe: Make, runtime: Runtime, out: StageContext) -> Metrics:
     return {"number": recipe.number}
 
 
-@stage(version=1)
+@stage(version=1, kind="scores")
 def add(recipe: Add, runtime: Runtime, out: StageContext, source: Artifact) -> Metrics:
     CALLS.append("add")
     total = int((source.path / "number.txt").read_text()) + recipe.extra
@@ -53,7 +56,7 @@ def builder(store: Store, **kwargs) -> Builder:
     return Builder(store, kwargs.pop("runtime", Runtime()), Reporter(quiet=True), **kwargs)
 
 
-def river(build: Builder, number: int = 1, extra: int = 0) -> dict[str, Artifact]:
+def pipeline(build: Builder, number: int = 1, extra: int = 0) -> dict[str, Artifact]:
     made = build(make, Make(number=number))
     return {"make": made, "add": build(add, Add(extra=extra), made)}
 
@@ -64,32 +67,32 @@ def _no_calls() -> None:
 
 
 def test_a_second_run_builds_nothing(store: Store) -> None:
-    river(builder(store))
-    river(builder(store))
+    pipeline(builder(store))
+    pipeline(builder(store))
     assert CALLS == ["make", "add"]
 
 
 def test_only_downstream_of_a_change_is_rebuilt(store: Store) -> None:
-    river(builder(store))
+    pipeline(builder(store))
     CALLS.clear()
-    river(builder(store), extra=5)
+    pipeline(builder(store), extra=5)
     assert CALLS == ["add"]
     CALLS.clear()
-    river(builder(store), number=2)
+    pipeline(builder(store), number=2)
     assert CALLS == ["make", "add"]
 
 
 def test_the_site_changes_nothing(store: Store) -> None:
-    first = river(builder(store))
-    second = river(builder(store, runtime=Runtime(threads=1, device="cpu", checkpoint_seconds=1)))
+    first = pipeline(builder(store))
+    second = pipeline(builder(store, runtime=Runtime(threads=1, device="cpu", checkpoint_seconds=1)))
     assert first == second
     assert CALLS == ["make", "add"]
 
 
 def test_the_manifest_has_the_designs_form_and_verifies(store: Store) -> None:
-    made = river(builder(store))["make"]
+    made = pipeline(builder(store))["make"]
     said = made.manifest()
-    assert {"stage", "fingerprint", "version", "recipe", "inputs", "runtime", "metrics", "files", "environment",
+    assert {"stage", "fingerprint", "version", "recipe", "inputs", "kind", "runtime", "metrics", "files", "environment",
             "started", "seconds"} <= said.keys()  # fmt: skip
     assert said["recipe"] == {"number": 1} and said["metrics"] == {"number": 1}
     assert set(said["files"]) == {"number.txt", "metrics.jsonl"}
@@ -99,7 +102,7 @@ def test_the_manifest_has_the_designs_form_and_verifies(store: Store) -> None:
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "delete", "manifest"])
 def test_a_damaged_artifact_is_found_and_built_again(store: Store, harm: str) -> None:
-    path = river(builder(store))["make"].path
+    path = pipeline(builder(store))["make"].path
     number = path / "number.txt"
     if harm == "flip":
         number.write_text("7")
@@ -111,18 +114,18 @@ def test_a_damaged_artifact_is_found_and_built_again(store: Store, harm: str) ->
         (path / "manifest.json").write_text("{")
     assert verify(path) is not None
     CALLS.clear()
-    river(builder(store))
+    pipeline(builder(store))
     assert CALLS == ["make"]
     assert number.read_text() == "1"
 
 
 def test_a_plan_touches_nothing_and_says_what_differs(store: Store) -> None:
-    made = river(builder(store))
+    made = pipeline(builder(store))
     store.record_run("r", made, {})
     before = sorted(store.root.rglob("*"))
     CALLS.clear()
     plan = builder(store, build=False, previous=store.run("r"))
-    river(plan, extra=3)
+    pipeline(plan, extra=3)
     assert [(report.label, report.state) for report in plan.reports] == [
         ("make", "ready"),
         ("add", "to build"),
@@ -132,7 +135,7 @@ def test_a_plan_touches_nothing_and_says_what_differs(store: Store) -> None:
 
 
 def test_a_stage_that_failed_leaves_no_artifact_and_its_work_is_kept(store: Store) -> None:
-    @stage(version=1)
+    @stage(version=1, kind="scores")
     def broken(recipe: Make, runtime: Runtime, out: StageContext) -> Metrics:
         if (out.temporary / "half").exists():
             return {"resumed": True}
@@ -148,7 +151,7 @@ def test_a_stage_that_failed_leaves_no_artifact_and_its_work_is_kept(store: Stor
 
 
 def test_a_run_is_recorded_with_links(store: Store) -> None:
-    made = river(builder(store))
+    made = pipeline(builder(store))
     store.record_run("r", made, {"final": "add"})
     said = json.loads((store.runs / "r.json").read_text())
     assert said["stages"] == {label: item.path.name for label, item in made.items()}
@@ -159,7 +162,7 @@ def test_a_run_is_recorded_with_links(store: Store) -> None:
 
 
 def test_a_second_builder_is_refused_with_the_holders_pid(store: Store) -> None:
-    artifact = store.artifact("make", "0" * 64)
+    artifact = store.artifact("make", "0" * 64, "scores")
     other = Store(store.root)
     with (
         store.lock(artifact),
@@ -175,13 +178,13 @@ def test_the_lock_of_a_killed_builder_is_taken_over(store: Store) -> None:
         from pathlib import Path
         from groundup.core.store import Store
         store = Store(Path({str(store.root)!r}))
-        with store.lock(store.artifact("make", "0" * 64)):
+        with store.lock(store.artifact("make", "0" * 64, "scores")):
             print("held", flush=True)
             time.sleep(60)
     """)
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    artifact = store.artifact("make", "0" * 64)
+    artifact = store.artifact("make", "0" * 64, "scores")
     with pytest.raises(StoreError, match=str(holder.pid)), store.lock(artifact):
         pass
     holder.send_signal(signal.SIGKILL)
@@ -214,3 +217,46 @@ def test_a_log_survives_a_torn_line_and_rewinds(work: StageContext) -> None:
     lines = [json.loads(line) for line in Path(path).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[0]["bad"] == "nan"
+
+
+@stage(
+    version=3,
+    kind=lambda recipe: "policy" if recipe.number else "reward_model",
+    name=lambda recipe: f"n{recipe.number}",
+)
+def combine(
+    recipe: Make, runtime: Runtime, context: StageContext, first: Artifact, others: Mapping[str, Artifact],
+    last: Artifact | None = None,
+) -> Metrics:  # fmt: skip
+    return {"others": sorted(others), "last": last is not None}
+
+
+def test_a_stage_is_described_by_its_function(store: Store) -> None:
+    assert combine.inputs == (
+        StageInput("first", many=False, optional=False),
+        StageInput("others", many=True, optional=False),
+        StageInput("last", many=False, optional=True),
+    )
+    assert make.name(Make()) == make.label(Make()) == "make"
+    assert combine.name(Make(number=2)) == "n2" and combine.labelled("b").label(Make()) == "b"
+    assert combine.artifact_kind(Make(number=0)) == "reward_model"
+    assert pickle.loads(pickle.dumps(combine)) is combine
+
+
+def test_artifacts_of_a_mapping_are_inputs_by_name(store: Store) -> None:
+    build = builder(store)
+    one, two = build(make, Make(number=1)), build(make.labelled("two"), Make(number=2))
+    combined = build(combine.labelled("both"), Make(), one, {"one": one, "two": two})
+    assert combined.metrics() == {"others": ["one", "two"], "last": False}
+    assert combined.manifest()["inputs"] == {
+        "first": one.fingerprint, "others.one": one.fingerprint, "others.two": two.fingerprint
+    }  # fmt: skip
+    other = build(combine, Make(), one, {"one": one}, last=two)
+    assert other.fingerprint != combined.fingerprint
+    assert list(build.artifacts) == ["make", "two", "both", "n1"]
+
+
+def test_the_kind_is_recorded_and_read_back(store: Store) -> None:
+    policy = builder(store)(combine, Make(), builder(store)(make, Make()), {})
+    store.record_run("r", {"policy": policy}, {})
+    assert policy.manifest()["kind"] == "policy" == store.run("r")["policy"].kind

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from groundup.core.builder import Builder
 from groundup.core.errors import GroundupError
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Builder, StageContext, stage
+from groundup.core.stage import StageContext, stage
 from groundup.core.store import Store
 from groundup.core.trackers import Background, Point, Run, TrackerName, open_trackers, points, require
 
@@ -262,7 +263,7 @@ class Made(Recipe):
     steps: int = 3
 
 
-@stage(version=1)
+@stage(version=1, kind="scores")
 def make(recipe: Made, runtime: Runtime, out: StageContext) -> dict[str, Any]:
     for step in range(1, recipe.steps + 1):
         out.log(step=step, loss=1.0 / step)

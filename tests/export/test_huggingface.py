@@ -238,13 +238,16 @@ def test_a_run_is_exported_by_its_name_and_a_stage_of_it_by_its_own(
 ) -> None:
     store = Store(tmp_path / "workspace")
     stages = {}
-    for seed, (label, stage) in enumerate(
-        {"pretrain": "pretrain", "finetune": "sft", "judge": "reward"}.items()
+    for seed, (label, kind) in enumerate(
+        {"pretrain": "policy", "finetune": "policy", "judge": "reward_model"}.items()
     ):
-        stages[label] = store.artifact(stage, str(seed) * 64)
+        stages[label] = store.artifact(label, str(seed) * 64, kind)
         model = decoder(QWEN3, seed)
         save_model(stages[label].path, model)
-        write_json(stages[label].path / "manifest.json", {"fingerprint": str(seed) * 64, "stage": stage})
+        write_json(
+            stages[label].path / "manifest.json",
+            {"fingerprint": str(seed) * 64, "stage": label, "kind": kind},
+        )
     store.record_run("mine", stages, {})
     groundup("export", "mine", str(tmp_path / "last"), "--workspace", str(store.root))
     groundup("export", "mine", str(tmp_path / "base"), "--stage", "pretrain", "--workspace", str(store.root))

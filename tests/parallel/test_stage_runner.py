@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from groundup.core.builder import Builder
 from groundup.core.errors import GroundupError
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Layout, Runtime
-from groundup.core.stage import Builder, StageContext
+from groundup.core.stage import StageContext
 from groundup.core.store import Store
 from groundup.parallel.stage_runner import ranks_of, run_stage
 from groundup.train.pretrain import pretrain

@@ -36,9 +36,14 @@ def publish(tmp_path: Path) -> Callable[..., Artifact]:
         StageContext(part, Reporter(quiet=True)).close()
         with DocumentWriter(part / DOCUMENTS / "0.parquet") as writer:
             writer.write(documents)
-        artifact = store.artifact("curate", "0" * 64)
-        said = {"fingerprint": "0" * 64, "stage": "curate", "metrics": {"documents_kept": len(documents)}}
-        store.publish(part, artifact, said)
+        artifact = store.artifact("curate", "0" * 64, "corpus")
+        manifest = {
+            "fingerprint": "0" * 64,
+            "stage": "curate",
+            "kind": "corpus",
+            "metrics": {"documents_kept": len(documents)},
+        }
+        store.publish(part, artifact, manifest)
         return artifact
 
     return make

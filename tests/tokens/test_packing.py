@@ -63,7 +63,7 @@ def run(
 ) -> dict:
     folder = tmp_path / "tokenizer"
     words.save(folder)
-    return tokenize(Tokenize(**recipe), runtime, work, raw, Artifact(folder, "t", "tokenizer"))
+    return tokenize(Tokenize(**recipe), runtime, work, raw, Artifact(folder, "t", "tokenizer", "tokenizer"))
 
 
 def test_spans_give_every_document_back(

@@ -12,7 +12,7 @@ from groundup.core.records import Document
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, StageContext
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.tokens.train_tokenizer import TokenizerRecipe, outside, tokenizer
+from groundup.tokens.train_tokenizer import TokenizerRecipe, external_digest, tokenizer
 
 
 def documents() -> list[Document]:
@@ -42,16 +42,16 @@ def test_a_small_corpus_gives_a_small_vocabulary(
 
 def test_a_missing_reference_is_named_before_anything_runs(tmp_path) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.reference: .*gpt2_encoder\.json is missing"):
-        outside(TokenizerRecipe(reference=str(tmp_path)))
+        external_digest(TokenizerRecipe(reference=str(tmp_path)))
 
 
 def test_where_the_reference_lies_is_no_identity_but_its_content_is(tmp_path) -> None:
     for name in ("gpt2_encoder.json", "gpt2_vocab.bpe"):
         (tmp_path / name).write_text("x")
-    first = outside(TokenizerRecipe(reference=str(tmp_path)))
+    first = external_digest(TokenizerRecipe(reference=str(tmp_path)))
     (tmp_path / "gpt2_vocab.bpe").write_text("y")
-    assert first != outside(TokenizerRecipe(reference=str(tmp_path)))
-    assert outside(TokenizerRecipe()) is None
+    assert first != external_digest(TokenizerRecipe(reference=str(tmp_path)))
+    assert external_digest(TokenizerRecipe()) is None
 
 
 def test_a_checkpoints_tokenizer_is_taken_as_it_is(
@@ -64,11 +64,11 @@ def test_a_checkpoints_tokenizer_is_taken_as_it_is(
     metrics = tokenizer(recipe, runtime, work, corpus)
     assert (work.path / "tokenizer.json").read_bytes() == (first.path / "tokenizer.json").read_bytes()
     assert (metrics["vocab_size"], metrics["trainer"]) == (300, "taken over")
-    before = outside(recipe)
+    before = external_digest(recipe)
     (first.path / "tokenizer.json").write_text("{}")
-    assert outside(recipe) != before
+    assert external_digest(recipe) != before
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tokenizer\.start: .*tokenizer\.json is missing"):
-        outside(TokenizerRecipe(start=str(tmp_path)))
+        external_digest(TokenizerRecipe(start=str(tmp_path)))

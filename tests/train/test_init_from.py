@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from groundup.core.builder import Builder
 from groundup.core.errors import DataError
 from groundup.core.metrics import read_metrics
 from groundup.core.progress import Reporter
-from groundup.core.stage import Builder
 from groundup.core.store import Store
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.checkpoint import load_decoder, save_model

@@ -7,6 +7,7 @@ out: a checkpoint folder with a policy or a reward model
 A method brings model, batches and loss; the one training loop does the rest. The stage is named after its method.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -57,14 +58,14 @@ class Align(Recipe):
     tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = ()
 
 
-@stage(version=2, name=lambda recipe: plugin_name(recipe.method))
+@stage(version=2, kind=lambda recipe: recipe.method.output, name=lambda recipe: plugin_name(recipe.method))
 def align(
     recipe: Align,
     runtime: Runtime,
     out: StageContext,
     documents: Artifact,
     tokenizer: Artifact,
-    **reads: Artifact,
+    models: Mapping[str, Artifact],
 ) -> Metrics:
     """Train with one method on examples made from `documents`."""
     method = recipe.method
@@ -76,7 +77,7 @@ def align(
             f"{len(held_out)} of them held out; both parts need some. Add text, or a task with [[tasks]]"
         )
     vocabulary = Tokenizer.load(tokenizer.path)
-    folders = {role: artifact.path for role, artifact in reads.items()}
+    folders = {role: artifact.path for role, artifact in models.items()}
     return train_with(method, MethodContext(runtime, out, vocabulary, train_examples, held_out, folders))
 
 

@@ -4,6 +4,7 @@ in:  every artifact of the run by its label, in pipeline order
 out: book.html (self-contained) and book.pdf; the same artifacts give the same bytes
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -28,8 +29,8 @@ class Book(Recipe):
     blueprint: str = Field(default="", description="the resolved blueprint (filled in by the pipeline)")
 
 
-@stage(version=1)
-def book(recipe: Book, runtime: Runtime, out: StageContext, **stages: Artifact) -> dict[str, Any]:
+@stage(version=1, kind="book")
+def book(recipe: Book, runtime: Runtime, out: StageContext, stages: Mapping[str, Artifact]) -> dict[str, Any]:
     """Write the book. Stages absent from the blueprint have no chapter; absent metrics read "not measured"."""
     title = recipe.title or recipe.name or "A language model"
     whole = book_content(LoadedRun(stages), title, recipe.author, recipe.blueprint)

@@ -37,7 +37,7 @@ def canonical_json(value: Any) -> Any:
 
 
 def fingerprint_payload(
-    stage: str, version: int, recipe: Recipe, inputs: dict[str, str], outside: Any
+    stage: str, version: int, recipe: Recipe, inputs: dict[str, str], external: Any
 ) -> dict[str, Any]:
     """Everything that makes an artifact what it is, as plain JSON."""
     return {
@@ -45,7 +45,7 @@ def fingerprint_payload(
         "version": version,
         "recipe": canonical_json(recipe),
         "inputs": inputs,
-        "outside": canonical_json(outside),
+        "external_digest": canonical_json(external),
     }
 
 

@@ -1,67 +1,139 @@
-"""Stages and the builder: make a thing once, know where it came from.
+"""A stage of the pipeline, and the context that it runs in.
 
-in:  a stage function, its recipe, and the artifacts it reads
-out: an artifact whose folder is named by the fingerprint of exactly those
+in:  a function `(recipe, runtime, context, *artifacts) -> metrics`
+out: a `Stage`: the function with its name, its version, the kind of artifact that it makes, and its inputs
 
-A stage is a function `(recipe, runtime, out, *artifacts) -> metrics`. The builder skips what is ready and runs
-the rest. `groundup plan` and `groundup status` run the same pipeline with a builder that builds nothing.
+builder.py calls stages and publishes what they make.
 """
 
+import importlib
 import inspect
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, ParamSpec, Self, get_origin
 
-from groundup.core.atomic_io import explain_disk_errors
-from groundup.core.environment import environment
-from groundup.core.fingerprint import digest, fingerprint_payload
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter, Tracker
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
-from groundup.core.store import MANIFEST, Artifact, Store, read_manifest, verify
-from groundup.core.trackers import Background, Run, open_trackers, require
+from groundup.core.store import MANIFEST, Artifact, ArtifactKind
+from groundup.core.trackers import Background, Run, open_trackers
 
 METRICS = "metrics.jsonl"
 Metrics = dict[str, Any]
-F = TypeVar("F", bound=Callable[..., Metrics])
-Runner = Callable[[Callable[..., Metrics], Recipe, Runtime, "StageContext", dict[str, Artifact]], Metrics]
-"""Calls a stage function with its recipe, runtime, work and inputs, here or in other processes."""
+Inputs = dict[str, Artifact | Mapping[str, Artifact]]
+"""The artifacts that a stage reads, by the name of the function's parameter."""
+P = ParamSpec("P")
 
-__all__ = ["Artifact", "Builder", "Metrics", "StageContext", "StageReport", "stage"]
+__all__ = ["Artifact", "ArtifactKind", "Inputs", "Metrics", "Stage", "StageContext", "StageInput", "stage"]
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """A parameter of a stage's function that takes artifacts.
+
+    many: it takes a mapping of artifacts by name. optional: it has a default.
+    """
+
+    name: str
+    many: bool
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Stage(Generic[P]):
+    """A stage of the pipeline. Calling it calls its function.
+
+    version: raised by hand when the function's meaning changes.
+    kind: kind of artifact that it makes, or recipe -> kind.
+    stage_name: name of its artifacts, or recipe -> name.
+    external_digest: recipe -> digest (plain JSON) of what the function reads from outside the store.
+    ranks: whether the function supports being called by several ranks at once.
+    stage_label: name within a run; "" = the stage's name.
+    """
+
+    function: Callable[P, Metrics]
+    version: int
+    kind: ArtifactKind | Callable[[Any], ArtifactKind]
+    stage_name: str | Callable[[Any], str]
+    external_digest: Callable[[Any], Any] | None = None
+    ranks: bool = False
+    stage_label: str = ""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Metrics:
+        return self.function(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by name, as a function is: other processes import it."""
+        return _import_stage, (self.function.__module__, self.function.__qualname__)
+
+    def name(self, recipe: Recipe) -> str:
+        """Name of the artifact that it makes of `recipe`."""
+        return self.stage_name if isinstance(self.stage_name, str) else self.stage_name(recipe)
+
+    def label(self, recipe: Recipe) -> str:
+        """Name within a run."""
+        return self.stage_label or self.name(recipe)
+
+    def labelled(self, label: str) -> Self:
+        """The same stage under another name within a run."""
+        return replace(self, stage_label=label)
+
+    def artifact_kind(self, recipe: Recipe) -> ArtifactKind:
+        """Kind of the artifact that it makes of `recipe`."""
+        return self.kind(recipe) if callable(self.kind) else self.kind
+
+    @cached_property
+    def inputs(self) -> tuple[StageInput, ...]:
+        """The artifacts that the function reads: its parameters after recipe, runtime and context."""
+        parameters = list(inspect.signature(self.function, eval_str=True).parameters.values())[3:]
+        return tuple(
+            StageInput(item.name, get_origin(item.annotation) is Mapping, item.default is not item.empty)
+            for item in parameters
+        )
+
+    def bind(self, *args: Any, **kwargs: Any) -> Inputs:
+        """Each input under its parameter's name, absent optional ones left out. Raises TypeError if one is missing."""
+        bound = inspect.signature(self.function).bind(None, None, None, *args, **kwargs).arguments
+        return {item.name: bound[item.name] for item in self.inputs if bound.get(item.name) is not None}
 
 
 def stage(
     version: int,
-    outside: Callable[[Any], Any] | None = None,
+    kind: ArtifactKind | Callable[[Any], ArtifactKind],
+    external_digest: Callable[[Any], Any] | None = None,
     name: Callable[[Any], str] | None = None,
     ranks: bool = False,
-) -> Callable[[F], F]:
-    """Mark a function as a stage.
+) -> Callable[[Callable[P, Metrics]], Stage[P]]:
+    """Decorator that makes a function a stage; see `Stage`. Without `name` the stage is called after the function."""
 
-    version: raised by hand when the function's meaning changes.
-    outside: recipe -> digest (plain JSON) of what the stage reads from outside the store.
-    name: recipe -> the stage's name, where it isn't the function's.
-    ranks: several processes may call the function at once, as ranks that work together.
-    """
+    def decorate(function: Callable[P, Metrics]) -> Stage[P]:
+        return Stage(function, version, kind, name or function.__name__, external_digest, ranks)
 
-    def mark(function: F) -> F:
-        function.stage_version = version  # type: ignore[attr-defined]
-        function.stage_outside = outside  # type: ignore[attr-defined]
-        function.stage_name = name or (lambda recipe: function.__name__)  # type: ignore[attr-defined]
-        function.stage_ranks = ranks  # type: ignore[attr-defined]
-        return function
+    return decorate
 
-    return mark
+
+def flat_inputs(inputs: Inputs) -> dict[str, Artifact]:
+    """Every artifact by parameter; those of a mapping by `parameter.name`."""
+    flat: dict[str, Artifact] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Artifact):
+            flat[name] = value
+        else:
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+    return flat
+
+
+def _import_stage(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
 
 
 class StageContext:
-    """What a stage writes into. Kept after a crash, so a stage looks in it for what to resume from."""
+    """The folder, log and progress of a stage. Kept after a crash, so that the stage can resume from it."""
 
     def __init__(
         self,
@@ -72,7 +144,7 @@ class StageContext:
     ) -> None:
         """`trackers` opens them; called when the first line is logged, since most stages log none.
 
-        keeps_log: False for all but one of the ranks that share a work.
+        keeps_log: False for all but one of the ranks that share a context.
         """
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.keeps_log = path, keeps_log
@@ -84,7 +156,7 @@ class StageContext:
 
     @property
     def quiet(self) -> bool:
-        """Whether nobody watches."""
+        """Whether progress is not shown."""
         return self._reporter.console.quiet
 
     def file(self, name: str) -> Path:
@@ -94,27 +166,27 @@ class StageContext:
         return path
 
     def previous_artifacts(self) -> list[Path]:
-        """Published artifacts of the same stage, the newest first: what of them still holds need not be made again."""
+        """Published artifacts of the same stage, newest first; a stage may reuse parts of them."""
         stage = self.path.name.rsplit("-", 1)[0]
-        found = [
+        folders = [
             path.parent for path in self.path.parent.glob(f"{stage}-*/{MANIFEST}") if path.parent.suffix == ""
         ]
-        return sorted(found, key=lambda path: (path / MANIFEST).stat().st_mtime_ns, reverse=True)
+        return sorted(folders, key=lambda path: (path / MANIFEST).stat().st_mtime_ns, reverse=True)
 
     def info(self, text: str) -> None:
-        """One line for the person who watches."""
+        """Print one line for the user."""
         self._reporter.info(f"  {text}")
 
     def track(
         self, label: str, total: float | None, unit: str = "it", start: float = 0
     ) -> AbstractContextManager[Tracker]:
-        """Progress of one piece of work: `with out.track("encode", n, "documents") as tracker: ...`."""
+        """Progress bar: `with context.track("encode", n, "documents") as tracker: ...`."""
         return self._reporter.track(label, total, unit, start)
 
     def watch(
         self, label: str, total: float, unit: str = "steps", start: float = 0
     ) -> AbstractContextManager[Tracker]:
-        """Like `track`, for a training: in a terminal, a dashboard of all that is logged meanwhile."""
+        """Like `track`, for training: in a terminal, a dashboard of the logged metrics."""
         return self._reporter.watch(label, total, unit, start, read_metrics(self.path / METRICS))
 
     def log(self, **values: Any) -> None:
@@ -123,22 +195,22 @@ class StageContext:
             self._reporter.show(self._metrics().log(**values))
 
     def rewind_log(self, step: int) -> None:
-        """Drop lines after `step`, which a resumed stage will write again."""
+        """Delete the lines after `step`, which a resumed stage writes again."""
         if self.keeps_log:
             self._metrics().rewind(step)
 
     def close_log(self) -> None:
-        """Let the trackers write what is left."""
+        """Close the log; the trackers write their last points."""
         if self._log is not None:
             self._log.close()
             self._log = None
 
     def close(self) -> None:
-        """Flush what is open, and delete the resume state and files that a killed process left unfinished."""
+        """Close the log, and delete the resume state and unfinished files."""
         self.close_log()
         shutil.rmtree(self.temporary, ignore_errors=True)
-        for left in self.path.rglob("*.part"):
-            left.unlink()
+        for unfinished in self.path.rglob("*.part"):
+            unfinished.unlink()
 
     def _metrics(self) -> MetricsLog:
         if self._log is None:
@@ -146,175 +218,9 @@ class StageContext:
         return self._log
 
 
-def work(part: Path, reporter: Reporter, runtime: Runtime, keeps_log: bool = True) -> StageContext:
-    """What the artifact that is being made in `part` (<workspace>/artifacts/<name>.part) is written into."""
+def open_context(part: Path, reporter: Reporter, runtime: Runtime, keeps_log: bool = True) -> StageContext:
+    """The context of the artifact that is being made in `part` (<workspace>/artifacts/<name>.part)."""
     run = Run(part.stem, part.parent.parent / "trackers")
     return StageContext(
         part, reporter, lambda: open_trackers(runtime.trackers, run, reporter.info), keeps_log
     )
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """What a builder found: `state` is ready, built, or to build; `why` says what differs."""
-
-    label: str
-    artifact: Artifact
-    state: Literal["ready", "built", "to build"]
-    why: str = ""
-
-
-def run_inline(
-    function: Callable[..., Metrics],
-    recipe: Recipe,
-    runtime: Runtime,
-    out: StageContext,
-    inputs: dict[str, Artifact],
-) -> Metrics:
-    """The plain runner: a call in this process."""
-    return function(recipe, runtime, out, **inputs)
-
-
-class StopAfterStage(Exception):
-    """The stage after which a builder was to stop is built."""
-
-
-@dataclass
-class Builder:
-    """Runs a pipeline function. With `build=False` it touches nothing and only reports."""
-
-    store: Store
-    runtime: Runtime
-    reporter: Reporter = field(default_factory=Reporter)
-    build: bool = True
-    previous: dict[str, Artifact] = field(default_factory=dict)
-    """The artifacts of the last complete run, to say what differs from them."""
-    until: str = ""
-    """The label after which to stop; "" = build everything."""
-    runner: Runner = run_inline
-    """How a stage function is called."""
-    total: int = 0
-    """How many stages there will be, for the count in front of each line; 0 = unknown."""
-    reports: list[StageReport] = field(default_factory=list)
-
-    def __call__(self, function: Callable[..., Metrics], recipe: Recipe, *inputs: Artifact,
-                 label: str = "", **named: Artifact) -> Artifact:  # fmt: skip
-        """The artifact that `function` makes of the recipe and the inputs. Raises Reached after the stage `until`."""
-        made = self._make(function, recipe, *inputs, label=label, **named)
-        if self.until and self.reports[-1].label == self.until:
-            raise StopAfterStage
-        return made
-
-    def _make(self, function: Callable[..., Metrics], recipe: Recipe, *inputs: Artifact,
-              label: str = "", **named: Artifact) -> Artifact:  # fmt: skip
-        bound = _bind(function, inputs, named)
-        outside = function.stage_outside(recipe) if function.stage_outside else None  # type: ignore[attr-defined]
-        name = function.stage_name(recipe)  # type: ignore[attr-defined]
-        label = label or name
-        prints = {key: value.fingerprint for key, value in bound.items()}
-        said = fingerprint_payload(name, function.stage_version, recipe, prints, outside)  # type: ignore[attr-defined]
-        artifact = self.store.artifact(name, digest(said))
-        problem = verify(artifact.path) if artifact.path.exists() else "not built"
-        if problem is None:
-            return self._report(label, artifact, "ready")
-        why = _difference(said, outside, recipe, self.previous.get(label))
-        if not self.build:
-            return self._report(label, artifact, "to build", why)
-        with explain_disk_errors(label, artifact.path.parent), self.store.lock(artifact):
-            if artifact.path.exists():
-                problem = verify(artifact.path)  # somebody else may have built it meanwhile
-                if problem is None:
-                    return self._report(label, artifact, "ready")
-                self.reporter.info(f"{artifact.path.name} is damaged ({problem}): building it again")
-                self.store.quarantine(artifact)
-            self.reporter.info(f"{self._count()} {label}")
-            manifest = {"stage": name, "fingerprint": artifact.fingerprint,
-                        "version": said["version"], "recipe": _full(recipe), "inputs": prints,
-                        "outside": digest(outside), "runtime": self.runtime.model_dump()}  # fmt: skip
-            self._run(function, recipe, bound, artifact, manifest)
-        return self._report(label, artifact, "built", why)
-
-    def _run(self, function: Callable[..., Metrics], recipe: Recipe, inputs: dict[str, Artifact],
-             artifact: Artifact, manifest: dict[str, Any]) -> None:  # fmt: skip
-        part = artifact.path.with_name(artifact.path.name + ".part")
-        (part / MANIFEST).unlink(missing_ok=True)
-        require(self.runtime.trackers)
-        out = work(part, self.reporter, self.runtime)
-        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-        try:
-            metrics = self.runner(function, recipe, self.runtime, out, inputs)
-        finally:
-            out.close_log()
-        out.close()
-        manifest |= {
-            "metrics": metrics,
-            "environment": environment(),
-            "started": started,
-            "seconds": round(time.monotonic() - clock, 3),
-        }
-        self.store.publish(part, artifact, manifest)
-
-    def _report(
-        self, label: str, artifact: Artifact, state: Literal["ready", "built", "to build"], why: str = ""
-    ) -> Artifact:
-        if state == "ready" and self.build:
-            self.reporter.info(f"{self._count()} {label}: fresh")
-        self.reports.append(StageReport(label, artifact, state, why))
-        return artifact
-
-    def _count(self) -> str:
-        number = len(self.reports) + 1
-        return f"[{number}/{self.total}]" if self.total else f"[{number}]"
-
-
-def _bind(
-    function: Callable[..., Metrics], inputs: tuple[Artifact, ...], named: dict[str, Artifact]
-) -> dict[str, Artifact]:
-    """Every input under its parameter's name."""
-    bound = inspect.signature(function).bind(None, None, None, *inputs, **named).arguments
-    flat: dict[str, Artifact] = {}
-    for key, value in list(bound.items())[3:]:
-        flat |= value if isinstance(value, dict) else {key: value}
-    return {key: value for key, value in flat.items() if value is not None}
-
-
-def _full(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json")
-
-
-def _difference(said: dict[str, Any], outside: Any, recipe: Recipe, previous: Artifact | None) -> str:
-    """In one line: which fields differ from the artifact of the last complete run."""
-    manifest = read_manifest(previous.path) if previous else None
-    if manifest is None:
-        return "never built"
-    found = []
-    if manifest["version"] != said["version"]:
-        found.append(f"version {manifest['version']} -> {said['version']}")
-    old, new = dict(flatten(manifest["recipe"])), dict(flatten(_full(recipe)))
-    found += [
-        f"{key}: {_short(old.get(key, '(absent)'))} -> {_short(new.get(key, '(absent)'))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, "(absent)") != new.get(key, "(absent)")
-    ]
-    changed = [key for key, value in said["inputs"].items() if manifest["inputs"].get(key) != value]
-    found += [f"input {key} changes" for key in changed]
-    if manifest.get("outside") != digest(outside):
-        found.append("the source files changed")
-    return "; ".join(found) or "missing or damaged"
-
-
-def _short(value: Any) -> str:
-    """A value as Python spells it, or its beginning."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def flatten(value: Any, at: str = "") -> list[tuple[str, Any]]:
-    """A nested value as dotted keys, e.g. `optimizer.lr`; lists by index."""
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list):
-        items = list(enumerate(value))
-    else:
-        return [(at, value)]
-    return [pair for key, inner in items for pair in flatten(inner, f"{at}.{key}" if at else str(key))]

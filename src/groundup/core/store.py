@@ -15,12 +15,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from groundup.core.atomic_io import fsync_dir, publish_dir, sha256_file, write_json
 from groundup.core.errors import StoreError
 
 MANIFEST = "manifest.json"
+ArtifactKind = Literal[
+    "raw_corpus",
+    "corpus",
+    "classifier",
+    "tokenizer",
+    "token_dataset",
+    "policy",
+    "reward_model",
+    "scores",
+    "book",
+]
+"""What an artifact contains. Commands and later stages dispatch on it, never on a stage's name."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Artifact:
     path: Path
     fingerprint: str
     stage: str
+    kind: ArtifactKind
 
     def manifest(self) -> dict[str, Any]:
         """What `manifest.json` says. Raises StoreError when it is missing or unreadable."""
@@ -49,7 +62,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and "fingerprint" in manifest else None
+    return manifest if isinstance(manifest, dict) and {"fingerprint", "kind"} <= manifest.keys() else None
 
 
 def verify(folder: Path) -> str | None:
@@ -76,9 +89,9 @@ class Store:
         self.artifacts = root / "artifacts"
         self.runs = root / "runs"
 
-    def artifact(self, stage: str, fingerprint: str) -> Artifact:
+    def artifact(self, stage: str, fingerprint: str, kind: ArtifactKind) -> Artifact:
         """The artifact of that name, whether it exists yet or not."""
-        return Artifact(self.artifacts / f"{stage}-{fingerprint[:12]}", fingerprint, stage)
+        return Artifact(self.artifacts / f"{stage}-{fingerprint[:12]}", fingerprint, stage, kind)
 
     def publish(self, part: Path, artifact: Artifact, manifest: dict[str, Any]) -> None:
         """Write the manifest with every file's size and checksum, last, and make the folder appear."""
@@ -156,5 +169,7 @@ class Store:
                 raise StoreError(
                     f"run `{name}`: {folder} is missing or damaged. `groundup run` builds it again"
                 )
-            found[label] = Artifact(self.artifacts / folder, manifest["fingerprint"], manifest["stage"])
+            found[label] = Artifact(
+                self.artifacts / folder, manifest["fingerprint"], manifest["stage"], manifest["kind"]
+            )
         return found

@@ -236,7 +236,7 @@ def _check_pretrain(bench: CheckContext) -> Iterator[Difference]:
         precision="fp32",
     )
     out = StageContext(bench.folder / "pretrain", Reporter(quiet=True))
-    made = [Artifact(folder, "0" * 12, folder.name) for folder in (tokens, held)]
+    made = [Artifact(folder, "0" * 12, folder.name, "token_dataset") for folder in (tokens, held)]
     metrics = pretrain.pretrain(recipe, runtime(bench), out, *made)
     lines = [json.loads(line) for line in out.file("metrics.jsonl").read_text().splitlines()]
     logged = next(line for line in lines if "grad_norm" in line)

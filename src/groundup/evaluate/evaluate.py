@@ -46,7 +46,7 @@ class Evaluate(Recipe):
     precision: Precision = "auto"
 
 
-@stage(version=1)
+@stage(version=1, kind="scores")
 def evaluate(
     recipe: Evaluate,
     runtime: Runtime,

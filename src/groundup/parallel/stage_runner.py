@@ -1,11 +1,10 @@
 """Run a stage in this process, or in several ranks where the stage supports them.
 
-in:  a stage function with its recipe, runtime, work and inputs
+in:  a stage with its recipe, runtime, context and inputs
 out: its metrics, as rank 0 returns them
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ import torch.distributed as dist
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact, Metrics, StageContext, work
+from groundup.core.stage import Inputs, Metrics, Stage, StageContext, open_context
 from groundup.parallel.context import check_layout
 from groundup.parallel.external_launch import ExternalLaunch
 from groundup.parallel.launcher import launch
@@ -26,39 +25,39 @@ def ranks_of(runtime: Runtime) -> int:
 
 
 def run_stage(
-    function: Callable[..., Metrics], recipe: Recipe, runtime: Runtime, out: StageContext, inputs: dict[str, Artifact],
+    stage: Stage[...], recipe: Recipe, runtime: Runtime, context: StageContext, inputs: Inputs,
     cluster: ExternalLaunch | None = None,
 ) -> Metrics:  # fmt: skip
-    """Call a stage here; where it knows how to share its work, in all ranks of the cluster, or in the runtime's own."""
+    """Call a stage in this process; one that supports ranks, in all ranks of the cluster or of the runtime."""
     ranks = cluster.place.local_ranks if cluster else ranks_of(runtime)
-    if not function.stage_ranks:  # type: ignore[attr-defined]
-        return function(recipe, runtime, out, **inputs)
+    if not stage.ranks:
+        return stage(recipe, runtime, context, **inputs)
     if runtime.layout != "auto":
         check_layout(runtime.layout, cluster.place.ranks if cluster else ranks)
     if ranks == 1 and cluster is None:
-        return function(recipe, runtime, out, **inputs)
+        return stage(recipe, runtime, context, **inputs)
     threads = max(1, (runtime.threads or len(os.sched_getaffinity(0))) // ranks)
     runtime = runtime.model_copy(update={"threads": threads})
-    arguments = (function, recipe, runtime, out.path, inputs, out.quiet)
+    arguments = (stage, recipe, runtime, context.path, inputs, context.quiet)
     if cluster is not None:
         count = cluster.place.ranks
-        out.info(f"{count} rank{'s' if count > 1 else ''} of a cluster, {ranks} on this machine")
+        context.info(f"{count} rank{'s' if count > 1 else ''} of a cluster, {ranks} on this machine")
         return cluster.lead(_stage_on_a_rank, arguments)
-    out.info(f"{ranks} ranks of {threads} thread{'s' if threads > 1 else ''} each")
-    return launch(_stage_on_a_rank, arguments, ranks, runtime.rank_timeout, out.info)
+    context.info(f"{ranks} ranks of {threads} thread{'s' if threads > 1 else ''} each")
+    return launch(_stage_on_a_rank, arguments, ranks, runtime.rank_timeout, context.info)
 
 
 def _stage_on_a_rank(
-    function: Callable[..., Metrics],
+    stage: Stage[...],
     recipe: Recipe,
     runtime: Runtime,
     part: Path,
-    inputs: dict[str, Artifact],
+    inputs: Inputs,
     quiet: bool,
 ) -> Metrics:
     leads = dist.get_rank() == 0
-    out = work(part, Reporter(quiet=quiet or not leads), runtime, keeps_log=leads)
+    context = open_context(part, Reporter(quiet=quiet or not leads), runtime, keeps_log=leads)
     try:
-        return function(recipe, runtime, out, **inputs)
+        return stage(recipe, runtime, context, **inputs)
     finally:
-        out.close_log()
+        context.close_log()

@@ -17,7 +17,6 @@ from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import StreamDecoder, Tokenizer
 
 HELP = "Type a question. Ctrl-C stops an answer, /new starts over, /quit leaves (or Ctrl-D)."
-POLICIES = ("sft", "ppo", "pretrain")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Chat:
 
 def open_chat(stages: dict[str, Artifact], stage: str | None, options: ChatOptions) -> Chat:
     """Load a run's last policy, or the stage asked for. Raises GroundupError where that is no policy."""
-    policies = [label for label, item in stages.items() if item.stage in POLICIES]
+    policies = [label for label, item in stages.items() if item.kind == "policy"]
     label = stage or policies[-1]
     if label not in policies:
         raise GroundupError(f"stage `{label}` is no model to talk to. There is: {', '.join(policies)}")

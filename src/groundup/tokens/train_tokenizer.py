@@ -46,7 +46,7 @@ class TokenizerRecipe(Recipe):
     )
 
 
-def outside(recipe: TokenizerRecipe) -> dict[str, str] | None:
+def external_digest(recipe: TokenizerRecipe) -> dict[str, str] | None:
     """Digests of the files that are named. Raises DataError naming what is missing."""
     wanted = {"reference": REFERENCE_FILES, "start": (TOKENIZER,)}
     found = {}
@@ -59,7 +59,7 @@ def outside(recipe: TokenizerRecipe) -> dict[str, str] | None:
     return found or None
 
 
-@stage(version=1, outside=outside)
+@stage(version=1, kind="tokenizer", external_digest=external_digest)
 def tokenizer(recipe: TokenizerRecipe, runtime: Runtime, out: StageContext, documents: Artifact) -> Metrics:
     """Train on the documents and measure on the held-out ones (on all, where none is held out)."""
     ours = Tokenizer.load(Path(recipe.start)) if recipe.start else _trained(recipe, out, documents)

@@ -148,12 +148,12 @@ class _Plan:
         return self.batch_rows * self.seq_len
 
 
-def outside(recipe: Pretrain) -> dict[str, str] | None:
+def external_digest(recipe: Pretrain) -> dict[str, str] | None:
     """Digest of the checkpoint to start from."""
     return start_digest(Path(recipe.start)) if recipe.start else None
 
 
-@stage(version=2, outside=outside, ranks=True)
+@stage(version=2, kind="policy", external_digest=external_digest, ranks=True)
 def pretrain(
     recipe: Pretrain, runtime: Runtime, out: StageContext, tokens: Artifact, tokenizer: Artifact
 ) -> Metrics:

@@ -16,7 +16,7 @@ from groundup.core.errors import DataError
 from groundup.core.store import MANIFEST
 from groundup.text import fasttext_model
 from groundup.text.curate import calibration
-from groundup.text.curate.classifier import Classifier, outside
+from groundup.text.curate.classifier import Classifier, external_digest
 from groundup.text.curate.steps.model_filter import ModelFilter
 
 Trained = Callable[..., tuple[Path, dict[str, Any]]]
@@ -141,7 +141,7 @@ def test_what_cannot_be_learned_from_is_an_error_that_says_why(
     assert "kept aside: no_label (60)" in refused(labelled=positive)
     assert "fastText says: Encountered NaN. Try a smaller lr" in refused(**files, lr=1e9)
     with pytest.raises(DataError, match=r"classifier 'quality': positive paths: '.*' doesn't exist"):
-        outside(Classifier(positive=(str(tmp_path / "nowhere.jsonl"),)))
+        external_digest(Classifier(positive=(str(tmp_path / "nowhere.jsonl"),)))
 
 
 def test_bytes_that_are_no_utf8_are_read_or_kept_aside(
@@ -198,12 +198,12 @@ def test_a_module_that_trains_at_random_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_contents_make_the_fingerprint_not_places(tmp_path: Path, files: dict[str, tuple[str, ...]]) -> None:
-    before = outside(Classifier(**files))
+    before = external_digest(Classifier(**files))
     (tmp_path / "moved").mkdir()
     moved = Path(files["positive"][0]).rename(tmp_path / "moved" / "sea.jsonl")
-    assert outside(Classifier(positive=(str(moved),), negative=files["negative"])) == before
+    assert external_digest(Classifier(positive=(str(moved),), negative=files["negative"])) == before
     write(moved, sentences(SEA, 61, 1))
-    assert outside(Classifier(positive=(str(moved),), negative=files["negative"])) != before
+    assert external_digest(Classifier(positive=(str(moved),), negative=files["negative"])) != before
 
 
 def test_human_labels_are_learned_better_than_the_majority(

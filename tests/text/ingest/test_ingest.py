@@ -18,7 +18,7 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
 from groundup.text.documents import read_documents
 from groundup.text.ingest.discover import find
-from groundup.text.ingest.ingest import Ingest, ingest, labelled, outside
+from groundup.text.ingest.ingest import Ingest, external_digest, ingest, labelled
 from groundup.text.ingest.ingest_task import cut, document_id
 from groundup.text.ingest.safe_open import Unreadable, hash_regular
 from groundup.text.ingest.sources.files import Files
@@ -176,16 +176,16 @@ def test_ids_survive_a_move_of_the_folder_and_an_edit_of_the_text(
     old.mkdir()
     (old / "a.txt").write_text(PROSE)
     (old / "b.txt").write_text(PROSE.upper())
-    before, digest = ingested(old), outside(Ingest(sources=(Files(paths=(str(old),)),)))
+    before, digest = ingested(old), external_digest(Ingest(sources=(Files(paths=(str(old),)),)))
     new = old.rename(tmp_path / "new")
     moved = ingested(new)
     assert moved.ids() == before.ids()
-    assert outside(Ingest(sources=(Files(paths=(str(new),)),))) == digest
+    assert external_digest(Ingest(sources=(Files(paths=(str(new),)),))) == digest
     (new / "b.txt").write_text(PROSE.lower())
     edited = ingested(new)
     assert edited.ids() == before.ids()
     assert {path for path, text in edited.texts().items() if text != before.texts()[path]} == {"b.txt"}
-    assert outside(Ingest(sources=(Files(paths=(str(new),)),))) != digest
+    assert external_digest(Ingest(sources=(Files(paths=(str(new),)),))) != digest
 
 
 def test_the_same_files_give_the_same_bytes(hostile: Path, ingested: Callable[..., Any]) -> None:
@@ -251,9 +251,9 @@ def test_two_sources_of_a_kind_keep_their_ids_apart(tmp_path: Path) -> None:
 def test_a_path_that_matches_nothing_is_refused_before_anything_runs(tmp_path: Path) -> None:
     for wrong in (tmp_path / "missing", tmp_path / "*.md", tmp_path):
         with pytest.raises(DataError, match="paths: '.*" + wrong.name.replace("*", r"\*")):
-            outside(Ingest(sources=(Files(paths=(str(wrong),)),)))
+            external_digest(Ingest(sources=(Files(paths=(str(wrong),)),)))
     with pytest.raises(DataError, match="needs paths"):
-        outside(Ingest(sources=(Files(),)))
+        external_digest(Ingest(sources=(Files(),)))
 
 
 def test_a_folder_without_any_document_says_why(tmp_path: Path, ingested: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
 from groundup.text.documents import read_documents, read_rejects_log
-from groundup.text.ingest.ingest import Ingest, ingest, outside
+from groundup.text.ingest.ingest import Ingest, external_digest, ingest
 from groundup.text.ingest.sources.stdlib import Stdlib
 
 
@@ -28,6 +28,6 @@ def test_the_library_is_there_and_its_test_suites_are_not(tmp_path: Path) -> Non
 
 
 def test_the_digest_is_of_every_file_and_repeats() -> None:
-    one, two = outside(Ingest()), outside(Ingest())
+    one, two = external_digest(Ingest()), external_digest(Ingest())
     assert one == two and one[0]["source"] == "stdlib"
     assert one[0]["files"] == len(list(Stdlib().files()))

@@ -4,10 +4,10 @@ A method prepares a session: a model, the batches of every step, and the loss of
 does the rest. For PPO the batches happen to be sampled from the model itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Metrics, StageContext
+from groundup.core.stage import ArtifactKind, Metrics, StageContext
 from groundup.evaluate.tasks import Example
 from groundup.parallel.hardware import Precision
 from groundup.tokens.tokenizer import Tokenizer
@@ -66,11 +66,11 @@ class Session(Protocol):
 class Method(Recipe):
     """Base of the parts in this folder: the knobs that every method has.
 
-    needs: what it reads by name; makes: what it leaves.
+    inputs: the artifacts that it reads, role -> kind. output: the kind of artifact that it makes.
     """
 
-    inputs: ClassVar[tuple[str, ...]] = ("start",)
-    output: ClassVar[Literal["policy", "reward"]] = "policy"
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    output: ClassVar[ArtifactKind] = "policy"
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=1e-4)
     schedule: ScheduleName = Field(default="linear", description="how the rate falls")

@@ -15,10 +15,10 @@ What the reward model likes isn't what is right. So answers are also compared wi
 never part of the reward: a reward that rises while chrF falls is a reward model being fooled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -49,7 +49,7 @@ from groundup.align.rollouts import (
 from groundup.core.errors import DataError
 from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
-from groundup.core.stage import Metrics
+from groundup.core.stage import ArtifactKind, Metrics
 from groundup.evaluate.tasks import Example
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
@@ -69,8 +69,8 @@ class Ppo(Method):
     """Move towards what the reward model likes, not far from the start."""
 
     version: ClassVar[int] = 3
-    inputs: ClassVar[tuple[str, ...]] = ("start", "reward")
-    output: ClassVar[Literal["policy", "reward"]] = "policy"
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy", "reward": "reward_model"}
+    output: ClassVar[ArtifactKind] = "policy"
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=5e-5, weight_decay=0.0)
     iterations: int = Field(default=10, ge=1, description="how often new answers are sampled")

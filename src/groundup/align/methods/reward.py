@@ -11,10 +11,10 @@ same to PPO whatever the run.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,7 @@ from groundup.core.errors import DataError
 from groundup.core.records import Message
 from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
-from groundup.core.stage import Metrics
+from groundup.core.stage import ArtifactKind, Metrics
 from groundup.evaluate.tasks import Example
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
@@ -46,8 +46,8 @@ from groundup.train.optimizers.muon import Muon
 class Reward(Method):
     """Tell right answers from wrong ones: another object's, truncated, garbled, sampled."""
 
-    inputs: ClassVar[tuple[str, ...]] = ("start",)
-    output: ClassVar[Literal["policy", "reward"]] = "reward"
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    output: ClassVar[ArtifactKind] = "reward_model"
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=1e-3, adam_beta1=0.9, ns_steps=3

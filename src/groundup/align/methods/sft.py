@@ -9,9 +9,9 @@ averaged per conversation.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +23,7 @@ from groundup.align.methods import Method, MethodContext, Session
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.registry import Plugin
-from groundup.core.stage import Metrics
+from groundup.core.stage import ArtifactKind, Metrics
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
@@ -42,8 +42,8 @@ SHOWN = 8
 class Sft(Method):
     """Learn to answer from examples; the loss is on the answers alone."""
 
-    inputs: ClassVar[tuple[str, ...]] = ("start",)
-    output: ClassVar[Literal["policy", "reward"]] = "policy"
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    output: ClassVar[ArtifactKind] = "policy"
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9

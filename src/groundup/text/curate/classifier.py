@@ -102,7 +102,7 @@ class Classifier(Recipe):
         return self.epochs or min(max(100_000 // examples, 5), 25)
 
 
-def outside(recipe: Classifier) -> dict[str, list[list[str]]]:
+def external_digest(recipe: Classifier) -> dict[str, list[list[str]]]:
     """Per kind the files and their contents. Raises DataError for a path that matches nothing."""
     found = {}
     for kind, source in recipe.sources().items():
@@ -113,7 +113,7 @@ def outside(recipe: Classifier) -> dict[str, list[list[str]]]:
     return found
 
 
-@stage(version=1, outside=outside)
+@stage(version=1, kind="classifier", external_digest=external_digest)
 def classifier(recipe: Classifier, runtime: Runtime, out: StageContext) -> dict[str, Any]:
     """Train, and measure on what was held out. Raises DataError if a class has too few examples.
 

@@ -11,6 +11,7 @@ out: documents/, ledger/, measures/ (one row per document read: its fate and eve
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,14 +63,14 @@ class Curate(Recipe):
     mix: Mix = Mix()
 
 
-def outside(recipe: Curate) -> Any:
+def external_digest(recipe: Curate) -> Any:
     """A digest of the evaluation sets that are compared with. Raises DataError for a path that isn't there."""
     return item_digest(recipe.decontaminate.paths)
 
 
-@stage(version=2, outside=outside)
+@stage(version=2, kind="corpus", external_digest=external_digest)
 def curate(
-    recipe: Curate, runtime: Runtime, out: StageContext, raw: Artifact, **classifiers: Artifact
+    recipe: Curate, runtime: Runtime, out: StageContext, raw: Artifact, classifiers: Mapping[str, Artifact]
 ) -> dict[str, Any]:
     """Curate all documents of `raw`. Raises DataError, with the most frequent reasons, if none is left."""
     work = (out.temporary / "curate").resolve()

@@ -47,12 +47,12 @@ class Ingest(Recipe):
     )
 
 
-def outside(recipe: Ingest) -> list[dict[str, Any]]:
+def external_digest(recipe: Ingest) -> list[dict[str, Any]]:
     """Per source a digest of its files: paths within it and contents. Raises DataError if there are none."""
     return [_source_digest(label, source) for label, source in labelled(recipe)]
 
 
-@stage(version=2, outside=outside)
+@stage(version=2, kind="raw_corpus", external_digest=external_digest)
 def ingest(recipe: Ingest, runtime: Runtime, out: StageContext) -> dict[str, Any]:
     """Read all sources into `out`. Raises DataError if not a single document is found."""
     labels = dict(labelled(recipe))
@@ -90,8 +90,7 @@ def labelled(recipe: Ingest) -> Iterator[tuple[str, Source]]:
 
 def _settings(recipe: Ingest, source: Source) -> str:
     """What decides what is read from a file of this source, whatever the file."""
-    version = ingest.stage_version  # type: ignore[attr-defined]
-    return json.dumps([version, recipe.max_document_bytes, canonical_json(source)], sort_keys=True)
+    return json.dumps([ingest.version, recipe.max_document_bytes, canonical_json(source)], sort_keys=True)
 
 
 def _tasks(labels: dict[str, Source]) -> Iterator[ExecutorTask]:
