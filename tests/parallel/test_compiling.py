@@ -1,6 +1,8 @@
 """Where compiled kernels are kept, and what is said where there can be none."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,26 @@ def test_the_users_own_choice_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv(CACHE, "/elsewhere")
     assert keep_kernels() == Path("/elsewhere")
     assert not (tmp_path / "groundup").exists()
+
+
+def test_what_importing_torch_dynamo_sets_is_not_the_users_choice(tmp_path: Path) -> None:
+    code = (
+        "import os, torch, torch._dynamo, torch._inductor.codecache\n"
+        "from torch._inductor.runtime.cache_dir_utils import cache_dir\n"
+        "cache_dir()\n"
+        "from groundup.parallel.compiling import keep_kernels\n"
+        "print(keep_kernels(), os.environ['TORCHINDUCTOR_CACHE_DIR'], cache_dir())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (folder,) = set(done.stdout.split())
+    assert Path(folder).parent == tmp_path / "groundup" / "kernels"
+
+
+def test_a_folder_whose_files_cannot_be_executed_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    noexec = os.statvfs_result((*os.statvfs("/")[:8], os.ST_NOEXEC, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: noexec)
+    assert keep_kernels() is None
+    assert CACHE not in os.environ
 
 
 def test_where_there_is_no_room_the_default_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sysconfig
 from pathlib import Path
 
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from groundup.core.environment import cpu_name
 from groundup.core.errors import GroundupError
@@ -42,12 +43,15 @@ def can_compile(runtime: Runtime, cuda: bool) -> tuple[bool, str]:
 
 
 def keep_kernels() -> Path | None:
-    """Keep compiled kernels under the user's cache folder, so that the next run starts warm; returns the folder.
+    """Set the folder of compiled kernels to the user's cache folder, so that the next run starts warm.
 
-    By default they lie in the system's temporary folder, which many systems empty. TORCHINDUCTOR_CACHE_DIR, where
-    it is set, says another place. None where no such folder can be made: then the default stays.
+    By default they are in the system's temporary folder, which many systems empty. A TORCHINDUCTOR_CACHE_DIR that the
+    user has set is kept; importing `torch._dynamo` sets it to PyTorch's default, which is not the user's choice.
+
+    Returns the folder, or None where it cannot be made, written to, or hold code that is run (a noexec mount): then
+    PyTorch's default stays.
     """
-    if CACHE in os.environ:
+    if os.environ.get(CACHE, default_cache_dir()) != default_cache_dir():
         return Path(os.environ[CACHE])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "groundup" / "kernels"
     # Kernels for the CPU hold instructions of this very processor, and a home folder may serve several machines.
@@ -57,7 +61,7 @@ def keep_kernels() -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return None
-    if not os.access(folder, os.W_OK):
+    if not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
         return None
     os.environ[CACHE] = str(folder)
     return folder

@@ -90,8 +90,8 @@ def choose(runtime: Runtime, precision: Precision = "auto") -> Hardware:
         torch.bfloat16 if precision in ("bf16", "fp8") or (precision == "auto" and fast) else torch.float32
     )
     compiles, why = can_compile(runtime, cuda)
-    if compiles:
-        keep_kernels()
+    if compiles and keep_kernels() is None:
+        why += " (kernels are compiled again after a reboot: ~/.cache/groundup can't hold them)"
     chosen = Hardware(
         device, dtype, cores, compiles, "", precision == "fp8", runtime.activation_checkpointing
     )
