@@ -88,15 +88,16 @@ def evaluate(
 
 def _marks(found: Sequence[GradedAnswer]) -> Metrics:
     """Means over all questions with bootstrap intervals clustered by document, and chrF by kind of question."""
-    by_name: dict[str, list[float]] = defaultdict(list)
+    by_name: dict[str, list[tuple[float, str]]] = defaultdict(list)
     by_kind: dict[str, list[float]] = defaultdict(list)
     for item in found:
         by_kind[item.example.kind].append(item.marks["chrf"])
         for name, value in item.marks.items():
-            by_name[name].append(value)
+            by_name[name].append((value, item.example.group))
     metrics: Metrics = {"examples": len(found)}
-    for name, values in by_name.items():
-        interval = bootstrap(values, clusters=[item.example.group for item in found])
+    for name, scored in by_name.items():
+        values, documents = zip(*scored, strict=True)
+        interval = bootstrap(values, clusters=documents)
         label = "chat_chrf" if name == "chrf" else name
         metrics |= {label: interval.mean, f"{label}_interval": interval.bounds}
     kinds = {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())}

@@ -13,6 +13,7 @@ from groundup.core.recipe import Recipe
 from groundup.core.records import Document
 from groundup.core.rng import derive_seed
 from groundup.evaluate.grading import grade_text
+from groundup.evaluate.sentences import count_words, is_complete, join_sentences, split_sentences
 from groundup.evaluate.tasks import Example
 
 TASK = "passages"
@@ -23,11 +24,13 @@ QUESTIONS = {
 }
 _MARKDOWN_HEADING = re.compile(r"^#{1,6}\s+(.{3,80}?)\s*#*$")
 _RST_HEADING = re.compile(r"^(.{3,80})\n([=\-~^\"*#+])\2{2,}\s*$")
-_SENTENCES = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9])")
 _DEFINITION = re.compile(
     r"^(?:An?|The)\s+([a-z][\w-]*(?: [a-z][\w-]*){0,2}) (?:is|are|means) (?:an?|the|any|one) "
 )
 _PARAGRAPH = re.compile(r"\n\s*\n")
+
+
+MIN_ANSWER_WORDS = 5
 
 
 class Passages(Recipe):
@@ -54,7 +57,7 @@ class Passages(Recipe):
         heading, seen = "", set()
         for number, paragraph in enumerate(_PARAGRAPH.split(document.text[: self.max_document_chars])):
             heading, body = _split_heading(paragraph.strip(), heading)
-            sentences = _SENTENCES.split(" ".join(body.split()))
+            sentences = split_sentences(" ".join(body.split()))
             answer = self._fitting(sentences)
             if heading and answer:
                 subject, heading = heading, ""
@@ -67,7 +70,7 @@ class Passages(Recipe):
                     seen.add(match[1])
                     article = sentence.split(" ", 1)[0].lower()
                     yield _example(document, number, "definition", f"{article} {match[1]}", sentence)
-            if len(sentences) >= 2 and 40 <= len(sentences[0]) <= 200:
+            if len(sentences) >= 2 and _is_opening(sentences[0]):
                 rest = self._fitting(sentences[1:])
                 if rest:
                     yield _example(document, number, "goes_on", sentences[0], rest)
@@ -78,8 +81,14 @@ class Passages(Recipe):
         for sentence in sentences:
             if len(text) + len(sentence) + 1 > self.max_answer_chars:
                 break
-            text = f"{text} {sentence}".strip()
-        return text if len(text.split()) >= 5 and text[-1:] in ".!?\"”')" else ""
+            text = join_sentences(text, sentence)
+        return text if count_words(text) >= MIN_ANSWER_WORDS and is_complete(text) else ""
+
+
+def _is_opening(sentence: str) -> bool:
+    """Whether a sentence is long enough to be asked how the text goes on after it, and short enough to be read."""
+    words = count_words(sentence)
+    return len(sentence) <= 200 and (len(sentence) >= 40 or (words > len(sentence.split()) and words >= 5))
 
 
 def _split_heading(paragraph: str, waiting: str) -> tuple[str, str]:
