@@ -25,7 +25,7 @@ import trainee
 from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model import flops
 from groundup.model.config import DecoderConfig
-from groundup.parallel.hardware import Precision, choose, matmul_rate, rows_per_micro_batch
+from groundup.parallel.hardware import Precision, choose_hardware, matmul_rate, micro_batch_rows
 
 BILLION = DecoderConfig(
     vocab_size=32_768,
@@ -61,8 +61,8 @@ class Measured:
 
 def measure(config: DecoderConfig, precision: Precision, rows: int, steps: int, runtime: Runtime) -> Measured:
     """Train `steps` steps of `rows` rows."""
-    hardware, plain = choose(runtime, precision), choose(runtime, "bf16")
-    micro_rows = rows_per_micro_batch(runtime, config, config.max_seq_len, rows, hardware.device)
+    hardware, plain = choose_hardware(runtime, precision), choose_hardware(runtime, "bf16")
+    micro_rows = micro_batch_rows(runtime, config, config.max_seq_len, rows, hardware.device)
     tokens = trainee.token_rows(steps * rows, config.max_seq_len + 1, config.vocab_size)
     before = matmul_rate(plain)
     if hardware.device.type == "cuda":

@@ -28,8 +28,8 @@ from torch.profiler import ProfilerActivity, profile
 from groundup.core.runtime import Runtime
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.attention import AttentionKernel
-from groundup.parallel.cpu import BLOCKS, document_ones
-from groundup.parallel.hardware import Hardware, choose
+from groundup.parallel.cpu import BLOCKS, document_mask_bf16
+from groundup.parallel.hardware import Hardware, choose_hardware
 
 MEBI = 2**20
 
@@ -52,7 +52,7 @@ def _attend_causal(q: Tensor, k: Tensor, v: Tensor, _: None) -> Tensor:
 
 
 def _see_row(segments: Tensor, window: int) -> Tensor:
-    return document_ones(torch.zeros_like(segments[:1]), window)
+    return document_mask_bf16(torch.zeros_like(segments[:1]), window)
 
 
 def kernels(hardware: Hardware) -> dict[str, AttentionKernel | None]:
@@ -139,7 +139,7 @@ def _allocations(profiled: profile, device: torch.device) -> Memory:
 
 def main(rounds: int, steps: int, rows: int, tokens: int) -> None:
     """Both tables."""
-    hardware = choose(Runtime())
+    hardware = choose_hardware(Runtime())
     names = list(kernels(hardware))
     print(f"| shape, rows | {' | '.join(f'{name}, tokens/s' for name in names)} | cost of masks |")
     print("|---" * (len(names) + 2) + "|")

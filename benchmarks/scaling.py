@@ -36,7 +36,7 @@ from groundup.model.losses import chunk_with_gradient
 from groundup.parallel.context import SINGLE, ParallelContext, current_context
 from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines.native import Native
-from groundup.parallel.hardware import choose, compiled
+from groundup.parallel.hardware import choose_hardware, compiled
 from groundup.parallel.launcher import launch
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, own_positions
@@ -114,7 +114,7 @@ class TimedTraining:
     """A model that learns from rows of 512 tokens, by itself or with others."""
 
     def __init__(self, runtime: Runtime, world: ParallelContext, depth: int, width: int, rows: int) -> None:
-        self._hardware = hardware = choose(runtime)
+        self._hardware = hardware = choose_hardware(runtime)
         self.world = world
         assert isinstance(runtime.layout, Layout)
         with torch.device("cpu" if world.mesh is None else "meta"):

@@ -23,7 +23,7 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
 from groundup.parallel.engines.native import NativeEngine
-from groundup.parallel.hardware import Hardware, compiled, fit
+from groundup.parallel.hardware import Hardware, compiled, prepare_model
 from groundup.train.loop import Probe, TrainResult, train
 from groundup.train.optimizers.adamw import AdamW
 
@@ -80,9 +80,9 @@ class Trainee:
     ) -> None:
         self.model = Decoder(config)
         self.model.init_weights(0)
-        fit(self.model, hardware)
+        prepare_model(self.model, hardware)
         if kernel is not None:
-            self.model.use(kernel)
+            self.model.set_attention_kernel(kernel)
         self._optimizer = AdamW().resolved(config.d_model).build(self.model.named_parameters())
         self._kernel = compiled(chunk_with_gradient, hardware)
         self._loss = loss or self._chunked

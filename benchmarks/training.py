@@ -36,7 +36,7 @@ from groundup.model import flops
 from groundup.model.architectures.llama import Llama
 from groundup.model.config import DecoderConfig
 from groundup.model.hf_config import config_to_hf
-from groundup.parallel.hardware import Hardware, choose
+from groundup.parallel.hardware import Hardware, choose_hardware
 from groundup.train.loop import Probe
 
 BATCH_ROWS = 8
@@ -66,7 +66,7 @@ class Shape:
 
 def compete(shape: Shape, rows: Path) -> None:
     """Train for ever in our own loop, a turn at a time."""
-    hardware = choose(Runtime())
+    hardware = choose_hardware(Runtime())
     contestant = trainee.Trainee(shape.config(), hardware)
     data = np.load(rows)
 
@@ -100,7 +100,7 @@ def commands(shape: Shape, rows: Path, peer: str | None) -> dict[str, list[str]]
 
 def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict[str, Any]:
     """Every contender's facts and rates, and the rate of matrix products, round by round."""
-    hardware = choose(Runtime())
+    hardware = choose_hardware(Runtime())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         rows = Path(folder) / "rows.npy"
         np.save(rows, trainee.token_rows(64 * BATCH_ROWS, shape.seq_len + 1, shape.vocab))

@@ -20,7 +20,7 @@ from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines.native import Native, NativeEngine
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.shard import local
-from groundup.parallel.simulate import Setting
+from groundup.parallel.simulate import StepSetting
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.optimizers.adamw import AdamW
@@ -28,7 +28,7 @@ from groundup.train.pretrain import _loss
 from groundup.train.step import Stepper
 
 CONFIG = DecoderConfig(512, 128, 4, 4, 2, 32, 384, architecture="llama", qk_norm="none", max_seq_len=128)
-SETTING = Setting(CONFIG, seq_len=128, rows=4, attention=FUSED)
+SETTING = StepSetting(CONFIG, seq_len=128, rows=4, attention=FUSED)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 BUILD = AdamW(lr=1e-3).build
 DAWDLE = 0.5
@@ -37,10 +37,10 @@ DAWDLE = 0.5
 
 def large() -> AbstractContextManager[object]:
     """Every decoder counts as one that is gathered layer by layer."""
-    return mock.patch("groundup.parallel.shard.TOGETHER", 0)
+    return mock.patch("groundup.parallel.shard.SINGLE_UNIT_BYTES", 0)
 
 
-def trainer(setting: Setting) -> tuple[Stepper, NativeEngine, list[TokenBatch], ParallelContext]:
+def trainer(setting: StepSetting) -> tuple[Stepper, NativeEngine, list[TokenBatch], ParallelContext]:
     """What trains for real with this setting, what it moves, and this rank's micro-batches."""
     torch.set_num_threads(1)
     device = torch.device("cpu")
@@ -73,7 +73,7 @@ def trainer(setting: Setting) -> tuple[Stepper, NativeEngine, list[TokenBatch], 
     )
 
 
-def held(settings: list[Setting], steps: int = 4) -> list[tuple[int, int]]:
+def held(settings: list[StepSetting], steps: int = 4) -> list[tuple[int, int]]:
     """Bytes that rank 0 holds when it is most, and between two steps.
 
     The rise within a step as the C++ allocator reports it to PyTorch's profiler: every block that is taken and given
@@ -83,7 +83,7 @@ def held(settings: list[Setting], steps: int = 4) -> list[tuple[int, int]]:
     return [_held(setting, steps) for setting in settings]
 
 
-def _held(setting: Setting, steps: int) -> tuple[int, int]:
+def _held(setting: StepSetting, steps: int) -> tuple[int, int]:
     stepper, learner, batches, _ = trainer(setting)
     stepper.train_step(0, batches)
     parameters = [local(parameter.detach()) for parameter in learner.model.parameters()]
@@ -102,7 +102,7 @@ def _rise(function: Callable[[], object]) -> int:
     return max(accumulate(event.nbytes() for event in in_order))
 
 
-def accounted(setting: Setting, slow: int) -> tuple[dict[str, float], dict[tuple[str, str], int]]:
+def accounted(setting: StepSetting, slow: int) -> tuple[dict[str, float], dict[tuple[str, str], int]]:
     """Figures and bytes sent of one step, in which the rank `slow` takes its time."""
     stepper, _, batches, world = trainer(setting)
     stepper.train_step(0, batches)
@@ -110,4 +110,4 @@ def accounted(setting: Setting, slow: int) -> tuple[dict[str, float], dict[tuple
         if world.rank == slow:
             time.sleep(DAWDLE)
         stepper.train_step(1, batches)
-    return costs.figures(), dict(costs.sent)
+    return costs.metrics(), dict(costs.sent)

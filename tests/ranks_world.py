@@ -97,7 +97,7 @@ def pretrainings(
     leave_at: the step at which a SIGTERM reaches every rank. together: bytes of the largest model that isn't gathered
     layer by layer, as these would be if they were large. Beside its metrics, a case tells what was `said`.
     """
-    units = mock.patch("groundup.parallel.shard.TOGETHER", together)
+    units = mock.patch("groundup.parallel.shard.SINGLE_UNIT_BYTES", together)
     leave = mock.patch("groundup.train.loop.heartbeat", partial(_terminate_at, leave_at))
     exact = mock.patch("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
     quick = mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12)

@@ -63,13 +63,13 @@ def run(
     quiet: say nothing but errors
     """
     from groundup.core.progress import Reporter
-    from groundup.parallel.external_launch import ExternalLaunch, detect
+    from groundup.parallel.external_launch import ExternalLaunch, detect_launch
     from groundup.parallel.stage_runner import run_stage
     from groundup.run import execute
 
     overrides = [*set, f'runtime.ray = "{ray}"'] if ray else set
     plan = _plan(blueprint, data, overrides, name)
-    place = detect(os.environ)
+    place = detect_launch(os.environ)
     if place is None:
         print(execute(plan, _store(workspace), Reporter(quiet), until))
         return

@@ -20,7 +20,7 @@ from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, load_value_model
-from groundup.parallel.hardware import choose
+from groundup.parallel.hardware import choose_hardware
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
@@ -190,7 +190,7 @@ def test_questions_that_leave_no_room_for_an_answer_are_refused_in_words(
 
 
 def test_the_test_site_is_the_plain_one() -> None:
-    assert not choose(SITE, "fp32").can_compile
+    assert not choose_hardware(SITE, "fp32").can_compile
 
 
 def test_a_reward_model_takes_no_more_tokens_than_it_may(

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from groundup.core.runtime import Layout, Runtime
 from groundup.model.architectures.qwen3 import Qwen3
-from groundup.parallel.hardware import choose
+from groundup.parallel.hardware import choose_hardware
 from groundup.parallel.launcher import launch
 from groundup.parallel.shard import local
 
@@ -104,7 +104,7 @@ def test_rows_hold_documents_of_the_length_that_was_asked_for() -> None:
 def test_the_profiler_sees_whether_all_logits_exist(chunked: bool) -> None:
     from masking import full_logits, step_memory
 
-    hardware = choose(Runtime(compile="off"), "fp32")
+    hardware = choose_hardware(Runtime(compile="off"), "fp32")
     vocab, positions = 4096, 8192
     memory = step_memory(hardware, None if chunked else full_logits, 1, 64, vocab, positions // 64, 64)
     everything = positions * vocab * 4
@@ -116,7 +116,7 @@ def test_a_trainee_without_documents_computes_plain_causal_attention() -> None:
     import trainee
     from masking import kernels
 
-    hardware = choose(Runtime(compile="off"), "fp32")
+    hardware = choose_hardware(Runtime(compile="off"), "fp32")
     config = Qwen3(d_model=64).config(1, vocab_size=64, max_seq_len=32)
     batch = trainee.batch(trainee.token_rows(2, 33, 64, document=8), hardware.device)
     whole = trainee.Batch(batch.ids, batch.targets, torch.zeros_like(batch.segments))
@@ -151,7 +151,9 @@ def test_one_rank_learns_the_same_plain_and_sharded(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(one_rank, "TimedTraining", trainee)
     eager = {"compile": "off"}
-    monkeypatch.setattr(scaling, "choose", lambda runtime: choose(runtime.model_copy(update=eager), "fp32"))
+    monkeypatch.setattr(
+        scaling, "choose", lambda runtime: choose_hardware(runtime.model_copy(update=eager), "fp32")
+    )
     monkeypatch.setattr("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
     plain, sharded = one_rank.costs(depth=1, width=32, rows=2, steps=2)
     assert len(plain) == len(sharded) == 2

@@ -41,6 +41,6 @@ def put(patch: pytest.MonkeyPatch, old: Any, new: Any) -> None:
         for name, value in list(vars(module).items()):
             if value is old:
                 patch.setattr(module, name, new)
-            elif isinstance(value, AttentionKernel) and old in (value.see, value.attend):
+            elif isinstance(value, AttentionKernel) and old in (value.make_mask, value.attend):
                 parts = {part: new for part in ("see", "attend") if getattr(value, part) is old}
                 patch.setattr(module, name, replace(value, **parts))

@@ -11,7 +11,7 @@ from groundup.cli import main
 from groundup.core.runtime import Runtime
 from groundup.doctor import doctor, machine
 from groundup.doctor.check import ADVICE, Check, CheckContext, Difference, compare, equal, outcome
-from groundup.parallel.hardware import choose
+from groundup.parallel.hardware import choose_hardware
 
 SITE = Runtime(device="cpu", threads=1, compile="off")
 RIGHT = Check("sums: two and two", "sums are wrong", lambda bench: [Difference("2 + 2", 1e-8, 1e-6)])
@@ -23,7 +23,7 @@ WRONG = Check(
 
 
 def bench(folder: Path) -> CheckContext:
-    return CheckContext(choose(SITE), folder)
+    return CheckContext(choose_hardware(SITE), folder)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_all_numbers_are_right_here_in_bf16_and_fp32() -> None:
-    hardware = choose(SITE, "bf16")
+    hardware = choose_hardware(SITE, "bf16")
     found = list(doctor.run(doctor.CHECKS, hardware))
     assert [f"{one.name}: {one.worst}, {one.error} > {one.tolerance}" for one in found if not one.ok] == []
     assert sum(one.seconds for one in found) < 60
@@ -44,7 +44,7 @@ def test_all_numbers_are_right_here_in_bf16_and_fp32() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_all_numbers_are_right_on_the_gpu() -> None:
-    hardware = choose(Runtime(device="cuda"))
+    hardware = choose_hardware(Runtime(device="cuda"))
     assert [one.worst for one in doctor.run(doctor.CHECKS, hardware) if not one.ok] == []
 
 

@@ -19,7 +19,7 @@ from groundup.doctor.check import Check
 from groundup.infer import kv_cache, sampling
 from groundup.model import attention, grouped_gemm, layers, lora, losses, moe, rotary
 from groundup.parallel import cpu, fp8
-from groundup.parallel.hardware import choose
+from groundup.parallel.hardware import choose_hardware
 
 PUBLIC = {
     objectives: ("objectives: ",),
@@ -40,7 +40,7 @@ PUBLIC = {
 
 def failing(checks: Sequence[Check]) -> set[str]:
     """Names of the checks that fail, in fp32 and eager mode."""
-    hardware = choose(Runtime(device="cpu", threads=1, compile="off"), "fp32")
+    hardware = choose_hardware(Runtime(device="cpu", threads=1, compile="off"), "fp32")
     return {found.name for found in doctor.run(checks, hardware) if not found.ok}
 
 

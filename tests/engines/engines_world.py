@@ -31,7 +31,7 @@ from groundup.model.decoder import Decoder
 from groundup.parallel.context import current_context
 from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines.native import Native
-from groundup.parallel.hardware import Precision, choose
+from groundup.parallel.hardware import Precision, choose_hardware
 from groundup.parallel.launcher import launch
 from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import local
@@ -169,7 +169,7 @@ def repeated(
     engines: dict[str, Any], precision: Precision, layout: Layout
 ) -> dict[str, tuple[Pair, Pair, Pair, list[str]]]:
     """What each engine says of one step's gradient: at once, again, and after one that isn't a number; what moved."""
-    hardware, found = choose(HERE, precision), {}
+    hardware, found = choose_hardware(HERE, precision), {}
     world = current_context(layout, hardware.device)
     config = Qwen3(d_model=16, n_heads=2).config(2, vocab_size=65, max_seq_len=SEQ_LEN)
     rows = torch.randint(64, (2, 1, SEQ_LEN), generator=torch.Generator().manual_seed(world.dp_rank))

@@ -17,9 +17,9 @@ from groundup.parallel.engine import EngineSpec
 from groundup.parallel.engines._external import library
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron, require_cuda
-from groundup.parallel.hardware import choose
+from groundup.parallel.hardware import choose_hardware
 from groundup.parallel.launcher import launch
-from groundup.parallel.sharded_checkpoint import gather
+from groundup.parallel.sharded_checkpoint import consolidate
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.validate import token_loss
 
@@ -30,7 +30,7 @@ def test_a_missing_library_is_named_with_what_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     library.cache_clear()
-    hardware = choose(Runtime(device="cpu", threads=1, compile="off"), "fp32")
+    hardware = choose_hardware(Runtime(device="cpu", threads=1, compile="off"), "fp32")
     model = Decoder(Qwen3(d_model=16, n_heads=2).config(1, vocab_size=64, max_seq_len=8))
     job = EngineSpec(
         model,
@@ -68,7 +68,7 @@ def gathered(folder: Path) -> dict[str, list[float]]:
         f"{world.rank}.number": torch.tensor(6.0 + world.rank),
         f"{world.rank}.row": torch.ones(2) + world.rank,
     }
-    found = gather({"all.number": torch.tensor(5.0)} | mine, folder, world)
+    found = consolidate({"all.number": torch.tensor(5.0)} | mine, folder, world)
     return {name: [tensor.dim(), *tensor.flatten().tolist()] for name, tensor in found.items()}
 
 

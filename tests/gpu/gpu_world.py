@@ -9,7 +9,7 @@ from groundup.model.attention import segments_of
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
-from groundup.parallel.hardware import Hardware, Precision, choose, compiled, fit
+from groundup.parallel.hardware import Hardware, Precision, choose_hardware, compiled, prepare_model
 
 BOS, PAD = 1, 0
 CONFIG = DecoderConfig(512, 128, 4, 4, 2, 32, 256, max_seq_len=320, windows=(64, 0, 64, 0))
@@ -39,9 +39,9 @@ def decoder(config: DecoderConfig = CONFIG) -> Decoder:
 def fitted(
     precision: Precision = "bf16", config: DecoderConfig = CONFIG, runtime: Runtime | None = None
 ) -> tuple[Decoder, Hardware]:
-    hardware = choose(runtime or Runtime(device="cuda"), precision)
+    hardware = choose_hardware(runtime or Runtime(device="cuda"), precision)
     model = decoder(config)
-    fit(model, hardware)
+    prepare_model(model, hardware)
     return model, hardware
 
 

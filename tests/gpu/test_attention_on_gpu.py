@@ -42,7 +42,7 @@ def test_results_and_gradients_are_those_of_the_fused_kernel(
     grad = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2)).to(wanted)
     wanted.backward(grad)
     ours = inputs(time, dim, dtype, kv_heads)
-    out = kernel.attend(*ours, kernel.see(segments, window))  # type: ignore[misc, call-arg]
+    out = kernel.attend(*ours, kernel.make_mask(segments, window))  # type: ignore[misc, call-arg]
     out.backward(grad.to(dtype))
     tolerance = 3e-2 if dtype == torch.bfloat16 else 1e-2
     torch.testing.assert_close(out.double(), wanted, rtol=tolerance, atol=tolerance)
@@ -55,9 +55,9 @@ def test_other_documents_and_padding_are_never_read() -> None:
     segments, kernel = documents(300), flex()
     q, k, v = (tensor.detach() for tensor in inputs(300, 64, torch.bfloat16))
     first = segments == segments[:, :1]
-    clean = kernel.attend(q, k, v, kernel.see(segments, 0))
+    clean = kernel.attend(q, k, v, kernel.make_mask(segments, 0))
     poisoned = [torch.where(first[:, None, :, None], tensor, 1e4) for tensor in (k, v)]
-    dirty = kernel.attend(q, *poisoned, kernel.see(segments, 0))
+    dirty = kernel.attend(q, *poisoned, kernel.make_mask(segments, 0))
     seen = first[:, None, :, None].expand_as(clean)
     assert torch.equal(clean[seen], dirty[seen])
 
@@ -69,7 +69,7 @@ def test_documents_cost_no_more_than_a_whole_row() -> None:
     short = documents(time, mean=300)
     milliseconds = {}
     for name, segments in (("documents", short), ("whole", torch.zeros_like(short))):
-        mask = kernel.see(segments, 0)
+        mask = kernel.make_mask(segments, 0)
         times = []
         for _ in range(20):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

@@ -8,7 +8,7 @@ from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
 from groundup.core.runtime import Runtime
 from groundup.model.lora import Lora, attach
-from groundup.parallel.hardware import Precision, choose, fit, matmul_rate
+from groundup.parallel.hardware import Precision, choose_hardware, matmul_rate, prepare_model
 from groundup.train.optimizers.muon import Muon
 
 pytestmark = needs_gpu
@@ -42,8 +42,8 @@ def test_lora_learns_what_it_does_on_the_cpu() -> None:
     attach(plain, Lora(rank=16))
     model = decoder()
     attach(model, Lora(rank=16))
-    hardware = choose(Runtime(device="cuda"), "fp32")
-    fit(model, hardware)
+    hardware = choose_hardware(Runtime(device="cuda"), "fp32")
+    prepare_model(model, hardware)
     loss_of(plain, both).backward()
     loss_of(model, both.cuda(), hardware).backward()
     wanted, found = gradients(plain), gradients(model)
@@ -102,4 +102,4 @@ def test_scoring_rows_is_that_of_the_plain_model() -> None:
 
 
 def test_the_rate_of_products_is_measured_in_bf16() -> None:
-    assert matmul_rate(choose(Runtime(device="cuda"))) > 1e13
+    assert matmul_rate(choose_hardware(Runtime(device="cuda"))) > 1e13

@@ -22,7 +22,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_scalar_model_comes_back(tmp_path: Path) -> None:
     model = ValueModel(QWEN3)
-    model.start_from(decoder(QWEN3), seed=2)
+    model.init_from_decoder(decoder(QWEN3), seed=2)
     save_model(tmp_path, model)
     again = load_value_model(tmp_path)
     ids = torch.arange(20)[None]

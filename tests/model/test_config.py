@@ -166,7 +166,7 @@ def test_parameters_are_counted_as_torch_counts_them(config: DecoderConfig) -> N
 def test_a_scalar_model_takes_over_a_trunk() -> None:
     decoder, scalar = Decoder(QWEN3), ValueModel(QWEN3)
     decoder.init_weights(3)
-    scalar.start_from(decoder, seed=1)
+    scalar.init_from_decoder(decoder, seed=1)
     for key, value in decoder.model.state_dict().items():
         assert value.equal(scalar.decoder.model.state_dict()[key])
     assert "lm_head" not in "".join(scalar.state_dict())

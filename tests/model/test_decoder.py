@@ -8,7 +8,7 @@ from decoders import PORTABLE, QWEN3, decoder
 
 from groundup.model.attention import attend_fused, document_mask, segments_of
 from groundup.model.decoder import Decoder
-from groundup.parallel.cpu import attend_blocks, document_ones
+from groundup.parallel.cpu import attend_blocks, document_mask_bf16
 
 BOS, PAD = 1, 0
 IDS = torch.tensor(
@@ -74,7 +74,7 @@ def test_attention_in_blocks_equals_the_fused_kernel(time: int, blocks: int, kv_
     segments = starts.int().cumsum(dim=1)
     grads = []
     for attend, seen in (
-        (partial(attend_blocks, blocks=blocks), document_ones(segments)),
+        (partial(attend_blocks, blocks=blocks), document_mask_bf16(segments)),
         (attend_fused, document_mask(segments)),
     ):
         out = attend(q, k, v, seen)

@@ -22,7 +22,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, LoraLinear, attach, load_adapters, merge, save_adapters
 from groundup.model.losses import cross_entropy
 from groundup.parallel.activation_checkpoint import checkpoint_activations
-from groundup.parallel.cpu import stacked
+from groundup.parallel.cpu import stack_products
 from groundup.parallel.engines.native import NativeEngine
 from groundup.train.loop import TrainSpec, train
 from groundup.train.optimizers.adamw import AdamW
@@ -120,7 +120,7 @@ def test_what_speeds_up_and_saves_memory_leaves_it_alone() -> None:
     plain, fitted = adapted(decoder(QWEN3), noise=0.1), adapted(decoder(QWEN3), noise=0.1)
     checkpoint_activations(fitted, "full")
     for layer in fitted.model.layers:
-        layer.self_attn.project = stacked  # type: ignore[union-attr, assignment]
+        stack_products(layer)
     for model in (plain, fitted):
         loss(model).backward()
     for (name, one), other in zip(plain.named_parameters(), fitted.parameters(), strict=True):

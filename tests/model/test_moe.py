@@ -19,9 +19,9 @@ from groundup.model.grouped_gemm import grouped_product
 from groundup.model.moe import (
     Routing,
     SparseFeedForward,
+    balance_loss_per_row,
     count_tokens,
     reset_load,
-    row_balance,
     sparse_layers,
     update_biases,
 )
@@ -123,12 +123,12 @@ def test_the_balance_loss_is_that_of_transformers_per_row_and_choice() -> None:
     real = torch.ones(2, 10, dtype=torch.bool)
     real[0, 7:] = False
     routing = Routing(logits.softmax(-1), logits.topk(2, dim=-1).indices)
-    ours = row_balance(routing, real)
+    ours = balance_loss_per_row(routing, real)
     for row in range(2):
         theirs = load_balancing_loss_func((logits[row],), 6, 2, real[row : row + 1])
         torch.testing.assert_close(ours[row], theirs / 2)
     even = Routing(torch.full((1, 6, 6), 1 / 6), torch.arange(6)[None, :, None])
-    torch.testing.assert_close(row_balance(even, real[1:, :6]), torch.ones(1))
+    torch.testing.assert_close(balance_loss_per_row(even, real[1:, :6]), torch.ones(1))
 
 
 def test_balance_losses_of_micro_batches_add_up_to_that_of_the_step() -> None:

@@ -73,8 +73,8 @@ def test_a_published_scaling_comes_back(kind: str) -> None:
 def test_only_layers_without_a_window_are_stretched() -> None:
     scaled = replace(OLMO3, rope_scaling=SCALINGS["linear"], n_layers=4)
     positions = torch.arange(20)[None]
-    turns = decoder(scaled)._turns(positions)
-    plain = decoder(OLMO3)._turns(positions)
+    turns = decoder(scaled)._cos_sin_by_window(positions)
+    plain = decoder(OLMO3)._cos_sin_by_window(positions)
     assert turns[9] is not None and plain[9] is not None and turns[0] is not None and plain[0] is not None
     assert torch.equal(turns[9][0], plain[9][0])
     assert not torch.equal(turns[0][0], plain[0][0])

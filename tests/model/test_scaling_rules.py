@@ -37,7 +37,7 @@ def test_a_rate_that_is_given_is_left_alone() -> None:
     assert AdamW(lr=1e-4).resolved(1024, batch_tokens=1, tokens=1).lr == 1e-4
     muon = Muon(lr=0.1).resolved(64)
     assert muon.lr == 0.1
-    assert muon.adam_lr == pytest.approx(scaling.BESIDE_MUON_RATE * 2)
+    assert muon.adam_lr == pytest.approx(scaling.ADAM_WITH_MUON_RATE * 2)
 
 
 def test_resolving_twice_changes_nothing() -> None:
@@ -62,7 +62,7 @@ def test_decay_forgets_over_the_same_share_of_a_run_at_any_size(part: AdamW | Mu
     for d_model, batch_tokens, tokens in ((128, 2048, 10**6), (256, 8192, 10**7), (2048, 2**19, 10**10)):
         resolved = part.resolved(d_model, batch_tokens=batch_tokens, tokens=tokens)
         assert resolved.weight_decay != "auto"
-        steps = tokens / batch_tokens * scaling.DECAY_MEMORY
+        steps = tokens / batch_tokens * scaling.DECAY_FRACTION
         assert (1 - resolved.lr * resolved.weight_decay) ** steps == pytest.approx(math.exp(-1), rel=0.05)
 
 

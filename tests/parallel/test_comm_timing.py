@@ -68,7 +68,7 @@ def test_a_rank_alone_sends_nothing_and_waits_for_nobody() -> None:
     with CommTiming(SINGLE, torch.device("cpu")) as costs:
         stepper.train_step(0, batches)
     assert dict(costs.sent) == {}
-    assert costs.figures() == {
+    assert costs.metrics() == {
         "memory_gb_per_rank": pytest.approx(memory_held(torch.device("cpu")) / 1e9, rel=0.1)
     }
 

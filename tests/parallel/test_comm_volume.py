@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from groundup.core.runtime import Layout
-from groundup.parallel.comm_volume import CommVolume, groups
+from groundup.parallel.comm_volume import CommVolume, comm_groups
 from groundup.parallel.context import SINGLE, ParallelContext, current_context
 
 functional = torch.ops._c10d_functional
@@ -55,8 +55,8 @@ def test_a_collective_counts_for_the_axis_that_it_runs_along(four: ParallelConte
         dist.barrier()
         torch.zeros(60) + 1
     assert traffic.sent == {("shard", "all_reduce"): MINE}
-    assert [group.axis for group in groups(four).values()] == ["shard", "tensor", "all"]
+    assert [group.axis for group in comm_groups(four).values()] == ["shard", "tensor", "all"]
 
 
 def test_a_rank_alone_is_in_no_group() -> None:
-    assert groups(SINGLE) == {}
+    assert comm_groups(SINGLE) == {}

@@ -10,35 +10,35 @@ import pytest
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import Layout, Runtime
 from groundup.parallel import compiling
-from groundup.parallel.compiling import CACHE, can_compile, keep_kernels
+from groundup.parallel.compiling import CACHE_VARIABLE, can_compile, set_kernel_cache
 
 
 @pytest.fixture(autouse=True)
 def _no_choice_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(CACHE, "")  # so that it is put back
-    monkeypatch.delenv(CACHE)
+    monkeypatch.setenv(CACHE_VARIABLE, "")  # so that it is put back
+    monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def test_kernels_are_kept_under_the_users_cache_folder(tmp_path: Path) -> None:
-    folder = keep_kernels()
+    folder = set_kernel_cache()
     assert folder is not None
     assert folder.parent == tmp_path / "groundup" / "kernels"
     assert folder.is_dir()
-    assert os.environ[CACHE] == str(folder)
-    assert keep_kernels() == folder
+    assert os.environ[CACHE_VARIABLE] == str(folder)
+    assert set_kernel_cache() == folder
 
 
 def test_every_kind_of_processor_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    here = keep_kernels()
-    monkeypatch.delenv(CACHE)
+    here = set_kernel_cache()
+    monkeypatch.delenv(CACHE_VARIABLE)
     monkeypatch.setattr(compiling, "cpu_name", lambda: "another processor")
-    assert keep_kernels() != here
+    assert set_kernel_cache() != here
 
 
 def test_the_users_own_choice_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(CACHE, "/elsewhere")
-    assert keep_kernels() == Path("/elsewhere")
+    monkeypatch.setenv(CACHE_VARIABLE, "/elsewhere")
+    assert set_kernel_cache() == Path("/elsewhere")
     assert not (tmp_path / "groundup").exists()
 
 
@@ -65,8 +65,8 @@ def test_a_folder_whose_files_cannot_be_executed_is_not_used(monkeypatch: pytest
 def test_where_there_is_no_room_the_default_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert keep_kernels() is None
-    assert CACHE not in os.environ
+    assert set_kernel_cache() is None
+    assert CACHE_VARIABLE not in os.environ
 
 
 def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

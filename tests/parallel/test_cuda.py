@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, create_mask
 
 from groundup.model.attention import attend_fused, document_mask
-from groundup.parallel.cuda import flex, visible
+from groundup.parallel.cuda import flex, visibility_rule
 
 
 def documents(rows: int, time: int) -> Tensor:
@@ -19,13 +19,13 @@ def documents(rows: int, time: int) -> Tensor:
 @pytest.mark.parametrize("window", [0, 1, 5])
 def test_pair_by_pair_it_is_the_document_mask(window: int) -> None:
     segments = documents(2, 50)
-    mask = create_mask(visible(segments, window), 2, None, 50, 50, device="cpu")
+    mask = create_mask(visibility_rule(segments, window), 2, None, 50, 50, device="cpu")
     assert torch.equal(mask, document_mask(segments, window))
 
 
 def test_blocks_between_documents_are_never_computed() -> None:
     segments = torch.arange(4).repeat_interleave(128)[None]
-    blocks = create_block_mask(visible(segments, 0), 1, None, 512, 512, device="cpu")
+    blocks = create_block_mask(visibility_rule(segments, 0), 1, None, 512, 512, device="cpu")
     assert blocks.full_kv_num_blocks is not None
     assert int(blocks.kv_num_blocks.sum() + blocks.full_kv_num_blocks.sum()) == 4
 
@@ -37,5 +37,5 @@ def test_compiled_it_attends_as_the_fused_kernel_does() -> None:
     segments, kernel = documents(2, 200), flex()
     with torch.no_grad():
         for seen in (segments, segments.flip(0)):
-            out = kernel.attend(q, k, v, kernel.see(seen, 20))
+            out = kernel.attend(q, k, v, kernel.make_mask(seen, 20))
             torch.testing.assert_close(out, attend_fused(q, k, v, document_mask(seen, 20)))

@@ -15,12 +15,12 @@ from groundup.parallel import hardware
 from groundup.parallel.hardware import (
     MICRO_BATCH_TOKENS,
     Hardware,
-    attention_for,
-    choose,
+    choose_attention_kernel,
+    choose_hardware,
     compiled,
-    fit,
     matmul_rate,
-    rows_per_micro_batch,
+    micro_batch_rows,
+    prepare_model,
 )
 
 CPU = Runtime(device="cpu", threads=1, compile="off")
@@ -28,18 +28,18 @@ TINY = DecoderConfig(96, 64, 2, 4, 2, 16, 96)
 
 
 def test_precision_is_what_was_asked_for_or_what_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose(CPU, "fp32").dtype == torch.float32
-    assert choose(CPU, "bf16").dtype == torch.bfloat16
+    assert choose_hardware(CPU, "fp32").dtype == torch.float32
+    assert choose_hardware(CPU, "bf16").dtype == torch.bfloat16
     monkeypatch.setattr(hardware, "cpu_has_fast_bf16", lambda: False)
-    plain = choose(CPU)
+    plain = choose_hardware(CPU)
     assert plain.precision == "fp32"
     assert "no fast bf16" in plain.reason
     monkeypatch.setattr(hardware, "cpu_has_fast_bf16", lambda: True)
-    assert choose(CPU).precision == "bf16"
+    assert choose_hardware(CPU).precision == "bf16"
 
 
 def test_the_reason_says_why_it_is_not_compiled() -> None:
-    found = choose(CPU)
+    found = choose_hardware(CPU)
     assert not found.can_compile
     assert found.reason.endswith('eager, since runtime.compile = "off"')
 
@@ -49,31 +49,31 @@ def test_attention_is_chosen_for_device_shape_and_compiler() -> None:
     narrow = DecoderConfig(96, 32, 2, 4, 2, 8, 96)
     gpu = Hardware(cuda, torch.bfloat16, 1, True, "")
     names = [
-        attention_for(config, gpu)[0].name,
-        attention_for(narrow, gpu)[0].name,
-        attention_for(config, replace(gpu, can_compile=False))[0].name,
-        attention_for(config, replace(gpu, device=torch.device("cpu")))[0].name,
+        choose_attention_kernel(config, gpu)[0].name,
+        choose_attention_kernel(narrow, gpu)[0].name,
+        choose_attention_kernel(config, replace(gpu, can_compile=False))[0].name,
+        choose_attention_kernel(config, replace(gpu, device=torch.device("cpu")))[0].name,
     ]
     assert names == ["flex", "fused", "fused", "blocks"]
-    assert "less than 16 numbers" in attention_for(narrow, gpu)[1]
+    assert "less than 16 numbers" in choose_attention_kernel(narrow, gpu)[1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(GroundupError, match=r'runtime\.device = "cuda", but PyTorch sees no CUDA device'):
-        choose(Runtime(device="cuda"))
+        choose_hardware(Runtime(device="cuda"))
 
 
 def test_the_rate_of_matrix_products_is_a_plausible_number() -> None:
-    assert 1e8 < matmul_rate(choose(CPU, "fp32"), size=128, seconds=0.02) < 1e16
+    assert 1e8 < matmul_rate(choose_hardware(CPU, "fp32"), size=128, seconds=0.02) < 1e16
 
 
 def test_micro_batches_divide_the_step_and_keep_to_the_site() -> None:
     cpu = torch.device("cpu")
-    assert rows_per_micro_batch(Runtime(), TINY, MICRO_BATCH_TOKENS["cpu"] // 8, 16, cpu) == 8
-    assert rows_per_micro_batch(Runtime(micro_batch=5), TINY, 512, 16, cpu) == 4
-    assert rows_per_micro_batch(Runtime(micro_batch=5), TINY, 512, 7, cpu) == 1
-    assert rows_per_micro_batch(Runtime(), TINY, 10**6, 16, cpu) == 1
+    assert micro_batch_rows(Runtime(), TINY, MICRO_BATCH_TOKENS["cpu"] // 8, 16, cpu) == 8
+    assert micro_batch_rows(Runtime(micro_batch=5), TINY, 512, 16, cpu) == 4
+    assert micro_batch_rows(Runtime(micro_batch=5), TINY, 512, 7, cpu) == 1
+    assert micro_batch_rows(Runtime(), TINY, 10**6, 16, cpu) == 1
 
 
 def test_on_a_gpu_micro_batches_keep_to_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_on_a_gpu_micro_batches_keep_to_its_memory(monkeypatch: pytest.MonkeyPat
     def rows(gigabytes: int, activation_checkpointing: ActivationCheckpointing = "none") -> int:
         gpu = SimpleNamespace(total_memory=gigabytes * 2**30)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: gpu)
-        return rows_per_micro_batch(
+        return micro_batch_rows(
             Runtime(activation_checkpointing=activation_checkpointing), config, 4096, 64, cuda
         )
 
@@ -110,8 +110,8 @@ def close(runtime: Runtime) -> None:
     plain, fitted = Decoder(config), Decoder(config)
     plain.init_weights(0)
     fitted.init_weights(0)
-    chosen = choose(runtime, "fp32")
-    fit(fitted, chosen)
+    chosen = choose_hardware(runtime, "fp32")
+    prepare_model(fitted, chosen)
     expected, wanted = step(plain, ids, None)
     loss, grads = step(fitted, ids.to(chosen.device), compiled(chunk_with_gradient, chosen))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
@@ -122,6 +122,6 @@ def close(runtime: Runtime) -> None:
 @pytest.mark.filterwarnings("default")  # the compiler warns of its own doings
 def test_a_compiled_model_computes_what_the_plain_one_does() -> None:
     runtime = Runtime(device="cpu", threads=1)
-    if not choose(runtime, "fp32").can_compile:
+    if not choose_hardware(runtime, "fp32").can_compile:
         pytest.skip("no C++ compiler here")
     close(runtime)

@@ -11,7 +11,7 @@ from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.model.config import DecoderConfig
 from groundup.parallel.context import check_layout
 from groundup.parallel.launcher import launch
-from groundup.parallel.layout import Machines, find_layout
+from groundup.parallel.layout import Cluster, find_layout
 from groundup.parallel.memory_estimate import memory_parts, tokens_that_fit
 from ranks_world import curve, pretrainings
 from training_world import SITE, inputs, recipe
@@ -23,7 +23,7 @@ LARGE = Llama(d_model=8192, n_heads=64, n_kv_heads=8, d_ff=28_672).config(80, 12
 
 
 def find(config: DecoderConfig, rows: int, ranks: int, per_machine: int = 8, memory: int = 80 * GB) -> Layout:
-    return find_layout(config, rows, SEQ_LEN, Machines(ranks, per_machine, memory), "full")
+    return find_layout(config, rows, SEQ_LEN, Cluster(ranks, per_machine, memory), "full")
 
 
 def test_what_fits_when_sharded_is_sharded() -> None:

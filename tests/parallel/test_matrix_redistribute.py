@@ -10,7 +10,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from groundup.parallel.launcher import launch
 from groundup.parallel.matrix_redistribute import MatrixRedistribution
-from groundup.parallel.shard import local, share_of
+from groundup.parallel.shard import local, local_shard
 
 MATRICES, ROWS, COLUMNS = 5, 7, 6
 """Nothing divides by the ranks."""
@@ -24,18 +24,18 @@ def exchanged(shape: tuple[int, ...], split: tuple[int | None, ...]) -> list[int
     like = distribute_tensor(stack[0].clone(), mesh, places)
     owners = MatrixRedistribution.of(like)
     assert owners is not None
-    mine = share_of(stack, like)
+    mine = local_shard(stack, like)
     assert mine.shape[1:] == local(like).shape
     own = owners.to_owners(mine)
     assert torch.equal(owners.from_owners(own, MATRICES), mine)
     numbers = [int(first) // (ROWS * COLUMNS) for first in own[:, 0, 0] if own.any()]
     for number, matrix in zip(numbers, own, strict=False):
         assert torch.equal(matrix, stack[number]) or not matrix.any()
-    sums = owners.told(own.sum(dim=-1, keepdim=True), MATRICES)
+    sums = owners.all_gather(own.sum(dim=-1, keepdim=True), MATRICES)
     assert torch.equal(sums, stack.sum(dim=-1, keepdim=True))
     of_rows = [place if place == Shard(0) else Replicate() for place in places]
-    expected = share_of(sums, distribute_tensor(stack[0, :, :1].clone(), mesh, of_rows))
-    assert torch.equal(owners.my_rows(sums), expected)
+    expected = local_shard(sums, distribute_tensor(stack[0, :, :1].clone(), mesh, of_rows))
+    assert torch.equal(owners.local_rows(sums), expected)
     found: list[list[int]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(found, [n for n, matrix in zip(numbers, own, strict=False) if matrix.any()])
     return sorted(number for of_one in found for number in of_one)

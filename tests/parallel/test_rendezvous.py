@@ -8,18 +8,18 @@ import pytest
 import torch.distributed as dist
 
 from cluster_world import free_port
-from groundup.parallel.rendezvous import NodeAddress, RendezvousError, rendezvous
+from groundup.parallel.rendezvous import RankAddress, RendezvousError, rendezvous
 
 
-def places(ranks: int, port: int) -> list[NodeAddress]:
-    return [NodeAddress(rank, ranks, rank, ranks, "localhost", port) for rank in range(ranks)]
+def places(ranks: int, port: int) -> list[RankAddress]:
+    return [RankAddress(rank, ranks, rank, ranks, "localhost", port) for rank in range(ranks)]
 
 
-def together(ranks: list[NodeAddress]) -> list[str]:
+def together(ranks: list[RankAddress]) -> list[str]:
     """Meet in as many threads; the words they were told, and what rank 0 wrote as all of them read it."""
     words: list[str] = []
 
-    def come(place: NodeAddress) -> None:
+    def come(place: RankAddress) -> None:
         store, word = rendezvous(place, 20.0)
         if place.rank == 0:
             store.set("hello", "from rank 0")

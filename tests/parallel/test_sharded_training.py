@@ -12,7 +12,7 @@ from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.parallel.launcher import launch
-from groundup.parallel.shard import TOGETHER
+from groundup.parallel.shard import SINGLE_UNIT_BYTES
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain
 from ranks_world import curve, pretrainings, weights
@@ -108,7 +108,7 @@ def test_small_models_are_gathered_at_once(
 ) -> None:
     chosen = {name: case for name, case in cases().items() if fits(name, 2, layout)}
     runtime = RARELY.model_copy(update={"layout": layout})
-    launch(pretrainings, (chosen, runtime, tmp_path, alone[1], 0, TOGETHER), 2, TIMEOUT)
+    launch(pretrainings, (chosen, runtime, tmp_path, alone[1], 0, SINGLE_UNIT_BYTES), 2, TIMEOUT)
     for name in chosen:
         for one, many in zip(curve(alone[0] / "2", name), curve(tmp_path, name), strict=True):
             assert many == pytest.approx(one, rel=1e-5), name

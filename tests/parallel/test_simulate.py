@@ -18,7 +18,7 @@ from groundup.model.config import MoE
 from groundup.model.flops import parameters, training_flops_per_token
 from groundup.parallel import shard
 from groundup.parallel.launcher import launch
-from groundup.parallel.simulate import Setting, estimate, simulate
+from groundup.parallel.simulate import StepSetting, estimate, simulate
 from groundup.pipeline import Blueprint
 from groundup.train.optimizers.muon import Muon
 
@@ -63,7 +63,7 @@ def test_thousands_of_ranks_take_seconds() -> None:
     config = replace(
         CONFIG, d_model=2048, n_heads=16, n_kv_heads=8, head_dim=128, d_ff=8192, max_seq_len=4096
     )
-    costs = simulate(Setting(config, 4096, ranks=4096, layout=layout), BUILD)
+    costs = simulate(StepSetting(config, 4096, ranks=4096, layout=layout), BUILD)
     assert time.perf_counter() - began < 60
     assert costs.steady.weights == pytest.approx(4 * parameters(config) / (4096 / 4), rel=0.05)
     assert {axis for axis, _ in costs.sent} == {"replicate", "shard", "tensor", "context"}
@@ -91,7 +91,7 @@ def test_a_small_decoder_is_gathered_once_in_a_step(monkeypatch: pytest.MonkeyPa
     two = replace(SETTING, ranks=2)
     layers = parameters(CONFIG) - 2 * CONFIG.vocab_size * CONFIG.d_model - CONFIG.d_model
     by_layer = simulate(two, BUILD).sent
-    monkeypatch.setattr(shard, "TOGETHER", 2 * parameters(CONFIG))
+    monkeypatch.setattr(shard, "SINGLE_UNIT_BYTES", 2 * parameters(CONFIG))
     at_once = simulate(two, BUILD).sent
     assert (
         by_layer["shard", "all_gather"] - at_once["shard", "all_gather"] == layers
@@ -176,7 +176,7 @@ def test_the_large_presets_fit_their_gpus(name: str, ranks: int, size: int) -> N
     config = recipe.architecture.config(recipe.depth, plan.tokenizer.vocab_size, seq_len)
     readers = ranks // runtime.layout.tensor
     assert recipe.batch_tokens == seq_len * runtime.micro_batch * readers  # one micro-batch for each
-    setting = Setting(
+    setting = StepSetting(
         config,
         seq_len,
         ranks,

@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 
 import ranks_world
-from groundup.parallel.watchdog import AGAIN, Heartbeat, find_culprit
+from groundup.parallel.watchdog import EXIT_RESTART, Heartbeat, find_culprit
 
 
 def stand(
@@ -49,10 +49,10 @@ def test_ranks_that_wait_for_one_that_hangs_say_which_and_leave(tmp_path: Path, 
         for rank in ranks:
             rank.start()
         ranks[0].join(60)
-        assert ranks[0].exitcode == AGAIN
+        assert ranks[0].exitcode == EXIT_RESTART
         if not how:
             ranks[1].join(60)
-            assert ranks[1].exitcode == AGAIN
+            assert ranks[1].exitcode == EXIT_RESTART
     finally:
         for rank in ranks:
             rank.kill()

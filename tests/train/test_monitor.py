@@ -151,9 +151,9 @@ def test_attention_logits_of_a_model_are_those_its_layers_compare() -> None:
         taken.append((q.detach().double(), k.detach().double()))
         return usual.attend(q, k, v, seen)
 
-    model.use(AttentionKernel("taking", usual.see, taking))
+    model.set_attention_kernel(AttentionKernel("taking", usual.make_mask, taking))
     model.hidden(batch.ids, batch.segments)
-    model.use(usual)
+    model.set_attention_kernel(usual)
     found = attention_logits(model, batch)
     assert model.kernel is usual
     assert all(layer.self_attn.attend is usual.attend for layer in model.model.layers)

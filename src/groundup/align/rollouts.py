@@ -23,7 +23,7 @@ from groundup.model.checkpoint import load_value_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import token_log_probs
 from groundup.model.value_head import ValueModel
-from groundup.parallel.hardware import Hardware, fit
+from groundup.parallel.hardware import Hardware, prepare_model
 
 REWARD_FILE = "reward.json"
 """Beside a reward model's weights: mean and standard deviation of its scores of held-out right answers."""
@@ -155,7 +155,7 @@ class RewardModel:
     def load(folder: Path, hardware: Hardware) -> "RewardModel":
         """Read what the method `reward` saved."""
         model = load_value_model(folder, hardware.device)
-        fit(model, hardware)
+        prepare_model(model, hardware)
         said = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         return RewardModel(model, said["mean"], said["std"])
 

@@ -37,7 +37,7 @@ def _check_balance(bench: CheckContext) -> Iterator[Difference]:
     layers = moe.sparse_layers(model)
     yield equal("tokens per expert", [layer.load.tolist() for layer in layers], loads)
     busiest = max(max(load) / (sum(load) / len(load)) for load in loads)
-    yield compare("largest load", moe.largest_load(model), torch.tensor(busiest), 2)
+    yield compare("largest load", moe.max_load_ratio(model), torch.tensor(busiest), 2)
     yield from _biased(bench)
 
 
@@ -74,7 +74,7 @@ def _check_lora(bench: CheckContext) -> Iterator[Difference]:
             yield compare(
                 "adapters at first", model(ids.to(bench.device)), before, roundings(QWEN3, dtype), dtype
             )
-        for seed, (name, part) in enumerate(lora.adapted(model)):
+        for seed, (name, part) in enumerate(lora.adapters(model)):
             for matrix, at in ((part.lora_A, 40), (part.lora_B, 80)):
                 outer, inner = matrix.weight.shape
                 with torch.no_grad():
@@ -87,7 +87,7 @@ def _check_lora(bench: CheckContext) -> Iterator[Difference]:
         for state in ("attached", "merged"):
             if state == "merged":
                 lora.merge(model)
-                yield equal("adapters left after merging", len(list(lora.adapted(model))), 0)
+                yield equal("adapters left after merging", len(list(lora.adapters(model))), 0)
             with torch.no_grad():
                 got = model(ids.to(bench.device))
             yield compare(f"adapters {state}", got, want, 2 * roundings(QWEN3, dtype), dtype)

@@ -18,7 +18,7 @@ from torch import Tensor
 from groundup.doctor import reference
 from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal, short
 from groundup.doctor.toy_models import CONFIGS, QWEN3, decoder, documents, loud, texts, weights_of
-from groundup.model import attention, grouped_gemm, layers, rotary
+from groundup.model import attention, grouped_gemm, layers, linear, rotary
 from groundup.model.config import RopeScaling
 from groundup.model.decoder import Decoder
 from groundup.parallel import cpu, fp8, hardware
@@ -90,7 +90,7 @@ def _check_kernel(
         what = f"{kernel.name}, {heads} heads, {kv_heads} for keys, window {window}"
         for dtype in dtypes:
             q, k, v = (x.detach().transpose(1, 2).to(bench.device, dtype).requires_grad_() for x in wide)
-            made = kernel.attend(q, k, v, kernel.see(segments.to(bench.device), window)).transpose(1, 2)
+            made = kernel.attend(q, k, v, kernel.make_mask(segments.to(bench.device), window)).transpose(1, 2)
             got = made * real.to(made)
             yield compare(what, got, want, _roundings(dtype), dtype)
             found = torch.autograd.grad(got, (q, k, v), upstream.to(got))
@@ -106,7 +106,7 @@ def _check_poison(
     """Huge keys and values in the first document, in the future and in padding change nothing in the second."""
     time, start, end = 24, 9, 17
     segments = torch.tensor([[0] * start + [1] * (end - start) + [2] * 4 + [-1] * 3], dtype=torch.int32)
-    seen = kernel.see(segments.to(bench.device), 0)
+    seen = kernel.make_mask(segments.to(bench.device), 0)
     for dtype in dtypes:
         q, k, v = (draw(seed, 1, 2, time, 16).to(bench.device, dtype) for seed in (5, 6, 7))
         clean = kernel.attend(q, k, v, seen)[:, :, start:end]
@@ -126,14 +126,14 @@ def _check_blocks(bench: CheckContext) -> Iterator[Difference]:
     yield from _check_kernel(bench, cpu.BLOCKS, bench.dtypes)
     for count in (1, 5):
         attend = partial(cpu.attend_blocks, blocks=count)
-        kernel = attention.AttentionKernel(f"{count} blocks", cpu.document_ones, attend)
+        kernel = attention.AttentionKernel(f"{count} blocks", cpu.document_mask_bf16, attend)
         yield from _check_kernel(bench, kernel, bench.dtypes)
 
 
 def _check_chosen(bench: CheckContext) -> Iterator[Difference]:
     """The kernel with which a model fitted to this hardware trains, in the dtype in which it trains."""
     model = Decoder(QWEN3)
-    hardware.fit(model, bench.hardware)
+    hardware.prepare_model(model, bench.hardware)
     yield from _check_kernel(bench, model.kernel, [bench.hardware.dtype])
 
 
@@ -158,7 +158,7 @@ def _check_rotary(bench: CheckContext) -> Iterator[Difference]:
     cos, sin = rotary.rope_cos_sin(positions.to(bench.device), dim, theta)
     want = torch.stack([reference.turned(x[row : row + 1], positions[row], theta)[0] for row in range(2)])
     for dtype in bench.dtypes:
-        got = rotary.rotate(x.transpose(1, 2).to(bench.device, dtype), cos, sin).transpose(1, 2)
+        got = rotary.apply_rope(x.transpose(1, 2).to(bench.device, dtype), cos, sin).transpose(1, 2)
         yield compare("rotate", got, want, allowed if dtype == torch.float32 else 1, dtype)
 
 
@@ -188,7 +188,7 @@ def _check_products(bench: CheckContext) -> Iterator[Difference]:
     """Several projections at once, as the plain way and as the fast one make them."""
     x = draw(12, 2, 5, 24)
     for biased in (False, True):
-        made = [layers.Linear(24, outer, bias=biased) for outer in (7, 11, 7)]
+        made = [linear.Linear(24, outer, bias=biased) for outer in (7, 11, 7)]
         for seed, one in enumerate(made):
             loud(one, seed)
         want = [
@@ -199,8 +199,10 @@ def _check_products(bench: CheckContext) -> Iterator[Difference]:
             one.to(bench.device)
         for dtype in bench.dtypes:
             given = x.to(bench.device, dtype)
-            for name, project in (("one by one", layers.one_by_one), ("stacked", cpu.stacked)):
-                for ours, plain in zip(project(given, *made), want, strict=True):
+            for name, op in (("one by one", linear.PLAIN), ("stacked", cpu.STACKED)):
+                for one in made:
+                    one.op = op
+                for ours, plain in zip(linear.project(given, *made), want, strict=True):
                     yield compare(f"projections, {name}", ours, plain, _roundings(dtype), dtype)
 
 
@@ -248,16 +250,18 @@ def _check_fp8(bench: CheckContext) -> Iterator[Difference]:
         want = model(ids)
         fp8.use_fp8(model)
         yield equal("scores are never computed in fp8", model(ids), want)
-    swapped = {name for name, part in model.named_modules() if isinstance(part, fp8.Fp8Linear)}
+    swapped = {
+        name for name, part in model.named_modules() if isinstance(part, linear.Linear) and fp8.is_fp8(part)
+    }
     inner = {name for name, part in model.named_modules() if ".layers.1." in name and name.endswith("_proj")}
     yield equal("products in fp8", swapped, inner)
     cuda = bench.device.type == "cuda"
     if cuda and torch.cuda.get_device_capability(bench.device) >= fp8.CAPABILITY:
-        linear = layers.Linear(64, 48, bias=False)
+        product = linear.Linear(64, 48, bias=False)
         with torch.no_grad():
-            linear.weight.copy_(weight)
-        linear.to(bench.device).__class__ = fp8.Fp8Linear
-        got = linear(x.to(bench.device, torch.bfloat16))
+            product.weight.copy_(weight)
+        product.to(bench.device).op = fp8.Fp8Op(linear.PLAIN)
+        got = product(x.to(bench.device, torch.bfloat16))
         yield compare("fp8 product", got, torch.einsum("ri,oi->ro", x, weight), 1, torch.float8_e4m3fn)
 
 
@@ -279,7 +283,7 @@ def _check_attention_layer(bench: CheckContext) -> Iterator[Difference]:
             if config.positions == "rope"
             else None
         )
-        seen = attention.FUSED.see(segments.to(bench.device), 0)
+        seen = attention.FUSED.make_mask(segments.to(bench.device), 0)
         for dtype in bench.dtypes:
             said = None if spoken is None else spoken.to(bench.device, dtype)
             got = layer(x.to(bench.device, dtype), turn, seen, None, said)

@@ -168,7 +168,7 @@ def _check_files(bench: CheckContext) -> Iterator[Difference]:
         with torch.no_grad():
             yield equal(f"{name}: logits of a loaded model", back(ids), model(ids))
     critic = value_head.ValueModel(QWEN3)
-    critic.start_from(decoder(QWEN3, bench).cpu())
+    critic.init_from_decoder(decoder(QWEN3, bench).cpu())
     folder = bench.folder / "critic"
     folder.mkdir()
     checkpoint.save_model(folder, critic)

@@ -311,7 +311,7 @@ def _check_compiled(bench: CheckContext) -> Iterator[Difference]:
     want = formulas.cross_entropy(logits.flatten(0, 1), targets, weights.double())
     want.backward()  # type: ignore[no-untyped-call]
     model, dtype = decoder(config, bench), bench.hardware.dtype
-    hardware.fit(model, bench.hardware)
+    hardware.prepare_model(model, bench.hardware)
     model.train()
     kernel = hardware.compiled(losses.chunk_with_gradient, bench.hardware)
     for turn in ("first", "second"):

@@ -26,7 +26,7 @@ from groundup.doctor import (
 )
 from groundup.doctor.check import Check, CheckContext, CheckResult, outcome, threads
 from groundup.doctor.machine import Machine, examine
-from groundup.parallel.hardware import Hardware, choose
+from groundup.parallel.hardware import Hardware, choose_hardware
 
 CHECKS: tuple[Check, ...] = (
     *checks_objectives.CHECKS,
@@ -59,7 +59,7 @@ class Diagnosis:
 def diagnose(runtime: Runtime, workspace: Path, reporter: Reporter) -> Diagnosis:
     """Measure the machine and run every check."""
     began = time.perf_counter()
-    hardware = choose(runtime)
+    hardware = choose_hardware(runtime)
     reporter.info("looking at the machine")
     machine = examine(hardware, workspace)
     outcomes = []

@@ -19,7 +19,7 @@ from groundup.core.environment import environment
 from groundup.doctor.check import short, threads
 from groundup.doctor.toy_models import QWEN3
 from groundup.parallel import fp8
-from groundup.parallel.hardware import Hardware, attention_for, cpu_has_fast_bf16, matmul_rate
+from groundup.parallel.hardware import Hardware, choose_attention_kernel, cpu_has_fast_bf16, matmul_rate
 
 SECONDS = 0.7
 """For each measured rate."""
@@ -53,7 +53,7 @@ def examine(hardware: Hardware, workspace: Path) -> Machine:
     said = environment()
     free, total = torch.cuda.mem_get_info(hardware.device) if cuda else (0, 0)
     memory, memory_free = _memory()
-    kernel, why = attention_for(QWEN3, hardware)
+    kernel, why = choose_attention_kernel(QWEN3, hardware)
     with threads(hardware.cores):
         return Machine(
             device=torch.cuda.get_device_name(hardware.device) if cuda else said["cpu"],

@@ -26,7 +26,7 @@ from groundup.evaluate.statistics import bootstrap
 from groundup.evaluate.tasks import Example, Task
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
-from groundup.parallel.hardware import Precision, choose, fit
+from groundup.parallel.hardware import Precision, choose_hardware, prepare_model
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.validate import bits_per_byte, token_loss
@@ -58,10 +58,10 @@ def evaluate(
 ) -> Metrics:
     """Score both models on held-out text, and the chat model on held-out questions."""
     vocabulary = Tokenizer.load(chat.path)
-    hardware = choose(runtime, recipe.precision)
+    hardware = choose_hardware(runtime, recipe.precision)
     base_model, chat_model = (load_decoder(item.path) for item in (base, chat))
     for model in (base_model, chat_model):
-        fit(model, hardware)
+        prepare_model(model, hardware)
     rows = PackedDataset(tokens.path / "validation.npy")
     metrics: Metrics = {
         "base_bpb": bits_per_byte(partial(token_loss, base_model), rows, vocabulary, recipe.validation_rows),

@@ -51,7 +51,7 @@ class AttentionKernel:
     """
 
     name: str
-    see: Callable[[Int[Tensor, "batch time"], int], Any]
+    make_mask: Callable[[Int[Tensor, "batch time"], int], Any]
     attend: Attend
 
 
@@ -64,25 +64,25 @@ def segments_of(ids: Int[Tensor, "batch time"], bos: int, pad: int) -> Int[Tenso
 def document_positions(segments: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     """0, 1, 2, ... from the beginning of each document."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
-    begins = torch.ones_like(segments, dtype=torch.bool)
-    begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return index - index.masked_fill(~begins, 0).cummax(dim=1).values
+    is_start = torch.ones_like(segments, dtype=torch.bool)
+    is_start[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - index.masked_fill(~is_start, 0).cummax(dim=1).values
 
 
 def causal_mask(time: int, device: torch.device, window: int = 0) -> Bool[Tensor, "1 1 time time"]:
     """Every position sees itself and what comes before it; with a window, `window` positions in all."""
-    seen = torch.ones(time, time, dtype=torch.bool, device=device).tril()
-    return (seen.triu(1 - window) if window else seen)[None, None]
+    mask = torch.ones(time, time, dtype=torch.bool, device=device).tril()
+    return (mask.triu(1 - window) if window else mask)[None, None]
 
 
 def document_mask(segments: Int[Tensor, "batch time"], window: int = 0) -> Bool[Tensor, "batch 1 time time"]:
     """Causal, and only within equal segments; padding (-1) sees nothing but itself, and nothing sees it."""
     time = segments.shape[1]
     # A number of its own for every padding: two passes over all pairs then say everything.
-    alone = -1 - torch.arange(time, dtype=segments.dtype, device=segments.device)
-    documents = torch.where(segments >= 0, segments, alone)
-    same = documents[:, None, :, None] == documents[:, None, None, :]
-    return same & causal_mask(time, segments.device, window)
+    padding_ids = -1 - torch.arange(time, dtype=segments.dtype, device=segments.device)
+    documents = torch.where(segments >= 0, segments, padding_ids)
+    same_document = documents[:, None, :, None] == documents[:, None, None, :]
+    return same_document & causal_mask(time, segments.device, window)
 
 
 def attend_fused(

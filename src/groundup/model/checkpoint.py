@@ -24,10 +24,10 @@ from groundup.tokens.tokenizer import Tokenizer
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-NAMED = 4
+MAX_NAMES = 4
 """Tensors named in a message; of more it says how many."""
 
-KINDS = {
+SAFETENSORS_DTYPES = {
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -47,8 +47,8 @@ def save_model(folder: Path, model: Decoder | ValueModel, tokenizer: Tokenizer |
     if isinstance(model, Decoder):
         save_decoder(folder, model.config, model.state_dict(), tokenizer)
     else:
-        config = config_to_hf(model.config) | {"architectures": ["ScalarModel"]}
-        _save(folder, config, model.state_dict(), tokenizer)
+        config_json = config_to_hf(model.config) | {"architectures": ["ScalarModel"]}
+        _save(folder, config_json, model.state_dict(), tokenizer)
 
 
 def save_decoder(
@@ -76,18 +76,18 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
     end = 0
     for name in largest_first:
         start, end = end, end + tensors[name].nbytes
-        kind = KINDS[tensors[name].dtype]
-        header[name] = {"dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [start, end]}
-    said = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    said += b" " * (-len(said) % 8)
+        dtype = SAFETENSORS_DTYPES[tensors[name].dtype]
+        header[name] = {"dtype": dtype, "shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    header_bytes = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    header_bytes += b" " * (-len(header_bytes) % 8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(len(said).to_bytes(8, "little") + said)
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        file.write(len(header_bytes).to_bytes(8, "little") + header_bytes)
         for name in largest_first:
             # A view of its bytes: NumPy has no bfloat16.
             file.write(tensors[name].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    atomic_replace(part, path)
+    atomic_replace(temporary, path)
 
 
 def load_decoder(
@@ -95,7 +95,7 @@ def load_decoder(
 ) -> Decoder:
     """Read a decoder; `dtype` is its compute dtype, its parameters are fp32."""
     model = Decoder(read_config(folder))
-    return _filled(model, folder, device, dtype)
+    return _load_weights(model, folder, device, dtype)
 
 
 def load_value_model(
@@ -103,7 +103,7 @@ def load_value_model(
 ) -> ValueModel:
     """Read a reward model or critic; `dtype` is its compute dtype, its parameters are fp32."""
     model = ValueModel(read_config(folder))
-    return _filled(model, folder, device, dtype)
+    return _load_weights(model, folder, device, dtype)
 
 
 def read_config(folder: Path) -> DecoderConfig:
@@ -116,7 +116,7 @@ def read_config(folder: Path) -> DecoderConfig:
         raise DataError(f"{path} is no model config that can be read: {error!r}") from None
 
 
-def _filled(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
+def _load_weights(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
     tensors = read_tensors(folder)
     try:
         load_strictly(
@@ -155,26 +155,28 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def load_strictly(model: nn.Module, tensors: Tensors) -> None:
     """Fill every parameter, fp32. Raises ValueError naming what is missing, left over or of another shape."""
-    require_same(model.state_dict(), tensors)
+    check_same_tensors(model.state_dict(), tensors)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
 
 
-def require_same(wanted: Tensors, tensors: Tensors) -> None:
+def check_same_tensors(expected: Tensors, tensors: Tensors) -> None:
     """Raises ValueError where names or shapes differ, naming what is missing, left over or of another shape."""
     shapes = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & tensors.keys()
-        if tensors[name].shape != wanted[name].shape
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
     ]
     problems = {
-        "missing": sorted(wanted.keys() - tensors.keys()),
-        "left over": sorted(tensors.keys() - wanted.keys()),
+        "missing": sorted(expected.keys() - tensors.keys()),
+        "left over": sorted(tensors.keys() - expected.keys()),
         "of another shape": sorted(shapes),
     }
     if any(problems.values()):
-        raise ValueError("; ".join(f"{what}: {_few(names)}" for what, names in problems.items() if names))
+        raise ValueError(
+            "; ".join(f"{what}: {_first_names(names)}" for what, names in problems.items() if names)
+        )
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+def _first_names(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more

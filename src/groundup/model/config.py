@@ -15,7 +15,7 @@ GATE_CHANNELS = 32
 """Numbers of the stream from which the gates of a value embedding are computed."""
 
 
-SCALING_NUMBERS = {
+SCALING_KEYS = {
     "linear": (),
     "llama3": ("original_max_seq_len", "low_freq_factor", "high_freq_factor"),
     "yarn": ("original_max_seq_len", "attention_factor", "beta_fast", "beta_slow", "truncate"),
@@ -53,15 +53,15 @@ class RopeScaling(Recipe):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        foreign = [
+        unused = [
             name
             for name, field in type(self).model_fields.items()
-            if name not in ("kind", "factor", *SCALING_NUMBERS[self.kind])
+            if name not in ("kind", "factor", *SCALING_KEYS[self.kind])
             and getattr(self, name) != field.default
         ]
-        if foreign:
-            raise ValueError(f'kind = "{self.kind}" has no {foreign[0]}. It has: factor'
-                             + "".join(f", {name}" for name in SCALING_NUMBERS[self.kind]))  # fmt: skip
+        if unused:
+            raise ValueError(f'kind = "{self.kind}" has no {unused[0]}. It has: factor'
+                             + "".join(f", {name}" for name in SCALING_KEYS[self.kind]))  # fmt: skip
         if self.kind != "linear" and not self.original_max_seq_len:
             raise ValueError(
                 f'kind = "{self.kind}" needs original_max_seq_len, the context of the first training'
@@ -162,10 +162,10 @@ class DecoderConfig:
         if self.positions == "learned":
             raise ValueError("rope_scaling stretches rotary positions, and these are learned")
         for name in ("short_factor", "long_factor"):
-            found = len(getattr(scaling, name))
-            if scaling.kind == "longrope" and found != self.head_dim // 2:
+            count = len(getattr(scaling, name))
+            if scaling.kind == "longrope" and count != self.head_dim // 2:
                 raise ValueError(
-                    f"rope_scaling.{name} has {found} numbers; heads of {self.head_dim} numbers "
+                    f"rope_scaling.{name} has {count} numbers; heads of {self.head_dim} numbers "
                     f"have {self.head_dim // 2} pairs"
                 )
 
@@ -196,12 +196,12 @@ class DecoderConfig:
         return asdict(self) | {"rope_scaling": scaling}
 
     @staticmethod
-    def from_json(said: dict[str, Any]) -> "DecoderConfig":
+    def from_json(payload: dict[str, Any]) -> "DecoderConfig":
         """Back from `to_json`, once through JSON or not. Raises TypeError or ValueError for unknown keys."""
-        scaling = said.get("rope_scaling")
+        scaling = payload.get("rope_scaling")
         fields = {
-            "windows": tuple(said.get("windows", ())),
+            "windows": tuple(payload.get("windows", ())),
             "rope_scaling": None if scaling is None else RopeScaling.model_validate(scaling),
-            "moe": said.get("moe") and MoE(**said["moe"]),
+            "moe": payload.get("moe") and MoE(**payload["moe"]),
         }
-        return DecoderConfig(**(said | fields))
+        return DecoderConfig(**(payload | fields))

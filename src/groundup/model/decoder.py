@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from groundup.core.rng import derive_seed
 from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_positions
 from groundup.model.config import DecoderConfig
-from groundup.model.layers import Layer, Linear, norm
+from groundup.model.layers import Layer, norm
+from groundup.model.linear import Linear
 from groundup.model.losses import cross_entropy, softcap
-from groundup.model.moe import Routing, RowShare, count_tokens, row_balance, sparse_layers
+from groundup.model.moe import Routing, TokenShard, balance_loss_per_row, count_tokens, sparse_layers
 from groundup.model.rotary import CosSin, rope_cos_sin
 
 EmbeddingFn = Callable[[Tensor, Tensor], Tensor]
@@ -61,7 +62,7 @@ class Decoder(nn.Module):
         self.kernel = FUSED
         self.embedding_fn: EmbeddingFn = F.embedding
         self.cross_entropy = cross_entropy
-        self.row_share = RowShare()
+        self.token_shard = TokenShard()
         self._routed: tuple[list[Routing], Tensor] | None = None
         self.model = Backbone(config)
         if not config.tie_embeddings:
@@ -94,7 +95,7 @@ class Decoder(nn.Module):
         """The matrix that scores every token; the embedding itself where they are tied."""
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
-    def use(self, kernel: AttentionKernel) -> None:
+    def set_attention_kernel(self, kernel: AttentionKernel) -> None:
         """Compute attention with `kernel` from now on."""
         self.kernel = kernel
         for layer in self.model.layers:
@@ -124,40 +125,46 @@ class Decoder(nn.Module):
         if positions is None:
             assert segments is not None
             positions = self._positions(segments)
-        first = self._embedded(ids, positions)
-        turns = self._turns(positions)
-        seen = {w: self.kernel.see(segments, w) for w in set(turns)} if segments is not None else {}
-        x, routings = first, []
-        trains = torch.is_grad_enabled() and cache is None
+        embedded = self._embed(ids, positions)
+        cos_sin = self._cos_sin_by_window(positions)
+        masks = {w: self.kernel.make_mask(segments, w) for w in set(cos_sin)} if segments is not None else {}
+        x, routings = embedded, []
+        training = torch.is_grad_enabled() and cache is None
         for index, layer in enumerate(cast(Iterable[Layer], self.model.layers)):
             window = self.config.window(index)
-            remember = None if cache is None else partial(cache.cache_update, index)
-            arguments = (turns[window], seen.get(window), remember, first, self._token_values(index, ids))
+            cache_update = None if cache is None else partial(cache.cache_update, index)
+            arguments = (
+                cos_sin[window],
+                masks.get(window),
+                cache_update,
+                embedded,
+                self._token_values(index, ids),
+            )
             # What is compiled is compiled for one shape: only training, which has one shape, goes through it.
-            x, routing = layer(x, *arguments) if trains else layer.plainly(x, *arguments)
+            x, routing = layer(x, *arguments) if training else layer.forward_uncompiled(x, *arguments)
             routings += [] if routing is None else [routing]
-        if trains and routings:
+        if training and routings:
             assert segments is not None
-            own = (
+            local_segments = (
                 segments
                 if segments.shape == ids.shape
                 else segments.gather(1, positions.expand(len(ids), -1))
             )
-            self._note(routings, own >= 0)
-        return self.model.norm(x) if trains else self.model.norm.forward(x)  # type: ignore[no-any-return]
+            self._count_routing(routings, local_segments >= 0)
+        return self.model.norm(x) if training else self.model.norm.forward(x)  # type: ignore[no-any-return]
 
     def _positions(self, segments: Int[Tensor, "batch time"]) -> Int[Tensor, "rows time"]:
         if self.config.positions == "learned":
             return document_positions(segments)
         return torch.arange(segments.shape[1], device=segments.device)[None]
 
-    def _note(self, routings: list[Routing], real: Bool[Tensor, "batch time"]) -> None:
+    def _count_routing(self, routings: list[Routing], real_tokens: Bool[Tensor, "batch time"]) -> None:
         """Keep what `balance_loss` needs, and count the tokens that each expert got; padding doesn't count."""
-        real = self.row_share.mine(real)
-        self._routed = routings, real
+        real_tokens = self.token_shard.local_tokens(real_tokens)
+        self._routed = routings, real_tokens
         for layer, routing in zip(sparse_layers(self), routings, strict=True):
             # Padding is counted as a choice of an expert that isn't there.
-            chosen = routing.chosen.masked_fill(~real[..., None], -1)
+            chosen = routing.chosen.masked_fill(~real_tokens[..., None], -1)
             layer.load += count_tokens(chosen.flatten(), len(layer.load))
 
     def balance_loss(self, row_weights: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
@@ -171,16 +178,18 @@ class Decoder(nn.Module):
             return row_weights.new_zeros(())
         assert self._routed is not None, "a pass with gradients comes first"
         routings, real = self._routed
-        rows = torch.stack([row_balance(routing, real, self.row_share) for routing in routings]).sum(dim=0)
-        return self.row_share.once(moe.balance_rate * (rows * row_weights).sum())
+        rows = torch.stack(
+            [balance_loss_per_row(routing, real, self.token_shard) for routing in routings]
+        ).sum(dim=0)
+        return self.token_shard.sum_over_ranks(moe.balance_rate * (rows * row_weights).sum())
 
-    def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
+    def _embed(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
         x = self.embedding_fn(ids, self.model.embed_tokens.weight)
         if self.config.positions == "learned":
             x = x + F.embedding(positions, self.model.embed_positions.weight)
         return x.to(self.compute_dtype)
 
-    def _turns(self, positions: Tensor) -> dict[int, CosSin | None]:
+    def _cos_sin_by_window(self, positions: Tensor) -> dict[int, CosSin | None]:
         """Each window's rotation. Layers with a window never look far: only those without are stretched."""
         config = self.config
         windows = set(config.windows) or {0}

@@ -43,5 +43,5 @@ def training_flops_per_token(config: DecoderConfig, seq_len: int) -> float:
 
 
 def _mean_keys(window: int, seq_len: int) -> float:
-    reach = min(window or seq_len, seq_len)
-    return reach / 2 if reach == seq_len else reach - reach**2 / (2 * seq_len)
+    visible = min(window or seq_len, seq_len)
+    return visible / 2 if visible == seq_len else visible - visible**2 / (2 * seq_len)

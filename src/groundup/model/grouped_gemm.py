@@ -55,7 +55,7 @@ def _(left: Tensor, right: Tensor, ends: Tensor) -> Tensor:
     return left.new_empty(ends.shape[0], left.shape[1], right.shape[1])
 
 
-def _remember(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
@@ -64,4 +64,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return _one_by_one(grad, matrices.transpose(1, 2), ends), _outer(grad, rows, ends), None
 
 
-_one_by_one.register_autograd(_backward, setup_context=_remember)
+_one_by_one.register_autograd(_backward, setup_context=_setup_context)

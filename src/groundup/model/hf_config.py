@@ -15,7 +15,7 @@ from groundup.model.architectures import Architecture, Tensors
 from groundup.model.config import DecoderConfig
 
 ARCHITECTURES = Plugin("groundup.model.architectures")
-OWN = "groundup"
+OWN_MODEL_TYPE = "groundup"
 
 
 def architecture_of(config: DecoderConfig) -> type[Architecture]:
@@ -29,7 +29,7 @@ def config_to_hf(config: DecoderConfig) -> dict[str, Any]:
     Raises ValueError naming a field that the config.json of this architecture cannot express.
     """
     if config.unportable():
-        return {"model_type": OWN, "architectures": ["Decoder"], "config": config.to_json()}
+        return {"model_type": OWN_MODEL_TYPE, "architectures": ["Decoder"], "config": config.to_json()}
     plugin = architecture_of(config)
     hf_config = plugin.to_hf(config)
     original, restored = _arithmetic(config), _arithmetic(plugin.from_hf(hf_config))
@@ -58,7 +58,7 @@ def config_from_hf(hf_config: dict[str, Any]) -> DecoderConfig:
     Raises ValueError for an unsupported architecture or variant, KeyError for a missing key.
     """
     model_type = hf_config.get("model_type")
-    if model_type == OWN:
+    if model_type == OWN_MODEL_TYPE:
         return DecoderConfig.from_json(hf_config["config"])
     plugins = {
         cast(type[Architecture], ARCHITECTURES.load(name)).model_type: name for name in ARCHITECTURES.names()

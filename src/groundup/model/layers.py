@@ -1,10 +1,10 @@
-"""The pieces of a decoder: norms, projections, attention, feed-forward, and the layer made of them.
+"""The parts of a decoder layer: norms, attention, feed-forward, and the layer made of them.
 
 in:  the residual stream [batch, time, d_model] in the compute dtype
-out: the same, with what this layer has to add
+out: the stream after the layer
 
-Parameters are kept in fp32 and cast where they are used, to whatever dtype the stream has; norms and softmax
-are computed in fp32. Nothing here knows of training, caches or devices.
+Parameters are fp32 and cast to the dtype of the stream where they are used; norms and softmax are computed in fp32.
+Nothing here depends on training, caches or devices: attributes such as `attend` and `op` are replaced from outside.
 """
 
 from collections.abc import Callable
@@ -17,63 +17,54 @@ from torch import Tensor, nn
 
 from groundup.model.attention import FUSED, Attend, attend_fused
 from groundup.model.config import GATE_CHANNELS, DecoderConfig
+from groundup.model.linear import Linear, project
 from groundup.model.moe import Routing, SparseFeedForward
-from groundup.model.rotary import CosSin, rotate
+from groundup.model.rotary import CosSin, apply_rope
 
-Remember = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
-"""New keys and values, window -> all keys, all values, mask: one layer's share of a KVCache."""
-Project = Callable[..., tuple[Tensor, ...]]
-"""(x, linear, linear, ...) -> what each linear makes of x."""
+CacheUpdate = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""(new keys, new values, window) -> all keys, all values, mask: `KVCache.cache_update` of one layer."""
+NormFn = Callable[[Tensor, Tensor, float], Tensor]
+"""(x, weight, eps) -> normed x"""
+LayerOutput = tuple[Float[Tensor, "batch time width"], Routing | None]
+"""The stream after a layer, and its routing where it has experts."""
 
 
 def rms_norm(
     x: Float[Tensor, "*axes dim"], weight: Float[Tensor, " dim"], eps: float
 ) -> Float[Tensor, "*axes dim"]:
     """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
-    wide = x.float()
-    scale = torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + eps)
-    return (wide * scale * weight).to(x.dtype)
+    x_fp32 = x.float()
+    scale = torch.rsqrt(x_fp32.pow(2).mean(dim=-1, keepdim=True) + eps)
+    return (x_fp32 * scale * weight).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
-    """A norm with a learnt scale per number, which starts at one."""
+    """RMS norm with a learned scale per channel, initialized to one. `normalize` may be replaced from outside."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
         self.eps = eps
+        self.normalize: NormFn = rms_norm
 
     def forward(self, x: Float[Tensor, "*axes dim"]) -> Float[Tensor, "*axes dim"]:
-        return rms_norm(x, self.weight, self.eps)
+        return self.normalize(x, self.weight, self.eps)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Mean 0 and variance 1, then a learnt scale and shift, in fp32 (Ba et al. 2016, https://arxiv.org/abs/1607.06450)."""
+    """Mean 0 and variance 1, then a learned scale and shift, in fp32 (Ba et al. 2016, https://arxiv.org/abs/1607.06450)."""
 
     def forward(self, x: Float[Tensor, "*axes dim"]) -> Float[Tensor, "*axes dim"]:
         return super().forward(x.float()).to(x.dtype)
 
 
-class Linear(nn.Linear):
-    """x W^T + b in the dtype of x; the parameters stay fp32."""
-
-    def forward(self, x: Float[Tensor, "*axes inner"]) -> Float[Tensor, "*axes outer"]:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
-
-
-def one_by_one(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
-    """The plain way to project: each linear for itself."""
-    return tuple(linear(x) for linear in linears)
-
-
 def norm(config: DecoderConfig, dim: int) -> nn.Module:
-    """The norm that `config` asks for."""
+    """The norm module of `config`."""
     return LayerNorm(dim, config.norm_eps) if config.norm == "layer" else RMSNorm(dim, config.norm_eps)
 
 
 class Attention(nn.Module):
-    """Grouped-query attention. `attend` and `project` may be replaced from outside by faster ways."""
+    """Grouped-query attention. `attend` and the ops of the projections may be replaced from outside."""
 
     def __init__(self, config: DecoderConfig, index: int) -> None:
         super().__init__()
@@ -93,37 +84,48 @@ class Attention(nn.Module):
         if config.has_value_embedding(index):
             self.value_gate = Linear(min(GATE_CHANNELS, width), config.n_kv_heads, bias=False)
         self.attend: Attend = FUSED.attend
-        self.project: Project = one_by_one
+
+    @property
+    def input_projections(self) -> tuple[Linear, ...]:
+        """The maps that read the stream."""
+        return self.q_proj, self.k_proj, self.v_proj
+
+    @property
+    def output_projection(self) -> Linear:
+        """The map that writes to the stream."""
+        return self.o_proj
 
     def forward(
         self,
         x: Float[Tensor, "batch time width"],
-        turn: CosSin | None,
-        seen: Any,
-        remember: Remember | None = None,
+        cos_sin: CosSin | None,
+        mask: Any,
+        cache_update: CacheUpdate | None = None,
         token_values: Float[Tensor, "batch time kv_width"] | None = None,
     ) -> Float[Tensor, "batch time width"]:
-        """`seen` says who sees whom, unless `remember` brings the earlier keys and a mask of its own.
+        """Attention output of every position.
 
-        turn: cosines and sines of the positions; None where positions are in the stream already.
-        token_values: what a value embedding says of each token.
+        cos_sin: rotary cosines and sines of the positions; None where positions are in the stream already.
+        mask: from the kernel's `make_mask`; not used with a cache.
+        cache_update: appends keys and values to the cache and returns all of them and their mask.
+        token_values: value embedding of each token.
         """
-        q, k, v = self.project(x, self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = project(x, *self.input_projections)
         if self.norm_each_head:
             q, k = self.q_norm(self._heads(q)), self.k_norm(self._heads(k))
         else:
             q, k = self._heads(self.q_norm(q)), self._heads(self.k_norm(k))
-        if turn is not None:
-            q, k = rotate(q, *turn), rotate(k, *turn)
+        if cos_sin is not None:
+            q, k = apply_rope(q, *cos_sin), apply_rope(k, *cos_sin)
         v = self._heads(v)
         if token_values is not None:
-            # Starts at 1: the gates' weights start at zero.
+            # The gate is initially 1: its weights are initialized to zero.
             gate = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS])).transpose(1, 2)
             v = v + gate[..., None] * self._heads(token_values)
-        keys = (k, v, seen) if remember is None else remember(k, v, self.window)
-        out = self.attend(q, *keys) if remember is None else attend_fused(q, *keys)
-        mixed: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
-        return mixed
+        keys = (k, v, mask) if cache_update is None else cache_update(k, v, self.window)
+        attended = self.attend(q, *keys) if cache_update is None else attend_fused(q, *keys)
+        output: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
+        return output
 
     def _heads(self, x: Float[Tensor, "batch time all"]) -> Float[Tensor, "batch heads time dim"]:
         return x.view(*x.shape[:2], -1, self.dim).transpose(1, 2)
@@ -137,10 +139,19 @@ class SwiGLU(nn.Module):
         self.gate_proj = Linear(config.d_model, width, bias=config.biases)
         self.up_proj = Linear(config.d_model, width, bias=config.biases)
         self.down_proj = Linear(width, config.d_model, bias=config.biases)
-        self.project: Project = one_by_one
+
+    @property
+    def input_projections(self) -> tuple[Linear, ...]:
+        """The maps that read the stream."""
+        return self.gate_proj, self.up_proj
+
+    @property
+    def output_projection(self) -> Linear:
+        """The map that writes to the stream."""
+        return self.down_proj
 
     def forward(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
-        gate, up = self.project(x, self.gate_proj, self.up_proj)
+        gate, up = project(x, *self.input_projections)
         return self.down_proj(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
@@ -160,15 +171,23 @@ class Perceptron(nn.Module):
 
 
 def feed_forward(config: DecoderConfig) -> nn.Module:
-    """The feed-forward that `config` asks for. Several shared experts are one wide one: the same arithmetic."""
+    """The feed-forward module of `config`. Several shared experts are one SwiGLU of their total width."""
     if config.moe is None:
         return SwiGLU(config, config.d_ff) if config.activation == "swiglu" else Perceptron(config)
     width = config.moe.n_shared_experts * config.moe.d_expert
     return SparseFeedForward(config, config.moe, shared=SwiGLU(config, width) if width else None)
 
 
+def no_checkpointing(compute: Callable[..., LayerOutput], *arguments: Any) -> LayerOutput:
+    """Call `compute` and keep all activations for the backward pass."""
+    return compute(*arguments)
+
+
 class Layer(nn.Module):
-    """Attention, then feed-forward, each added to the stream; the norms stand before or after them."""
+    """Attention, then feed-forward, each added to the stream; norms before or after them.
+
+    `checkpointing` may be replaced from outside: (compute, *arguments) -> what compute returns.
+    """
 
     def __init__(self, config: DecoderConfig, index: int) -> None:
         super().__init__()
@@ -182,39 +201,42 @@ class Layer(nn.Module):
         self.norm_at = config.norm_at
         self.residual_scalar = nn.Parameter(torch.ones(1)) if config.residual_scalars else None
         self.embedding_scalar = nn.Parameter(torch.zeros(1)) if config.embedding_scalars else None
+        self.checkpointing = no_checkpointing
 
-    def forward(
+    def forward(self, *arguments: Any) -> LayerOutput:
+        """`compute` with activation checkpointing."""
+        return self.checkpointing(self.compute, *arguments)
+
+    def forward_uncompiled(self, *arguments: Any) -> LayerOutput:
+        """`compute`, not compiled: for scoring and generation, whose shapes vary."""
+        return self.compute(*arguments)
+
+    def compute(
         self,
         x: Float[Tensor, "batch time width"],
-        turn: CosSin | None,
-        seen: Any,
-        remember: Remember | None = None,
-        first: Float[Tensor, "batch time width"] | None = None,
+        cos_sin: CosSin | None,
+        mask: Any,
+        cache_update: CacheUpdate | None = None,
+        embedded: Float[Tensor, "batch time width"] | None = None,
         token_values: Float[Tensor, "batch time kv_width"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time width"], Routing | None]:
-        """The stream after this layer, and how its router decided, if it has one.
+    ) -> LayerOutput:
+        """The stream after this layer, and the routing of its experts.
 
-        first: the stream as it was after the embedding; the rest as in `Attention`.
+        embedded: the stream after the embedding; the rest as in `Attention`.
         """
         if self.residual_scalar is not None:
             x = x * self.residual_scalar.to(x.dtype)
         if self.embedding_scalar is not None:
-            assert first is not None
-            x = x + first * self.embedding_scalar.to(x.dtype)
+            assert embedded is not None
+            x = x + embedded * self.embedding_scalar.to(x.dtype)
         if self.norm_at == "input":
-            x = x + self.self_attn(self.input_layernorm(x), turn, seen, remember, token_values)
-            fed, routing = self._fed(self.post_attention_layernorm(x))
-            return x + fed, routing
-        x = x + self.post_attention_layernorm(self.self_attn(x, turn, seen, remember, token_values))
-        fed, routing = self._fed(x)
-        return x + self.post_feedforward_layernorm(fed), routing
+            x = x + self.self_attn(self.input_layernorm(x), cos_sin, mask, cache_update, token_values)
+            update, routing = self._feed_forward(self.post_attention_layernorm(x))
+            return x + update, routing
+        x = x + self.post_attention_layernorm(self.self_attn(x, cos_sin, mask, cache_update, token_values))
+        update, routing = self._feed_forward(x)
+        return x + self.post_feedforward_layernorm(update), routing
 
-    def plainly(self, *arguments: Any) -> tuple[Float[Tensor, "batch time width"], Routing | None]:
-        """`forward`, not compiled."""
-        return self.forward(*arguments)
-
-    def _fed(
-        self, x: Float[Tensor, "batch time width"]
-    ) -> tuple[Float[Tensor, "batch time width"], Routing | None]:
-        out = self.mlp(x)
-        return out if isinstance(self.mlp, SparseFeedForward) else (out, None)
+    def _feed_forward(self, x: Float[Tensor, "batch time width"]) -> LayerOutput:
+        output = self.mlp(x)
+        return output if isinstance(self.mlp, SparseFeedForward) else (output, None)

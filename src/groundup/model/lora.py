@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -26,12 +25,19 @@ from groundup.core.errors import DataError, GroundupError
 from groundup.core.rng import derive_seed
 from groundup.model.decoder import Decoder
 from groundup.model.hf_config import tensors_to_hf
-from groundup.model.layers import Linear
+from groundup.model.linear import Linear, LinearMap, LinearOp
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the adapted model."""
-OTHER_KINDS = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+UNSUPPORTED_KEYS = (
+    "use_rslora",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "fan_in_fan_out",
+)
 """Keys of PEFT's config that would change the arithmetic."""
 
 
@@ -52,21 +58,37 @@ class Lora:
             raise GroundupError(f"LoRA: rank = {self.rank} must be at least 1")
 
 
-class Thin(Linear):
-    """A or B. No plain `Linear`, so that nothing from outside stacks or rounds it."""
+@dataclass(frozen=True)
+class LoraOp:
+    """W x + scale B A x; `inner` computes W x."""
+
+    inner: LinearOp
+    adapter: "LoraLinear"
+    joint: bool = False
+
+    def __call__(self, x: Tensor, *maps: LinearMap) -> tuple[Tensor, ...]:
+        (product,) = self.inner(x, *maps)
+        return (product + self.adapter.scale * self.adapter.lora_B(self.adapter.lora_A(x)),)
+
+
+class LowRankLinear(Linear):
+    """A or B, which fp8 leaves in the compute dtype."""
+
+    quantizable = False
 
 
 class LoraLinear(Linear):
-    """A frozen linear map and what is learnt beside it. Has the base's own weight, under the same name."""
+    """A frozen linear map and its adapter. The frozen weight is the base's own parameter, under the same name."""
 
     def __init__(self, base: Linear, rank: int, scale: float) -> None:
         outer, inner = base.weight.shape
         super().__init__(inner, outer, bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         device = base.weight.device
-        self.lora_A: Thin = skip_init(Thin, inner, rank, bias=False, device=device)  # type: ignore[no-untyped-call]
-        self.lora_B: Thin = skip_init(Thin, rank, outer, bias=False, device=device)  # type: ignore[no-untyped-call]
+        self.lora_A: LowRankLinear = skip_init(LowRankLinear, inner, rank, bias=False, device=device)  # type: ignore[no-untyped-call]
+        self.lora_B: LowRankLinear = skip_init(LowRankLinear, rank, outer, bias=False, device=device)  # type: ignore[no-untyped-call]
         self.scale = scale
+        self.op = LoraOp(base.op, self)
 
     def init(self, seed: int) -> None:
         """A is uniform within 1/sqrt(inputs), as in the authors' code; B is zero."""
@@ -74,10 +96,6 @@ class LoraLinear(Linear):
         noise = torch.rand(self.lora_A.weight.shape, generator=torch.Generator().manual_seed(seed))
         self.lora_A.weight.data.copy_(bound * (2 * noise - 1))
         nn.init.zeros_(self.lora_B.weight)
-
-    def forward(self, x: Float[Tensor, "*axes inner"]) -> Float[Tensor, "*axes outer"]:
-        change: Tensor = self.lora_B(self.lora_A(x))
-        return super().forward(x) + self.scale * change
 
     def merged(self) -> Linear:
         """A plain linear map that does the same. Its weight is the base's own parameter, changed."""
@@ -93,7 +111,7 @@ def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
 
     Raises GroundupError where none matches, or where there are adapters already.
     """
-    if any(adapted(model)):
+    if any(adapters(model)):
         raise GroundupError("LoRA: this model has adapters already. Merge them first")
     linears = {name: part for name, part in model.named_modules() if isinstance(part, Linear)}
     targets = {n: part for n, part in linears.items() if any(fnmatchcase(n, p) for p in lora.targets)}
@@ -109,7 +127,7 @@ def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
         model.set_submodule(name, adapter)
 
 
-def adapted(model: Decoder) -> Iterator[tuple[str, LoraLinear]]:
+def adapters(model: Decoder) -> Iterator[tuple[str, LoraLinear]]:
     """Every adapted matrix under its name."""
     for name, part in model.named_modules():
         if isinstance(part, LoraLinear):
@@ -118,7 +136,7 @@ def adapted(model: Decoder) -> Iterator[tuple[str, LoraLinear]]:
 
 def merge(model: Decoder) -> None:
     """Add what was learnt to the weights: the same decoder without adapters, and all of it may learn again."""
-    for name, adapter in list(adapted(model)):
+    for name, adapter in list(adapters(model)):
         model.set_submodule(name, adapter.merged())
     model.requires_grad_(True)
 
@@ -128,12 +146,12 @@ def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> N
 
     Raises GroundupError where an adapted matrix is published under another name or shape than ours.
     """
-    found = dict(adapted(model))
+    adapted = dict(adapters(model))
     ours = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
     published = tensors_to_hf(model.config, ours)
-    for name, part in found.items():
-        there = published.get(f"{name}.weight")
-        if there is None or there.shape != part.weight.shape:
+    for name, part in adapted.items():
+        published_weight = published.get(f"{name}.weight")
+        if published_weight is None or published_weight.shape != part.weight.shape:
             raise GroundupError(
                 f"LoRA: {name} is published in another form ({model.config.architecture}), so its adapter fits no "
                 "published model. Merge it and save the whole model"
@@ -149,7 +167,7 @@ def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> N
             "r": lora.rank,
             "lora_alpha": lora.alpha,
             "lora_dropout": 0.0,
-            "target_modules": sorted(found),
+            "target_modules": sorted(adapted),
             "bias": "none",
             "fan_in_fan_out": False,
             "inference_mode": True,
@@ -161,23 +179,25 @@ def load_adapters(folder: Path, model: Decoder) -> Lora:
     """Attach what `save_adapters` or PEFT wrote. Raises DataError where it doesn't belong to this model."""
     path = folder / WEIGHTS
     try:
-        said: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        rank, alpha = said["r"], said["lora_alpha"]
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        rank, alpha = config["r"], config["lora_alpha"]
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(path).items()}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{folder} holds no LoRA adapters that can be read: {error!r}") from None
-    other = [key for key in OTHER_KINDS if said.get(key)]
-    if said.get("bias", "none") != "none" or other:
+    unsupported = [key for key in UNSUPPORTED_KEYS if config.get(key)]
+    if config.get("bias", "none") != "none" or unsupported:
         raise DataError(
-            f"{folder / CONFIG} asks for {', '.join(other or ['biases'])}, which is not computed here"
+            f"{folder / CONFIG} asks for {', '.join(unsupported or ['biases'])}, which is not computed here"
         )
     lora = Lora(rank, alpha, tuple(sorted({name.rsplit(".", 2)[0] for name in tensors})))
     attach(model, lora)
-    own = _tensors(model)
-    odd = [n for n in sorted(own.keys() | tensors.keys()) if _shape(own, n) != _shape(tensors, n)]
-    if odd:
-        raise DataError(f"{path} doesn't belong to this model: look at {', '.join(odd[:3])}")
-    for name, tensor in own.items():
+    parameters = _tensors(model)
+    mismatched = [
+        n for n in sorted(parameters.keys() | tensors.keys()) if _shape(parameters, n) != _shape(tensors, n)
+    ]
+    if mismatched:
+        raise DataError(f"{path} doesn't belong to this model: look at {', '.join(mismatched[:3])}")
+    for name, tensor in parameters.items():
         tensor.copy_(tensors[name])
     return lora
 
@@ -188,8 +208,8 @@ def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
 
 def _tensors(model: Decoder) -> dict[str, Tensor]:
     """A and B of every adapted matrix, in fp32."""
-    found = {}
-    for name, part in adapted(model):
-        found[f"{name}.lora_A.weight"] = part.lora_A.weight.detach()
-        found[f"{name}.lora_B.weight"] = part.lora_B.weight.detach()
-    return found
+    tensors = {}
+    for name, part in adapters(model):
+        tensors[f"{name}.lora_A.weight"] = part.lora_A.weight.detach()
+        tensors[f"{name}.lora_B.weight"] = part.lora_B.weight.detach()
+    return tensors

@@ -60,11 +60,11 @@ def chunk_with_gradient(
     loss = ((log_norm - logits.gather(1, targets[:, None]))[:, 0] * weights).sum()
     # A comparison instead of a scatter: it fuses into one pass over the logits.
     is_target = torch.arange(head.shape[0], device=targets.device)[None] == targets[:, None]
-    slope = ((logits - log_norm).exp() - is_target.float()) * weights[:, None]
+    d_logits = ((logits - log_norm).exp() - is_target.float()) * weights[:, None]
     if cap:
-        slope = slope * (1 - (logits / cap).square())
-    slope = slope.to(hidden.dtype)
-    return loss, slope @ head, slope.T @ hidden
+        d_logits = d_logits * (1 - (logits / cap).square())
+    d_logits = d_logits.to(hidden.dtype)
+    return loss, d_logits @ head, d_logits.T @ hidden
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -145,7 +145,7 @@ def _log_probs(
     hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, cap: float
 ) -> tuple[Tensor, Tensor]:
     logits = hidden @ head.T
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    log_probs = (softcap(wide, cap) / temperature).log_softmax(dim=-1)
+    logits_fp32 = logits if logits.dtype == torch.float64 else logits.float()
+    log_probs = (softcap(logits_fp32, cap) / temperature).log_softmax(dim=-1)
     entropy = -(log_probs.exp() * log_probs).sum(dim=-1)
     return log_probs.gather(1, targets[:, None])[:, 0], entropy

@@ -22,6 +22,9 @@ from groundup.model.config import DecoderConfig
 from groundup.model.config import MoE as Numbers
 from groundup.model.grouped_gemm import grouped_product
 
+ExpertOp = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(rows sorted by expert, rows per expert, gate and up weights, down weights) -> each row through its expert"""
+
 
 class Routing(NamedTuple):
     """How a layer's router decided."""
@@ -58,10 +61,11 @@ class Router(nn.Module):
 
 
 class Experts(nn.Module):
-    """SwiGLUs of equal shape, stacked; gate and up share a matrix."""
+    """SwiGLUs of equal shape, stacked; gate and up share a matrix. `op` may be replaced from outside."""
 
     def __init__(self, config: DecoderConfig, numbers: Numbers) -> None:
         super().__init__()
+        self.op: ExpertOp = grouped_swiglu
         count, width, hidden = numbers.n_experts, config.d_model, numbers.d_expert
         self.gate_up_proj = nn.Parameter(torch.empty(count, 2 * hidden, width))
         self.down_proj = nn.Parameter(torch.empty(count, width, hidden))
@@ -76,21 +80,16 @@ class Experts(nn.Module):
         per_token = chosen.shape[1]
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
-        back = inverse(order)
-        rows: Tensor = Sort.apply(x, order, back, per_token)  # type: ignore[no-untyped-call]
-        out = self.compute(rows, count_tokens(flat, len(self.down_proj)))
-        out = Sort.apply(out, back, order, 1)  # type: ignore[no-untyped-call]
-        weighted: Tensor = out.view(*chosen.shape, -1) * weights[..., None].to(out.dtype)
+        back = inverse_permutation(order)
+        rows: Tensor = SortRows.apply(x, order, back, per_token)  # type: ignore[no-untyped-call]
+        counts = count_tokens(flat, len(self.down_proj))
+        output = self.op(rows, counts, self.gate_up_proj, self.down_proj)
+        output = SortRows.apply(output, back, order, 1)  # type: ignore[no-untyped-call]
+        weighted: Tensor = output.view(*chosen.shape, -1) * weights[..., None].to(output.dtype)
         return weighted.sum(dim=1)
 
-    def compute(
-        self, rows: Float[Tensor, "rows width"], counts: Int[Tensor, " experts"]
-    ) -> Float[Tensor, "rows width"]:
-        """Every expert's rows, which come sorted by expert, through that expert."""
-        return swiglus(rows, counts, self.gate_up_proj, self.down_proj)
 
-
-def swiglus(
+def grouped_swiglu(
     rows: Float[Tensor, "rows width"],
     counts: Int[Tensor, " experts"],
     gate_up: Float[Tensor, "experts twice_hidden width"],
@@ -102,12 +101,12 @@ def swiglus(
     return grouped_product(F.silu(gate) * up, down.to(rows.dtype), ends)
 
 
-def inverse(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+def inverse_permutation(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     """The permutation that undoes `order`."""
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
-class Sort(torch.autograd.Function):
+class SortRows(torch.autograd.Function):
     """Row n of the result is row order[n] // copies of x.
 
     The order and its inverse are known, so backward is a gather and a sum instead of additions to memory in
@@ -155,25 +154,25 @@ def count_tokens(chosen: Int[Tensor, " choices"], n_experts: int) -> Int[Tensor,
     return (chosen[:, None] == numbers).sum(dim=0)
 
 
-def _alone(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     """`x`: this process has all there is."""
     return x
 
 
 @dataclass(frozen=True)
-class RowShare:
+class TokenShard:
     """What of its rows a process has, if others have the rest: set from outside."""
 
-    mine: Callable[[Tensor], Tensor] = _alone
+    local_tokens: Callable[[Tensor], Tensor] = _identity
     """of [batch, time] the positions whose tokens are routed here"""
-    over_row: Callable[[Tensor], Tensor] = _alone
+    sum_over_row: Callable[[Tensor], Tensor] = _identity
     """sums over these positions -> sums over the whole row; no gradient passes"""
-    once: Callable[[Tensor], Tensor] = _alone
+    sum_over_ranks: Callable[[Tensor], Tensor] = _identity
     """this process's part of a loss -> the number that stands beside other losses; its gradient stays the part's"""
 
 
-def row_balance(
-    routing: Routing, real: Bool[Tensor, "batch time"], share_of: RowShare | None = None
+def balance_loss_per_row(
+    routing: Routing, real_tokens: Bool[Tensor, "batch time"], token_shard: TokenShard | None = None
 ) -> Float[Tensor, " batch"]:
     """Switch's loss for every row: experts * sum_e share(e) * opinion(e); 1 where all experts are used alike.
 
@@ -182,15 +181,15 @@ def row_balance(
     so it doesn't depend on how a step is cut into micro-batches. Processes that share rows (`share_of`) get parts that
     add up to it.
     """
-    over_row = (share_of or RowShare()).over_row
+    over_row = (token_shard or TokenShard()).sum_over_row
     n_experts = routing.probs.shape[-1]
-    mask = real[..., None].float()
+    mask = real_tokens[..., None].float()
     count = over_row(mask.sum(dim=1)).clamp(min=1)
-    numbers = torch.arange(n_experts, device=real.device)
-    picked = (routing.chosen[..., None] == numbers).sum(dim=2) * mask
-    share = over_row(picked.sum(dim=1)) / (count * routing.chosen.shape[-1])
-    opinion = (routing.probs * mask).sum(dim=1) / count
-    return n_experts * (share * opinion).sum(dim=-1)
+    numbers = torch.arange(n_experts, device=real_tokens.device)
+    choices = (routing.chosen[..., None] == numbers).sum(dim=2) * mask
+    fraction = over_row(choices.sum(dim=1)) / (count * routing.chosen.shape[-1])
+    mean_probs = (routing.probs * mask).sum(dim=1) / count
+    return n_experts * (fraction * mean_probs).sum(dim=-1)
 
 
 def sparse_layers(model: nn.Module) -> list[SparseFeedForward]:
@@ -210,7 +209,7 @@ def update_biases(model: nn.Module, rate: float) -> None:
             layer.gate.bias += rate * (load.mean() - load).sign()
 
 
-def largest_load(model: nn.Module) -> Float[Tensor, ""]:
+def max_load_ratio(model: nn.Module) -> Float[Tensor, ""]:
     """Load of the busiest expert over the mean load, in the worst layer; 1 = perfectly even."""
     loads = torch.stack([layer.load.float() for layer in sparse_layers(model)])
     return (loads.amax(dim=1) / loads.mean(dim=1).clamp(min=1e-9)).amax()

@@ -31,15 +31,15 @@ def rope_cos_sin(
     """
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
     periods = theta**exponents
-    frequencies = 1.0 / periods if scaling is None else stretched(periods, theta, scaling, positions)
-    turns = positions[:, None, :, None].float() * frequencies
+    frequencies = 1.0 / periods if scaling is None else scaled_frequencies(periods, theta, scaling, positions)
+    angles = positions[:, None, :, None].float() * frequencies
     if scaling is None:
-        return turns.cos(), turns.sin()
+        return angles.cos(), angles.sin()
     factor = attention_factor(scaling)
-    return turns.cos() * factor, turns.sin() * factor
+    return angles.cos() * factor, angles.sin() * factor
 
 
-def rotate(
+def apply_rope(
     x: Float[Tensor, "batch heads time dim"],
     cos: Float[Tensor, "rows 1 time pairs"],
     sin: Float[Tensor, "rows 1 time pairs"],
@@ -47,11 +47,11 @@ def rotate(
     """Turn every pair (x_i, x_{i+dim/2}) by its angle; computed in fp32, returned in x's dtype."""
     first, second = x.float().chunk(2, dim=-1)
     # Each half is rounded before they are joined: compiled, it is then written to its place at once.
-    halves = (first * cos - second * sin, second * cos + first * sin)
-    return torch.cat([half.to(x.dtype) for half in halves], dim=-1)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat([half.to(x.dtype) for half in rotated], dim=-1)
 
 
-def stretched(
+def scaled_frequencies(
     periods: PerPair, theta: float, scaling: RopeScaling, positions: Int[Tensor, "batch time"]
 ) -> PerPair:
     """Each pair's angle per position for a longer context. periods: 1 / that angle in the original one."""

@@ -13,9 +13,9 @@ TOKENS_PER_PARAMETER = 20
 """Hoffmann et al. 2022, https://arxiv.org/abs/2203.15556: about 20 tokens per parameter is compute-optimal."""
 REFERENCE_WIDTH, REFERENCE_BATCH, REFERENCE_TOKENS = 256, 8192, 4_000_000
 """Where the rates below were measured; the rules only say how they change from there."""
-MUON_RATE, BESIDE_MUON_RATE, ADAM_RATE = 0.007, 0.012, 3e-3
+MUON_RATE, ADAM_WITH_MUON_RATE, ADAM_RATE = 0.007, 0.012, 3e-3
 """The best peak rates at the reference (4 layers): of Muon, of AdamW for what Muon leaves, of AdamW for everything."""
-DECAY_MEMORY = 0.06
+DECAY_FRACTION = 0.06
 """Share of the run over which decayed weights remember their updates."""
 
 
@@ -60,4 +60,4 @@ def weight_decay(rate: float, batch_tokens: int, tokens: int) -> float:
     this memory, as a share of the run, that carries over to other widths, rates and amounts of data (Wang and Aitchison
     2024, https://arxiv.org/abs/2405.13698). At the peak rate, that is: a rate that falls to zero remembers longer.
     """
-    return batch_tokens / (rate * tokens * DECAY_MEMORY)
+    return batch_tokens / (rate * tokens * DECAY_FRACTION)

@@ -42,7 +42,7 @@ class ValueModel(nn.Module):
     def compute_dtype(self, dtype: torch.dtype) -> None:
         self.decoder.compute_dtype = dtype
 
-    def start_from(self, decoder: Decoder, seed: int = 0) -> None:
+    def init_from_decoder(self, decoder: Decoder, seed: int = 0) -> None:
         """Take over a decoder's trunk; the score starts anew."""
         self.decoder.model.load_state_dict(decoder.model.state_dict())
         self.init_score(seed)

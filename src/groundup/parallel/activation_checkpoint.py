@@ -1,21 +1,23 @@
-"""Less memory for more arithmetic: a layer's inner results are computed again when the backward pass needs them.
+"""Activation checkpointing: a layer's activations are recomputed in the backward pass instead of being kept.
 
-in:  a decoder, and how much to compute again
+in:  a decoder, and `runtime.activation_checkpointing`
 out: the same decoder with the same gradients, whose layers keep less between forward and backward
 
-Chen et al. 2016, https://arxiv.org/abs/1604.06174; choosing by operation as in Korthikanti et al. 2022,
-https://arxiv.org/abs/2205.05198: results of large matrix products are dear to compute and cheap to keep.
+none keeps all activations; full keeps a layer's input (Chen et al. 2016, https://arxiv.org/abs/1604.06174); selective
+keeps the results of large matrix products and of attention, which are expensive to compute and cheap to keep
+(Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198).
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from groundup.core.runtime import ActivationCheckpointing
 from groundup.model.decoder import Decoder
-from groundup.model.layers import Layer
+from groundup.model.layers import Layer, LayerOutput, no_checkpointing
 
 aten = torch.ops.aten
 KEPT = frozenset(
@@ -31,46 +33,41 @@ KEPT = frozenset(
         torch.ops.higher_order.flex_attention,
     }
 )
-"""What `selective` keeps: products with weights and the outcome of fused attention. Attention written as plain
-products (bmm) isn't here: its scores grow with the square of the length."""
+"""Operators whose results `selective` keeps: products with weights, and fused attention. Not bmm, with which attention
+is written plainly: its scores grow with the square of the sequence length."""
+
+Compute = Callable[..., LayerOutput]
 
 
-class FullyRecomputed(Layer):
-    """Keeps nothing but its input."""
-
-    def forward(self, *args: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return super().forward(*args)
-        return checkpoint(super().forward, *args, use_reentrant=False, preserve_rng_state=False)
+def recompute_fully(compute: Compute, *arguments: Any) -> LayerOutput:
+    """Call `compute` and keep only its arguments for the backward pass."""
+    if not torch.is_grad_enabled():
+        return compute(*arguments)
+    return cast(LayerOutput, checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False))
 
 
-class SelectivelyRecomputed(Layer):
-    """Keeps its input and the results in `KEPT`."""
-
-    def forward(self, *args: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return super().forward(*args)
-        return checkpoint(
-            super().forward,
-            *args,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=partial(create_selective_checkpoint_contexts, _policy),
-        )
+def recompute_selectively(compute: Compute, *arguments: Any) -> LayerOutput:
+    """Call `compute` and keep its arguments and the results of `KEPT` for the backward pass."""
+    if not torch.is_grad_enabled():
+        return compute(*arguments)
+    contexts = partial(create_selective_checkpoint_contexts, _policy)
+    return cast(
+        LayerOutput,
+        checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=contexts),
+    )
 
 
-KINDS: dict[ActivationCheckpointing, type[Layer]] = {
-    "none": Layer,
-    "selective": SelectivelyRecomputed,
-    "full": FullyRecomputed,
+WAYS: dict[ActivationCheckpointing, Callable[..., LayerOutput]] = {
+    "none": no_checkpointing,
+    "selective": recompute_selectively,
+    "full": recompute_fully,
 }
 
 
-def checkpoint_activations(model: Decoder, how: ActivationCheckpointing) -> None:
-    """Set how much of every layer is computed again. Before compiling; names of parameters stay."""
+def checkpoint_activations(model: Decoder, checkpointing: ActivationCheckpointing) -> None:
+    """Set the activation checkpointing of all layers; before they are compiled. Parameter names stay."""
     for layer in model.model.layers:
-        # Another class for the same object: a wrapping module would rename every parameter.
-        layer.__class__ = KINDS[how]
+        cast(Layer, layer).checkpointing = WAYS[checkpointing]
 
 
 def _policy(context: Any, operation: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

@@ -24,52 +24,52 @@ from torch import Tensor
 from torch.distributed import Work
 from torch.utils._pytree import tree_leaves
 
-from groundup.parallel.comm_volume import CommVolume, Message
+from groundup.parallel.comm_volume import Collective, CommVolume
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import memory_held
 
-BETWEEN_TWO = "send"
+POINT_TO_POINT = "send"
 """What only two ranks take part in isn't awaited: the other may not ask for it before this one goes on."""
 
 
 class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
     """Traffic, and the seconds that each collective took. For one step."""
 
-    def __init__(self, world: ParallelContext, device: torch.device) -> None:
-        super().__init__(world)
-        self._world, self._device = world, device
-        self._taken: dict[str, list[float]] = defaultdict(list)
+    def __init__(self, parallel: ParallelContext, device: torch.device) -> None:
+        super().__init__(parallel)
+        self._parallel, self._device = parallel, device
+        self._durations: dict[str, list[float]] = defaultdict(list)
         """group -> seconds of each of its collectives, in their order"""
         self._seconds = 0.0
 
     def __enter__(self) -> Self:
-        self._settle()
+        self._synchronize()
         self._began = time.perf_counter()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *details: Any) -> None:
         super().__exit__(*details)  # type: ignore[no-untyped-call]
-        self._settle()
+        self._synchronize()
         self._seconds = time.perf_counter() - self._began
 
-    def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
-        if message.kind == BETWEEN_TWO:
+    def _run_collective(self, message: Collective, call: Callable[[], Any]) -> Any:
+        if message.kind == POINT_TO_POINT:
             return call()
-        self._settle()
+        self._synchronize()
         began = time.perf_counter()
         out = call()
-        _await(out)
-        self._settle()
-        self._taken[message.group].append(time.perf_counter() - began)
+        _wait_for(out)
+        self._synchronize()
+        self._durations[message.group].append(time.perf_counter() - began)
         return out
 
-    def _settle(self) -> None:
+    def _synchronize(self) -> None:
         """Let the device finish, so that the clock shows its work and not its queue."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What the step cost. All ranks must ask for it after the step, and get the same answer.
 
         comm_bytes_<axis>: bytes sent by the rank that sent most. comm_seconds_<axis>: in its collectives, waiting
@@ -79,16 +79,16 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
         holds most (see `memory_held`). A rank that is alone has only this.
         """
         memory = memory_held(self._device)
-        if self._world.mesh is None:
+        if self._parallel.mesh is None:
             return {"memory_gb_per_rank": memory / 1e9}
         sent = dict.fromkeys((group.axis for group in self._groups.values()), 0.0)
         taken = dict(sent)
         for (axis, _), size in self.sent.items():
             sent[axis] += size
-        for name, seconds in self._taken.items():
+        for name, seconds in self._durations.items():
             taken[self._groups[name].axis] += sum(seconds)
-        waited, kept = self._waiting()
-        of_all = self._of_all([self._seconds, waited, kept, memory, *sent.values(), *taken.values()])
+        waited, kept = self._waiting_seconds()
+        of_all = self._gather_from_all([self._seconds, waited, kept, memory, *sent.values(), *taken.values()])
         steps, waiting, keeping, memories = of_all[:4]
         sizes, seconds_in = of_all[4:].chunk(2)
         figures: dict[str, Tensor] = {}
@@ -103,18 +103,18 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
         }
         return {name: float(value) for name, value in figures.items()}
 
-    def _of_all(self, figures: list[float]) -> Float[Tensor, "figures ranks"]:
+    def _gather_from_all(self, figures: list[float]) -> Float[Tensor, "figures ranks"]:
         """Each figure of every rank."""
-        mine = torch.tensor(figures, dtype=torch.float64)
-        gathered = [torch.empty_like(mine) for _ in range(self._world.size)]
-        dist.all_gather(gathered, mine)
+        local_metrics = torch.tensor(figures, dtype=torch.float64)
+        gathered = [torch.empty_like(local_metrics) for _ in range(self._parallel.size)]
+        dist.all_gather(gathered, local_metrics)
         return torch.stack(gathered, dim=1)
 
-    def _waiting(self) -> tuple[float, float]:
+    def _waiting_seconds(self) -> tuple[float, float]:
         """Seconds this rank waited for others, and all that others waited for it."""
         waited = kept = 0.0
         for name, (_, ranks) in self._groups.items():
-            mine = torch.tensor(self._taken[name], dtype=torch.float64)
+            mine = torch.tensor(self._durations[name], dtype=torch.float64)
             if not len(mine):
                 continue
             least, total = mine.clone(), mine.clone()
@@ -125,7 +125,7 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
         return waited, kept
 
 
-def _await(out: Any) -> None:
+def _wait_for(out: Any) -> None:
     """Wait for what an operator of c10d has begun (it gives back a handle), or one of its functional kin (a tensor)."""
     leaves = tree_leaves(out)
     handles = [leaf for leaf in leaves if isinstance(leaf, torch.ScriptObject)]

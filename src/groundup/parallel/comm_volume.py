@@ -21,14 +21,14 @@ from torch.utils._pytree import tree_leaves
 
 from groundup.parallel.context import ParallelContext
 
-KINDS = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter",
+COLLECTIVES = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter",
          "alltoall": "all_to_all", "broadcast": "broadcast", "send": "send", "isend": "send"}  # fmt: skip
 """How the names of PyTorch's operators begin, without their underscores; what only receives sends nothing."""
-SENT = {"input", "inputs", "input_tensor", "input_tensors", "input_list", "tensors", "tensor"}
+SENT_ARGUMENTS = {"input", "inputs", "input_tensor", "input_tensors", "input_list", "tensors", "tensor"}
 """What these operators call that which a rank gives."""
 
 
-class Group(NamedTuple):
+class CommGroup(NamedTuple):
     """Ranks that talk to one another, this one among them."""
 
     axis: str
@@ -36,7 +36,7 @@ class Group(NamedTuple):
     ranks: dist.ProcessGroup
 
 
-class Message(NamedTuple):
+class Collective(NamedTuple):
     """One collective, as a rank sees it."""
 
     kind: str
@@ -46,19 +46,19 @@ class Message(NamedTuple):
     """name of its process group"""
 
 
-def groups(world: ParallelContext) -> dict[str, Group]:
+def comm_groups(world: ParallelContext) -> dict[str, CommGroup]:
     """This rank's groups of more than one rank by their names, in an order that all ranks have in common.
 
     What weights of experts are sharded over is "shard", too. Axes that have the same ranks are one group, and all
     counts for the first of them.
     """
-    found: dict[str, Group] = {}
+    found: dict[str, CommGroup] = {}
 
     def add(axis: str, ranks: dist.ProcessGroup | None) -> None:
         if ranks is not None and ranks.size() > 1:
-            found.setdefault(ranks.group_name, Group(axis, ranks))
+            found.setdefault(ranks.group_name, CommGroup(axis, ranks))
 
-    for mesh in (world.mesh, world.experts):
+    for mesh in (world.mesh, world.expert_mesh):
         for axis in () if mesh is None else mesh.mesh_dim_names or ():
             add("shard" if axis == "rest" else axis, mesh.get_group(axis))  # type: ignore[union-attr]
     add("context", world.cp_group)
@@ -71,11 +71,11 @@ class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, world: ParallelContext) -> None:
+    def __init__(self, parallel: ParallelContext) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sent: dict[tuple[str, str], int] = defaultdict(int)
         """(axis, kind) -> bytes"""
-        self._groups = groups(world)
+        self._groups = comm_groups(parallel)
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -86,45 +86,49 @@ class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # comes again, as operations on this rank's share
         kwargs = kwargs or {}
-        message = self._message(function, args, kwargs)
+        message = self._collective(function, args, kwargs)
         if message is None:
             return function(*args, **kwargs)
         self.sent[self._groups[message.group].axis, message.kind] += message.sent
         return self._carry(message, lambda: function(*args, **kwargs))
 
-    def _carry(self, message: Message, call: Callable[[], Any]) -> Any:
+    def _carry(self, message: Collective, call: Callable[[], Any]) -> Any:
         return call()
 
-    def _message(self, function: Any, args: Any, kwargs: Any) -> Message | None:
+    def _collective(self, function: Any, args: Any, kwargs: Any) -> Collective | None:
         """What a collective sends; None for every other operation, and among ranks of which this is the only one."""
         if getattr(function, "namespace", "") not in ("c10d", "_c10d_functional"):
             return None
         name = function.overloadpacket.__name__.replace("_", "")
-        kind = next((kind for begin, kind in KINDS.items() if name.startswith(begin)), None)
+        kind = next((kind for begin, kind in COLLECTIVES.items() if name.startswith(begin)), None)
         if kind is None:
             return None
-        said = by_name(function, args, kwargs)
-        group = _group(said)
-        return Message(kind, _sent(kind, group, said), group.group_name) if group.size() > 1 else None
+        arguments = bind_arguments(function, args, kwargs)
+        group = _group(arguments)
+        return (
+            Collective(kind, _bytes_sent(kind, group, arguments), group.group_name)
+            if group.size() > 1
+            else None
+        )
 
 
-def by_name(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+def bind_arguments(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """An operator's arguments under the names that its schema gives them; those that aren't given are missing."""
     names = (argument.name for argument in function._schema.arguments)
     return dict(zip(names, args, strict=False)) | (kwargs or {})
 
 
-def _group(said: dict[str, Any]) -> dist.ProcessGroup:
-    if "process_group" in said:
-        return dist.ProcessGroup.unbox(said["process_group"])
-    return _resolve_process_group(said["group_name"])
+def _group(arguments: dict[str, Any]) -> dist.ProcessGroup:
+    if "process_group" in arguments:
+        return dist.ProcessGroup.unbox(arguments["process_group"])
+    return _resolve_process_group(arguments["group_name"])
 
 
-def _sent(kind: str, group: dist.ProcessGroup, said: dict[str, Any]) -> int:
+def _bytes_sent(kind: str, group: dist.ProcessGroup, arguments: dict[str, Any]) -> int:
     ranks = group.size()
-    given = next(value for name, value in said.items() if name in SENT)
-    size = sum(part.numel() * part.itemsize for part in tree_leaves(given) if isinstance(part, Tensor))
-    splits: list[int] = list(said.get("input_split_sizes") or ())
+    inputs = next(value for name, value in arguments.items() if name in SENT_ARGUMENTS)
+    size = sum(part.numel() * part.itemsize for part in tree_leaves(inputs) if isinstance(part, Tensor))
+    splits: list[int] = list(arguments.get("input_split_sizes") or ())
     if kind == "all_to_all" and splits:
         return size - size * splits[dist.get_rank(group)] // max(1, sum(splits))
     if kind == "all_gather":

@@ -17,7 +17,7 @@ from groundup.core.environment import cpu_name
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import Runtime
 
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 """PyTorch's own variable: where it keeps graphs, kernels, and what Triton makes of them."""
 
 
@@ -34,7 +34,7 @@ def can_compile(runtime: Runtime, cuda: bool) -> tuple[bool, str]:
                 'Use compile = "auto", which trains without, or schedule = "interleaved"'
             )
         return False, "eager, since a zero-bubble pipeline's backward passes can't be compiled in halves"
-    missing = _missing(cuda)
+    missing = _missing_compiler(cuda)
     if missing and runtime.compile == "on":
         raise GroundupError(f'runtime.compile = "on", but {missing}. Install it, or use "auto"')
     if missing:
@@ -42,7 +42,7 @@ def can_compile(runtime: Runtime, cuda: bool) -> tuple[bool, str]:
     return True, "compiled"
 
 
-def keep_kernels() -> Path | None:
+def set_kernel_cache() -> Path | None:
     """Set the folder of compiled kernels to the user's cache folder, so that the next run starts warm.
 
     By default they are in the system's temporary folder, which many systems empty. A TORCHINDUCTOR_CACHE_DIR that the
@@ -51,8 +51,8 @@ def keep_kernels() -> Path | None:
     Returns the folder, or None where it cannot be made, written to, or hold code that is run (a noexec mount): then
     PyTorch's default stays.
     """
-    if os.environ.get(CACHE, default_cache_dir()) != default_cache_dir():
-        return Path(os.environ[CACHE])
+    if os.environ.get(CACHE_VARIABLE, default_cache_dir()) != default_cache_dir():
+        return Path(os.environ[CACHE_VARIABLE])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "groundup" / "kernels"
     # Kernels for the CPU hold instructions of this very processor, and a home folder may serve several machines.
     machine = f"{cpu_name()} {torch.backends.cpu.get_cpu_capability()}"
@@ -63,11 +63,11 @@ def keep_kernels() -> Path | None:
         return None
     if not os.access(folder, os.W_OK) or os.statvfs(folder).f_flag & os.ST_NOEXEC:
         return None
-    os.environ[CACHE] = str(folder)
+    os.environ[CACHE_VARIABLE] = str(folder)
     return folder
 
 
-def _missing(cuda: bool) -> str:
+def _missing_compiler(cuda: bool) -> str:
     """What compiled kernels need and this machine lacks; "" where they can be made."""
     compiler = os.environ.get("CXX", "g++")
     if not cuda and not (shutil.which(compiler) or shutil.which("clang++")):

@@ -27,11 +27,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import Layout
 
-Told = TypeVar("Told")
+T = TypeVar("T")
 
 HeartbeatFn = Callable[[int | None], None]
 
-_sign: HeartbeatFn | None = None
+_heartbeat_fn: HeartbeatFn | None = None
 """How this process gives a sign of life to whoever looks after it."""
 
 
@@ -43,7 +43,7 @@ class ParallelContext:
     size: int = 1
     mesh: DeviceMesh | None = None
     """axes pipeline, replicate, shard and tensor; None = alone"""
-    experts: DeviceMesh | None = None
+    expert_mesh: DeviceMesh | None = None
     """the same ranks with the axes pipeline, replicate, rest, expert and tensor; None = every rank has all experts"""
     cp_group: dist.ProcessGroup | None = None
     """the ranks that share the positions of this one's rows; None = it has all of them"""
@@ -58,17 +58,17 @@ class ParallelContext:
     @property
     def dp_size(self) -> int:
         """How many parts a step's rows are cut into: ranks that share matrices or positions read the same rows."""
-        return self.size // self.pipeline // self.axis("tensor") // self.cp_size
+        return self.size // self.pipeline // self.axis_size("tensor") // self.cp_size
 
     @property
     def dp_rank(self) -> int:
         """Which of these parts is this rank's."""
-        return self.rank % (self.size // self.pipeline) // (self.axis("tensor") * self.cp_size)
+        return self.rank % (self.size // self.pipeline) // (self.axis_size("tensor") * self.cp_size)
 
     @property
     def pipeline(self) -> int:
         """How many ranks have the layers of one model."""
-        return self.axis("pipeline")
+        return self.axis_size("pipeline")
 
     @property
     def stage(self) -> int:
@@ -80,7 +80,7 @@ class ParallelContext:
         """Whether this rank has the last layer, and so the loss."""
         return self.stage == self.pipeline - 1
 
-    def axis(self, name: str) -> int:
+    def axis_size(self, name: str) -> int:
         """How many ranks stand along an axis of the mesh."""
         return 1 if self.mesh is None else self.mesh.get_group(name).size()
 
@@ -97,8 +97,8 @@ class ParallelContext:
                 f"runtime.layout.context = {self.cp_size} does not divide the {time} positions of a row. "
                 "Make tokenize.seq_len a multiple of it"
             )
-        each, mine = time // self.cp_size, dist.get_rank(self.cp_group)
-        return slice(mine * each, (mine + 1) * each)
+        each, rank = time // self.cp_size, dist.get_rank(self.cp_group)
+        return slice(rank * each, (rank + 1) * each)
 
     def sum(self, values: Tensor) -> Tensor:
         """Element by element over all ranks that read different rows, in place: the same bits on each."""
@@ -109,7 +109,7 @@ class ParallelContext:
 
     def sum_tokens(self, counts: Tensor) -> Tensor:
         """As `sum`, of what each rank counts of its own positions."""
-        if self.axis("tensor") > 1:
+        if self.axis_size("tensor") > 1:
             assert self.mesh is not None
             dist.all_reduce(counts, group=self.mesh.get_group("tensor"))
         return self.sum(counts)
@@ -121,32 +121,32 @@ class ParallelContext:
             dist.all_reduce(values, group=self.mesh.get_group("pipeline"))
         return values
 
-    def any(self, *said: bool) -> list[bool]:
+    def any(self, *flags: bool) -> list[bool]:
         """What at least one rank says of each question: the same on all."""
         if self.mesh is None:
-            return list(said)
-        counts = torch.tensor(said, dtype=torch.int32)
+            return list(flags)
+        counts = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(counts)
         return [bool(count) for count in counts.tolist()]
 
-    def broadcast_object(self, find: Callable[[], Told]) -> Told:
+    def broadcast_object(self, compute: Callable[[], T]) -> T:
         """What `find` gives on the rank that leads, on all of them; it is called there alone.
 
         May be called by a thread beside the training.
         """
         if self.mesh is None:
-            return find()
-        told = [find() if self.is_rank0 else None]
-        dist.broadcast_object_list(told, src=0, group=self.background_group)
-        return told[0]  # type: ignore[return-value]
+            return compute()
+        payload = [compute() if self.is_rank0 else None]
+        dist.broadcast_object_list(payload, src=0, group=self.background_group)
+        return payload[0]  # type: ignore[return-value]
 
-    def gather_dicts(self, said: dict[str, Told]) -> dict[str, Told]:
+    def gather_dicts(self, local_dict: dict[str, T]) -> dict[str, T]:
         """What all stages of a pipeline say, in one; may be called by a thread beside the training."""
         if self.pipeline == 1:
-            return said
-        found: list[dict[str, Told]] = [{} for _ in range(self.size)]
-        dist.all_gather_object(found, said, group=self.background_group)
-        return {name: value for each in found for name, value in each.items()}
+            return local_dict
+        gathered: list[dict[str, T]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(gathered, local_dict, group=self.background_group)
+        return {name: value for each in gathered for name, value in each.items()}
 
     def dp_slice(self, count: int) -> slice:
         """This rank's part of `count` rows, which must divide by `readers`."""
@@ -189,26 +189,28 @@ def current_context(layout: Layout, device: torch.device) -> ParallelContext:
     stages, copies, tensor = layout.pipeline, layout.replicate, layout.tensor
     shared = size // stages // copies // tensor
     plain = mesh(pipeline=stages, replicate=copies, shard=shared, tensor=tensor)
-    context = experts = None
+    cp_group = expert_mesh = None
     if layout.context > 1:
         rows = size // layout.context // tensor
-        context = mesh(rows=rows, context=layout.context, same=tensor).get_group("context")
+        cp_group = mesh(rows=rows, context=layout.context, same=tensor).get_group("context")
     if layout.expert > 1:
         rest = shared // layout.expert
-        experts = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
+        expert_mesh = mesh(pipeline=stages, replicate=copies, rest=rest, expert=layout.expert, tensor=tensor)
     # Ranks that are only simulated have nobody to talk to.
-    aside = None if dist.get_backend() == "fake" else dist.new_group(backend="gloo")
-    return ParallelContext(dist.get_rank(), size, plain, experts, context, aside)
+    background_group = None if dist.get_backend() == "fake" else dist.new_group(backend="gloo")
+    return ParallelContext(dist.get_rank(), size, plain, expert_mesh, cp_group, background_group)
 
 
 @contextmanager
-def join(rank: int, ranks: int, folder: Path, timeout: float, sign: HeartbeatFn) -> Iterator[None]:
+def join_ranks(
+    rank: int, ranks: int, folder: Path, timeout: float, heartbeat_fn: HeartbeatFn
+) -> Iterator[None]:
     """Be one of `ranks` ranks on this machine that meet in `folder`, an empty one that all of them see.
 
     timeout: seconds after which a rank that waits for another one gives up.
     sign: called with the step at every sign of life.
     """
-    set_heartbeat(sign)
+    set_heartbeat(heartbeat_fn)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
     backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
@@ -222,22 +224,22 @@ def join(rank: int, ranks: int, folder: Path, timeout: float, sign: HeartbeatFn)
         set_heartbeat(None)
 
 
-def set_heartbeat(sign: HeartbeatFn | None) -> None:
+def set_heartbeat(heartbeat_fn: HeartbeatFn | None) -> None:
     """Whom `alive` tells from now on."""
-    global _sign
-    _sign = sign
+    global _heartbeat_fn
+    _heartbeat_fn = heartbeat_fn
 
 
 def heartbeat(step: int | None = None) -> None:
     """A sign of life for whoever looks after the ranks, once per step or oftener. step: the one that is done."""
-    if _sign is not None:
-        _sign(step)
+    if _heartbeat_fn is not None:
+        _heartbeat_fn(step)
 
 
-def heartbeat_into(stands: MutableSequence[float], rank: int) -> HeartbeatFn:
+def heartbeat_into(heartbeats: MutableSequence[float], rank: int) -> HeartbeatFn:
     """A sign that writes step and time into the rank's two places in `stands`."""
 
-    def sign(step: int | None) -> None:
-        stands[2 * rank : 2 * rank + 2] = [stands[2 * rank] if step is None else step, time.time()]
+    def write_heartbeat(step: int | None) -> None:
+        heartbeats[2 * rank : 2 * rank + 2] = [heartbeats[2 * rank] if step is None else step, time.time()]
 
-    return sign
+    return write_heartbeat

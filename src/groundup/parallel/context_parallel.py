@@ -19,7 +19,7 @@ from torch import Tensor
 from groundup.core.errors import GroundupError
 from groundup.model.attention import AttentionKernel, attend_fused, document_mask
 from groundup.model.decoder import Decoder
-from groundup.model.moe import RowShare
+from groundup.model.moe import TokenShard
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.tensor_parallel import gather_positions, reduced
 
@@ -34,13 +34,15 @@ def context_parallel(model: Decoder, world: ParallelContext) -> None:
     config = model.config
     if config.positions == "learned":
         raise GroundupError("runtime.layout.context: learned positions need whole rows. Set context = 1")
-    both = partial(_over_row, model.row_share, world.cp_group)
-    model.row_share = replace(model.row_share, over_row=both)
-    model.use(AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.cp_group)))
+    both = partial(_over_row, model.token_shard, world.cp_group)
+    model.token_shard = replace(model.token_shard, sum_over_row=both)
+    model.set_attention_kernel(
+        AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.cp_group))
+    )
 
 
-def _over_row(share: RowShare, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
-    return reduced(share.over_row(sums), "sum", group)
+def _over_row(share: TokenShard, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
+    return reduced(share.sum_over_row(sums), "sum", group)
 
 
 def _own_rows(

@@ -5,6 +5,7 @@ out: the same results; compiled, in about half the time
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -13,13 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.model.attention import AttentionKernel, document_mask
-from groundup.model.layers import Linear, one_by_one
+from groundup.model.linear import PLAIN, Linear, LinearMap
 
 MIN_BLOCK, MAX_BLOCKS = 128, 8
 """Queries of a block at least, and blocks at most: smaller products are slower than what they save."""
 
 
-def document_ones(segments: Int[Tensor, "batch time"], window: int = 0) -> Float[Tensor, "batch 1 time time"]:
+def document_mask_bf16(
+    segments: Int[Tensor, "batch time"], window: int = 0
+) -> Float[Tensor, "batch 1 time time"]:
     """`document_mask` as ones and zeros: compiled loops take these many at a time, and bools one by one."""
     return document_mask(segments, window).to(torch.bfloat16)
 
@@ -28,7 +31,7 @@ def attend_blocks(
     q: Float[Tensor, "batch heads time dim"],
     k: Float[Tensor, "batch kv_heads keys dim"],
     v: Float[Tensor, "batch kv_heads keys dim"],
-    seen: Float[Tensor, "rows 1 time keys"],
+    mask: Float[Tensor, "rows 1 time keys"],
     blocks: int = 0,
 ) -> Float[Tensor, "batch heads time dim"]:
     """Causal attention as plain products over blocks of queries; time must equal keys.
@@ -40,7 +43,7 @@ def attend_blocks(
     https://arxiv.org/abs/2307.08691).
     """
     blocks = blocks or min(max(q.shape[2] // MIN_BLOCK, 1), MAX_BLOCKS)
-    return cast(Tensor, _Blocks.apply(q, k, v, seen, blocks))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Blocks.apply(q, k, v, mask, blocks))  # type: ignore[no-untyped-call]
 
 
 class _Blocks(torch.autograd.Function):
@@ -116,13 +119,30 @@ def _sum_of(parts: list[Tensor], borders: list[tuple[int, int]]) -> Float[Tensor
     return torch.cat(stretches, dim=2)
 
 
-BLOCKS = AttentionKernel("blocks", document_ones, attend_blocks)
+BLOCKS = AttentionKernel("blocks", document_mask_bf16, attend_blocks)
 
 
-def stacked(x: Tensor, *linears: nn.Module) -> tuple[Tensor, ...]:
-    """As `one_by_one`, with the weights stacked so that several products become one, where all are plain."""
-    if any(type(linear) is not Linear or linear.bias is not None for linear in linears):
-        return one_by_one(x, *linears)
-    weights = [cast(Tensor, linear.weight) for linear in linears]
-    together = F.linear(x, torch.cat(weights).to(x.dtype))
-    return torch.split(together, [weight.shape[0] for weight in weights], dim=-1)
+@dataclass(frozen=True)
+class StackedOp:
+    """Maps that share their input as one product with their stacked weights; one by one where there are biases."""
+
+    joint: bool = True
+
+    def __call__(self, x: Tensor, *maps: LinearMap) -> tuple[Tensor, ...]:
+        if any(bias is not None for _, bias in maps):
+            return PLAIN(x, *maps)
+        weights = [weight for weight, _ in maps]
+        together = F.linear(x, torch.cat(weights).to(x.dtype))
+        return torch.split(together, [weight.shape[0] for weight in weights], dim=-1)
+
+
+STACKED = StackedOp()
+
+
+def stack_products(module: nn.Module) -> None:
+    """Stack the projections that share their input, in all of a module's blocks, where nothing wraps them."""
+    for block in module.modules():
+        linears: tuple[Linear, ...] = getattr(block, "input_projections", ())
+        if all(linear.op == PLAIN for linear in linears):
+            for linear in linears:
+                linear.op = STACKED

@@ -24,7 +24,7 @@ Visible = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(row, head, query, key), each an index -> whether this query may see this key."""
 
 
-def visible(segments: Int[Tensor, "batch time"], window: int) -> Visible:
+def visibility_rule(segments: Int[Tensor, "batch time"], window: int) -> Visible:
     """`document_mask`, one pair at a time."""
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Bool[Tensor, ""]:
@@ -44,7 +44,9 @@ def flex() -> AttentionKernel:
 
     def see_blocks(segments: Int[Tensor, "batch time"], window: int = 0) -> BlockMask:
         rows, time = segments.shape
-        return make_mask(visible(segments, window), rows, None, time, time, device=str(segments.device))
+        return make_mask(
+            visibility_rule(segments, window), rows, None, time, time, device=str(segments.device)
+        )
 
     def attend_flex(
         q: Float[Tensor, "batch heads time dim"],

@@ -1,6 +1,6 @@
 """What the training loop trains: a model and its optimizer on all ranks, behind one protocol.
 
-in:  a decoder, a function that builds the optimizer, a loss, the ranks (`TrainSetup`)
+in:  a decoder, a function that builds the optimizer, a loss, the ranks (`EngineSpec`)
 out: TrainEngine: forward and backward passes, optimizer steps, snapshots and loading, the same for every backend
 
 The training loop, the batches, anomaly handling and the checkpoints are the same for all engines (`engines/`).
@@ -19,11 +19,11 @@ from groundup.model.decoder import Decoder
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.reduce_metrics import StepMetrics
-from groundup.parallel.shard import Weights
+from groundup.parallel.shard import InitTensor
 
 Loss = Callable[[Any, Any], tuple[Tensor, StepMetrics]]
 """(model, micro-batch) -> (scalar to differentiate, the step's other figures), each of them a share of the step's"""
-Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
+BuildOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """named parameters -> their optimizer"""
 
 
@@ -43,11 +43,11 @@ class EngineSpec:
 
     model: Decoder
     """on the meta device, or with its first weights already, where one rank has room for them"""
-    first: Weights
+    init_tensor: InitTensor
     hardware: Hardware
-    world: ParallelContext
+    parallel: ParallelContext
     layout: Layout
-    build: Build
+    build_optimizer: BuildOptimizer
     loss: Loss
     grad_clip: float
     """largest global norm; 0 = not clipped"""

@@ -22,20 +22,20 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from groundup.core.errors import GroundupError
-from groundup.parallel.launcher import LOST, LOST_TOUCH, START_SECONDS, place_of
-from groundup.parallel.rendezvous import NodeAddress, RendezvousError, client, keeper, rendezvous
-from groundup.parallel.watchdog import AGAIN, Watchdog
+from groundup.parallel.launcher import CONNECTION_LOST, LOST_CONNECTION, START_SECONDS, error_location
+from groundup.parallel.rendezvous import RankAddress, RendezvousError, open_store, rendezvous, store_owner
+from groundup.parallel.watchdog import EXIT_RESTART, Watchdog
 
 PORT = 29_400
 """Where ranks meet under Slurm where MASTER_PORT doesn't say; jobs of one machine get different ones."""
-FOREVER = timedelta(days=365)
+IDLE_TIMEOUT = timedelta(days=365)
 """How long a rank waits for the next stage: curating a corpus may take days."""
 
 Result = TypeVar("Result")
-Job = tuple[Callable[..., Any], tuple[Any, ...]]
+SharedCall = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def detect(environment: Mapping[str, str]) -> NodeAddress | None:
+def detect_launch(environment: Mapping[str, str]) -> RankAddress | None:
     """This process's place among ranks that torchrun or Slurm has started; None where it is alone.
 
     Raises GroundupError where a part of it is missing or is no number.
@@ -44,14 +44,14 @@ def detect(environment: Mapping[str, str]) -> NodeAddress | None:
     # torchrun may have one rank left.
     if int(said.get("WORLD_SIZE", "1")) > 1 or "TORCHELASTIC_RUN_ID" in said:
         number = _numbers(said, "torchrun")
-        return NodeAddress(
+        return RankAddress(
             number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE"),
             said.get("MASTER_ADDR", "localhost"), number("MASTER_PORT"),
         )  # fmt: skip
     if "SLURM_STEP_ID" in said and int(said.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
         number = _numbers(said, "srun")
         tasks = re.match(r"\d+", said.get("SLURM_STEP_TASKS_PER_NODE", ""))
-        return NodeAddress(
+        return RankAddress(
             number("SLURM_PROCID"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_LOCALID"),
             int(tasks[0]) if tasks else 1,
             said.get("MASTER_ADDR") or first_host(said.get("SLURM_STEP_NODELIST", "localhost")),
@@ -84,15 +84,15 @@ def _numbers(said: Mapping[str, str], who: str) -> Callable[[str], int]:
 class ExternalLaunch:
     """Ranks that wait for what rank 0 has to share. Used as a context; at its end rank 0 lets the others go."""
 
-    def __init__(self, place: NodeAddress, timeout: float) -> None:
+    def __init__(self, place: RankAddress, timeout: float) -> None:
         """timeout: seconds after which a rank gives another one up. They leave where they don't meet in that time."""
         if torch.cuda.is_available():
             torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
             torch.cuda.init()  # type: ignore[no-untyped-call]  # or a mesh of devices chooses one by LOCAL_RANK
-        self.place, self._timeout, self._together = place, timeout, True
+        self.place, self._timeout, self._in_sync = place, timeout, True
         before = signal.getsignal(signal.SIGTERM)
-        _die_at_once()
-        with self._lost_touch():
+        _default_sigterm()
+        with self._exit_on_lost_connection():
             store, word = rendezvous(place, timeout)
             backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
             # Whoever waits for a rank that stands still is told to give up later than that rank is found out.
@@ -100,10 +100,10 @@ class ExternalLaunch:
                 backend, store=store, rank=place.rank, world_size=place.ranks,
                 timeout=timedelta(seconds=timeout + max(timeout, START_SECONDS)),
             )  # fmt: skip
-            self._waiting = dist.new_group(backend="gloo", timeout=FOREVER)
+            self._waiting = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT)
         if self.leads and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-        self._word, self._jobs = word, 0
+        self._word, self._calls = word, 0
 
     @property
     def leads(self) -> bool:
@@ -116,70 +116,70 @@ class ExternalLaunch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        if self._together:
-            with self._lost_touch():
+        if self._in_sync:
+            with self._exit_on_lost_connection():
                 if self.leads:
-                    self._tell(_status(error))
+                    self._broadcast_call(exit_status(error))
                 # What gloo's threads still hold when the interpreter is torn down now and then aborts the process.
                 dist.barrier(group=self._waiting)
                 dist.destroy_process_group()
 
-    def lead(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    def run_shared(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
         """Call `function(*arguments)` on all ranks; returns what it gives here."""
-        with self._lost_touch():
-            self._tell((function, arguments))
-        return self._share(function, arguments)
+        with self._exit_on_lost_connection():
+            self._broadcast_call((function, arguments))
+        return self._call_with_watchdog(function, arguments)
 
     def follow(self) -> None:
         """Call what rank 0 shares, until it lets the others go. Raises SystemExit with its status where it failed."""
         while True:
-            told: list[Job | int] = [0]
-            with self._lost_touch():
+            told: list[SharedCall | int] = [0]
+            with self._exit_on_lost_connection():
                 dist.broadcast_object_list(told, src=0, group=self._waiting)
             if told[0] == 0:
                 return
             if isinstance(told[0], int):
                 raise SystemExit(told[0])
-            self._share(*told[0])
+            self._call_with_watchdog(*told[0])
 
-    def _share(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-        self._jobs += 1
-        self._together = False  # until it is done: whoever fails in between leaves the others where they are
-        word = f"{self._word}/lookout-{self._jobs}"
+    def _call_with_watchdog(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+        self._calls += 1
+        self._in_sync = False  # until it is done: whoever fails in between leaves the others where they are
+        word = f"{self._word}/lookout-{self._calls}"
 
         def store() -> Store:
-            return PrefixStore(word, client(self.place, self._timeout))
+            return PrefixStore(word, open_store(self.place, self._timeout))
 
-        place = self.place
+        address = self.place
         with (
-            self._lost_touch(),
-            Watchdog(store, keeper(place), place.rank, place.ranks, self._timeout),
+            self._exit_on_lost_connection(),
+            Watchdog(store, store_owner(address), address.rank, address.ranks, self._timeout),
         ):
             result = function(*arguments)
-        self._together = True
+        self._in_sync = True
         return result
 
-    def _tell(self, job: Job | int) -> None:
+    def _broadcast_call(self, job: SharedCall | int) -> None:
         dist.broadcast_object_list([job], src=0, group=self._waiting)
 
     @contextmanager
-    def _lost_touch(self) -> Iterator[None]:
+    def _exit_on_lost_connection(self) -> Iterator[None]:
         """Leave with one line where another rank is gone, rather than with the traceback of whoever noticed it."""
         try:
             yield
         except Exception as error:
-            text = f"rank {self.place.rank} {LOST_TOUCH} in {place_of(error)}"
+            text = f"rank {self.place.rank} {LOST_CONNECTION} in {error_location(error)}"
             if isinstance(error, RendezvousError):
                 text = str(error)
-            elif isinstance(error, GroundupError) or not LOST.search(str(error)):
+            elif isinstance(error, GroundupError) or not CONNECTION_LOST.search(str(error)):
                 raise
             print(f"groundup: {text}", file=sys.stderr)
-            self._together = False
-            _die_at_once()
-            raise SystemExit(AGAIN) from None
+            self._in_sync = False
+            _default_sigterm()
+            raise SystemExit(EXIT_RESTART) from None
 
 
-def _status(error: BaseException | None) -> int:
+def exit_status(error: BaseException | None) -> int:
     """The exit status of rank 0, which that of the others should be."""
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
@@ -188,7 +188,7 @@ def _status(error: BaseException | None) -> int:
     return 0 if error is None else 2 if isinstance(error, GroundupError) else 1
 
 
-def _die_at_once() -> None:
+def _default_sigterm() -> None:
     """From now on SIGTERM ends this process also while its main thread waits for other ranks; it saves nothing then."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -24,14 +24,14 @@ from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
 from groundup.parallel import fp8
 from groundup.parallel.activation_checkpoint import checkpoint_activations
-from groundup.parallel.compiling import can_compile, keep_kernels
-from groundup.parallel.cpu import BLOCKS, stacked
+from groundup.parallel.compiling import can_compile, set_kernel_cache
+from groundup.parallel.cpu import BLOCKS, stack_products
 from groundup.parallel.cuda import FLEX_HEAD_DIM, flex
 from groundup.parallel.memory_estimate import UNSPLIT, MemoryParts, tokens_that_fit
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """Tokens of a micro-batch where the runtime names no rows; a CPU's caches then hold one layer's activations."""
-MEMORY_SHARE = 0.9
+MEMORY_FRACTION = 0.9
 """Of a GPU's memory that a training step may use; the rest is the driver's, the allocator's and the loss's."""
 
 Precision = Literal["auto", "fp8", "bf16", "fp32"]
@@ -58,7 +58,7 @@ class Hardware:
         """The arithmetic's short name."""
         return "fp8" if self.fp8 else "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
-    def decides_bits(self) -> dict[str, Any]:
+    def numerics(self) -> dict[str, Any]:
         """What a result's last bits depend on beside the recipe; noted in every saved state."""
         return {
             "precision": self.precision,
@@ -67,7 +67,7 @@ class Hardware:
         }
 
 
-def choose(runtime: Runtime, precision: Precision = "auto") -> Hardware:
+def choose_hardware(runtime: Runtime, precision: Precision = "auto") -> Hardware:
     """The device, dtype and compilation for `runtime`; sets the number of CPU threads and where kernels are kept.
 
     `auto` computes in bf16 where the hardware multiplies it fast, else in fp32.
@@ -90,7 +90,7 @@ def choose(runtime: Runtime, precision: Precision = "auto") -> Hardware:
         torch.bfloat16 if precision in ("bf16", "fp8") or (precision == "auto" and fast) else torch.float32
     )
     compiles, why = can_compile(runtime, cuda)
-    if compiles and keep_kernels() is None:
+    if compiles and set_kernel_cache() is None:
         why += " (kernels are compiled again after a reboot: ~/.cache/groundup can't hold them)"
     chosen = Hardware(
         device, dtype, cores, compiles, "", precision == "fp8", runtime.activation_checkpointing
@@ -132,7 +132,7 @@ def cpu_has_fast_bf16() -> bool:
     return any(check() for check in checks if check is not None)
 
 
-def rows_per_micro_batch(
+def micro_batch_rows(
     runtime: Runtime,
     config: DecoderConfig,
     time: int,
@@ -150,15 +150,15 @@ def rows_per_micro_batch(
         tokens = min(
             tokens, tokens_that_fit(config, runtime.activation_checkpointing, usable_memory(device), parts)
         )
-    wanted = runtime.micro_batch or max(1, tokens // time)
-    return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= wanted)
+    limit = runtime.micro_batch or max(1, tokens // time)
+    return max(rows for rows in range(1, batch_rows + 1) if batch_rows % rows == 0 and rows <= limit)
 
 
 def usable_memory(device: torch.device) -> int:
     """Bytes that a training may use. Of the whole memory, not of what is free now: a resumed run must see the same."""
     if device.type == "cuda":
-        return int(MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory)
-    return int(MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        return int(MEMORY_FRACTION * torch.cuda.get_device_properties(device).total_memory)
+    return int(MEMORY_FRACTION * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def compiled(function: F, hardware: Hardware) -> F:
@@ -170,7 +170,7 @@ def compiled(function: F, hardware: Hardware) -> F:
     return cast(F, torch.compile(function, dynamic=False)) if hardware.can_compile else function
 
 
-def attention_for(config: DecoderConfig, hardware: Hardware) -> tuple[AttentionKernel, str]:
+def choose_attention_kernel(config: DecoderConfig, hardware: Hardware) -> tuple[AttentionKernel, str]:
     """The attention kernel for this decoder on this hardware, and why, for a person."""
     if not hardware.can_compile:
         return FUSED, "PyTorch's fused kernel with a mask: the faster ways must be compiled"
@@ -181,7 +181,7 @@ def attention_for(config: DecoderConfig, hardware: Hardware) -> tuple[AttentionK
     return flex(), "FlexAttention: blocks that no document may see aren't computed"
 
 
-def fit(model: Decoder | ValueModel, hardware: Hardware) -> None:
+def prepare_model(model: Decoder | ValueModel, hardware: Hardware) -> None:
     """Put `model` on the hardware: device, compute dtype, precision, recomputation, kernels, compilation.
 
     The order matters: what is compiled must be whole. Layers are compiled one by one: they are alike, so the same
@@ -195,13 +195,11 @@ def fit(model: Decoder | ValueModel, hardware: Hardware) -> None:
     if hardware.fp8:
         fp8.use_fp8(decoder)
     checkpoint_activations(decoder, hardware.activation_checkpointing)
-    decoder.use(attention_for(decoder.config, hardware)[0])
+    decoder.set_attention_kernel(choose_attention_kernel(decoder.config, hardware)[0])
     if not hardware.can_compile:
         return
     for layer in decoder.model.layers:
-        for part in layer.modules():
-            if hasattr(part, "project"):
-                cast(Any, part).project = stacked
+        stack_products(layer)
         layer.compile(dynamic=False)
     decoder.model.norm.compile(dynamic=False)
 

@@ -28,14 +28,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from groundup.core.errors import GroundupError, TrainingError
-from groundup.parallel.context import heartbeat_into, join
+from groundup.parallel.context import heartbeat_into, join_ranks
 
 Result = TypeVar("Result")
 
 LIBRARY = re.compile(r"site-packages|/lib/python3")
-LOST = re.compile(r"gloo|NCCL|Connection (reset|closed)|Socket Timeout|TCPStore|Broken pipe", re.IGNORECASE)
+CONNECTION_LOST = re.compile(
+    r"gloo|NCCL|Connection (reset|closed)|Socket Timeout|TCPStore|Broken pipe", re.IGNORECASE
+)
 """In an error's text: another rank is gone, and this one only noticed."""
-LOST_TOUCH = "lost touch with another rank"
+LOST_CONNECTION = "lost touch with another rank"
 
 ATTEMPTS = 3
 """Starts in a row that come no further than the one before, until the run stops."""
@@ -46,15 +48,15 @@ GRACE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Failure:
+class RankFailure:
     """Why an attempt ended: which rank, what became of it, where it stood."""
 
     rank: int
-    what: str
+    reason: str
     step: int
 
     def __str__(self) -> str:
-        return f"rank {self.rank} {self.what}" + (f" at step {self.step}" if self.step else "")
+        return f"rank {self.rank} {self.reason}" + (f" at step {self.step}" if self.step else "")
 
 
 def launch(
@@ -62,7 +64,7 @@ def launch(
     arguments: tuple[Any, ...],
     ranks: int,
     timeout: float,
-    say: Callable[[str], None] = lambda text: None,
+    info: Callable[[str], None] = lambda text: None,
 ) -> Result:
     """Call `function(*arguments)` in `ranks` processes at once and return what rank 0's call returns.
 
@@ -76,7 +78,7 @@ def launch(
     furthest, stuck = 0, 0
     while True:
         outcome = _Attempt(function, arguments, ranks, timeout).run()
-        if not isinstance(outcome, Failure):
+        if not isinstance(outcome, RankFailure):
             return cast(Result, outcome)
         stuck = 1 if outcome.step > furthest else stuck + 1
         furthest = max(furthest, outcome.step)
@@ -85,7 +87,7 @@ def launch(
                 f"{outcome}. {ATTEMPTS} starts in a row came no further. "
                 "The same command goes on from what was saved last"
             )
-        say(f"{outcome}: starting all {ranks} ranks again from what was saved last")
+        info(f"{outcome}: starting all {ranks} ranks again from what was saved last")
 
 
 class _Attempt:
@@ -98,7 +100,7 @@ class _Attempt:
         context.set_forkserver_preload(["torch.distributed", function.__module__])
         self._ranks, self._timeout = ranks, timeout
         self._folder = tempfile.TemporaryDirectory(prefix="groundup-ranks-")
-        self._stands = context.RawArray("d", 2 * ranks)
+        self._heartbeats = context.RawArray("d", 2 * ranks)
         """step and time of the last sign of life, rank after rank"""
         self._pipes: list[Connection] = []
         self._processes = []
@@ -107,8 +109,8 @@ class _Attempt:
             ours, theirs = context.Pipe(duplex=False)
             place = LocalRank(rank, ranks, self._folder.name)
             process = context.Process(
-                target=_rank,
-                args=(place, function, arguments, timeout, theirs, lifeline, self._stands),
+                target=_rank_main,
+                args=(place, function, arguments, timeout, theirs, lifeline, self._heartbeats),
                 name=f"rank-{rank}",
                 daemon=True,
             )
@@ -117,18 +119,18 @@ class _Attempt:
 
     def run(self) -> Any:
         """Rank 0's result, or the Failure that ended the attempt."""
-        with self._folder, _passing_on(self._terminate):
+        with self._folder, _forward_signals(self._terminate):
             for process, theirs in self._processes:
                 process.start()
                 theirs.close()
             try:
                 outcome = self._watch()
-                if not isinstance(outcome, Failure):
+                if not isinstance(outcome, RankFailure):
                     for process, _ in self._processes:
                         process.join(GRACE_SECONDS)
                 return outcome
             finally:
-                self._end()
+                self._kill_all()
 
     def _watch(self) -> Any:
         """Until all ranks are done, or the first of them is not well."""
@@ -138,44 +140,44 @@ class _Attempt:
             waiting = {self._pipes[rank]: rank for rank in range(self._ranks) if rank not in results}
             for pipe in wait(list(waiting), timeout=1.0):
                 rank = waiting[pipe]  # type: ignore[index]
-                results[rank] = self._received(rank)
-            failure = self._first_failure(results) or self._standing_still(results, began)
+                results[rank] = self._receive(rank)
+            failure = self._first_failure(results) or self._hung_rank(results, began)
             if failure is not None:
                 return failure
-        leaving = [result.status for result in results.values() if isinstance(result, _Leaving)]
+        leaving = [result.status for result in results.values() if isinstance(result, _Exited)]
         if leaving:
             raise KeyboardInterrupt if leaving[0] == 128 + signal.SIGINT else SystemExit(leaving[0])
         return results[0]
 
-    def _received(self, rank: int) -> Any:
+    def _receive(self, rank: int) -> Any:
         try:
             kind, value = self._pipes[rank].recv()
         except EOFError:
             process = self._processes[rank][0]
             process.join(GRACE_SECONDS)
-            return Failure(rank, _ended(process.exitcode), self._step(rank))
+            return RankFailure(rank, exit_reason(process.exitcode), self._step(rank))
         if kind == "leaves":
-            return _Leaving(value)
+            return _Exited(value)
         if kind == "raised":
             raise value
-        return Failure(rank, value, self._step(rank)) if kind == "failed" else value
+        return RankFailure(rank, value, self._step(rank)) if kind == "failed" else value
 
-    def _first_failure(self, results: dict[int, Any]) -> Failure | None:
+    def _first_failure(self, results: dict[int, Any]) -> RankFailure | None:
         """One that was killed rather than one that lost touch with it: that is only what follows."""
-        failures = [value for value in results.values() if isinstance(value, Failure)]
+        failures = [value for value in results.values() if isinstance(value, RankFailure)]
         if not failures:
             return None
         time.sleep(0.5)  # whoever died first may be heard of last
         for rank, pipe in enumerate(self._pipes):
             if rank not in results and pipe.poll():
-                value = self._received(rank)
-                failures += [value] if isinstance(value, Failure) else []
-        return min(failures, key=lambda failure: (failure.what.startswith(LOST_TOUCH), failure.rank))
+                value = self._receive(rank)
+                failures += [value] if isinstance(value, RankFailure) else []
+        return min(failures, key=lambda failure: (failure.reason.startswith(LOST_CONNECTION), failure.rank))
 
-    def _standing_still(self, results: dict[int, Any], began: float) -> Failure | None:
+    def _hung_rank(self, results: dict[int, Any], began: float) -> RankFailure | None:
         """The rank that is furthest behind, where none has given a sign of life for too long."""
         left = [rank for rank in range(self._ranks) if rank not in results]
-        signs = [self._stands[2 * rank + 1] for rank in left]
+        signs = [self._heartbeats[2 * rank + 1] for rank in left]
         started = all(self._step(rank) for rank in left)
         patience = self._timeout if started else max(self._timeout, START_SECONDS)
         if not left or time.time() - max(began, *signs) < patience:
@@ -186,15 +188,15 @@ class _Attempt:
             left, key=lambda rank: (self._step(rank), "torch/distributed" in "".join(stacks[rank][:3]), rank)
         )
         where = next(
-            (_place(line) for line in stacks[last] if not LIBRARY.search(line)), "nobody knows where"
+            (frame_location(line) for line in stacks[last] if not LIBRARY.search(line)), "nobody knows where"
         )
-        return Failure(last, f"stood still for {patience:.0f} seconds in {where}", self._step(last))
+        return RankFailure(last, f"stood still for {patience:.0f} seconds in {where}", self._step(last))
 
     def _stacks(self, ranks: list[int]) -> dict[int, list[str]]:
         """What each rank is doing: a line per call, the innermost first."""
         for rank in ranks:
             process = self._processes[rank][0]
-            if process.pid is not None and self._stands[2 * rank + 1]:
+            if process.pid is not None and self._heartbeats[2 * rank + 1]:
                 os.kill(process.pid, signal.SIGUSR1)
         time.sleep(1.0)
         files = {rank: Path(self._folder.name) / f"rank-{rank}.stack" for rank in ranks}
@@ -204,14 +206,14 @@ class _Attempt:
         return {rank: [line for line in text.splitlines() if "File" in line] for rank, text in texts.items()}
 
     def _step(self, rank: int) -> int:
-        return int(self._stands[2 * rank])
+        return int(self._heartbeats[2 * rank])
 
     def _terminate(self, number: int) -> None:
         for process, _ in self._processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
 
-    def _end(self) -> None:
+    def _kill_all(self) -> None:
         """No rank outlives the attempt."""
         left = [process for process, _ in self._processes if process.pid is not None]
         for process in left:
@@ -220,7 +222,7 @@ class _Attempt:
 
 
 @dataclass(frozen=True)
-class _Leaving:
+class _Exited:
     """A rank that was asked to leave has saved and left."""
 
     status: int
@@ -235,7 +237,7 @@ class LocalRank:
     folder: str
 
 
-def _rank(
+def _rank_main(
     place: LocalRank, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float,
     pipe: Connection, lifeline: Connection, stands: Any,
 ) -> None:  # fmt: skip
@@ -249,15 +251,15 @@ def _rank(
     code = 0
     try:
         # Whoever waits for a rank that stands still is told to give up later than that rank is found out.
-        with join(place.rank, place.ranks, Path(place.folder), 2 * timeout, sign):
+        with join_ranks(place.rank, place.ranks, Path(place.folder), 2 * timeout, sign):
             result = function(*arguments)
         pipe.send(("done", result if place.rank == 0 else None))
     except (SystemExit, KeyboardInterrupt) as leaving:
         code = leaving.code if isinstance(leaving, SystemExit) else 128 + signal.SIGINT  # type: ignore[assignment]
         pipe.send(("leaves", code))
     except Exception as error:
-        if LOST.search(str(error)) and not isinstance(error, GroundupError):
-            pipe.send(("failed", f"{LOST_TOUCH} in {place_of(error)}"))
+        if CONNECTION_LOST.search(str(error)) and not isinstance(error, GroundupError):
+            pipe.send(("failed", f"{LOST_CONNECTION} in {error_location(error)}"))
         else:
             pipe.send(("raised", _portable(error, place.rank)))
     sys.exit(code)
@@ -281,27 +283,27 @@ def _portable(error: Exception, rank: int) -> Exception:
     return error
 
 
-def _place(line: str) -> str:
+def frame_location(line: str) -> str:
     """A line of a stack as faulthandler writes it, in words."""
     found = re.search(r'File "(.+)", line (\d+) in (\w+)', line)
     return f"{found[3]} ({Path(found[1]).name}:{found[2]})" if found else line.strip()
 
 
-def place_of(error: BaseException) -> str:
+def error_location(error: BaseException) -> str:
     """Where in this project an error came about."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = next((frame for frame in reversed(frames) if not LIBRARY.search(frame.filename)), frames[-1])
     return f"{ours.name} ({Path(ours.filename).name}:{ours.lineno})"
 
 
-def _ended(code: int | None) -> str:
+def exit_reason(code: int | None) -> str:
     if code is None or code >= 0:
         return f"ended with status {code} without a word"
     return f"was killed by signal {-code} ({signal.Signals(-code).name})"
 
 
 @contextmanager
-def _passing_on(send: Callable[[int], None]) -> Iterator[None]:
+def _forward_signals(send: Callable[[int], None]) -> Iterator[None]:
     """SIGINT and SIGTERM of this process reach the ranks, which save and leave; at a second one, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -26,7 +26,7 @@ from groundup.parallel.memory_estimate import memory_parts, tokens_that_fit
 
 
 @dataclass(frozen=True)
-class Machines:
+class Cluster:
     """The ranks of a training and what they stand on."""
 
     ranks: int
@@ -35,7 +35,7 @@ class Machines:
     """bytes that each rank may use"""
 
 
-def layout_of(
+def resolve_layout(
     runtime: Runtime, config: DecoderConfig, rows: int, seq_len: int, device: torch.device
 ) -> Layout:
     """The runtime's layout, found where it is "auto": the same on all ranks. rows: of a step.
@@ -46,22 +46,29 @@ def layout_of(
         return runtime.layout
     if not dist.is_initialized():
         return Layout()
-    return find_layout(config, rows, seq_len, _machines(device), runtime.activation_checkpointing)
+    return find_layout(config, rows, seq_len, _gather_cluster(device), runtime.activation_checkpointing)
 
 
 def find_layout(
-    config: DecoderConfig, rows: int, seq_len: int, machines: Machines, how: ActivationCheckpointing = "none"
+    config: DecoderConfig,
+    rows: int,
+    seq_len: int,
+    machines: Cluster,
+    checkpointing: ActivationCheckpointing = "none",
 ) -> Layout:
     """The first layout, from simple to complex, that the decoder and the rows allow and whose step fits the memory.
 
     Raises GroundupError where none does.
     """
-    for layout in _from_simple_to_complex(config, seq_len, machines):
-        readers = machines.ranks // (layout.tensor * layout.context * layout.pipeline)
+    for layout in _candidates(config, seq_len, machines):
+        dp_size = machines.ranks // (layout.tensor * layout.context * layout.pipeline)
         positions = seq_len // layout.context
-        if rows % readers or rows // readers % layout.pipeline:
+        if rows % dp_size or rows // dp_size % layout.pipeline:
             continue
-        if tokens_that_fit(config, how, machines.memory, memory_parts(layout, machines.ranks)) >= positions:
+        if (
+            tokens_that_fit(config, checkpointing, machines.memory, memory_parts(layout, machines.ranks))
+            >= positions
+        ):
             return layout
     raise GroundupError(
         f'runtime.layout = "auto": no layout lets {machines.ranks} ranks with {machines.memory / 1e9:.0f} '
@@ -71,7 +78,7 @@ def find_layout(
     )
 
 
-def _from_simple_to_complex(config: DecoderConfig, seq_len: int, machines: Machines) -> Iterator[Layout]:
+def _candidates(config: DecoderConfig, seq_len: int, machines: Cluster) -> Iterator[Layout]:
     splits = _powers(machines.per_machine)
     splittable = not (config.biases or config.value_embeddings) and config.activation == "swiglu"
     chains = not (config.value_embeddings or config.embedding_scalars)
@@ -85,7 +92,7 @@ def _from_simple_to_complex(config: DecoderConfig, seq_len: int, machines: Machi
             context > 1 and config.positions == "learned"
         ):
             continue
-        for replicate in _copies(machines, pipeline * tensor, context):
+        for replicate in _replica_counts(machines, pipeline * tensor, context):
             shared = machines.ranks // (pipeline * replicate * tensor)
             expert = 1 if config.moe is None else gcd(config.moe.n_experts, shared, machines.per_machine)
             yield Layout(
@@ -93,7 +100,7 @@ def _from_simple_to_complex(config: DecoderConfig, seq_len: int, machines: Machi
             )
 
 
-def _copies(machines: Machines, whole: int, context: int) -> Iterator[int]:
+def _replica_counts(machines: Cluster, whole: int, context: int) -> Iterator[int]:
     """Groups that each hold the model: one per machine first, so that weights needn't leave it; then one in all."""
     count = machines.ranks // machines.per_machine
     if count > 1 and whole <= machines.per_machine and machines.per_machine % (whole * context) == 0:
@@ -105,7 +112,7 @@ def _powers(largest: int) -> list[int]:
     return [2**power for power in range(largest.bit_length()) if 2**power <= largest]
 
 
-def _machines(device: torch.device) -> Machines:
+def _gather_cluster(device: torch.device) -> Cluster:
     """Told by all ranks to all: the smallest machine counts."""
     mine = socket.gethostname(), usable_memory(device)
     found: list[tuple[str, int]] = [mine] * dist.get_world_size()
@@ -114,4 +121,4 @@ def _machines(device: torch.device) -> Machines:
     per_machine = min(on.values())
     memory = min(memory for _, memory in found)
     # On a CPU the ranks of a machine share its memory.
-    return Machines(len(found), per_machine, memory if device.type == "cuda" else memory // per_machine)
+    return Cluster(len(found), per_machine, memory if device.type == "cuda" else memory // per_machine)

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from groundup.parallel.shard import is_split
+from groundup.parallel.shard import is_sharded
 
 
 @dataclass(frozen=True)
-class _Axis:
+class _ShardAxis:
     """An axis of a mesh that splits matrices."""
 
     group: dist.ProcessGroup
@@ -31,11 +31,11 @@ class _Axis:
     """of each rank's part along `dim`"""
 
     @staticmethod
-    def of(group: dist.ProcessGroup, dim: int, length: int) -> "_Axis":
+    def of(group: dist.ProcessGroup, dim: int, length: int) -> "_ShardAxis":
         ranks = group.size()
         each = -(-length // ranks)
         ends = [min(length, each * rank) for rank in range(ranks + 1)]
-        return _Axis(group, dim, tuple(end - start for start, end in pairwise(ends)))
+        return _ShardAxis(group, dim, tuple(end - start for start, end in pairwise(ends)))
 
     @property
     def mine(self) -> int:
@@ -84,7 +84,7 @@ class _Axis:
 class MatrixRedistribution:
     """How the ranks divide a stack of matrices that they share."""
 
-    axes: tuple[_Axis, ...]
+    axes: tuple[_ShardAxis, ...]
     """those that split matrices, in the order in which they are put together"""
 
     @staticmethod
@@ -97,9 +97,9 @@ class MatrixRedistribution:
         # The innermost axis of the mesh has split first.
         for axis in reversed(range(mesh.ndim)):
             place = parameter.placements[axis]
-            dim = place.dim - parameter.dim() if is_split(place) else 0
+            dim = place.dim - parameter.dim() if is_sharded(place) else 0
             if dim in lengths:
-                found.append(_Axis.of(mesh.get_group(axis), dim, lengths[dim]))
+                found.append(_ShardAxis.of(mesh.get_group(axis), dim, lengths[dim]))
                 lengths[dim] = found[-1].mine
         return MatrixRedistribution(tuple(reversed(found))) if found else None
 
@@ -119,13 +119,15 @@ class MatrixRedistribution:
             whole = axis.from_owners(whole, count)
         return whole
 
-    def told(self, figures: Float[Tensor, "own rows 1"], matrices: int) -> Float[Tensor, "matrices rows 1"]:
+    def all_gather(
+        self, figures: Float[Tensor, "own rows 1"], matrices: int
+    ) -> Float[Tensor, "matrices rows 1"]:
         """Figures of all matrices from their owners."""
         for axis, count in zip(reversed(self.axes), reversed(self._counts(matrices)), strict=True):
             figures = axis.told(figures, count)
         return figures
 
-    def my_rows(self, figures: Float[Tensor, "matrices rows 1"]) -> Float[Tensor, "matrices my_rows 1"]:
+    def local_rows(self, figures: Float[Tensor, "matrices rows 1"]) -> Float[Tensor, "matrices my_rows 1"]:
         """Those of the rows that this rank has a part of."""
         for axis in reversed(self.axes):
             if axis.dim == -2:

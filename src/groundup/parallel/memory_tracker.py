@@ -22,11 +22,11 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
 
 import groundup.model.grouped_gemm  # noqa: F401  its operators are in FORMULAS
-from groundup.parallel.comm_volume import by_name
+from groundup.parallel.comm_volume import bind_arguments
 from groundup.parallel.shard import local
 
 aten = torch.ops.aten
-FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
+FLOP_FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
     aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
     aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
         aten._scaled_dot_product_flash_attention_backward
@@ -39,7 +39,7 @@ FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
 
 
 @dataclass(frozen=True)
-class Memory:
+class RankMemory:
     """Bytes on one rank."""
 
     weights: int
@@ -61,35 +61,37 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """After the optimizer's first step, when it has its memory."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
-        self._shares = {parameter: _bytes([parameter]) for parameter in model.parameters()}
-        remembered = [value for state in optimizer.state.values() for value in state.values()]
-        self._weights, self._optimizer = sum(self._shares.values()), _bytes(remembered)
-        self._living = self._highest = 0
-        self._at_peak: Memory | None = None
+        self._parameter_bytes = {parameter: _bytes([parameter]) for parameter in model.parameters()}
+        optimizer_state = [value for state in optimizer.state.values() for value in state.values()]
+        self._weights, self._optimizer = sum(self._parameter_bytes.values()), _bytes(optimizer_state)
+        self._current = self._highest = 0
+        self._at_peak: RankMemory | None = None
         self._sizes = WeakIdKeyDictionary()
-        for tensor in _tensors([*model.parameters(), *model.buffers(), remembered, *map(vars, batches)]):
-            self._meet(local(tensor))
+        for tensor in _tensors([*model.parameters(), *model.buffers(), optimizer_state, *map(vars, batches)]):
+            self._track(local(tensor))
         self._resize = torch.UntypedStorage.resize_
 
     @property
-    def now(self) -> Memory:
+    def now(self) -> RankMemory:
         """What is held at this moment."""
-        gradients = sum(size for parameter, size in self._shares.items() if parameter.grad is not None)
-        rest = self._living - self._weights - self._optimizer - gradients
-        return Memory(self._weights, gradients, self._optimizer, rest)
+        gradients = sum(
+            size for parameter, size in self._parameter_bytes.items() if parameter.grad is not None
+        )
+        rest = self._current - self._weights - self._optimizer - gradients
+        return RankMemory(self._weights, gradients, self._optimizer, rest)
 
     @property
-    def peak(self) -> Memory:
+    def peak(self) -> RankMemory:
         """What was held when it was most."""
-        return self.now if self._at_peak is None or self._living > self._highest else self._at_peak
+        return self.now if self._at_peak is None or self._current > self._highest else self._at_peak
 
     def __enter__(self) -> "MemoryTracker":
         # FSDP2 frees what it has gathered by resizing it to nothing, which is no operation on tensors.
-        ledger, resize = self, self._resize
+        tracker, resize = self, self._resize
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
             found = resize(storage, size)
-            ledger._become(storage)
+            tracker._update_size(storage)
             return found
 
         self._patch = mock.patch.object(torch.UntypedStorage, "resize_", resized)
@@ -109,25 +111,25 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = function(*args, **(kwargs or {}))
         self.flops += _flops(function, args, kwargs, out)
         for tensor in _tensors(out):
-            self._meet(tensor)
+            self._track(tensor)
         return out
 
-    def _meet(self, tensor: Tensor) -> None:
+    def _track(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage not in self._sizes:
             self._sizes[storage] = [0]
             weakref.finalize(storage, self._change, self._sizes[storage], 0)
-        self._become(storage)
+        self._update_size(storage)
 
-    def _become(self, storage: torch.UntypedStorage) -> None:
+    def _update_size(self, storage: torch.UntypedStorage) -> None:
         if storage in self._sizes:
             self._change(self._sizes[storage], storage.nbytes())
 
     def _change(self, size: list[int], new: int) -> None:
         """A storage of `size` now has `new` bytes. What the peak is made of is looked up when it is over."""
-        if new < size[0] and self._living > self._highest:
-            self._highest, self._at_peak = self._living, self.now
-        self._living += new - size[0]
+        if new < size[0] and self._current > self._highest:
+            self._highest, self._at_peak = self._current, self.now
+        self._current += new - size[0]
         size[0] = new
 
 
@@ -142,8 +144,8 @@ def _bytes(tree: Any) -> int:
 
 
 def _flops(function: Any, args: Any, kwargs: Any, out: Any) -> int:
-    formula = FORMULAS.get(getattr(function, "overloadpacket", None))
+    formula = FLOP_FORMULAS.get(getattr(function, "overloadpacket", None))
     if formula is None:
         return 0
-    halves = 2 if by_name(function, args, kwargs).get("is_causal") else 1
+    halves = 2 if bind_arguments(function, args, kwargs).get("is_causal") else 1
     return formula(*args, **(kwargs or {}), out_val=out) // halves

@@ -24,7 +24,7 @@ def optimizer_state(
     return tensors, numbers
 
 
-def fill_optimizer(
+def load_optimizer_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     tensors: dict[str, Tensor],

@@ -10,13 +10,13 @@ from groundup.parallel.context import ParallelContext
 from groundup.parallel.context_parallel import context_parallel
 from groundup.parallel.expert_parallel import expert_parallel
 from groundup.parallel.hardware import Hardware
-from groundup.parallel.pipeline_parallel import Stage, cut
-from groundup.parallel.shard import Weights, shard
+from groundup.parallel.pipeline_parallel import Stage, split_stages
+from groundup.parallel.shard import InitTensor, shard
 from groundup.parallel.tensor_parallel import tensor_parallel
 
 
 def parallelize(
-    model: Decoder, world: ParallelContext, hardware: Hardware, schedule: Schedule, first: Weights
+    model: Decoder, parallel: ParallelContext, hardware: Hardware, schedule: Schedule, init_tensor: InitTensor
 ) -> list[Stage]:
     """Split matrices, positions, experts and layers as the world's axes say, then shard what each rank is left with.
 
@@ -24,9 +24,9 @@ def parallelize(
     Returns this rank's stages of a pipeline, if there is one. Raises GroundupError where the decoder can't be split in
     that way.
     """
-    tensor_parallel(model, world)
-    context_parallel(model, world)
-    expert_parallel(model, world)
-    stages = cut(model, world, schedule, hardware)
-    shard(model, stages, world, hardware, first)
+    tensor_parallel(model, parallel)
+    context_parallel(model, parallel)
+    expert_parallel(model, parallel)
+    stages = split_stages(model, parallel, schedule, hardware)
+    shard(model, stages, parallel, hardware, init_tensor)
     return stages

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields, replace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,7 @@ from groundup.model.decoder import Decoder
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.engine import Loss
 from groundup.parallel.hardware import Hardware
-from groundup.parallel.reduce_metrics import add_up
+from groundup.parallel.reduce_metrics import accumulate_metrics
 from groundup.parallel.shard import local
 
 SCHEDULES: dict[Schedule, tuple[str, int]] = {
@@ -40,37 +40,40 @@ SCHEDULES: dict[Schedule, tuple[str, int]] = {
 """PyTorch's name, and how many stages a rank holds."""
 
 
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
+
+
 class Stage(Decoder):
     """Some of a decoder's layers. `ids` are token ids in the first stage, what the stage before gave in the others."""
 
     index: int
-    begins: bool
-    ends: bool
+    is_first: bool
+    is_last: bool
     loss: Loss
     example: Any
     """a micro-batch, for all that isn't a tensor in it"""
-    totals: dict[str, Any]
+    metric_totals: dict[str, Any]
     """figures of the micro-batches since they were last taken away"""
-    out: Tensor
+    output: Tensor
     """the stream after these layers, of the last pass"""
 
     def forward(self, ids: Tensor, **rest: Tensor) -> Tensor:  # type: ignore[override]
         """Of a micro-batch: the stream after these layers; in the last stage its loss, [1]."""
         value, figures = self.loss(self, replace(self.example, ids=ids, **rest))
-        add_up(self.totals, {"loss": value, **figures})
-        if self.ends:
+        accumulate_metrics(self.metric_totals, {"loss": value, **figures})
+        if self.is_last:
             return value.reshape(1).clone()  # FSDP warns of views
         if not value.requires_grad:
-            return self.out
-        return cast(Tensor, _AlsoLearn.apply(self.out, value))  # type: ignore[no-untyped-call]
+            return self.output
+        return cast(Tensor, _AlsoLearn.apply(self.output, value))  # type: ignore[no-untyped-call]
 
     def hidden(self, *arguments: Any, **named: Any) -> Float[Tensor, "batch time width"]:
         """The stream after these layers."""
-        self.out = super().hidden(*arguments, **named).contiguous()
-        return self.out
+        self.output = super().hidden(*arguments, **named).contiguous()
+        return self.output
 
     def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
-        return super()._embedded(ids, positions) if self.begins else ids
+        return super()._embed(ids, positions) if self.is_first else ids
 
 
 class _AlsoLearn(torch.autograd.Function):
@@ -103,7 +106,9 @@ class _LayerHole(_Hole):
     plainly = forward
 
 
-def cut(model: Decoder, world: ParallelContext, schedule: Schedule, hardware: Hardware) -> list[Stage]:
+def split_stages(
+    model: Decoder, world: ParallelContext, schedule: Schedule, hardware: Hardware
+) -> list[Stage]:
     """This rank's stages; `model` keeps their parameters, under the same names, and no others. None without the axis.
 
     Raises GroundupError for a decoder with fewer layers than stages, or whose layers look back at the embedding, and
@@ -123,7 +128,7 @@ def cut(model: Decoder, world: ParallelContext, schedule: Schedule, hardware: Ha
     mine = [world.stage + world.pipeline * turn for turn in range(per_rank)]
     stages = [_stage(model, index, count, hardware.device) for index in mine]
     layers = [layer for stage in mine for layer in _layers(model, stage, count)]
-    _dig(model, layers, 0 in mine, count - 1 in mine, hardware.device)
+    _remove_other_stages(model, layers, 0 in mine, count - 1 in mine, hardware.device)
     return stages
 
 
@@ -148,28 +153,29 @@ def _layers(model: Decoder, stage: int, stages: int) -> range:
 
 def _stage(model: Decoder, index: int, count: int, device: torch.device) -> Stage:
     """A decoder that shares these layers, and other modules, with `model`."""
-    stage = _shallow(model)
-    stage.__class__ = Stage
-    stage = cast(Stage, stage)
-    stage.model = _shallow(stage.model)
-    stage.model.layers = _shallow(stage.model.layers)
-    stage.index, stage.begins, stage.ends, stage.totals = index, index == 0, index == count - 1, {}
-    _dig(stage, list(_layers(model, index, count)), stage.begins, stage.ends, device)
-    if not stage.ends:
+    stage = _shallow_copy(model, Stage)
+    stage.model = _shallow_copy(stage.model, type(stage.model))
+    stage.model.layers = _shallow_copy(stage.model.layers, nn.ModuleList)
+    stage.index, stage.is_first, stage.is_last = index, index == 0, index == count - 1
+    stage.metric_totals = {}
+    _remove_other_stages(stage, list(_layers(model, index, count)), stage.is_first, stage.is_last, device)
+    if not stage.is_last:
         stage.cross_entropy = _no_loss
     return stage
 
 
-def _shallow(module: Any) -> Any:
-    """Another module with the same children, but hooks of its own."""
-    twin = copy(module)
-    twin.__dict__ = {
-        name: copy(value) if isinstance(value, dict) else value for name, value in vars(module).items()
-    }
+def _shallow_copy(module: nn.Module, kind: type[ModuleType]) -> ModuleType:
+    """A `kind` with the children, parameters and attributes of `module`, but hooks of its own."""
+    twin = kind.__new__(kind)
+    twin.__dict__.update(
+        (name, copy(value) if isinstance(value, dict) else value) for name, value in vars(module).items()
+    )
     return twin
 
 
-def _dig(model: Decoder, kept: list[int], begins: bool, ends: bool, device: torch.device) -> None:
+def _remove_other_stages(
+    model: Decoder, kept: list[int], begins: bool, ends: bool, device: torch.device
+) -> None:
     """Put holes where this rank has nothing."""
     trunk, head, tied = cast(Any, model.model), cast(Any, model), model.config.tie_embeddings
     for index in range(model.config.n_layers):
@@ -195,22 +201,22 @@ class Pipeline:
     """Passes micro-batches through the stages of all ranks."""
 
     def __init__(
-        self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, world: ParallelContext
+        self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, parallel: ParallelContext
     ) -> None:
-        assert world.mesh is not None
-        self.stages, self._name, self._world = stages, schedule, world
-        self._group = world.mesh.get_group("pipeline")
-        self._count = world.pipeline * SCHEDULES[schedule][1]
+        assert parallel.mesh is not None
+        self.stages, self._name, self._parallel = stages, schedule, parallel
+        self._group = parallel.mesh.get_group("pipeline")
+        self._count = parallel.pipeline * SCHEDULES[schedule][1]
         self._schedule: Any = None
-        self._clock = _Clock()
+        self._clock = _ComputeClock()
         for stage in stages:
             stage.loss = loss
 
     @property
-    def twin(self) -> Tensor | None:
+    def tied_copy(self) -> Tensor | None:
         """The last stage's copy of a tied embedding, if it is here."""
         last = self.stages[-1]
-        return last.head_weight if last.ends and last.config.tie_embeddings else None
+        return last.head_weight if last.is_last and last.config.tie_embeddings else None
 
     def backward(self, micro_batches: Sequence[Any]) -> dict[str, Any]:
         """Add the gradient of all micro-batches to the parameters. -> sums of this rank's figures.
@@ -218,31 +224,31 @@ class Pipeline:
         All micro-batches have the same shape, in every step.
         """
         for stage in self.stages:
-            stage.example, stage.totals = micro_batches[0], {}
+            stage.example, stage.metric_totals = micro_batches[0], {}
         if self._schedule is None:
-            self._schedule = self._plan(micro_batches)
-        parts = [tensors_of(batch) for batch in micro_batches]
+            self._schedule = self._build_schedule(micro_batches)
+        parts = [batch_tensors(batch) for batch in micro_batches]
         whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         ids = whole.pop("ids")
-        arguments = [ids] if self.stages[0].begins else []
+        arguments = [ids] if self.stages[0].is_first else []
         self._clock.start()
         self._schedule.step(*arguments, target=ids, return_outputs=False, **whole)
-        totals: dict[str, Any] = self._clock.figures(self._world)
-        self._add_up_tied()
+        totals: dict[str, Any] = self._clock.figures(self._parallel)
+        self._sum_tied_gradients()
         for stage in self.stages:
-            add_up(totals, stage.totals)
+            accumulate_metrics(totals, stage.metric_totals)
         return totals
 
     def eval_loss(self, batch: Any) -> Float[Tensor, ""]:
         """The loss of a batch, without a gradient; zero on ranks without the last stage."""
         value = torch.zeros((), device=batch.ids.device)
-        rest = tensors_of(batch)
+        rest = batch_tensors(batch)
         ids = rest.pop("ids")
         sent: list[tuple[Tensor, dist.Work]] = []
         for stage in self.stages:
             stage.example = batch
-            out = stage(ids if stage.begins else self._received(stage, batch), **rest)
-            if stage.ends:
+            out = stage(ids if stage.is_first else self._receive(stage, batch), **rest)
+            if stage.is_last:
                 value = out[0]
             else:
                 sent.append((out, self.send(out)))  # the tensor must live until it is there
@@ -256,12 +262,12 @@ class Pipeline:
         "F": forward, "B": backward, "I" and "W": its two halves, for the inputs and for the weights.
         """
         mine = {stage.index: stage for stage in self.stages}
-        actions = self._plan(micro_batches).pipeline_order[self._world.stage]
+        actions = self._build_schedule(micro_batches).pipeline_order[self._parallel.stage]
         # None is waiting; without a micro-batch, gradients are added up.
         passes = [action for action in actions if action and action.microbatch_index is not None]
         return [(mine[action.stage_index], action.computation_type.value) for action in passes]
 
-    def _plan(self, micro_batches: Sequence[Any]) -> Any:
+    def _build_schedule(self, micro_batches: Sequence[Any]) -> Any:
         """PyTorch's schedule for so many micro-batches of this shape."""
         kind = get_schedule_class(SCHEDULES[self._name][0])
         stages = [self._pytorch_stage(stage, micro_batches[0]) for stage in self.stages]
@@ -270,43 +276,43 @@ class Pipeline:
         return kind(of, len(micro_batches), loss_fn=lambda value, _: value.sum(), scale_grads=False)
 
     def _pytorch_stage(self, stage: Stage, batch: Any) -> PipelineStage:
-        stream = self.stream(stage, batch).requires_grad_()
+        stream = self.empty_activation(stage, batch).requires_grad_()
         return _TimedStage(
             self._clock,
             stage,
             stage.index,
             self._count,
             stream.device,
-            input_args=batch.ids if stage.begins else stream,
-            output_args=torch.empty(1, device=stream.device, requires_grad=True) if stage.ends else stream,
+            input_args=batch.ids if stage.is_first else stream,
+            output_args=torch.empty(1, device=stream.device, requires_grad=True) if stage.is_last else stream,
             group=self._group,
         )
 
-    def stream(self, stage: Stage, batch: Any) -> Tensor:
+    def empty_activation(self, stage: Stage, batch: Any) -> Tensor:
         """Room for what goes from stage to stage: of a rank's own positions, where tensor parallel shares them."""
         rows, time = batch.ids.shape
-        shape = rows, time // self._world.axis("tensor"), stage.config.d_model
+        shape = rows, time // self._parallel.axis_size("tensor"), stage.config.d_model
         return torch.empty(shape, dtype=stage.compute_dtype, device=batch.ids.device)
 
-    def _received(self, stage: Stage, batch: Any) -> Tensor:
-        room = self.stream(stage, batch)
-        dist.recv(room, group=self._group, group_src=(self._world.stage - 1) % self._world.pipeline)
+    def _receive(self, stage: Stage, batch: Any) -> Tensor:
+        room = self.empty_activation(stage, batch)
+        dist.recv(room, group=self._group, group_src=(self._parallel.stage - 1) % self._parallel.pipeline)
         return room
 
     def send(self, x: Tensor, back: bool = False) -> dist.Work:
         """Begin to send to the rank with the next stage, or with the one before."""
-        to = (self._world.stage + (-1 if back else 1)) % self._world.pipeline
+        to = (self._parallel.stage + (-1 if back else 1)) % self._parallel.pipeline
         work = dist.isend(x, group=self._group, group_dst=to)
         assert work is not None
         return work
 
-    def _add_up_tied(self) -> None:
+    def _sum_tied_gradients(self) -> None:
         """Give the embedding's gradient in the first stage and the head's in the last one the sum of both."""
-        begins, ends = self.stages[0].begins, self.stages[-1].ends
+        begins, ends = self.stages[0].is_first, self.stages[-1].is_last
         if not self.stages[0].config.tie_embeddings or not (begins or ends):
             return
         matrix = self.stages[0 if begins else -1].head_weight
-        mine, other = local(cast(Tensor, matrix.grad)), self._world.pipeline - 1 if begins else 0
+        mine, other = local(cast(Tensor, matrix.grad)), self._parallel.pipeline - 1 if begins else 0
         theirs = torch.empty_like(mine)
         sent = dist.isend(mine.contiguous(), group=self._group, group_dst=other)
         dist.recv(theirs, group=self._group, group_src=other)
@@ -315,7 +321,7 @@ class Pipeline:
         mine.add_(theirs)
 
 
-class _Clock:
+class _ComputeClock:
     """How long the stages of a rank compute. On a CPU: elsewhere a pass has only been asked for when it returns."""
 
     def __init__(self) -> None:
@@ -337,11 +343,11 @@ class _Clock:
         if world.mesh is None or world.mesh.device_type != "cpu":
             return {}
         waited = 1 - self._busy / (time.perf_counter() - self._began)
-        return {"bubble_share": waited / (world.size // world.axis("tensor"))}
+        return {"bubble_share": waited / (world.size // world.axis_size("tensor"))}
 
 
 class _TimedStage(PipelineStage):
-    def __init__(self, clock: _Clock, *arguments: Any, **named: Any) -> None:
+    def __init__(self, clock: _ComputeClock, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._clock = clock
 
@@ -358,7 +364,7 @@ class _TimedStage(PipelineStage):
             return super().backward_weight_one_chunk(*arguments, **named)
 
 
-def tensors_of(batch: Any) -> dict[str, Tensor]:
+def batch_tensors(batch: Any) -> dict[str, Tensor]:
     """Those of a micro-batch, each with as many rows as the others."""
     found = {field.name: getattr(batch, field.name) for field in fields(batch)}
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}

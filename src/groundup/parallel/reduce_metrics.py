@@ -15,14 +15,16 @@ from groundup.parallel.context import SINGLE, ParallelContext
 StepMetrics = Mapping[str, Tensor | float]
 
 
-def add_up(totals: dict[str, Any], figures: StepMetrics) -> None:
+def accumulate_metrics(totals: dict[str, Any], figures: StepMetrics) -> None:
     """Add a micro-batch's figures to the step's, without their gradients."""
     for name, part in figures.items():
         detached = part.detach() if isinstance(part, Tensor) else part
         totals[name] = totals[name] + detached if name in totals else detached
 
 
-def read_numbers(values: StepMetrics, world: ParallelContext = SINGLE, alike: int = 0) -> dict[str, float]:
+def reduce_to_floats(
+    values: StepMetrics, world: ParallelContext = SINGLE, alike: int = 0
+) -> dict[str, float]:
     """All values as floats; added up over the world's ranks, but for the first `alike`, which are the same on all.
 
     Every rank must have the same names.

@@ -19,7 +19,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from groundup.core.errors import GroundupError
 
-NAMED = 8
+MAX_NAMED_RANKS = 8
 """Missing ranks named in a message."""
 
 
@@ -28,7 +28,7 @@ class RendezvousError(GroundupError):
 
 
 @dataclass(frozen=True)
-class NodeAddress:
+class RankAddress:
     """Which of the cluster's ranks this process is, and where they meet."""
 
     rank: int
@@ -39,38 +39,38 @@ class NodeAddress:
     port: int
 
 
-def rendezvous(place: NodeAddress, timeout: float) -> tuple[Store, str]:
+def rendezvous(place: RankAddress, timeout: float) -> tuple[Store, str]:
     """The store of this start, and the word in front of its keys. Raises NotMetError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    serves = place.rank == 0 and not _agent_keeps_store()
+    serves = place.rank == 0 and not _agent_owns_store()
     try:
         if not serves:
-            _reach(place, deadline)
-        store = client(place, timeout, serves)
-        word = _gather(store, place, deadline) if place.rank == 0 else _come(store, place, timeout)
+            _wait_for_server(place, deadline)
+        store = open_store(place, timeout, serves)
+        word = _admit_ranks(store, place, deadline) if place.rank == 0 else _join(store, place, timeout)
     except dist.DistError as error:
-        raise RendezvousError(_not_met(place, timeout, str(error))) from None
+        raise RendezvousError(_timeout_message(place, timeout, str(error))) from None
     return PrefixStore(word, store), word
 
 
-def client(place: NodeAddress, timeout: float, serves: bool = False) -> Store:
+def open_store(place: RankAddress, timeout: float, is_server: bool = False) -> Store:
     """A connection of its own to where the ranks meet. serves: open the place, rather than come to it."""
     patience = timedelta(seconds=timeout)
     return dist.TCPStore(  # type: ignore[attr-defined]
-        place.address, place.port, None, serves, patience, wait_for_workers=False
+        place.address, place.port, None, is_server, patience, wait_for_workers=False
     )  # fmt: skip
 
 
-def keeper(place: NodeAddress) -> str:
+def store_owner(place: RankAddress) -> str:
     """Who keeps the store, in words."""
-    return f"{'the agent' if _agent_keeps_store() else 'rank 0'} at {place.address}:{place.port}"
+    return f"{'the agent' if _agent_owns_store() else 'rank 0'} at {place.address}:{place.port}"
 
 
-def _agent_keeps_store() -> bool:
+def _agent_owns_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _reach(place: NodeAddress, deadline: float) -> None:
+def _wait_for_server(place: RankAddress, deadline: float) -> None:
     """Wait until somebody listens there. A store that waits for that itself fills the screen with C++ stacks."""
     while True:
         try:
@@ -82,7 +82,7 @@ def _reach(place: NodeAddress, deadline: float) -> None:
         time.sleep(0.1)
 
 
-def _come(store: Store, place: NodeAddress, timeout: float) -> str:
+def _join(store: Store, place: RankAddress, timeout: float) -> str:
     name = uuid.uuid4().hex
     store.set(f"groundup/{place.rank}", name)
     store.wait([f"groundup/{name}/told"], timedelta(seconds=timeout))
@@ -91,18 +91,20 @@ def _come(store: Store, place: NodeAddress, timeout: float) -> str:
     return word
 
 
-def _gather(store: Store, place: NodeAddress, deadline: float) -> str:
+def _admit_ranks(store: Store, place: RankAddress, deadline: float) -> str:
     word, missing = uuid.uuid4().hex, list(range(1, place.ranks))
     while missing:
-        missing = [rank for rank in missing if not _heard(store, rank, word)]
+        missing = [rank for rank in missing if not _has_joined(store, rank, word)]
         if missing and time.monotonic() > deadline:
-            some = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+            some = ", ".join(map(str, missing[:MAX_NAMED_RANKS])) + (
+                ", ..." if len(missing) > MAX_NAMED_RANKS else ""
+            )
             raise dist.DistStoreError(f"of {place.ranks} ranks {len(missing)} did not come: {some}")
         time.sleep(0.05)
     return word
 
 
-def _heard(store: Store, rank: int, word: str) -> bool:
+def _has_joined(store: Store, rank: int, word: str) -> bool:
     """Tell a rank the word, if it has come; whether it has said that it heard it."""
     if not store.check([f"groundup/{rank}"]):
         return False
@@ -111,7 +113,7 @@ def _heard(store: Store, rank: int, word: str) -> bool:
     return bool(store.check([f"groundup/{name}/heard/{word}"]))
 
 
-def _not_met(place: NodeAddress, timeout: float, why: str) -> str:
+def _timeout_message(place: RankAddress, timeout: float, why: str) -> str:
     return (
         f"rank {place.rank} waited {timeout:.0f} seconds for the other ranks at {place.address}:{place.port}: "
         f"{why.splitlines()[0].rstrip('.')}. Look whether all of them run, and whether rank 0's machine is reached "

@@ -27,14 +27,18 @@ from groundup.model.moe import sparse_layers
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import Hardware
 
-TOGETHER = 2**25
+SINGLE_UNIT_BYTES = 2**25
 """Bytes, in the compute dtype, of the largest model that is gathered at once instead of layer by layer."""
-Weights = Callable[[str, torch.Size], Tensor]
+InitTensor = Callable[[str, torch.Size], Tensor]
 """(name of a parameter or saved buffer, its whole shape) -> all of it on the CPU, as a training starts with it"""
 
 
 def shard(
-    model: Decoder, stages: Sequence[Decoder], world: ParallelContext, hardware: Hardware, first: Weights
+    model: Decoder,
+    stages: Sequence[Decoder],
+    parallel: ParallelContext,
+    hardware: Hardware,
+    init_tensor: InitTensor,
 ) -> None:
     """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
 
@@ -42,7 +46,7 @@ def shard(
     A model on the meta device gets its `first` weights here: no rank ever holds more than its share and one parameter.
     Where the hardware is that device, too, it stays there, empty.
     """
-    if world.mesh is None:
+    if parallel.mesh is None:
         return
     # Angles and masks that go into a layer keep their own dtype.
     policy = MixedPrecisionPolicy(
@@ -51,11 +55,13 @@ def shard(
     roots = stages or [model]
     layers = [layer for layer in model.model.layers if isinstance(layer, Layer)]
     parts: list[tuple[nn.Module, DeviceMesh]] = []
-    if world.experts is not None:
-        parts += [(layer.experts, _over(world.experts, "rest")) for layer in sparse_layers(model)]
+    if parallel.expert_mesh is not None:
+        parts += [
+            (layer.experts, _shard_mesh(parallel.expert_mesh, "rest")) for layer in sparse_layers(model)
+        ]
     size = sum(parameter.numel() for parameter in model.parameters()) * hardware.dtype.itemsize
-    alone = layers if size > TOGETHER else []
-    parts += [(part, _over(world.mesh, "shard")) for part in (*alone, *roots)]
+    units = layers if size > SINGLE_UNIT_BYTES else []
+    parts += [(part, _shard_mesh(parallel.mesh, "shard")) for part in (*units, *roots)]
     for part, mesh in parts:
         # In a pipeline the next micro-batch follows at once: weights stay until the last one is through.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False if stages else None)
@@ -64,12 +70,12 @@ def shard(
         module.set_force_sum_reduction_for_comms(True)
         if hardware.device.type == "cpu":
             module.set_custom_reduce_scatter(cast(Any, _ReduceScatterByAllToAll()))
-    for layer in alone:
+    for layer in units:
         register_fsdp_forward_method(layer, "plainly")
     if not stages:
         register_fsdp_forward_method(model, "hidden")
     for root in roots:
-        _fill(root, hardware.device, first)
+        _materialize(root, hardware.device, init_tensor)
 
 
 class _ReduceScatterByAllToAll:
@@ -93,12 +99,12 @@ class _ReduceScatterByAllToAll:
         torch.sum(come.view(group.size(), -1), dim=0, out=output_tensor)
 
 
-def _over(mesh: DeviceMesh, axis: str) -> DeviceMesh:
+def _shard_mesh(mesh: DeviceMesh, axis: str) -> DeviceMesh:
     """What to shard over: an axis, and around it copies, if there are any."""
     return mesh["replicate", axis] if mesh["replicate"].size() > 1 else mesh[axis]
 
 
-def _fill(model: Decoder, device: torch.device, first: Weights) -> None:
+def _materialize(model: Decoder, device: torch.device, init_tensor: InitTensor) -> None:
     """The same first weights as on one rank, for what is on the meta device; what isn't saved starts at zero."""
     if device.type == "meta" or not any(parameter.is_meta for parameter in model.parameters()):
         return
@@ -106,46 +112,46 @@ def _fill(model: Decoder, device: torch.device, first: Weights) -> None:
     for buffer in model.buffers():
         buffer.zero_()
     for name, tensor in model.state_dict().items():
-        whole = first(name, tensor.shape).to(device)
-        local(tensor).copy_(share_of(whole, tensor) if isinstance(tensor, DTensor) else whole)
+        whole = init_tensor(name, tensor.shape).to(device)
+        local(tensor).copy_(local_shard(whole, tensor) if isinstance(tensor, DTensor) else whole)
 
 
-def finish_gradients(model: nn.Module, world: ParallelContext) -> None:
+def sum_replicated_gradients(model: nn.Module, parallel: ParallelContext) -> None:
     """Add up, over the axis `tensor`, gradients of what isn't split there: each rank's speak of its own positions."""
-    if world.mesh is None or world.mesh.get_group("tensor").size() == 1:
+    if parallel.mesh is None or parallel.mesh.get_group("tensor").size() == 1:
         return
     for parameter in model.parameters():
         if parameter.grad is not None and "tensor" not in _axes(parameter):
-            dist.all_reduce(local(parameter.grad), group=world.mesh.get_group("tensor"))
+            dist.all_reduce(local(parameter.grad), group=parallel.mesh.get_group("tensor"))
 
 
-def gradient_norm(parameters: Iterable[nn.Parameter], world: ParallelContext) -> Float[Tensor, ""]:
+def gradient_norm(parameters: Iterable[nn.Parameter], parallel: ParallelContext) -> Float[Tensor, ""]:
     """The norm of all gradients together, as if they were on one rank."""
-    learning = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
-    if world.mesh is None:
-        return torch.nn.utils.get_total_norm([gradient for _, gradient in learning])
+    with_gradient = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    if parallel.mesh is None:
+        return torch.nn.utils.get_total_norm([gradient for _, gradient in with_gradient])
     # A stage's part must be summed over its own ranks first: the pipeline adds what is whole.
     squares: dict[tuple[DeviceMesh | None, tuple[str, ...]], list[Tensor]] = {}
-    for parameter, gradient in learning:
+    for parameter, gradient in with_gradient:
         mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
         square = torch.linalg.vector_norm(local(gradient).float()).square()
         squares.setdefault((mesh, _axes(parameter)), []).append(square)
-    total = torch.zeros((), device=world.mesh.device_type)
-    for (mesh, axes), found in squares.items():
-        part = torch.stack(found).sum()
+    total = torch.zeros((), device=parallel.mesh.device_type)
+    for (mesh, axes), values in squares.items():
+        part = torch.stack(values).sum()
         for axis in axes:
             dist.all_reduce(part, group=cast(DeviceMesh, mesh).get_group(axis))
         total = total + part
-    if world.pipeline > 1:
-        dist.all_reduce(total, group=world.mesh.get_group("pipeline"))
+    if parallel.pipeline > 1:
+        dist.all_reduce(total, group=parallel.mesh.get_group("pipeline"))
     return total.sqrt()
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float, norm: Float[Tensor, ""]) -> None:
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, norm: Float[Tensor, ""]) -> None:
     """Shorten all gradients together where their `norm` is above `largest`."""
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if gradients:
-        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _axes(tensor: Tensor) -> tuple[str, ...]:
@@ -153,17 +159,17 @@ def _axes(tensor: Tensor) -> tuple[str, ...]:
     if not isinstance(tensor, DTensor):
         return ()
     names = tensor.device_mesh.mesh_dim_names or ()
-    return tuple(name for name, place in zip(names, tensor.placements, strict=True) if is_split(place))
+    return tuple(name for name, place in zip(names, tensor.placements, strict=True) if is_sharded(place))
 
 
-def by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+def group_by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
     """Parameters that are spread over the same ranks together: one operation can't take others."""
-    found: dict[DeviceMesh | None, list[nn.Parameter]] = {}
+    groups: dict[DeviceMesh | None, list[nn.Parameter]] = {}
     for parameter in parameters:
-        found.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(
+        groups.setdefault(parameter.device_mesh if isinstance(parameter, DTensor) else None, []).append(
             parameter
         )
-    return list(found.values())
+    return list(groups.values())
 
 
 def sync_gradients(model: nn.Module, now: bool) -> None:
@@ -177,29 +183,28 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def split(parameter: Tensor, mesh: DeviceMesh, axis: int) -> nn.Parameter:
-    """This rank's part of a parameter that `mesh` splits along `axis`; the last rank may get less."""
+def shard_parameter(parameter: Tensor, mesh: DeviceMesh, axis: int) -> nn.Parameter:
+    """This rank's shard of a parameter that `mesh` splits along `axis`; the last rank may get less."""
     part = parameter.detach().chunk(mesh.size(), dim=axis)[mesh.get_local_rank()].contiguous()
-    return nn.Parameter(
-        DTensor.from_local(part, mesh, [Shard(axis)], shape=parameter.shape, stride=parameter.stride())
-    )
+    tensor = DTensor.from_local(part, mesh, [Shard(axis)], shape=parameter.shape, stride=parameter.stride())
+    return nn.Parameter(tensor, requires_grad=parameter.requires_grad)
 
 
-def share_of(everything: Tensor, like: DTensor) -> Tensor:
+def local_shard(whole: Tensor, like: DTensor) -> Tensor:
     """This rank's share of a tensor that every rank has, spread as `like` is; it may have more dimensions in front.
 
     The innermost axis of the mesh splits first, as `fully_shard` does with what is split already.
     """
-    more, mesh = everything.dim() - like.dim(), like.device_mesh
+    more, mesh = whole.dim() - like.dim(), like.device_mesh
     for axis in reversed(range(mesh.ndim)):
         place = like.placements[axis]
-        if is_split(place):
-            parts, rank = everything.chunk(mesh.size(axis), dim=place.dim + more), mesh.get_local_rank(axis)
-            everything = parts[rank] if rank < len(parts) else everything.narrow(place.dim + more, 0, 0)
-    return everything
+        if is_sharded(place):
+            parts, rank = whole.chunk(mesh.size(axis), dim=place.dim + more), mesh.get_local_rank(axis)
+            whole = parts[rank] if rank < len(parts) else whole.narrow(place.dim + more, 0, 0)
+    return whole
 
 
-def is_split(place: Placement) -> TypeGuard[Shard]:
+def is_sharded(place: Placement) -> TypeGuard[Shard]:
     """Whether an axis splits a tensor, in one stretch per rank or in strides."""
     return isinstance(place, Shard | _StridedShard)
 
@@ -209,10 +214,10 @@ def shard_count(tensor: Tensor) -> int:
     if not isinstance(tensor, DTensor):
         return 1
     sizes = zip(tensor.device_mesh.shape, tensor.placements, strict=True)
-    return math.prod(size for size, place in sizes if is_split(place))
+    return math.prod(size for size, place in sizes if is_sharded(place))
 
 
-def as_share_of(like: Tensor, part: Tensor) -> Tensor:
+def as_dtensor_like(like: Tensor, part: Tensor) -> Tensor:
     """This rank's `part` of a tensor that is spread as `like` is; `part` itself where that isn't."""
     if not isinstance(like, DTensor):
         return part

@@ -21,18 +21,18 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from groundup.parallel.context import ParallelContext
 
-WHOLE = "state.safetensors"
+SINGLE_FILE = "state.safetensors"
 """The file of a state that one rank wrote by itself."""
-SCALAR = " (a number)"
+SCALAR_SUFFIX = " (a number)"
 """Ends the name of a tensor without an axis while it is gathered."""
 
 
-def save_sharded(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) -> None:
+def save_sharded(tensors: Mapping[str, Tensor], folder: Path, parallel: ParallelContext) -> None:
     """Write this rank's share of `tensors`; returns when all ranks have. May run beside a training step.
 
     Raises what went wrong on the first rank where something did.
     """
-    _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), world)
+    _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), parallel)
 
 
 def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world: ParallelContext) -> None:
@@ -42,7 +42,7 @@ def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world
         raise error.failures[min(error.failures)][0] from None
 
 
-def gather(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) -> dict[str, Tensor]:
+def consolidate(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) -> dict[str, Tensor]:
     """All tensors, whole, on the rank that leads; none on the others.
 
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
@@ -51,19 +51,22 @@ def gather(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) 
     # PyTorch joins a tensor's shards along its axes, and leaves one without axes zero. A name says which they are: the
     # rank that leads may have none of them.
     named = {
-        name if tensor.dim() else f"{name}{SCALAR}": tensor if tensor.dim() else tensor.reshape(1)
+        name if tensor.dim() else f"{name}{SCALAR_SUFFIX}": tensor if tensor.dim() else tensor.reshape(1)
         for name, tensor in tensors.items()
     }
     _save(named, writer, world)
     found: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")) if world.is_rank0 else ():
         for name, tensor in load_file(file).items():
-            found[name.removesuffix(SCALAR)] = tensor[0] if name.endswith(SCALAR) else tensor
+            found[name.removesuffix(SCALAR_SUFFIX)] = tensor[0] if name.endswith(SCALAR_SUFFIX) else tensor
     return found
 
 
 def load_sharded(
-    folder: Path, named: Mapping[str, Tensor], learnt: Mapping[str, Tensor], world: ParallelContext
+    folder: Path,
+    named: Mapping[str, Tensor],
+    optimizer_prefixes: Mapping[str, Tensor],
+    parallel: ParallelContext,
 ) -> dict[str, Tensor]:
     """What `folder` holds for this rank: `named` tensors are filled in place, what is `learnt` is made.
 
@@ -71,15 +74,17 @@ def load_sharded(
     its shape. Raises KeyError where a named tensor is missing.
     """
     reader = HuggingFaceStorageReader(str(folder))
-    found = reader.read_metadata().state_dict_metadata
-    tensors = {name: named[name] for name in named if name in found or _missing(name, folder)}
-    for name, said in found.items():
-        about = next((parameter for begin, parameter in learnt.items() if name.startswith(begin)), None)
-        if name not in named and about is not None and isinstance(said, TensorStorageMetadata):
-            tensors[name] = _like(said, about)
+    stored = reader.read_metadata().state_dict_metadata
+    tensors = {name: named[name] for name in named if name in stored or _missing(name, folder)}
+    for name, metadata in stored.items():
+        parameter = next(
+            (parameter for begin, parameter in optimizer_prefixes.items() if name.startswith(begin)), None
+        )
+        if name not in named and parameter is not None and isinstance(metadata, TensorStorageMetadata):
+            tensors[name] = _like(metadata, parameter)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is: one rank reads them all
-        load(tensors, storage_reader=reader, no_dist=world.mesh is None)
+        load(tensors, storage_reader=reader, no_dist=parallel.mesh is None)
     return tensors
 
 

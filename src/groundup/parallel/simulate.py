@@ -38,12 +38,12 @@ from groundup.model.decoder import Decoder
 from groundup.parallel.comm_volume import CommVolume
 from groundup.parallel.context import SINGLE, ParallelContext, check_layout, current_context
 from groundup.parallel.engines.native import accumulate
-from groundup.parallel.expert_parallel import share_evenly
-from groundup.parallel.hardware import Hardware, fit
-from groundup.parallel.memory_tracker import Memory, MemoryTracker
+from groundup.parallel.expert_parallel import exchange_evenly
+from groundup.parallel.hardware import Hardware, prepare_model
+from groundup.parallel.memory_tracker import MemoryTracker, RankMemory
 from groundup.parallel.parallelize import parallelize
-from groundup.parallel.pipeline_parallel import Pipeline, Stage, tensors_of
-from groundup.parallel.shard import clip_gradients, finish_gradients, gradient_norm, sync_gradients
+from groundup.parallel.pipeline_parallel import Pipeline, Stage, batch_tensors
+from groundup.parallel.shard import clip_gradients, gradient_norm, sum_replicated_gradients, sync_gradients
 
 Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """Named parameters -> their optimizer."""
@@ -57,15 +57,15 @@ def _attend_causally(q: Tensor, k: Tensor, v: Tensor, _: None) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] > k.shape[1])
 
 
-SKIPPING = AttentionKernel("skipping", lambda segments, window: None, _attend_causally)
+CAUSAL_KERNEL = AttentionKernel("skipping", lambda segments, window: None, _attend_causally)
 """Stands for FlexAttention, which can only be compiled: the same tensors are kept, and no mask of every pair."""
 
-SHALLOW = (4, 8)
+SHALLOW_LAYERS = (4, 8)
 """Layers of the decoders that stand for a deep one."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class StepSetting:
     """Who computes what in a step."""
 
     config: DecoderConfig
@@ -77,18 +77,18 @@ class Setting:
     micro_batches: int = 1
     precision: Literal["bf16", "fp32"] = "bf16"
     activation_checkpointing: ActivationCheckpointing = "none"
-    attention: AttentionKernel = SKIPPING
+    attention: AttentionKernel = CAUSAL_KERNEL
     stage: int = 0
     """of a pipeline: which of its ranks"""
 
 
 @dataclass(frozen=True)
-class Costs:
+class StepCosts:
     """Of one rank and one step."""
 
-    peak: Memory
+    peak: RankMemory
     """when most is held"""
-    steady: Memory
+    steady: RankMemory
     """between two steps"""
     sent: dict[tuple[str, str], int]
     """(axis, kind of collective) -> bytes that leave the rank; see `traffic.py`"""
@@ -96,7 +96,7 @@ class Costs:
     """of products; what is recomputed counts, and of causal attention the half that is computed"""
 
 
-def simulate(setting: Setting, build: Build) -> Costs:
+def simulate(setting: StepSetting, build_optimizer: Build) -> StepCosts:
     """The costs of a stage's first rank, whose shares are the largest, in its second step: all others are alike.
 
     build: e.g. `AdamW(lr=1e-3).build`. Experts get the same number of tokens each. To be called where no process
@@ -104,60 +104,62 @@ def simulate(setting: Setting, build: Build) -> Costs:
 
     Raises GroundupError where the layout doesn't fit the decoder or the ranks.
     """
-    with _one_of(setting) as world, warnings.catch_warnings():
+    with _simulated_rank(setting) as parallel, warnings.catch_warnings():
         # FSDP2 warns of what a caller might do in place to a view; nobody does.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
-        model, stages = _model(setting, world)
+        model, stages = _model(setting, parallel)
         with FakeTensorMode(allow_non_fake_inputs=True):
             roots: Sequence[Decoder] = stages or [model]
             for root in roots:
                 root.to_empty(device="cpu")
-            optimizer = build(model.named_parameters())
-            batches = [_batch(setting, world)] * setting.micro_batches
+            optimizer = build_optimizer(model.named_parameters())
+            batches = [_batch(setting, parallel)] * setting.micro_batches
             passes = (
-                _Chain(Pipeline(stages, setting.layout.schedule, _loss, world), batches)
+                _StagePasses(Pipeline(stages, setting.layout.schedule, _loss, parallel), batches)
                 if stages
                 else partial(accumulate, model, _loss)
             )
             # The first step also works out shapes of sharded tensors, whole ones, and makes the optimizer's memory.
-            _step(model, passes, optimizer, batches, world)
-            ledger, traffic = MemoryTracker(model, optimizer, batches), CommVolume(world)
-            with ledger, traffic:
-                _step(model, passes, optimizer, batches, world)
-    return Costs(ledger.peak, ledger.now, dict(traffic.sent), ledger.flops)
+            _training_step(model, passes, optimizer, batches, parallel)
+            tracker, volume = MemoryTracker(model, optimizer, batches), CommVolume(parallel)
+            with tracker, volume:
+                _training_step(model, passes, optimizer, batches, parallel)
+    return StepCosts(tracker.peak, tracker.now, dict(volume.sent), tracker.flops)
 
 
-def estimate(setting: Setting, build: Build) -> Costs:
+def estimate(setting: StepSetting, build_optimizer: Build) -> StepCosts:
     """`simulate` for deep decoders, in a fraction of the time: every further layer costs the same.
 
     Simulates SHALLOW layers, and adds for all others what the last of them cost. Exact but for Muon, which takes
     several layers' matrices at once, and where the peak moves to another part of the step with depth.
     """
-    config, (few, more) = setting.config, SHALLOW
-    if config.n_layers <= few + more:
-        return simulate(setting, build)
+    config, (shallow_layers, deeper_layers) = setting.config, SHALLOW_LAYERS
+    if config.n_layers <= shallow_layers + deeper_layers:
+        return simulate(setting, build_optimizer)
     low, high = (
-        simulate(replace(setting, config=replace(config, n_layers=n, windows=config.windows[:n])), build)
-        for n in SHALLOW
+        simulate(
+            replace(setting, config=replace(config, n_layers=n, windows=config.windows[:n])), build_optimizer
+        )
+        for n in SHALLOW_LAYERS
     )
-    steps = (config.n_layers - few) / (more - few)
+    steps = (config.n_layers - shallow_layers) / (deeper_layers - shallow_layers)
 
-    def onward(first: int, second: int) -> int:
+    def extrapolate(first: int, second: int) -> int:
         return round(first + (second - first) * steps)
 
-    def memory(first: Memory, second: Memory) -> Memory:
-        return Memory(*map(onward, astuple(first), astuple(second)))
+    def memory(first: RankMemory, second: RankMemory) -> RankMemory:
+        return RankMemory(*map(extrapolate, astuple(first), astuple(second)))
 
-    return Costs(
+    return StepCosts(
         memory(low.peak, high.peak),
         memory(low.steady, high.steady),
-        {what: onward(low.sent.get(what, 0), size) for what, size in high.sent.items()},
-        onward(low.flops, high.flops),
+        {what: extrapolate(low.sent.get(what, 0), size) for what, size in high.sent.items()},
+        extrapolate(low.flops, high.flops),
     )
 
 
 @contextmanager
-def _one_of(setting: Setting) -> Iterator[ParallelContext]:
+def _simulated_rank(setting: StepSetting) -> Iterator[ParallelContext]:
     """Be the first rank of a stage among so many ranks that aren't there."""
     ranks, layout = setting.ranks, setting.layout
     if ranks == 1:
@@ -175,7 +177,7 @@ def _one_of(setting: Setting) -> Iterator[ParallelContext]:
         _clear_fast_path_sharding_prop_cache()  # type: ignore[no-untyped-call]
 
 
-def _model(setting: Setting, world: ParallelContext) -> tuple[Decoder, list[Stage]]:
+def _model(setting: StepSetting, parallel: ParallelContext) -> tuple[Decoder, list[Stage]]:
     """The decoder on the meta device, spread over the ranks: what makes meshes needs numbers, so it comes first."""
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[setting.precision]
     hardware = Hardware(
@@ -183,10 +185,10 @@ def _model(setting: Setting, world: ParallelContext) -> tuple[Decoder, list[Stag
     )
     with torch.device("meta"):
         model = Decoder(setting.config)
-    fit(model, hardware)
-    model.use(setting.attention)
-    stages = parallelize(model, world, hardware, setting.layout.schedule, _nothing)
-    share_evenly(model)
+    prepare_model(model, hardware)
+    model.set_attention_kernel(setting.attention)
+    stages = parallelize(model, parallel, hardware, setting.layout.schedule, _no_weights)
+    exchange_evenly(model)
     return model, stages
 
 
@@ -201,14 +203,14 @@ class _ShapeBatch:
     weights: Tensor
 
 
-def _nothing(name: str, shape: torch.Size) -> Tensor:
+def _no_weights(name: str, shape: torch.Size) -> Tensor:
     raise AssertionError("tensors on the meta device aren't filled")
 
 
-def _batch(setting: Setting, world: ParallelContext) -> _ShapeBatch:
-    at = world.positions(setting.seq_len)
+def _batch(setting: StepSetting, parallel: ParallelContext) -> _ShapeBatch:
+    at = parallel.positions(setting.seq_len)
     whole = torch.zeros(setting.rows, setting.seq_len, dtype=torch.int64)
-    positions = None if world.cp_group is None else torch.arange(setting.seq_len)[None, at]
+    positions = None if parallel.cp_group is None else torch.arange(setting.seq_len)[None, at]
     weights = torch.zeros(setting.rows, setting.seq_len)[:, at]
     return _ShapeBatch(whole[:, at], whole.to(torch.int32), positions, whole[:, at], weights)
 
@@ -222,49 +224,51 @@ def _loss(model: Decoder, batch: _ShapeBatch) -> tuple[Tensor, dict[str, Tensor]
     return loss, {}
 
 
-class _Chain:
+class _StagePasses:
     """This rank's part of a pipeline's passes, in the pipeline's order, with nobody before or after it."""
 
     def __init__(self, pipeline: Pipeline, batches: list[_ShapeBatch]) -> None:
         self._pipeline, self._order = pipeline, pipeline.order(batches)
-        inner = [stage for stage in pipeline.stages if not stage.begins]
-        inner += [stage for stage in pipeline.stages if not stage.ends]
+        inner = [stage for stage in pipeline.stages if not stage.is_first]
+        inner += [stage for stage in pipeline.stages if not stage.is_last]
         # PyTorch's stages keep room for what comes of every micro-batch, from both sides.
-        self._room = [pipeline.stream(stage, batch) for stage in inner for batch in batches]
+        self._room = [pipeline.empty_activation(stage, batch) for stage in inner for batch in batches]
         for stage in pipeline.stages:
-            stage.example, stage.totals = batches[0], {}
+            stage.example, stage.metric_totals = batches[0], {}
 
     def __call__(self, batches: list[_ShapeBatch]) -> None:
-        pipeline, rest = self._pipeline, tensors_of(batches[0])  # they are all alike
+        pipeline, rest = self._pipeline, batch_tensors(batches[0])  # they are all alike
         ids = rest.pop("ids")
         left = {stage.index: len(batches) for stage in pipeline.stages}
         under_way: dict[int, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
         for stage, kind in self._order:
             if kind == "F":
-                taken = ids if stage.begins else pipeline.stream(stage, batches[0]).requires_grad_()
+                taken = (
+                    ids if stage.is_first else pipeline.empty_activation(stage, batches[0]).requires_grad_()
+                )
                 out = stage(taken, **rest)
                 under_way[stage.index].append((taken, out))
-                if not stage.ends:
+                if not stage.is_last:
                     pipeline.send(out.detach())
             elif kind != "I":  # half a backward pass; what is kept for the other half goes with that
                 taken, out = under_way[stage.index].popleft()
                 left[stage.index] -= 1
                 sync_gradients(stage, now=left[stage.index] == 0)
-                out.backward(None if stage.ends else torch.empty_like(out))  # type: ignore[no-untyped-call]
-                if not stage.begins:
+                out.backward(None if stage.is_last else torch.empty_like(out))  # type: ignore[no-untyped-call]
+                if not stage.is_first:
                     pipeline.send(cast(Tensor, taken.grad), back=True)
 
 
-def _step(
+def _training_step(
     model: Decoder,
     passes: Passes,
     optimizer: torch.optim.Optimizer,
     batches: list[_ShapeBatch],
-    world: ParallelContext,
+    parallel: ParallelContext,
 ) -> None:
     """What `NativeLearner` does, but for reading figures: these tensors have none."""
     passes(batches)
-    finish_gradients(model, world)
-    clip_gradients(model.parameters(), 1.0, gradient_norm(model.parameters(), world))
+    sum_replicated_gradients(model, parallel)
+    clip_gradients(model.parameters(), 1.0, gradient_norm(model.parameters(), parallel))
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

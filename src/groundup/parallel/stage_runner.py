@@ -42,7 +42,7 @@ def run_stage(
     if cluster is not None:
         count = cluster.place.ranks
         context.info(f"{count} rank{'s' if count > 1 else ''} of a cluster, {ranks} on this machine")
-        return cluster.lead(_stage_on_a_rank, arguments)
+        return cluster.run_shared(_stage_on_a_rank, arguments)
     context.info(f"{ranks} ranks of {threads} thread{'s' if threads > 1 else ''} each")
     return launch(_stage_on_a_rank, arguments, ranks, runtime.rank_timeout, context.info)
 

@@ -27,9 +27,9 @@ from groundup.core.registry import plugin_name, to_table
 from groundup.core.stage import StageContext
 from groundup.model.checkpoint import (
     CONFIG,
+    check_same_tensors,
     read_config,
     read_tensors,
-    require_same,
     save_decoder,
     write_tensors,
 )
@@ -38,7 +38,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.hf_config import tensors_from_hf
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import TrainEngine
-from groundup.parallel.sharded_checkpoint import gather
+from groundup.parallel.sharded_checkpoint import consolidate
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer
 
@@ -81,7 +81,7 @@ def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[
         wanted = Decoder(config).state_dict()
     try:
         tensors = tensors_from_hf(config, read_tensors(folder))
-        require_same(wanted, tensors)
+        check_same_tensors(wanted, tensors)
     except (ValueError, KeyError) as error:
         raise DataError(
             f"pretrain.start: {folder} does not hold the weights of its {CONFIG}: {error}"
@@ -145,7 +145,7 @@ def _gathered(
     if world.is_rank0:
         shutil.rmtree(aside, ignore_errors=True)
     world.any(True)  # nobody writes before it is gone
-    yield gather(tensors, aside, world)
+    yield consolidate(tensors, aside, world)
     if world.is_rank0:
         shutil.rmtree(aside)
 

@@ -174,7 +174,7 @@ def _step_function(run: "_Run", batches: StepBatches[Any]) -> Callable[[int], St
         with timing or nullcontext():
             outcome = stepper.train_step(step, micro_batches, factor)
         if timing is not None:
-            outcome.values.update(timing.figures())
+            outcome.values.update(timing.metrics())
         outcome.values["lr_factor"] = factor
         return outcome
 

@@ -7,7 +7,7 @@ out: their biases moved (where the config balances by them); `expert_load` for t
 from torch import nn
 
 from groundup.model.config import DecoderConfig
-from groundup.model.moe import largest_load, reset_load, sparse_layers, update_biases
+from groundup.model.moe import max_load_ratio, reset_load, sparse_layers, update_biases
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.train.monitor import Monitor, Values
 
@@ -37,7 +37,7 @@ class ExpertBalancer:
         """Move the biases, count anew."""
         for layer in sparse_layers(self._model):
             self._world.sum_tokens(layer.load)
-        values: Values = {"expert_load": largest_load(self._model)}
+        values: Values = {"expert_load": max_load_ratio(self._model)}
         if self._moe.balance == "bias":
             update_biases(self._model, self._moe.balance_rate)
         reset_load(self._model)

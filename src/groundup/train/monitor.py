@@ -160,11 +160,11 @@ def attention_logits(model: Decoder, rows: TokenBatch) -> Float[Tensor, " layers
         return attend_fused(q, k, v, seen)
 
     usual = model.kernel
-    model.use(AttentionKernel("recording", document_mask, attend_and_record))
+    model.set_attention_kernel(AttentionKernel("recording", document_mask, attend_and_record))
     try:
         model.hidden(rows.ids, rows.segments)
     finally:
-        model.use(usual)
+        model.set_attention_kernel(usual)
     return torch.stack(found)
 
 

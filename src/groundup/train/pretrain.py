@@ -35,15 +35,15 @@ from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import (
     Hardware,
     Precision,
-    choose,
+    choose_hardware,
     compiled,
     matmul_rate,
-    rows_per_micro_batch,
+    micro_batch_rows,
 )
-from groundup.parallel.layout import layout_of
+from groundup.parallel.layout import resolve_layout
 from groundup.parallel.memory_estimate import MemoryParts, memory_parts
 from groundup.parallel.reduce_metrics import StepMetrics
-from groundup.parallel.shard import Weights
+from groundup.parallel.shard import InitTensor
 from groundup.tokens.loader import sample_indices
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
@@ -163,9 +163,9 @@ def pretrain(
     )
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = PackedDataset(tokens.path / "train.npy"), PackedDataset(tokens.path / "validation.npy")
-    hardware = choose(runtime, recipe.precision)
+    hardware = choose_hardware(runtime, recipe.precision)
     config = _config(recipe, rows.width - 1, vocabulary)
-    layout = layout_of(runtime, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
+    layout = resolve_layout(runtime, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
     world = current_context(layout, hardware.device)
     model, first = _decoder(recipe, config, tokenizer.path, world)
     plan = _plan(recipe, runtime, rows, hardware, config, world, memory_parts(layout, world.size))
@@ -202,7 +202,7 @@ def pretrain(
         ],
         monitor=_watch(engine, probed, vocabulary, flops * plan.tokens_per_step, rates, world),
         document_ids=_documents(rows_of, tokens.path / "train_spans.parquet"),
-        environment=hardware.decides_bits(),
+        environment=hardware.numerics(),
     )
     result = train(spec)
     rates.append(_rate(hardware, world))
@@ -226,7 +226,7 @@ def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderCon
 
 def _decoder(
     recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: ParallelContext
-) -> tuple[Decoder, Weights]:
+) -> tuple[Decoder, InitTensor]:
     """The model, and what it starts with: already in it where there is one rank; others may not have room for it."""
     with torch.device("meta"):
         blank = Decoder(config)
@@ -266,9 +266,7 @@ def _plan(
             f"{world.dp_size * world.pipeline * seq_len}"
         )
     mine = len(range(seq_len)[world.positions(seq_len)])
-    micro_rows = rows_per_micro_batch(
-        runtime, config, mine, rows_each // world.pipeline, hardware.device, parts
-    )
+    micro_rows = micro_batch_rows(runtime, config, mine, rows_each // world.pipeline, hardware.device, parts)
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
     return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))

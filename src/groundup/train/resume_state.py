@@ -31,7 +31,7 @@ from groundup.core.atomic_io import (
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import TrainEngine
 from groundup.parallel.shard import local
-from groundup.parallel.sharded_checkpoint import WHOLE, save_sharded
+from groundup.parallel.sharded_checkpoint import SINGLE_FILE, save_sharded
 from groundup.train.anomaly import AnomalyGuard
 
 KEPT = 2
@@ -106,7 +106,7 @@ def write_state(folder: Path, state: ResumeState, world: ParallelContext = SINGL
             if world.is_rank0:
                 part.mkdir(parents=True, exist_ok=True)
             if world.mesh is None:
-                _save_tensors(state.tensors, part / WHOLE)
+                _save_tensors(state.tensors, part / SINGLE_FILE)
             else:
                 save_sharded(state.tensors, part, world)
             numbers = world.gather_dicts(state.counters["optimizer"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.parallel.engine import TrainEngine
-from groundup.parallel.reduce_metrics import read_numbers
+from groundup.parallel.reduce_metrics import reduce_to_floats
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.monitor import Monitor
 
@@ -58,4 +58,4 @@ class Stepper:
         if self.monitor is not None:
             self.monitor.before_step(step + 1)
         self.engine.step(factor)
-        return {} if self.monitor is None else read_numbers(self.monitor.after_step(step + 1))
+        return {} if self.monitor is None else reduce_to_floats(self.monitor.after_step(step + 1))

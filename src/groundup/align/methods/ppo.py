@@ -56,7 +56,7 @@ from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.losses import token_log_probs
 from groundup.model.value_head import ValueModel
-from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
+from groundup.parallel.hardware import choose_hardware, micro_batch_rows, prepare_model
 from groundup.tokens.chat import prompt
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.adamw import AdamW
@@ -144,12 +144,12 @@ class _Aligning:
 
     def __init__(self, recipe: Ppo, given: MethodContext) -> None:
         self.recipe, self.given = recipe, given
-        self.hardware = choose(given.runtime, recipe.precision)
+        self.hardware = choose_hardware(given.runtime, recipe.precision)
         self.start, policy = (self._policy() for _ in range(2))
         self.judge, critic = (RewardModel.load(given.reads["reward"], self.hardware) for _ in range(2))
         self.model = _ActorCritic(policy, critic.model)
         time, self.d_model = policy.config.max_seq_len, policy.config.d_model
-        rows = rows_per_micro_batch(given.runtime, policy.config, time, MICRO_ROWS, self.hardware.device)
+        rows = micro_batch_rows(given.runtime, policy.config, time, MICRO_ROWS, self.hardware.device)
         self.shape = Shape(rows, time, given.tokenizer.pad)
         self.train = self._questions(given.train, recipe.iterations * recipe.rollout_batch_size)
         self.held_out = self._questions(given.held_out, recipe.held_out)
@@ -213,7 +213,7 @@ class _Aligning:
 
     def _policy(self) -> Decoder:
         policy = load_decoder(self.given.reads["start"], self.hardware.device)
-        fit(policy, self.hardware)
+        prepare_model(policy, self.hardware)
         return policy
 
     def _questions(self, examples: Sequence[Example], count: int) -> list[Example]:

@@ -37,7 +37,7 @@ from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
-from groundup.parallel.hardware import choose, fit, rows_per_micro_batch
+from groundup.parallel.hardware import choose_hardware, micro_batch_rows, prepare_model
 from groundup.tokens.chat import prompt, render
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
@@ -96,10 +96,10 @@ class _Judging:
 
     def __init__(self, recipe: Reward, given: MethodContext) -> None:
         self.recipe, self.given, tokenizer = recipe, given, given.tokenizer
-        self.hardware = choose(given.runtime, recipe.precision)
+        self.hardware = choose_hardware(given.runtime, recipe.precision)
         start = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
         self.d_model = start.config.d_model
-        rows = rows_per_micro_batch(
+        rows = micro_batch_rows(
             given.runtime, start.config, start.config.max_seq_len, recipe.batch_rows, self.hardware.device
         )
         self.shape = Shape(rows, start.config.max_seq_len, tokenizer.pad)
@@ -108,8 +108,8 @@ class _Judging:
         self.micro = self._micro_batches([pairs[i].ids for i in order])
         self.held_out = held_out
         self.model = ValueModel(start.config)
-        self.model.start_from(start, derive_seed(recipe.seed, "score"))
-        fit(self.model, self.hardware)
+        self.model.init_from_decoder(start, derive_seed(recipe.seed, "score"))
+        prepare_model(self.model, self.hardware)
         self.per_step = recipe.batch_rows // rows
         self.tokens_per_step = recipe.batch_rows * self.shape.time
         wanted = math.ceil(recipe.epochs * len(self.micro) / self.per_step)

@@ -29,7 +29,7 @@ from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, attach, merge
 from groundup.model.losses import chunk_with_gradient, cross_entropy
-from groundup.parallel.hardware import choose, compiled, fit, rows_per_micro_batch
+from groundup.parallel.hardware import choose_hardware, compiled, micro_batch_rows, prepare_model
 from groundup.tokens.chat import RenderedChat, render
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers import Optimizer
@@ -82,14 +82,14 @@ class _Fine:
 
     def __init__(self, recipe: Sft, given: MethodContext) -> None:
         self.recipe, self.given = recipe, given
-        self.hardware = choose(given.runtime, recipe.precision)
+        self.hardware = choose_hardware(given.runtime, recipe.precision)
         self.model: Decoder = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
         if recipe.lora_rank:
             attach(self.model, Lora(recipe.lora_rank, alpha=2.0 * recipe.lora_rank), recipe.seed)
-        fit(self.model, self.hardware)
+        prepare_model(self.model, self.hardware)
         self.kernel = compiled(chunk_with_gradient, self.hardware)
         self.time, self.d_model = self.model.config.max_seq_len, self.model.config.d_model
-        self.rows = rows_per_micro_batch(
+        self.rows = micro_batch_rows(
             given.runtime, self.model.config, self.time, recipe.batch_rows, self.hardware.device
         )
         self.micro = self._packed(given.train, recipe.max_tokens)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groundup.model.config import SCALING_NUMBERS, RopeScaling
+from groundup.model.config import SCALING_KEYS, RopeScaling
 
 HfConfig = dict[str, Any]
 
@@ -61,7 +61,7 @@ def scaling_to_hf(scaling: RopeScaling | None, theta: float) -> dict[str, Any]:
     table: dict[str, Any] = {"rope_type": scaling.kind if scaling else "default", "rope_theta": theta}
     if scaling is None:
         return table
-    names = SCALING_NUMBERS[scaling.kind]
+    names = SCALING_KEYS[scaling.kind]
     numbers = scaling.model_dump(mode="json", include={"factor", *names})
     if not scaling.attention_factor:
         numbers.pop(
@@ -94,7 +94,7 @@ def scaling_from_table(rope: HfConfig, hf_config: HfConfig) -> tuple[float, Rope
             "config.json has rope_type = 'dynamic', which is not supported: its frequencies change as the context "
             "grows, which invalidates cached keys"
         )
-    if kind not in SCALING_NUMBERS:
+    if kind not in SCALING_KEYS:
         raise ValueError(f"config.json has rope_type = {kind!r}, which is not supported")
     max_seq_len = hf_config.get("max_position_embeddings") or 0
     original = _first_not_none(
@@ -104,7 +104,7 @@ def scaling_from_table(rope: HfConfig, hf_config: HfConfig) -> tuple[float, Rope
     )
     factor = float(_first_not_none(rope.get("factor"), max_seq_len / original if original else None))
     derived = {"original_max_seq_len": original, "attention_factor": _attention_factor(rope, factor)}
-    names = SCALING_NUMBERS[kind]
+    names = SCALING_KEYS[kind]
     numbers = {key: value for key, value in (rope | derived).items() if key in names and value is not None}
     return theta, RopeScaling.model_validate({"kind": kind, "factor": factor} | numbers)
 

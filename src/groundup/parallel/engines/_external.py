@@ -33,7 +33,7 @@ def library(name: str, extra: str) -> Any:
         ) from None
 
 
-def meet(device: torch.device) -> None:
+def init_process_group(device: torch.device) -> None:
     """Be in a process group, alone if need be; the local rank is where these libraries look for it."""
     if not dist.is_initialized():
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
@@ -43,10 +43,10 @@ def meet(device: torch.device) -> None:
     os.environ.setdefault("LOCAL_RANK", str(dist.get_rank() % devices))
 
 
-def refuse_axes(job: EngineSpec, name: str, allowed: frozenset[str]) -> None:
+def refuse_axes(setup: EngineSpec, name: str, allowed: frozenset[str]) -> None:
     """Raises GroundupError where the layout has an axis that the engine doesn't know."""
     for axis in ("replicate", "expert", "context", "tensor", "pipeline"):
-        size = getattr(job.layout, axis)
+        size = getattr(setup.layout, axis)
         if size > 1 and axis not in allowed:
             raise GroundupError(
                 f'runtime.layout.{axis} = {size}: the engine "{name}" has no such axis here. Set {axis} = 1, or take '
@@ -62,9 +62,9 @@ def require_adamw(optimizer: torch.optim.Optimizer, name: str, why: str) -> None
         )
 
 
-def refuse_fp8(job: EngineSpec, name: str) -> None:
+def refuse_fp8(setup: EngineSpec, name: str) -> None:
     """Raises GroundupError where fp8 is asked for."""
-    if job.hardware.fp8:
+    if setup.hardware.fp8:
         raise GroundupError(
             f'precision = "fp8": the engine "{name}" computes in bf16 or fp32. Set "auto", or take '
             'runtime.engine.use = "native"'

@@ -62,9 +62,9 @@ def core(module: str) -> Any:
     return library(f"{CORE}.{module}", "megatron")
 
 
-def refuse(config: DecoderConfig, tensor: int, pipeline: int) -> None:
+def check_supported(config: DecoderConfig, tensor: int, pipeline: int) -> None:
     """Raises GroundupError for a decoder that isn't built here of Megatron's parts, or that ranks can't share."""
-    odd = {
+    unsupported = {
         "experts": config.moe is not None,
         "biases": config.biases,
         "LayerNorm": config.norm == "layer",
@@ -78,8 +78,8 @@ def refuse(config: DecoderConfig, tensor: int, pipeline: int) -> None:
         "scalars on the stream": config.residual_scalars or config.embedding_scalars,
         "a softcap": bool(config.logit_softcap),
     }
-    for name, there in odd.items():
-        if there:
+    for name, used in unsupported.items():
+        if used:
             raise GroundupError(
                 f'runtime.engine: the engine "megatron" is built for Llama and Qwen3, and this decoder has {name}. '
                 'Take runtime.engine.use = "native"'
@@ -94,17 +94,17 @@ def refuse(config: DecoderConfig, tensor: int, pipeline: int) -> None:
         )
 
 
-def gpt_model(job: EngineSpec) -> nn.Module:
+def gpt_model(setup: EngineSpec) -> nn.Module:
     """This rank's layers, with weights of any value. Megatron's ranks must have met."""
-    config, layout = job.model.config, job.layout
+    config, layout = setup.model.config, setup.layout
     ranks = core("parallel_state")
     layer = core("models.gpt.gpt_layer_specs").get_gpt_layer_local_spec(
         normalization="RMSNorm", qk_layernorm=config.qk_norm == "head"
     )
     model: nn.Module = core("models.gpt").GPTModel(
-        _numbers(job),
+        _transformer_config(setup),
         layer,
-        vocab_size=_rows(config, layout.tensor) * layout.tensor,
+        vocab_size=_padded_rows(config, layout.tensor) * layout.tensor,
         max_sequence_length=config.max_seq_len,
         position_embedding_type="rope",
         rotary_base=config.rope_theta,
@@ -113,15 +113,16 @@ def gpt_model(job: EngineSpec) -> nn.Module:
         post_process=ranks.is_pipeline_last_stage(),
     )
     if ranks.is_pipeline_last_stage():
-        _hide_filling(
-            model, config.vocab_size - ranks.get_tensor_model_parallel_rank() * _rows(config, layout.tensor)
+        _mask_padding_logits(
+            model,
+            config.vocab_size - ranks.get_tensor_model_parallel_rank() * _padded_rows(config, layout.tensor),
         )
-    return model.to(job.hardware.device)
+    return model.to(setup.hardware.device)
 
 
-def _numbers(job: EngineSpec) -> Any:
+def _transformer_config(setup: EngineSpec) -> Any:
     """The decoder as Megatron's TransformerConfig."""
-    config, layout = job.model.config, job.layout
+    config, layout = setup.model.config, setup.layout
     return core("transformer.transformer_config").TransformerConfig(
         num_layers=config.n_layers,
         hidden_size=config.d_model,
@@ -141,9 +142,9 @@ def _numbers(job: EngineSpec) -> Any:
         hidden_dropout=0.0,
         use_cpu_initialization=True,
         perform_initialization=False,
-        bf16=job.hardware.dtype == torch.bfloat16,
-        params_dtype=job.hardware.dtype,
-        pipeline_dtype=job.hardware.dtype,
+        bf16=setup.hardware.dtype == torch.bfloat16,
+        params_dtype=setup.hardware.dtype,
+        pipeline_dtype=setup.hardware.dtype,
         calculate_per_token_loss=True,  # ours are shares already: nothing is to be divided
         # Parts that need Apex or Transformer Engine.
         bias_activation_fusion=False,
@@ -155,59 +156,61 @@ def _numbers(job: EngineSpec) -> Any:
     )
 
 
-def _rows(config: DecoderConfig, tensor: int) -> int:
+def _padded_rows(config: DecoderConfig, tensor: int) -> int:
     """Tokens of each rank of the axis `tensor`, with what fills up the last one's."""
     return -(-config.vocab_size // tensor)
 
 
-def _hide_filling(model: Any, real: int) -> None:
+def _mask_padding_logits(model: Any, real_rows: int) -> None:
     """Nobody may think of tokens that only fill up the vocabulary. real: tokens of this rank."""
 
     def hide(
         module: nn.Module, given: Any, made: tuple[Tensor, Tensor | None]
     ) -> tuple[Tensor, Tensor | None]:
         logits, bias = made
-        filling = torch.arange(logits.shape[-1], device=logits.device) >= real
+        filling = torch.arange(logits.shape[-1], device=logits.device) >= real_rows
         return logits.masked_fill(filling, -torch.inf), bias
 
     model.output_layer.register_forward_hook(hide)
 
 
-def places(model: Any, config: DecoderConfig, rank: int, ranks: int) -> list[MegatronSlice]:
+def parameter_slices(model: Any, config: DecoderConfig, rank: int, ranks: int) -> list[MegatronSlice]:
     """All parameters of this rank's model. rank: its place along the axis `tensor`, which has so many `ranks`."""
-    width, each = config.d_model, _rows(config, ranks)
-    real = max(0, min(each, config.vocab_size - rank * each))
+    width, each = config.d_model, _padded_rows(config, ranks)
+    real_rows = max(0, min(each, config.vocab_size - rank * each))
 
     def table(name: str) -> MegatronTensor:
-        return MegatronTensor(name, torch.Size((config.vocab_size, width)), 0, lambda matrix: matrix[:real])
+        return MegatronTensor(
+            name, torch.Size((config.vocab_size, width)), 0, lambda matrix: matrix[:real_rows]
+        )
 
-    found = []
+    slices = []
     if model.pre_process:
-        found.append(
+        slices.append(
             MegatronSlice(model.embedding.word_embeddings.weight, (table("model.embed_tokens.weight"),))
         )
     for layer in model.decoder.layers:
-        found += _of_layer(layer, config, f"model.layers.{layer.layer_number - 1}.")
+        slices += _layer_slices(layer, config, f"model.layers.{layer.layer_number - 1}.")
     if model.post_process:
-        found.append(
-            MegatronSlice(model.decoder.final_layernorm.weight, (_whole("model.norm.weight", width),))
+        slices.append(
+            MegatronSlice(model.decoder.final_layernorm.weight, (_replicated("model.norm.weight", width),))
         )
         if not config.tie_embeddings:
-            found.append(MegatronSlice(model.output_layer.weight, (table("lm_head.weight"),)))
+            slices.append(MegatronSlice(model.output_layer.weight, (table("lm_head.weight"),)))
         elif not model.pre_process:
-            found.append(
+            slices.append(
                 MegatronSlice(model.output_layer.weight, (table("model.embed_tokens.weight"),), twin=True)
             )
-    missing = set(model.parameters()) - {place.parameter for place in found}
+    missing = set(model.parameters()) - {place.parameter for place in slices}
     assert not missing, f"{len(missing)} parameters of Megatron's model have no place"
-    return found
+    return slices
 
 
-def _whole(name: str, size: int) -> MegatronTensor:
+def _replicated(name: str, size: int) -> MegatronTensor:
     return MegatronTensor(name, torch.Size((size,)), None, lambda vector: vector)
 
 
-def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[MegatronSlice]:
+def _layer_slices(layer: Any, config: DecoderConfig, prefix: str) -> list[MegatronSlice]:
     attention, mlp, width = layer.self_attention, layer.mlp, config.d_model
     queries, dim, per_key = (
         config.n_heads * config.head_dim,
@@ -217,7 +220,7 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[MegatronSli
     keys = config.n_kv_heads * dim
 
     def part(name: str, rows: int, columns: int, axis: int, at: Callable[[Tensor], Tensor]) -> MegatronTensor:
-        return MegatronTensor(f"{begin}{name}.weight", torch.Size((rows, columns)), axis, at)
+        return MegatronTensor(f"{prefix}{name}.weight", torch.Size((rows, columns)), axis, at)
 
     def group(first: int, last: int) -> Callable[[Tensor], Tensor]:
         """Heads first..last of every group of queries, a key and a value."""
@@ -229,8 +232,8 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[MegatronSli
     def all_of(matrix: Tensor) -> Tensor:
         return matrix
 
-    found = [
-        MegatronSlice(layer.input_layernorm.weight, (_whole(f"{begin}input_layernorm.weight", width),)),
+    slices = [
+        MegatronSlice(layer.input_layernorm.weight, (_replicated(f"{prefix}input_layernorm.weight", width),)),
         MegatronSlice(
             attention.linear_qkv.weight,
             (
@@ -241,7 +244,7 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[MegatronSli
         ),
         MegatronSlice(attention.linear_proj.weight, (part("self_attn.o_proj", width, queries, 1, all_of),)),
         MegatronSlice(
-            layer.pre_mlp_layernorm.weight, (_whole(f"{begin}post_attention_layernorm.weight", width),)
+            layer.pre_mlp_layernorm.weight, (_replicated(f"{prefix}post_attention_layernorm.weight", width),)
         ),
         MegatronSlice(
             mlp.linear_fc1.weight,
@@ -254,6 +257,6 @@ def _of_layer(layer: Any, config: DecoderConfig, begin: str) -> list[MegatronSli
     ]
     if config.qk_norm == "head":
         for kind, normed in (("q", attention.q_layernorm), ("k", attention.k_layernorm)):
-            name = f"{begin}self_attn.{kind}_norm.weight"
-            found.append(MegatronSlice(normed.weight, (_whole(name, dim),), by_heads=True))
-    return found
+            name = f"{prefix}self_attn.{kind}_norm.weight"
+            slices.append(MegatronSlice(normed.weight, (_replicated(name, dim),), by_heads=True))
+    return slices

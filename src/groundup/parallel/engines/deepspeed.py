@@ -26,9 +26,15 @@ from groundup.core.recipe import Recipe
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState, Loss
-from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
-from groundup.parallel.hardware import attention_for, fit
-from groundup.parallel.reduce_metrics import StepMetrics, add_up, read_numbers
+from groundup.parallel.engines._external import (
+    init_process_group,
+    library,
+    refuse_axes,
+    refuse_fp8,
+    require_adamw,
+)
+from groundup.parallel.hardware import choose_attention_kernel, prepare_model
+from groundup.parallel.reduce_metrics import StepMetrics, accumulate_metrics, reduce_to_floats
 from groundup.parallel.sharded_checkpoint import load_sharded
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -55,42 +61,46 @@ class DeepSpeed(Recipe):
             )
         return self
 
-    def prepare(self, job: EngineSpec) -> "DeepSpeedEngine":
+    def prepare(self, setup: EngineSpec) -> "DeepSpeedEngine":
         """Spread the model with ZeRO, fill it, and give it its optimizer."""
-        if job.hardware.device.type == "cpu":
+        if setup.hardware.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         deepspeed = library("deepspeed", "deepspeed")
-        _refuse(job)
+        _check_supported(setup)
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        meet(job.hardware.device)
+        init_process_group(setup.hardware.device)
         deepspeed.init_distributed(verbose=False)
-        config = self._config(job)
+        config = self._config(setup)
         # With stage 3 no rank ever has all weights: each layer is shared out as it is made.
-        made_in = deepspeed.zero.Init(config_dict_or_path=config) if self.stage == 3 else job.hardware.device
-        model = _empty(job, made_in)
-        module = _Losses(model, job.loss)
+        construction = (
+            deepspeed.zero.Init(config_dict_or_path=config) if self.stage == 3 else setup.hardware.device
+        )
+        model = _build_model(setup, construction)
+        module = _ModelWithLoss(model, setup.loss)
         if self.stage == 3:
-            for parameter in _read_directly(model):
+            for parameter in _external_parameters(model):
                 deepspeed.zero.register_external_parameter(module, parameter)
-        engine = deepspeed.initialize(model=module, optimizer=_optimizer(job, model), config=config)[0]
-        learner = DeepSpeedEngine(engine, model, job.hardware.device, job.world, _shapes(job.model))
-        learner.fill(lambda name: job.first(name, learner.shapes[name]))
-        return learner
+        engine = deepspeed.initialize(model=module, optimizer=_optimizer(setup, model), config=config)[0]
+        train_engine = DeepSpeedEngine(
+            engine, model, setup.hardware.device, setup.parallel, _shapes(setup.model)
+        )
+        train_engine.fill(lambda name: setup.init_tensor(name, train_engine.shapes[name]))
+        return train_engine
 
-    def _config(self, job: EngineSpec) -> dict[str, Any]:
+    def _config(self, setup: EngineSpec) -> dict[str, Any]:
         """As DeepSpeed's documentation names it. Gradients are added up in fp32."""
-        cpu = {"device": "cpu", "pin_memory": job.hardware.device.type == "cuda"}
+        cpu = {"device": "cpu", "pin_memory": setup.hardware.device.type == "cuda"}
         zero: dict[str, Any] = {"stage": self.stage, "memory_efficient_linear": False}
         if self.offload != "none":
             zero["offload_optimizer"] = cpu
         if self.offload == "all":
             zero["offload_param"] = cpu
         # Stage 1 keeps weights in fp32: in bf16 it is another implementation, whose gradients can't be looked at.
-        bf16 = job.hardware.dtype == torch.bfloat16 and self.stage > 1
+        bf16 = setup.hardware.dtype == torch.bfloat16 and self.stage > 1
         return {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,  # the learner says where a step ends
-            "gradient_clipping": job.grad_clip,
+            "gradient_clipping": setup.grad_clip,
             "bf16": {"enabled": bf16, "check_grad_overflow": True},
             "data_types": {"grad_accum_dtype": "fp32"},
             "communication_data_type": "fp32",
@@ -100,7 +110,7 @@ class DeepSpeed(Recipe):
         }
 
 
-class _Losses(nn.Module):
+class _ModelWithLoss(nn.Module):
     """A model with its loss: one forward pass, for which ZeRO gathers what it needs."""
 
     def __init__(self, model: Decoder, loss: Loss) -> None:
@@ -119,18 +129,18 @@ class DeepSpeedEngine:
     """a DeepSpeedEngine"""
     model: Decoder
     device: torch.device
-    world: ParallelContext
+    parallel: ParallelContext
     shapes: dict[str, torch.Size]
     """of all parameters: ZeRO-3 leaves nothing of them in the model itself"""
-    _rates: list[float] = field(init=False)
+    _peak_rates: list[float] = field(init=False)
     _first_micro_step: int = field(init=False)
     """the number with which DeepSpeed begins to add up"""
     _steps: float = 0.0
 
     def __post_init__(self) -> None:
-        self._rates = [group["lr"] for group in self._adamw.param_groups]
+        self._peak_rates = [group["lr"] for group in self._adamw.param_groups]
         self._first_micro_step = self.engine.optimizer.micro_step_id
-        self._begin_state()
+        self._init_optimizer_state()
 
     def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
         """See `Learner`."""
@@ -138,15 +148,15 @@ class DeepSpeedEngine:
         totals: dict[str, Any] = {}
         for index, batch in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
-            value, figures = self.engine(batch)
+            value, metrics = self.engine(batch)
             # ZeRO takes the mean over the ranks; ours are shares of a sum.
             self.engine.backward(value * dist.get_world_size(), scale_wrt_gas=False)
-            add_up(totals, {"loss": value, **figures})
-        return read_numbers({"grad_norm": self._norm()} | totals, self.world, alike=1)
+            accumulate_metrics(totals, {"loss": value, **metrics})
+        return reduce_to_floats({"grad_norm": self._norm()} | totals, self.parallel, alike=1)
 
     def step(self, factor: float) -> None:
         """See `Learner`. DeepSpeed clips."""
-        for group, rate in zip(self._adamw.param_groups, self._rates, strict=True):
+        for group, rate in zip(self._adamw.param_groups, self._peak_rates, strict=True):
             group["lr"] = rate * factor
         self.engine.step()
         self._steps += 1
@@ -157,7 +167,7 @@ class DeepSpeedEngine:
         zero.zero_grad()
         zero.reset_cpu_buffers()
         zero.micro_step_id = self._first_micro_step
-        if not self._shares_weights:
+        if not self._shards_weights:
             zero.averaged_gradients = dict.fromkeys(zero.averaged_gradients)
             zero.all_grad_tensors = dict.fromkeys(zero.all_grad_tensors)
 
@@ -171,20 +181,22 @@ class DeepSpeedEngine:
         tools = _library()
         tensors: dict[str, Tensor] = {}
         for index, (name, parameter) in enumerate(self.model.named_parameters()):
-            mine = index % dist.get_world_size() == dist.get_rank()
-            found = {f"model.{name}": tools.safe_get_full_fp32_param(parameter)}
+            owned = index % dist.get_world_size() == dist.get_rank()
+            parameter_tensors = {f"model.{name}": tools.safe_get_full_fp32_param(parameter)}
             for key in MOMENTS:
-                found[f"optimizer.{name}.{key}"] = tools.safe_get_full_optimizer_state(parameter, key)
-            if mine:
-                tensors |= {name: tensor.to("cpu", copy=True) for name, tensor in found.items()}
+                parameter_tensors[f"optimizer.{name}.{key}"] = tools.safe_get_full_optimizer_state(
+                    parameter, key
+                )
+            if owned:
+                tensors |= {name: tensor.to("cpu", copy=True) for name, tensor in parameter_tensors.items()}
                 tensors[f"optimizer.{name}.step"] = torch.tensor(self._steps)
         return EngineState(tensors, {})
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
         """See `Learner`. Every rank reads one parameter after the other, and keeps its share."""
         for name, parameter in self.model.named_parameters():
-            learnt = {f"optimizer.{name}.": torch.empty(self.shapes[name])}
-            tensors = load_sharded(folder, {}, learnt, SINGLE)
+            optimizer_prefixes = {f"optimizer.{name}.": torch.empty(self.shapes[name])}
+            tensors = load_sharded(folder, {}, optimizer_prefixes, SINGLE)
             for key in MOMENTS:
                 if f"optimizer.{name}.{key}" in tensors:
                     self._set(parameter, tensors[f"optimizer.{name}.{key}"], key)
@@ -199,11 +211,11 @@ class DeepSpeedEngine:
         for name, parameter in self.model.named_parameters():
             whole = weight(name)
             self._set(parameter, whole)
-            if self._shares_weights:
+            if self._shards_weights:
                 with library("deepspeed", "deepspeed").zero.GatheredParameters([parameter], modifier_rank=0):
                     if dist.get_rank() == 0:
                         parameter.data.copy_(whole)
-        if not self._shares_weights:
+        if not self._shards_weights:
             self.engine.optimizer.update_lp_params()
 
     @property
@@ -211,12 +223,12 @@ class DeepSpeedEngine:
         return cast(torch.optim.Optimizer, self.engine.optimizer.optimizer)
 
     @property
-    def _shares_weights(self) -> bool:
+    def _shards_weights(self) -> bool:
         return bool(self.engine.zero_optimization_stage() == 3)
 
     def _norm(self) -> Tensor:
         """Of all ranks' gradients together."""
-        if not self._shares_weights:
+        if not self._shards_weights:
             norm = self.engine.optimizer.scaled_global_norm()
             return torch.where(norm < 0, torch.nan, norm)  # what isn't finite DeepSpeed calls -1
         squares = torch.zeros((), device=self.device)
@@ -225,23 +237,23 @@ class DeepSpeedEngine:
         dist.all_reduce(squares)
         return squares.sqrt()
 
-    def _begin_state(self) -> None:
+    def _init_optimizer_state(self) -> None:
         """An AdamW that has learnt nothing yet, so that there is something to save and to fill."""
         zero = self.engine.optimizer
         for flat in (
             zero.fp32_partitioned_groups_flat
-            if self._shares_weights
+            if self._shards_weights
             else zero.single_partition_of_fp32_groups
         ):
             step = torch.zeros((), device=flat.device)
             self._adamw.state[flat] = {"step": step} | {key: torch.zeros_like(flat) for key in MOMENTS}
-        if not self._shares_weights:
+        if not self._shards_weights:
             zero._lazy_init_hp_params_optimizer_state()  # says which piece is about which parameter
 
     def _set(self, parameter: nn.Parameter, whole: Tensor, key: str | None = None) -> None:
         """This rank's share of a weight, or of what is remembered of it."""
         tools, value = _library(), whole.to(self.device, torch.float32)
-        if not self._shares_weights:
+        if not self._shards_weights:
             set_ = tools.safe_set_full_fp32_param if key is None else tools.safe_set_full_optimizer_state
         else:
             set_ = tools.safe_set_local_fp32_param if key is None else tools.safe_set_local_optimizer_state
@@ -251,18 +263,18 @@ class DeepSpeedEngine:
         set_(parameter, value, *(() if key is None else (key,)))
 
     def _read(self, folder: Path, name: str) -> Tensor:
-        wanted = {f"model.{name}": torch.empty(self.shapes[name])}
-        return load_sharded(folder, wanted, {}, SINGLE)[f"model.{name}"]
+        named = {f"model.{name}": torch.empty(self.shapes[name])}
+        return load_sharded(folder, named, {}, SINGLE)[f"model.{name}"]
 
 
 def _library() -> Any:
     return library("deepspeed.utils", "deepspeed")
 
 
-def _refuse(job: EngineSpec) -> None:
-    refuse_axes(job, "deepspeed", frozenset())
-    refuse_fp8(job, "deepspeed")
-    moe = job.model.config.moe
+def _check_supported(setup: EngineSpec) -> None:
+    refuse_axes(setup, "deepspeed", frozenset())
+    refuse_fp8(setup, "deepspeed")
+    moe = setup.model.config.moe
     if moe is not None and moe.balance == "bias":
         raise GroundupError(
             'runtime.engine: the engine "deepspeed" balances experts by a loss only. Set '
@@ -271,14 +283,14 @@ def _refuse(job: EngineSpec) -> None:
         )
 
 
-def _empty(job: EngineSpec, made_in: Any) -> Decoder:
+def _build_model(setup: EngineSpec, construction: Any) -> Decoder:
     """The job's decoder as it is fitted to the hardware, with any weights. made_in: what it is made inside of."""
-    with made_in:
-        model = Decoder(job.model.config)
+    with construction:
+        model = Decoder(setup.model.config)
     # Layers are not compiled: ZeRO gathers weights in hooks between them.
-    fit(model, replace(job.hardware, can_compile=False))
-    if job.hardware.device.type == "cuda":
-        model.use(attention_for(model.config, job.hardware)[0])
+    prepare_model(model, replace(setup.hardware, can_compile=False))
+    if setup.hardware.device.type == "cuda":
+        model.set_attention_kernel(choose_attention_kernel(model.config, setup.hardware)[0])
     return model
 
 
@@ -286,7 +298,7 @@ def _shapes(model: Decoder) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def _read_directly(model: Decoder) -> Iterator[nn.Parameter]:
+def _external_parameters(model: Decoder) -> Iterator[nn.Parameter]:
     """Parameters that are used outside of the forward pass of their own module."""
     for name, parameter in model.named_parameters():
         if not name.startswith("model.layers."):
@@ -295,12 +307,12 @@ def _read_directly(model: Decoder) -> Iterator[nn.Parameter]:
         yield from layer.parameters(recurse=False)
 
 
-def _optimizer(job: EngineSpec, model: Decoder) -> torch.optim.Optimizer:
+def _optimizer(setup: EngineSpec, model: Decoder) -> torch.optim.Optimizer:
     """The recipe's, of `model`'s parameters; what is a matrix is told by the job's model, whose tensors have shapes."""
-    optimizer = job.build(job.model.named_parameters())
+    optimizer = setup.build_optimizer(setup.model.named_parameters())
     require_adamw(optimizer, "deepspeed", "Muon needs whole matrices, and ZeRO has flat pieces")
-    names: dict[Tensor, str] = {parameter: name for name, parameter in job.model.named_parameters()}
-    own = dict(model.named_parameters())
+    names: dict[Tensor, str] = {parameter: name for name, parameter in setup.model.named_parameters()}
+    parameters = dict(model.named_parameters())
     for group in optimizer.param_groups:
-        group["params"] = [own[names[parameter]] for parameter in group["params"]]
+        group["params"] = [parameters[names[parameter]] for parameter in group["params"]]
     return optimizer

@@ -24,17 +24,23 @@ from groundup.core.recipe import Recipe
 from groundup.model.attention import document_mask
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState
-from groundup.parallel.engines._external import library, meet, refuse_axes, refuse_fp8, require_adamw
+from groundup.parallel.engines._external import (
+    init_process_group,
+    library,
+    refuse_axes,
+    refuse_fp8,
+    require_adamw,
+)
 from groundup.parallel.engines._megatron_model import (
     CORE,
     MegatronSlice,
     MegatronTensor,
+    check_supported,
     core,
     gpt_model,
-    places,
-    refuse,
+    parameter_slices,
 )
-from groundup.parallel.reduce_metrics import read_numbers
+from groundup.parallel.reduce_metrics import reduce_to_floats
 from groundup.parallel.shard import clip_gradients, local
 from groundup.parallel.sharded_checkpoint import load_sharded
 
@@ -42,35 +48,35 @@ from groundup.parallel.sharded_checkpoint import load_sharded
 class Megatron(Recipe):
     """Tensor and pipeline parallel by Megatron-Core, as `runtime.layout` says; Llama and Qwen3, AdamW."""
 
-    def prepare(self, job: EngineSpec) -> "MegatronEngine":
+    def prepare(self, setup: EngineSpec) -> "MegatronEngine":
         """Build this rank's part of the model, fill it, and give it its optimizer."""
         library(CORE, "megatron")
-        refuse_axes(job, "megatron", frozenset({"tensor", "pipeline"}))
-        refuse_fp8(job, "megatron")
-        if job.hardware.activation_checkpointing != "none":
+        refuse_axes(setup, "megatron", frozenset({"tensor", "pipeline"}))
+        refuse_fp8(setup, "megatron")
+        if setup.hardware.activation_checkpointing != "none":
             raise GroundupError(
                 'runtime.activation_checkpointing: the engine "megatron" keeps all results here. Set "none"'
             )
-        tensor, pipeline = job.layout.tensor, job.layout.pipeline
-        refuse(job.model.config, tensor, pipeline)
-        require_cuda(job.hardware.device)
-        meet(job.hardware.device)
+        tensor, pipeline = setup.layout.tensor, setup.layout.pipeline
+        check_supported(setup.model.config, tensor, pipeline)
+        require_cuda(setup.hardware.device)
+        init_process_group(setup.hardware.device)
         ranks = core("parallel_state")
         ranks.destroy_model_parallel()  # of a training before this one
         ranks.initialize_model_parallel(tensor, pipeline)
         core("tensor_parallel.random").model_parallel_cuda_manual_seed(0)  # nothing is drawn
-        model = gpt_model(job)
-        held = places(model, job.model.config, ranks.get_tensor_model_parallel_rank(), tensor)
-        masters = [_master(place.parameter) for place in held]
-        optimizer = job.build(
-            (place.parts[0].name, master) for place, master in zip(held, masters, strict=True)
+        model = gpt_model(setup)
+        slices = parameter_slices(model, setup.model.config, ranks.get_tensor_model_parallel_rank(), tensor)
+        masters = [_fp32_master(place.parameter) for place in slices]
+        optimizer = setup.build_optimizer(
+            (place.parts[0].name, master) for place, master in zip(slices, masters, strict=True)
         )
         require_adamw(optimizer, "megatron", "Muon would take Megatron's joined matrices for one")
-        learner = MegatronEngine(
-            model, held, masters, optimizer, job.grad_clip, job.world, job.hardware.device
+        train_engine = MegatronEngine(
+            model, slices, masters, optimizer, setup.grad_clip, setup.parallel, setup.hardware.device
         )
-        learner.fill(lambda part: job.first(part.name, part.shape))
-        return learner
+        train_engine.fill(lambda part: setup.init_tensor(part.name, part.shape))
+        return train_engine
 
 
 def require_cuda(device: torch.device) -> None:
@@ -82,7 +88,7 @@ def require_cuda(device: torch.device) -> None:
         )
 
 
-def _master(parameter: nn.Parameter) -> nn.Parameter:
+def _fp32_master(parameter: nn.Parameter) -> nn.Parameter:
     """What the optimizer moves: the parameter itself, or where that is bf16 its fp32 twin, which gets its gradients."""
     if parameter.dtype == torch.float32:
         return parameter
@@ -103,35 +109,35 @@ class MegatronEngine:
     """This rank's part of a model in Megatron's hands."""
 
     model: nn.Module
-    places: Sequence[MegatronSlice]
+    slices: Sequence[MegatronSlice]
     masters: Sequence[nn.Parameter]
     """the fp32 weights, in the places' order"""
     optimizer: torch.optim.Optimizer
     grad_clip: float
-    world: ParallelContext
+    parallel: ParallelContext
     device: torch.device
-    _rates: list[float] = field(init=False)
+    _peak_rates: list[float] = field(init=False)
     _norm: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
         """See `Learner`."""
         self.zero_grad()
-        loss = self._pass(micro_batches, forward_only=False)
-        self._share_gradients()
+        loss = self._run_schedule(micro_batches, forward_only=False)
+        self._sum_gradients()
         self._norm = self._gradient_norm()
-        return read_numbers({"grad_norm": self._norm, "loss": loss}, self.world, alike=1)
+        return reduce_to_floats({"grad_norm": self._norm, "loss": loss}, self.parallel, alike=1)
 
     def step(self, factor: float) -> None:
         """See `Learner`."""
         if self.grad_clip:
             clip_gradients(self.masters, self.grad_clip, self._norm)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.step()
-        self._copy_down()
+        self._copy_masters_to_model()
 
     def zero_grad(self) -> None:
         """See `Learner`."""
@@ -140,28 +146,30 @@ class MegatronEngine:
     @torch.no_grad()
     def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
-        return self._pass([batch], forward_only=True)
+        return self._run_schedule([batch], forward_only=True)
 
     def snapshot(self) -> EngineState:
         """See `Learner`."""
         tensors: dict[str, Tensor] = {}
-        for place, master in self._counted():
+        for place, master in self._unique_slices():
             for part in place.parts:
-                tensors[f"model.{part.name}"] = self._share(part, master, keep=True)
+                tensors[f"model.{part.name}"] = self._local_tensor(part, master, keep=True)
                 for key, value in self.optimizer.state[master].items():
                     name = f"optimizer.{part.name}.{key}"
                     tensors[name] = (
-                        self._share(part, value, keep=True) if value.dim() else value.to("cpu", copy=True)
+                        self._local_tensor(part, value, keep=True)
+                        if value.dim()
+                        else value.to("cpu", copy=True)
                     )
         return EngineState(tensors, {})
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
         """See `Learner`."""
-        parts = [(part, master) for place, master in self._held() for part in place.parts]
-        shares = {part.name: self._share(part, torch.empty_like(master)) for part, master in parts}
-        learnt = {f"optimizer.{name}.": share for name, share in shares.items()}
-        named = {f"model.{name}": share for name, share in shares.items()} if weights else {}
-        tensors = load_sharded(folder, named, learnt, self.world)
+        parts = [(part, master) for place, master in self._slices_with_masters() for part in place.parts]
+        shards = {part.name: self._local_tensor(part, torch.empty_like(master)) for part, master in parts}
+        optimizer_prefixes = {f"optimizer.{name}.": share for name, share in shards.items()}
+        named = {f"model.{name}": share for name, share in shards.items()} if weights else {}
+        tensors = load_sharded(folder, named, optimizer_prefixes, self.parallel)
         for name, tensor in tensors.items():
             if not name.startswith("optimizer."):
                 continue
@@ -169,7 +177,7 @@ class MegatronEngine:
             for part, master in parts:
                 if part.name == about and tensor.dim():
                     state = self.optimizer.state[master].setdefault(key, torch.zeros_like(master))
-                    _put(part, state, local(tensor))
+                    _copy_part(part, state, local(tensor))
                 elif part.name == about:
                     self.optimizer.state[master][key] = tensor.to(self.device, copy=True)
         if weights:
@@ -177,53 +185,56 @@ class MegatronEngine:
 
     def fill(self, weight: Callable[[MegatronTensor], Tensor]) -> None:
         """Set all weights. weight: part -> the whole of our parameter, on the CPU."""
-        rank, ranks = core("parallel_state").get_tensor_model_parallel_rank(), self.world.axis("tensor")
+        rank, ranks = (
+            core("parallel_state").get_tensor_model_parallel_rank(),
+            self.parallel.axis_size("tensor"),
+        )
 
-        def mine(part: MegatronTensor) -> Tensor:
+        def local_weight(part: MegatronTensor) -> Tensor:
             return weight(part) if part.axis is None else weight(part).chunk(ranks, dim=part.axis)[rank]
 
-        self._fill(mine)
+        self._fill(local_weight)
 
-    def _fill(self, mine: Callable[[MegatronTensor], Tensor]) -> None:
-        for place, master in self._held():
+    def _fill(self, local_weight: Callable[[MegatronTensor], Tensor]) -> None:
+        for place, master in self._slices_with_masters():
             master.data.zero_()  # rows that fill up the vocabulary stay so
             for part in place.parts:
-                _put(part, master.data, mine(part))
-        self._copy_down()
+                _copy_part(part, master.data, local_weight(part))
+        self._copy_masters_to_model()
 
-    def _copy_down(self) -> None:
+    def _copy_masters_to_model(self) -> None:
         """Weights as they were moved to those that are computed with."""
-        for place, master in self._held():
+        for place, master in self._slices_with_masters():
             if master is not place.parameter:
                 place.parameter.data.copy_(master.data)
 
-    def _held(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
-        return list(zip(self.places, self.masters, strict=True))
+    def _slices_with_masters(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
+        return list(zip(self.slices, self.masters, strict=True))
 
-    def _counted(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
+    def _unique_slices(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
         """No parameter of the model twice."""
-        return [(place, master) for place, master in self._held() if not place.twin]
+        return [(place, master) for place, master in self._slices_with_masters() if not place.twin]
 
-    def _share(self, part: MegatronTensor, tensor: Tensor, keep: bool = False) -> Tensor:
+    def _local_tensor(self, part: MegatronTensor, tensor: Tensor, keep: bool = False) -> Tensor:
         """This rank's share of one of our parameters. keep: a copy on the CPU."""
         shape = list(part.shape)
         if part.axis is not None:
             shape[part.axis] = -1
-        mine = part.at(tensor.detach()).reshape(shape)
-        mine = mine.to("cpu", copy=True).contiguous() if keep else mine.clone()
-        if self.world.mesh is None or part.axis is None:
-            return mine
+        local_tensor = part.at(tensor.detach()).reshape(shape)
+        local_tensor = local_tensor.to("cpu", copy=True).contiguous() if keep else local_tensor.clone()
+        if self.parallel.mesh is None or part.axis is None:
+            return local_tensor
         stride = torch.empty(part.shape, device="meta").stride()
         return DTensor.from_local(
-            mine, self.world.mesh["tensor"], [Shard(part.axis)], shape=part.shape, stride=stride
+            local_tensor, self.parallel.mesh["tensor"], [Shard(part.axis)], shape=part.shape, stride=stride
         )
 
-    def _pass(self, micro_batches: Sequence[Any], forward_only: bool) -> Tensor:
+    def _run_schedule(self, micro_batches: Sequence[Any], forward_only: bool) -> Tensor:
         """All micro-batches through Megatron's schedule -> the sum of their losses; zero but in the last stage."""
         run = core("pipeline_parallel.schedules").get_forward_backward_func()
         rows, time = micro_batches[0].ids.shape
-        found = run(
-            forward_step_func=partial(_step, self.device),
+        losses = run(
+            forward_step_func=partial(_forward_step, self.device),
             data_iterator=iter(micro_batches),
             model=self.model,
             num_microbatches=len(micro_batches),
@@ -231,40 +242,40 @@ class MegatronEngine:
             micro_batch_size=rows,
             forward_only=forward_only,
         )
-        return torch.stack([torch.zeros((), device=self.device), *found]).sum()
+        return torch.stack([torch.zeros((), device=self.device), *losses]).sum()
 
-    def _share_gradients(self) -> None:
+    def _sum_gradients(self) -> None:
         """Add up what ranks have learnt apart from each other about the same numbers."""
-        mesh, ranks = self.world.mesh, core("parallel_state")
+        mesh, ranks = self.parallel.mesh, core("parallel_state")
         if mesh is None:
             return
-        for place, master in self._held():
+        for place, master in self._slices_with_masters():
             embedding = place.parts[0].name == "model.embed_tokens.weight"
             if place.by_heads:
                 dist.all_reduce(master.grad, group=mesh.get_group("tensor"))
-            if embedding and self.model.share_embeddings_and_output_weights and self.world.pipeline > 1:
+            if embedding and self.model.share_embeddings_and_output_weights and self.parallel.pipeline > 1:
                 dist.all_reduce(master.grad, group=ranks.get_embedding_group())
             dist.all_reduce(master.grad, group=mesh.get_group("shard"))
 
     def _gradient_norm(self) -> Tensor:
         """The norm of all gradients together, as if they were on one rank."""
         squares = torch.zeros(2, device=self.device)
-        for place, master in self._counted():
+        for place, master in self._unique_slices():
             assert master.grad is not None
             squares[int(place.split)] += master.grad.square().sum()
-        mesh = self.world.mesh
+        mesh = self.parallel.mesh
         if mesh is not None:
             dist.all_reduce(squares[1:], group=mesh.get_group("tensor"))
             dist.all_reduce(squares, group=mesh.get_group("pipeline"))
         return squares.sum().sqrt()
 
 
-def _put(part: MegatronTensor, into: Tensor, mine: Tensor) -> None:
+def _copy_part(part: MegatronTensor, into: Tensor, local_tensor: Tensor) -> None:
     view = part.at(into)
-    view.copy_(mine.view(view.shape))
+    view.copy_(local_tensor.view(view.shape))
 
 
-def _step(
+def _forward_step(
     device: torch.device, micro_batches: Any, model: Any
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]]:
     """Megatron's `forward_step_func`: the next micro-batch through this rank's layers, and what becomes of the end."""

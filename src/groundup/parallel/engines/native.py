@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from groundup.core.recipe import Recipe
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState, Loss
-from groundup.parallel.hardware import fit
-from groundup.parallel.optimizer_state import fill_optimizer, optimizer_state
+from groundup.parallel.hardware import prepare_model
+from groundup.parallel.optimizer_state import load_optimizer_state, optimizer_state
 from groundup.parallel.parallelize import parallelize
 from groundup.parallel.pipeline_parallel import Pipeline
-from groundup.parallel.reduce_metrics import add_up, read_numbers
+from groundup.parallel.reduce_metrics import accumulate_metrics, reduce_to_floats
 from groundup.parallel.shard import (
-    as_share_of,
+    as_dtensor_like,
     clip_gradients,
-    finish_gradients,
     gradient_norm,
     local,
+    sum_replicated_gradients,
     sync_gradients,
 )
-from groundup.parallel.sharded_checkpoint import WHOLE, load_sharded
+from groundup.parallel.sharded_checkpoint import SINGLE_FILE, load_sharded
 
 Backward = Callable[[Sequence[Any]], dict[str, Any]]
 """micro-batches -> the sums of their figures on this rank; gradients are added to the parameters'"""
@@ -38,13 +38,15 @@ Backward = Callable[[Sequence[Any]], dict[str, Any]]
 class Native(Recipe):
     """FSDP2, tensor, pipeline, context and expert parallel as `runtime.layout` says; one device as it is."""
 
-    def prepare(self, job: EngineSpec) -> "NativeEngine":
+    def prepare(self, setup: EngineSpec) -> "NativeEngine":
         """Spread the model, then make its optimizer: of every rank's own parameters."""
-        fit(job.model, job.hardware)
-        stages = parallelize(job.model, job.world, job.hardware, job.layout.schedule, job.first)
-        optimizer = job.build(job.model.named_parameters())
-        pipeline = Pipeline(stages, job.layout.schedule, job.loss, job.world) if stages else None
-        return NativeEngine(job.model, optimizer, job.loss, job.grad_clip, job.world, pipeline)
+        prepare_model(setup.model, setup.hardware)
+        stages = parallelize(
+            setup.model, setup.parallel, setup.hardware, setup.layout.schedule, setup.init_tensor
+        )
+        optimizer = setup.build_optimizer(setup.model.named_parameters())
+        pipeline = Pipeline(stages, setup.layout.schedule, setup.loss, setup.parallel) if stages else None
+        return NativeEngine(setup.model, optimizer, setup.loss, setup.grad_clip, setup.parallel, pipeline)
 
 
 @dataclass
@@ -55,14 +57,14 @@ class NativeEngine:
     optimizer: torch.optim.Optimizer
     loss: Loss
     grad_clip: float = 0.0
-    world: ParallelContext = SINGLE
+    parallel: ParallelContext = SINGLE
     pipeline: Pipeline | None = None
     """what differentiates where this rank has a part of the layers"""
-    _rates: list[float] = field(init=False)
+    _peak_rates: list[float] = field(init=False)
     _norm: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
 
     @property
     def device(self) -> torch.device:
@@ -76,15 +78,15 @@ class NativeEngine:
             totals = accumulate(self.model, self.loss, micro_batches)
         else:
             totals = self.pipeline.backward(micro_batches)
-        finish_gradients(self.model, self.world)
-        self._norm = gradient_norm(self._counted(), self.world)
-        return read_numbers({"grad_norm": self._norm} | totals, self.world, alike=1)
+        sum_replicated_gradients(self.model, self.parallel)
+        self._norm = gradient_norm(self._unique_parameters(), self.parallel)
+        return reduce_to_floats({"grad_norm": self._norm} | totals, self.parallel, alike=1)
 
     def step(self, factor: float) -> None:
         """See `Learner`."""
         if self.grad_clip:
-            clip_gradients(self._learning(), self.grad_clip, self._norm)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            clip_gradients(self._with_gradient(), self.grad_clip, self._norm)
+        for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.step()
 
@@ -100,35 +102,37 @@ class NativeEngine:
     def snapshot(self) -> EngineState:
         """See `Learner`."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        learnt, numbers = optimizer_state(self.model, self.optimizer)
-        tensors = weights | {f"optimizer.{name}": tensor for name, tensor in learnt.items()}
-        return EngineState({name: _copy(tensor) for name, tensor in tensors.items()}, numbers)
+        state, numbers = optimizer_state(self.model, self.optimizer)
+        tensors = weights | {f"optimizer.{name}": tensor for name, tensor in state.items()}
+        return EngineState({name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}, numbers)
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
         """See `Learner`."""
-        mine = dict(self.model.named_parameters())
-        if self.world.mesh is None and (folder / WHOLE).exists():
-            tensors = load_file(folder / WHOLE)
+        parameters = dict(self.model.named_parameters())
+        if self.parallel.mesh is None and (folder / SINGLE_FILE).exists():
+            tensors = load_file(folder / SINGLE_FILE)
         else:
             named = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-            learnt = {f"optimizer.{name}.": parameter for name, parameter in mine.items()}
-            tensors = load_sharded(folder, named if weights else {}, learnt, self.world)
+            optimizer_prefixes = {f"optimizer.{name}.": parameter for name, parameter in parameters.items()}
+            tensors = load_sharded(folder, named if weights else {}, optimizer_prefixes, self.parallel)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}}
         for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            parts[kind][rest] = tensor
+            kind, _, parameter = name.partition(".")
+            parts[kind][parameter] = tensor
         if weights:
             self.model.load_state_dict(parts["model"])
         # Numbers are those of all stages of a pipeline.
-        own = {name: number for name, number in numbers.items() if name.rpartition(".")[0] in mine}
-        fill_optimizer(self.model, self.optimizer, parts["optimizer"], own)
+        local_numbers = {
+            name: number for name, number in numbers.items() if name.rpartition(".")[0] in parameters
+        }
+        load_optimizer_state(self.model, self.optimizer, parts["optimizer"], local_numbers)
 
-    def _counted(self) -> list[nn.Parameter]:
+    def _unique_parameters(self) -> list[nn.Parameter]:
         """What the norm is taken of: no parameter twice."""
-        twice = None if self.pipeline is None else self.pipeline.twin
-        return [parameter for parameter in self._learning() if parameter is not twice]
+        twice = None if self.pipeline is None else self.pipeline.tied_copy
+        return [parameter for parameter in self._with_gradient() if parameter is not twice]
 
-    def _learning(self) -> list[nn.Parameter]:
+    def _with_gradient(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.grad is not None]
 
 
@@ -138,12 +142,14 @@ def accumulate(model: nn.Module, loss: Loss, micro_batches: Sequence[Any]) -> di
     last = len(micro_batches) - 1
     for index, batch in enumerate(micro_batches):
         sync_gradients(model, now=index == last)
-        value, figures = loss(model, batch)
+        value, metrics = loss(model, batch)
         value.backward()  # type: ignore[no-untyped-call]
-        add_up(totals, {"loss": value, **figures})
+        accumulate_metrics(totals, {"loss": value, **metrics})
     return totals
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    mine = local(tensor.detach())
-    return as_share_of(tensor, torch.empty(mine.shape, dtype=mine.dtype).copy_(mine))
+def _copy_to_cpu(tensor: Tensor) -> Tensor:
+    local_tensor = local(tensor.detach())
+    return as_dtensor_like(
+        tensor, torch.empty(local_tensor.shape, dtype=local_tensor.dtype).copy_(local_tensor)
+    )

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.parallel.matrix_redistribute import MatrixRedistribution
-from groundup.parallel.shard import as_share_of, local, shard_count
+from groundup.parallel.shard import as_dtensor_like, local, shard_count
 from groundup.train.optimizers._orthogonal import Coefficients, orthogonal
 
 UPDATE_RMS = 0.2
@@ -56,9 +56,9 @@ def direction(
         update = orthogonal(momentum, rules.coefficients, rules.dtype).float()
         return update.mul_(_scale(update.shape, _squares(update), neurons, rules))
     whole = orthogonal(owners.to_owners(momentum.to(rules.dtype)), rules.coefficients, rules.dtype)
-    squares = owners.told(_squares(whole.float()), len(momentum))
+    squares = owners.all_gather(_squares(whole.float()), len(momentum))
     mine = owners.from_owners(whole, len(momentum)).float()
-    return mine.mul_(owners.my_rows(_scale(whole.shape, squares, neurons, rules)))
+    return mine.mul_(owners.local_rows(_scale(whole.shape, squares, neurons, rules)))
 
 
 def _squares(update: Float[Tensor, "matrices rows columns"]) -> Float[Tensor, "matrices rows 1"]:
@@ -147,7 +147,7 @@ class _Stack:
         self.neurons = _gather([local(values["neurons"]) for values in self._states])
         for name, stack in (("momentum", self.momentum), ("neurons", self.neurons)):
             for values, part in zip(self._states, self.parts(stack), strict=True):
-                values[name] = as_share_of(values[name], part)
+                values[name] = as_dtensor_like(values[name], part)
 
     def _no_neurons(self, parameter: nn.Parameter) -> Tensor:
         """Zeros, one per row: of all rows on every rank where rows are sharded, since a matrix is scaled as a whole."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from groundup.model import scaling
 from groundup.model.scaling import REFERENCE_BATCH, REFERENCE_TOKENS
-from groundup.parallel.shard import by_mesh
+from groundup.parallel.shard import group_by_mesh
 from groundup.train.optimizers import Decay, NamedParameters, Optimizer, by_kind, decay_of
 
 
@@ -50,6 +50,6 @@ class AdamW(Optimizer):
                 "weight_decay": decay if kind == "hidden" else 0.0,
             }
             for kind, parameters in by_kind(named_parameters).items()
-            for alike in by_mesh(parameters)
+            for alike in group_by_mesh(parameters)
         ]
         return torch.optim.AdamW(groups, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, fused=True)

@@ -12,7 +12,7 @@ from pydantic import Field
 from groundup.model import scaling
 from groundup.model.scaling import REFERENCE_BATCH, REFERENCE_TOKENS
 from groundup.parallel.hardware import cpu_has_fast_bf16
-from groundup.parallel.shard import by_mesh
+from groundup.parallel.shard import group_by_mesh
 from groundup.train.optimizers import Decay, Kind, NamedParameters, Optimizer, by_kind, decay_of
 from groundup.train.optimizers._matrices import MatrixOptimizer, Rules
 from groundup.train.optimizers._orthogonal import polar_express
@@ -54,7 +54,10 @@ class Muon(Optimizer):
     def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "Muon":
         """With the rules for rates and decay applied."""
         factor = scaling.rate_factor(d_model, batch_tokens, tokens or REFERENCE_TOKENS)
-        lr, adam_lr = self.lr or scaling.MUON_RATE * factor, self.adam_lr or scaling.BESIDE_MUON_RATE * factor
+        lr, adam_lr = (
+            self.lr or scaling.MUON_RATE * factor,
+            self.adam_lr or scaling.ADAM_WITH_MUON_RATE * factor,
+        )
         decay = decay_of(self.weight_decay, lr, batch_tokens, tokens)
         return self.model_copy(update={"lr": lr, "adam_lr": adam_lr, "weight_decay": decay})
 
@@ -66,7 +69,7 @@ class Muon(Optimizer):
         groups = [
             {"params": alike, "lr": self.adam_lr * factor}
             for kind, factor in factors.items()
-            for alike in by_mesh(parameters[kind])
+            for alike in group_by_mesh(parameters[kind])
         ]
         parts: list[torch.optim.Optimizer] = []
         if parameters["hidden"]:
