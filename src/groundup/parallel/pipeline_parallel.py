@@ -1,12 +1,12 @@
-"""Pipeline parallel: ranks hold different layers; micro-batches pass through them, one behind the other.
+"""Pipeline parallel: ranks hold different layers, and micro-batches pass through them one after another.
 
-in:  a decoder, not yet sharded, and a world with the axis `pipeline`
-out: its stages on this rank, each a decoder whose other layers are holes; Pipeline, which differentiates micro-batches
+in:  a decoder, not yet sharded, and a ParallelContext with the axis `pipeline`
+out: this rank's stages, each a decoder whose other layers are identities; Pipeline, which runs micro-batches
 
-Orders of `torch.distributed.pipelining`: 1F1B and, with two stages per rank, interleaved (Narayanan et al. 2021,
+Schedules of `torch.distributed.pipelining`: 1F1B and, with two stages per rank, interleaved (Narayanan et al. 2021,
 https://arxiv.org/abs/2104.04473), and zero-bubble (Qi et al. 2023, https://arxiv.org/abs/2401.10241), which computes
-gradients of weights when a rank would wait. The loss is taken in the last stage; with tied embeddings, first and last
-stage both hold the matrix, and add up what they learn of it.
+gradients of weights while a rank would wait. The loss is computed in the last stage; with tied embeddings, first and
+last stage both hold the matrix and sum its gradients.
 """
 
 import time
@@ -37,47 +37,47 @@ SCHEDULES: dict[Schedule, tuple[str, int]] = {
     "interleaved": ("Interleaved1F1B", 2),
     "zero_bubble": ("InterleavedZeroBubble", 2),
 }
-"""PyTorch's name, and how many stages a rank holds."""
+"""PyTorch's name of each schedule, and its stages per rank."""
 
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
 class Stage(Decoder):
-    """Some of a decoder's layers. `ids` are token ids in the first stage, what the stage before gave in the others."""
+    """Some of a decoder's layers. `ids` are token ids in the first stage, the previous stage's output in the others."""
 
     index: int
     is_first: bool
     is_last: bool
     loss: Loss
     example: Any
-    """a micro-batch, for all that isn't a tensor in it"""
+    """a micro-batch, of which all but the tensors is used"""
     metric_totals: dict[str, Any]
-    """figures of the micro-batches since they were last taken away"""
+    """metrics of the micro-batches since the step start_time"""
     output: Tensor
-    """the stream after these layers, of the last pass"""
+    """the stream after these layers, of the latest forward pass"""
 
     def forward(self, ids: Tensor, **rest: Tensor) -> Tensor:  # type: ignore[override]
-        """Of a micro-batch: the stream after these layers; in the last stage its loss, [1]."""
-        value, figures = self.loss(self, replace(self.example, ids=ids, **rest))
-        accumulate_metrics(self.metric_totals, {"loss": value, **figures})
+        """A micro-batch's stream after these layers; in the last stage its loss, [1]."""
+        value, metrics = self.loss(self, replace(self.example, ids=ids, **rest))
+        accumulate_metrics(self.metric_totals, {"loss": value, **metrics})
         if self.is_last:
             return value.reshape(1).clone()  # FSDP warns of views
         if not value.requires_grad:
             return self.output
-        return cast(Tensor, _AlsoLearn.apply(self.output, value))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _AddLossGradient.apply(self.output, value))  # type: ignore[no-untyped-call]
 
     def hidden(self, *arguments: Any, **named: Any) -> Float[Tensor, "batch time width"]:
         """The stream after these layers."""
         self.output = super().hidden(*arguments, **named).contiguous()
         return self.output
 
-    def _embedded(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
+    def _embed(self, ids: Tensor, positions: Tensor) -> Float[Tensor, "batch time width"]:
         return super()._embed(ids, positions) if self.is_first else ids
 
 
-class _AlsoLearn(torch.autograd.Function):
-    """The stream as it is; on the way back, a loss of these layers alone is differentiated with it."""
+class _AddLossGradient(torch.autograd.Function):
+    """The identity on the stream, whose backward pass also differentiates a loss of these layers alone."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
@@ -88,8 +88,8 @@ class _AlsoLearn(torch.autograd.Function):
         return grads[0], torch.ones((), device=grads[0].device)
 
 
-class _Hole(nn.Module):
-    """Where another rank has something."""
+class _Identity(nn.Module):
+    """Stands in for a module that another rank holds."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -99,36 +99,36 @@ class _Hole(nn.Module):
         return x
 
 
-class _LayerHole(_Hole):
+class _IdentityLayer(_Identity):
     def forward(self, x: Tensor, *_: Any) -> tuple[Tensor, None]:  # type: ignore[override]
         return x, None
 
-    plainly = forward
+    forward_uncompiled = forward
 
 
 def split_stages(
-    model: Decoder, world: ParallelContext, schedule: Schedule, hardware: Hardware
+    model: Decoder, parallel: ParallelContext, schedule: Schedule, hardware: Hardware
 ) -> list[Stage]:
-    """This rank's stages; `model` keeps their parameters, under the same names, and no others. None without the axis.
+    """This rank's stages; `model` keeps their parameters only, under the same names. Empty without the axis.
 
-    Raises GroundupError for a decoder with fewer layers than stages, or whose layers look back at the embedding, and
-    for selective recomputation with zero-bubble.
+    Raises GroundupError for a decoder with fewer layers than stages or whose layers use the embedding, and for
+    selective activation checkpointing with zero_bubble.
     """
-    if world.pipeline == 1:
+    if parallel.pipeline == 1:
         return []
     per_rank = SCHEDULES[schedule][1]
-    count = world.pipeline * per_rank
+    count = parallel.pipeline * per_rank
     _check(model, count, schedule)
     if schedule == "zero_bubble" and hardware.activation_checkpointing == "selective":
         raise GroundupError(
-            'runtime.activation_checkpointing = "selective" allows one backward pass per layer, and zero-bubble does '
-            "two. "
-            'Set activation_checkpointing to "full" or "none", or schedule = "interleaved"'
+            'runtime.activation_checkpointing = "selective" allows one backward pass per layer, and '
+            'runtime.layout.schedule = "zero_bubble" runs two. Set activation_checkpointing to "full" or "none", or '
+            'schedule to "interleaved"'
         )
-    mine = [world.stage + world.pipeline * turn for turn in range(per_rank)]
-    stages = [_stage(model, index, count, hardware.device) for index in mine]
-    layers = [layer for stage in mine for layer in _layers(model, stage, count)]
-    _remove_other_stages(model, layers, 0 in mine, count - 1 in mine, hardware.device)
+    indices = [parallel.stage + parallel.pipeline * turn for turn in range(per_rank)]
+    stages = [_stage(model, index, count, hardware.device) for index in indices]
+    layers = [layer for stage in indices for layer in _layers(model, stage, count)]
+    _remove_other_stages(model, layers, 0 in indices, count - 1 in indices, hardware.device)
     return stages
 
 
@@ -142,7 +142,7 @@ def _check(model: Decoder, stages: int, schedule: Schedule) -> None:
     for name in ("value_embeddings", "embedding_scalars"):
         if getattr(config, name):
             raise GroundupError(
-                f"runtime.layout.pipeline: every layer of a decoder with {name} needs the embedding. Set pipeline = 1"
+                f"runtime.layout.pipeline: with {name} every layer reads the embedding, which only the first stage has. Set pipeline = 1"
             )
 
 
@@ -176,20 +176,20 @@ def _shallow_copy(module: nn.Module, kind: type[ModuleType]) -> ModuleType:
 def _remove_other_stages(
     model: Decoder, kept: list[int], begins: bool, ends: bool, device: torch.device
 ) -> None:
-    """Put holes where this rank has nothing."""
-    trunk, head, tied = cast(Any, model.model), cast(Any, model), model.config.tie_embeddings
+    """Replace layers and matrices of other pipeline stages with identities."""
+    backbone, head, tied = cast(Any, model.model), cast(Any, model), model.config.tie_embeddings
     for index in range(model.config.n_layers):
         if index not in kept:
-            trunk.layers[index] = _LayerHole(device)
+            backbone.layers[index] = _IdentityLayer(device)
     if not begins:
         if model.config.positions == "learned":
-            trunk.embed_positions = _Hole(device)
+            backbone.embed_positions = _Identity(device)
         if not (tied and ends):
-            trunk.embed_tokens = _Hole(device)
+            backbone.embed_tokens = _Identity(device)
     if not ends:
-        trunk.norm = _Hole(device)
+        backbone.norm = _Identity(device)
         if not tied:
-            head.lm_head = _Hole(device)
+            head.lm_head = _Identity(device)
 
 
 def _no_loss(hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ def _no_loss(hidden: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
 
 
 class Pipeline:
-    """Passes micro-batches through the stages of all ranks."""
+    """Runs micro-batches through the stages of all ranks."""
 
     def __init__(
         self, stages: Sequence[Stage], schedule: Schedule, loss: Loss, parallel: ParallelContext
@@ -214,14 +214,14 @@ class Pipeline:
 
     @property
     def tied_copy(self) -> Tensor | None:
-        """The last stage's copy of a tied embedding, if it is here."""
+        """The last stage's copy of a tied embedding, if this rank holds it."""
         last = self.stages[-1]
         return last.head_weight if last.is_last and last.config.tie_embeddings else None
 
     def backward(self, micro_batches: Sequence[Any]) -> dict[str, Any]:
-        """Add the gradient of all micro-batches to the parameters. -> sums of this rank's figures.
+        """Add the gradients of all micro-batches to the parameters; returns the sums of this rank's metrics.
 
-        All micro-batches have the same shape, in every step.
+        All micro-batches have the same shape in every step.
         """
         for stage in self.stages:
             stage.example, stage.metric_totals = micro_batches[0], {}
@@ -233,7 +233,7 @@ class Pipeline:
         arguments = [ids] if self.stages[0].is_first else []
         self._clock.start()
         self._schedule.step(*arguments, target=ids, return_outputs=False, **whole)
-        totals: dict[str, Any] = self._clock.figures(self._parallel)
+        totals: dict[str, Any] = self._clock.metrics(self._parallel)
         self._sum_tied_gradients()
         for stage in self.stages:
             accumulate_metrics(totals, stage.metric_totals)
@@ -247,33 +247,35 @@ class Pipeline:
         sent: list[tuple[Tensor, dist.Work]] = []
         for stage in self.stages:
             stage.example = batch
-            out = stage(ids if stage.is_first else self._receive(stage, batch), **rest)
+            output = stage(ids if stage.is_first else self._receive(stage, batch), **rest)
             if stage.is_last:
-                value = out[0]
+                value = output[0]
             else:
-                sent.append((out, self.send(out)))  # the tensor must live until it is there
+                sent.append((output, self.send(output)))  # the tensor must stay alive until it is sent
         for _, work in sent:
             work.wait()
         return value
 
     def order(self, micro_batches: Sequence[Any]) -> list[tuple[Stage, str]]:
-        """What this rank computes in a step, one micro-batch after the other in each stage.
+        """This rank's passes of a step, in their order: (stage, kind), micro-batch after micro-batch in each stage.
 
-        "F": forward, "B": backward, "I" and "W": its two halves, for the inputs and for the weights.
+        "F": forward, "B": backward; "I" and "W": gradients of the inputs and of the weights alone.
         """
-        mine = {stage.index: stage for stage in self.stages}
+        stages = {stage.index: stage for stage in self.stages}
         actions = self._build_schedule(micro_batches).pipeline_order[self._parallel.stage]
-        # None is waiting; without a micro-batch, gradients are added up.
+        # None is idle time; actions without a micro-batch reduce gradients.
         passes = [action for action in actions if action and action.microbatch_index is not None]
-        return [(mine[action.stage_index], action.computation_type.value) for action in passes]
+        return [(stages[action.stage_index], action.computation_type.value) for action in passes]
 
     def _build_schedule(self, micro_batches: Sequence[Any]) -> Any:
-        """PyTorch's schedule for so many micro-batches of this shape."""
-        kind = get_schedule_class(SCHEDULES[self._name][0])
+        """PyTorch's schedule for these micro-batches."""
+        schedule_class = get_schedule_class(SCHEDULES[self._name][0])
         stages = [self._pytorch_stage(stage, micro_batches[0]) for stage in self.stages]
-        of = stages[0] if issubclass(kind, PipelineScheduleSingle) else stages
-        # What a stage gives is a loss already, divided by the weight of the whole step.
-        return kind(of, len(micro_batches), loss_fn=lambda value, _: value.sum(), scale_grads=False)
+        scheduled = stages[0] if issubclass(schedule_class, PipelineScheduleSingle) else stages
+        # The last stage returns a loss already, divided by the weight of the whole step.
+        return schedule_class(
+            scheduled, len(micro_batches), loss_fn=lambda value, _: value.sum(), scale_grads=False
+        )
 
     def _pytorch_stage(self, stage: Stage, batch: Any) -> PipelineStage:
         stream = self.empty_activation(stage, batch).requires_grad_()
@@ -289,61 +291,61 @@ class Pipeline:
         )
 
     def empty_activation(self, stage: Stage, batch: Any) -> Tensor:
-        """Room for what goes from stage to stage: of a rank's own positions, where tensor parallel shares them."""
+        """A buffer for the stream between stages; of a rank's own positions under tensor parallel."""
         rows, time = batch.ids.shape
         shape = rows, time // self._parallel.axis_size("tensor"), stage.config.d_model
         return torch.empty(shape, dtype=stage.compute_dtype, device=batch.ids.device)
 
     def _receive(self, stage: Stage, batch: Any) -> Tensor:
-        room = self.empty_activation(stage, batch)
-        dist.recv(room, group=self._group, group_src=(self._parallel.stage - 1) % self._parallel.pipeline)
-        return room
+        received = self.empty_activation(stage, batch)
+        dist.recv(received, group=self._group, group_src=(self._parallel.stage - 1) % self._parallel.pipeline)
+        return received
 
     def send(self, x: Tensor, back: bool = False) -> dist.Work:
-        """Begin to send to the rank with the next stage, or with the one before."""
+        """Start sending to the rank of the next stage, or of the previous one."""
         to = (self._parallel.stage + (-1 if back else 1)) % self._parallel.pipeline
         work = dist.isend(x, group=self._group, group_dst=to)
         assert work is not None
         return work
 
     def _sum_tied_gradients(self) -> None:
-        """Give the embedding's gradient in the first stage and the head's in the last one the sum of both."""
+        """Sum the tied matrix's gradients of the first and the last stage, on both."""
         begins, ends = self.stages[0].is_first, self.stages[-1].is_last
         if not self.stages[0].config.tie_embeddings or not (begins or ends):
             return
         matrix = self.stages[0 if begins else -1].head_weight
-        mine, other = local(cast(Tensor, matrix.grad)), self._parallel.pipeline - 1 if begins else 0
-        theirs = torch.empty_like(mine)
-        sent = dist.isend(mine.contiguous(), group=self._group, group_dst=other)
-        dist.recv(theirs, group=self._group, group_src=other)
+        gradient, other = local(cast(Tensor, matrix.grad)), self._parallel.pipeline - 1 if begins else 0
+        received = torch.empty_like(gradient)
+        sent = dist.isend(gradient.contiguous(), group=self._group, group_dst=other)
+        dist.recv(received, group=self._group, group_src=other)
         assert sent is not None
         sent.wait()
-        mine.add_(theirs)
+        gradient.add_(received)
 
 
 class _ComputeClock:
-    """How long the stages of a rank compute. On a CPU: elsewhere a pass has only been asked for when it returns."""
+    """Time that a rank's stages compute. For CPUs: on a GPU a pass returns before it is computed."""
 
     def __init__(self) -> None:
-        self._busy = self._began = 0.0
+        self._busy = self._start = 0.0
 
     def start(self) -> None:
-        """A step begins."""
-        self._busy, self._began = 0.0, time.perf_counter()
+        """Start a step."""
+        self._busy, self._start = 0.0, time.perf_counter()
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Of a pass of one micro-batch through one stage."""
-        began = time.perf_counter()
+        """Times one pass of a micro-batch through a stage."""
+        start_time = time.perf_counter()
         yield
-        self._busy += time.perf_counter() - began
+        self._busy += time.perf_counter() - start_time
 
-    def figures(self, world: ParallelContext) -> dict[str, float]:
-        """bubble_share: what of the step a rank of the pipeline waits, as this rank's part of the mean of all."""
-        if world.mesh is None or world.mesh.device_type != "cpu":
+    def metrics(self, parallel: ParallelContext) -> dict[str, float]:
+        """bubble_share: the fraction of the step that pipeline ranks are idle; this rank's part of the mean of all."""
+        if parallel.mesh is None or parallel.mesh.device_type != "cpu":
             return {}
-        waited = 1 - self._busy / (time.perf_counter() - self._began)
-        return {"bubble_share": waited / (world.size // world.axis_size("tensor"))}
+        idle = 1 - self._busy / (time.perf_counter() - self._start)
+        return {"bubble_share": idle / (parallel.size // parallel.axis_size("tensor"))}
 
 
 class _TimedStage(PipelineStage):
@@ -365,7 +367,7 @@ class _TimedStage(PipelineStage):
 
 
 def batch_tensors(batch: Any) -> dict[str, Tensor]:
-    """Those of a micro-batch, each with as many rows as the others."""
-    found = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    """The tensors of a micro-batch by name, all expanded to its rows."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
     return {name: value.expand(len(batch.ids), *value.shape[1:]) for name, value in tensors.items()}

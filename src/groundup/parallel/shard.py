@@ -71,7 +71,7 @@ def shard(
         if hardware.device.type == "cpu":
             module.set_custom_reduce_scatter(cast(Any, _ReduceScatterByAllToAll()))
     for layer in units:
-        register_fsdp_forward_method(layer, "plainly")
+        register_fsdp_forward_method(layer, "forward_uncompiled")
     if not stages:
         register_fsdp_forward_method(model, "hidden")
     for root in roots:
