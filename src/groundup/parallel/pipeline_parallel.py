@@ -53,7 +53,7 @@ class Stage(Decoder):
     example: Any
     """a micro-batch, of which all but the tensors is used"""
     metric_totals: dict[str, Any]
-    """metrics of the micro-batches since the step start_time"""
+    """metrics of the micro-batches since the step began"""
     output: Tensor
     """the stream after these layers, of the latest forward pass"""
 
@@ -136,13 +136,14 @@ def _check(model: Decoder, stages: int, schedule: Schedule) -> None:
     config = model.config
     if config.n_layers < stages:
         raise GroundupError(
-            f'runtime.layout: {stages} stages (schedule = "{schedule}") need as many layers, and this decoder has '
-            f"{config.n_layers}. Take fewer ranks for the pipeline"
+            f'runtime.layout: {stages} pipeline stages (schedule = "{schedule}") need at least as many layers, and this '
+            f"decoder has {config.n_layers}. Use a smaller pipeline axis"
         )
     for name in ("value_embeddings", "embedding_scalars"):
         if getattr(config, name):
             raise GroundupError(
-                f"runtime.layout.pipeline: with {name} every layer reads the embedding, which only the first stage has. Set pipeline = 1"
+                f"runtime.layout.pipeline: with {name} every layer reads the embedding, which only the first stage "
+                "has. Set pipeline = 1"
             )
 
 
