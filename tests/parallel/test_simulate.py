@@ -155,7 +155,7 @@ def test_a_layout_that_does_not_fit_is_refused_as_in_training() -> None:
         simulate(replace(SETTING, ranks=6, layout=Layout(tensor=4)), BUILD)
     with pytest.raises(GroundupError, match="does not divide n_kv_heads"):
         simulate(replace(SETTING, ranks=8, layout=Layout(tensor=4)), BUILD)
-    with pytest.raises(GroundupError, match=r"8 stages .* need as many layers"):
+    with pytest.raises(GroundupError, match=r"8 pipeline stages .* need at least as many layers"):
         simulate(replace(SETTING, ranks=8, layout=Layout(pipeline=8)), BUILD)
     with pytest.raises(GroundupError, match="value_embeddings needs the embedding"):
         looking_back = replace(CONFIG, value_embeddings=True)

@@ -136,8 +136,8 @@ def _check(model: Decoder, stages: int, schedule: Schedule) -> None:
     config = model.config
     if config.n_layers < stages:
         raise GroundupError(
-            f'runtime.layout: {stages} pipeline stages (schedule = "{schedule}") need at least as many layers, and this '
-            f"decoder has {config.n_layers}. Use a smaller pipeline axis"
+            f'runtime.layout: {stages} pipeline stages (schedule = "{schedule}") need at least as many layers, and '
+            f"this decoder has {config.n_layers}. Use a smaller pipeline axis"
         )
     for name in ("value_embeddings", "embedding_scalars"):
         if getattr(config, name):
