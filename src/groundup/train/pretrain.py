@@ -158,9 +158,8 @@ def pretrain(
     recipe: Pretrain, runtime: Runtime, out: StageContext, tokens: Artifact, tokenizer: Artifact
 ) -> Metrics:
     """Train a decoder from noise, or go on from a checkpoint; see Pretrain for the choices."""
-    recipe = recipe.model_copy(
-        update=recipe.resolved().model_dump(include={"depth", "tokens", "batch_tokens"})
-    )
+    derived = recipe.resolved().model_dump(include={"depth", "tokens", "batch_tokens"})
+    recipe = recipe.model_copy(update=derived)
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = PackedDataset(tokens.path / "train.npy"), PackedDataset(tokens.path / "validation.npy")
     hardware = choose_hardware(runtime, recipe.precision)
@@ -169,8 +168,7 @@ def pretrain(
     world = current_context(layout, hardware.device)
     model, first = _decoder(recipe, config, tokenizer.path, world)
     plan = _plan(recipe, runtime, rows, hardware, config, world, memory_parts(layout, world.size))
-    size = parameters(config)
-    out.info(f"{size:,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
+    out.info(f"{parameters(config):,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
     out.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
     flops = training_flops_per_token(config, plan.seq_len)
@@ -208,7 +206,7 @@ def pretrain(
     rates.append(_rate(hardware, world))
     save_checkpoint(out.path, engine, config, vocabulary, world)
     return {
-        "parameters": size,
+        "parameters": parameters(config),
         "decoder": config.to_json(),
         "tokens": result.steps * plan.tokens_per_step,
         "val_bpb": score(recipe.validation_rows),
