@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from groundup.text.ingest.formats import detect
+from groundup.text.ingest.formats import reader
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 DATA = Path(__file__).parents[2] / "shared/data"
@@ -22,7 +22,7 @@ Items = list[ExtractedText | ReadIssue]
 
 def read(path: str, data: bytes, options: ReadOptions = OPTIONS, skip: int = 0) -> Items:
     """What is in a file of this name."""
-    return list(detect.read(path, io.BytesIO(data), options, skip))
+    return list(reader.read(path, io.BytesIO(data), options, skip))
 
 
 def read_as(module: Any, data: bytes, options: ReadOptions | None = None, skip: int = 0) -> Items:

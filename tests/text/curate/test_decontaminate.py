@@ -1,13 +1,18 @@
 """Evaluation items in documents, against a brute-force search for shared n-grams."""
 
+import bz2
+import gzip
 import json
+import lzma
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import zstandard
 
 from groundup.core.errors import DataError
 from groundup.text.batch import DocumentBatch
@@ -93,3 +98,14 @@ def test_every_text_of_a_record_is_an_item_and_bad_files_are_named(tmp_path: Pat
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DataError, match="neither JSON lines"):
         list(evaluation_items([str(tmp_path / "notes.txt")]))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
+def test_compressed_evaluation_sets_are_read_and_damaged_ones_refused(pack: Any, tmp_path: Path) -> None:
+    suffix = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}.get(pack, "zst")
+    file = tmp_path / f"set.jsonl.{suffix}"
+    file.write_bytes(pack(b'{"q": "a b"}\n'))
+    assert list(evaluation_items([str(file)])) == [(f"set.jsonl.{suffix}#1", ["a b"])]
+    file.write_bytes(pack(b'{"q": "a b"}\n') + b"rubbish")
+    with pytest.raises(DataError, match=r"is damaged: byte \d+"):
+        list(evaluation_items([str(file)]))

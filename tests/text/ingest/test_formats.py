@@ -16,7 +16,7 @@ import pytest
 import zstandard
 
 from format_world import DATA, OPTIONS, PROSE, parquet, read, reasons, texts, zipped
-from groundup.text.ingest.formats import detect, plain
+from groundup.text.ingest.formats import detect, plain, reader
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 TALE = "".join(f"Line {n} of a tale that goes on.\n" for n in range(20_000))
@@ -211,7 +211,7 @@ def test_a_large_file_of_lines_streams_through_little_memory() -> None:
     data = zstandard.compress(line * 30_000)  # 30 MB unpacked
     tracemalloc.start()
     try:
-        items = detect.read(
+        items = reader.read(
             "a.jsonl.zst", io.BytesIO(data), ReadOptions(max_file_bytes=1 << 30, max_expansion=1e6)
         )
         assert sum(isinstance(item, ExtractedText) for item in items) == 30_000
@@ -227,7 +227,7 @@ def test_disk_trouble_while_unpacking_is_no_fault_of_the_file(monkeypatch: pytes
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(detect.tempfile, "SpooledTemporaryFile", lambda size: Full())
+    monkeypatch.setattr(reader.tempfile, "SpooledTemporaryFile", lambda size: Full())
     with pytest.raises(DataError, match=r"can't unpack 'a.txt.gz'.*No space left.*TMPDIR"):
         read("a.txt.gz", gzip.compress(b"text"))
 

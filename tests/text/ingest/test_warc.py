@@ -16,7 +16,7 @@ import pytest
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
 from groundup.text.ingest.extract import main_text
-from groundup.text.ingest.formats import detect
+from groundup.text.ingest.formats import reader
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "web" / "warc"
@@ -29,7 +29,7 @@ RECORD = re.compile(rb"(?:^|\n)WARC/\d\.\d+[ \t]*\r?\n")
 def read(
     data: bytes, path: str = "crawl.warc", options: ReadOptions = OPTIONS, skip: int = 0
 ) -> list[ExtractedText | ReadIssue]:
-    return list(detect.read(path, io.BytesIO(data), options, skip))
+    return list(reader.read(path, io.BytesIO(data), options, skip))
 
 
 def reasons(items: list[ExtractedText | ReadIssue]) -> list[tuple[str, str, str]]:

@@ -1,10 +1,10 @@
 """Texts of evaluation sets, for decontamination.
 
-in:  paths of JSON lines (plain, gz, zst) or Parquet
+in:  paths of JSON lines, also compressed (gz, zst, bz2, xz), or Parquet
 out: per record its name (`file#line`) and every string in it, at any depth
 """
 
-import gzip
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 
 from groundup.core.errors import DataError
 from groundup.text.ingest import discover
+from groundup.text.ingest.formats.decompress import DecompressedFile, compression
 from groundup.text.ingest.safe_open import Unreadable, hash_regular
 from groundup.text.ingest.types import SourceFile
 
 _MOST_BYTES = 1 << 40
-_PACKED = (".gz", ".zst")
+_COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+_HEAD, _MAX_EXPANSION = 64, 1000.0
 _LINES = (".jsonl", ".ndjson")
 
 
@@ -26,7 +28,7 @@ def evaluation_items(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """(name, texts) of every record. Raises DataError with file and line of an unreadable record."""
     for file in _files(paths):
         path = Path(file.location)
-        kind = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+        kind = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
         if kind == ".parquet":
             records: Iterator[Any] = (
                 row for batch in pq.ParquetFile(path).iter_batches() for row in batch.to_pylist()
@@ -35,7 +37,8 @@ def evaluation_items(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             records = _json_lines(path)
         else:
             raise DataError(
-                f"curate.decontaminate.paths: {path} is neither JSON lines (.jsonl, .jsonl.gz, .jsonl.zst) nor Parquet"
+                f"curate.decontaminate.paths: {path} is neither JSON lines (.jsonl or .ndjson, also "
+                "with .gz, .zst, .bz2 or .xz) nor Parquet"
             )
         for number, record in enumerate(records, 1):
             yield f"{file.path}#{number}", list(_texts(record))
@@ -57,25 +60,20 @@ def _files(paths: Sequence[str]) -> list[SourceFile]:
     return files
 
 
-def _open(path: Path) -> Any:
-    if path.suffix == ".gz":
-        return gzip.open(path)
-    if path.suffix == ".zst":
-        import zstandard
-
-        return zstandard.open(path, "rb")
-    return path.open("rb")
-
-
 def _json_lines(path: Path) -> Iterator[Any]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
+    with path.open("rb") as file:
+        kind = compression(file.read(_HEAD))
+        file.seek(0)
+        content = DecompressedFile(file, kind, _MAX_EXPANSION) if kind else None
+        for number, line in enumerate(io.BufferedReader(content) if content else file, 1):
             try:
                 yield json.loads(line)
             except ValueError as error:
                 raise DataError(
                     f"curate.decontaminate.paths: {path}, line {number}: not JSON: {error}"
                 ) from None
+        if content and content.issues:
+            raise DataError(f"curate.decontaminate.paths: {path} is damaged: {content.issues[0].detail}")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -51,6 +51,6 @@ class ReadingRecipe(SourceRecipe):
 
     def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
         """The texts in one file; see `Source.read`."""
-        from groundup.text.ingest.formats.detect import read
+        from groundup.text.ingest.formats.reader import read
 
         return read(path, file, self.options(), skip)

@@ -10,7 +10,7 @@ encoded body, some decode it and keep the header. A transfer or content encoding
 import io
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groundup.text.ingest.formats._headers import parse_headers
 from groundup.text.ingest.formats.decompress import DecompressedFile, compression
@@ -91,12 +91,11 @@ def _decompress(data: bytes, encoding: str, options: ReadOptions) -> tuple[bytes
         return b"", ReadIssue(
             "aside", "too_large", value=len(unpacked), threshold=options.max_file_bytes, detail=encoding
         )
-    problem = stream.problem
-    if problem and problem.reason == "expands_too_much":
-        return b"", problem
-    if problem and not unpacked:
+    if stream.too_large:
+        return b"", stream.issues[-1]
+    if stream.issues and not unpacked:
         return data, None
-    return bytes(unpacked), ReadIssue("changed", problem.reason, value=problem.value) if problem else None
+    return bytes(unpacked), replace(stream.issues[0], fate="changed") if stream.issues else None
 
 
 def _inflate(data: bytes, options: ReadOptions) -> tuple[bytes, ReadIssue | None]:

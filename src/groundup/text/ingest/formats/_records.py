@@ -66,7 +66,7 @@ def _record(stream: GzipStream, dialect: Dialect, options: ReadOptions, number: 
     if not dialect.start.match(begins):
         skipped = _skip_to_start(stream, dialect)
         return Record(number, reason="not_a_record", value=skipped, detail=_first_line(begins))
-    packed_before, unpacked_before = stream.used, stream.made - stream.fill(0)
+    packed_before, unpacked_before = stream.packed, stream.unpacked - stream.fill(0)
     end = dialect.end.search(begins) or dialect.end.search(stream.peek(MAX_HEADER_BYTES))
     header = stream.take(end.end() if end else 1)
     headers = dialect.parse(header) if end else None
@@ -79,10 +79,14 @@ def _record(stream: GzipStream, dialect: Dialect, options: ReadOptions, number: 
         _skip_to_start(stream, dialect, size)
         return Record(number, headers, reason="too_large", value=size, threshold=options.max_file_bytes)
     body = stream.take(size)
-    limit = max(EXPANSION_FLOOR, int((stream.used - packed_before) * options.max_expansion))
-    if stream.made - unpacked_before > limit:
+    limit = max(EXPANSION_FLOOR, int((stream.packed - packed_before) * options.max_expansion))
+    if stream.unpacked - unpacked_before > limit:
         return Record(
-            number, headers, reason="expands_too_much", value=stream.made - unpacked_before, threshold=limit
+            number,
+            headers,
+            reason="expands_too_much",
+            value=stream.unpacked - unpacked_before,
+            threshold=limit,
         )
     return _check_length(Record(number, headers, body), size, stream, dialect)
 

@@ -1,195 +1,156 @@
-"""A packed file (gzip, zstd, bzip2, xz, brotli) -> the stream of what is in it.
+"""Compressed file (gzip, zstd, bzip2, xz, brotli) -> the stream of its content.
 
-in:  a binary file
-out: Unpacked, which unpacks as it is read, no further than its limit, and says at its end why that isn't all
+in:  a binary file of one or more members
+out: DecompressedFile, which decompresses while it is read, within its size limit, and lists what it could not read
 
-Damage and truncation end the stream: what came before is kept.
+Damage costs as little as possible: everything before it is kept, and reading continues at the next intact member.
+Each gap is an issue with its place in the file.
 """
 
-import bz2
-import contextlib
 import io
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, BinaryIO, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
+from groundup.text.ingest.formats._members import CODECS, Chunks, Codec, DamagedError, brotli, find_member
 from groundup.text.ingest.types import ReadIssue
 
-CHUNK = 1 << 16
 RATIO_FLOOR = 1 << 20
-"""Bytes below which nothing counts as a bomb, whatever its ratio."""
+"""Decompressed bytes that are always allowed, whatever the ratio."""
+MAX_GAPS = 100
+"""Damaged places after which the rest of a file isn't read."""
 
-_MAGIC = {
-    "gzip": b"\x1f\x8b",
-    "zstd": b"\x28\xb5\x2f\xfd",
-    "bzip2": b"BZh",
-    "xz": b"\xfd7zXZ\x00",
-}
 _SKIPPABLE_ZSTD = b"\x2a\x4d\x18"
 _BZIP2_STARTS = (b"1AY&SY", b"\x17rE8P\x90")
-_GZIP_BITS = 31
-_XZ_MEMORY = 128 << 20
+_SMALLEST_MEMBER = 9
+"""Bytes of the smallest member of any format: a shorter gap lost no data."""
+_LOOK_BACK = 2 << 20
+"""Bytes before the place where damage shows that the search for the next member covers."""
+_STEP = 1 << 16
 
 
 def compression(head: bytes) -> str:
-    """What a file that begins with `head` is packed by, or ""."""
+    """Compression format of a file that begins with `head`, or ""."""
     if head[1:4] == _SKIPPABLE_ZSTD and head[:1] and head[0] & 0xF0 == 0x50:
         return "zstd"
-    found = next((name for name, magic in _MAGIC.items() if head.startswith(magic)), "")
-    return "" if found == "bzip2" and not head.startswith(_BZIP2_STARTS, 4) else found
+    name = next((name for name, codec in CODECS.items() if head.startswith(codec.magic)), "")
+    return "" if name == "bzip2" and not head.startswith(_BZIP2_STARTS, 4) else name
 
 
 class DecompressedFile(io.RawIOBase):
-    """What is in a packed file, unpacked while it is read; read to its end, it knows its `problem`, if any."""
+    """Content of a compressed file; `issues` is complete once it has been read to its end."""
 
-    def __init__(self, file: BinaryIO, kind: str, expansion: float) -> None:
-        """expansion: how many times the size of `file` may come out of it."""
+    def __init__(self, file: BinaryIO, kind: str, max_expansion: float) -> None:
+        """max_expansion: limit of the decompressed size as a multiple of the size of `file`."""
         self.kind = kind
-        self.limit = max(RATIO_FLOOR, int(file.seek(0, io.SEEK_END) * expansion))
+        self.limit = max(RATIO_FLOOR, int(file.seek(0, io.SEEK_END) * max_expansion))
         self.bytes = 0
-        self.problem: ReadIssue | None = None
-        file.seek(0)
-        self._chunks = _UNPACKERS[kind](file)
-        self._waiting = memoryview(b"")
+        self.issues: list[ReadIssue] = []
+        self._chunks = _brotli(file) if kind == "brotli" else _members(file, CODECS[kind])
+        self._ahead = memoryview(b"")
+        self._last = b"\n"
+
+    @property
+    def too_large(self) -> bool:
+        """Whether reading stopped at the size limit."""
+        return bool(self.issues) and self.issues[-1].reason == "expands_too_much"
 
     def readable(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the whole buffer, unless this is the end."""
+        """Fills the whole buffer, except at the end."""
         filled = 0
-        while filled < len(buffer) and (self._waiting or self._unpack()):
-            taken = self._waiting[: len(buffer) - filled]
-            buffer[filled : filled + len(taken)] = taken
-            self._waiting = self._waiting[len(taken) :]
-            filled += len(taken)
+        while filled < len(buffer) and (self._ahead or self._decompress()):
+            piece = self._ahead[: len(buffer) - filled]
+            buffer[filled : filled + len(piece)] = piece
+            self._ahead = self._ahead[len(piece) :]
+            filled += len(piece)
         return filled
 
-    def _unpack(self) -> bool:
-        """The next chunk that isn't empty; False at the end, whatever the reason."""
-        if self.problem:
+    def _decompress(self) -> bool:
+        """Gets the next chunk that isn't empty; False at the end, or at the size limit."""
+        if self.too_large:
             return False
-        try:
-            chunk = next(filter(None, self._chunks), b"")
-        except _DamagedError as error:
-            reason = f"damaged_{self.kind}"
-            self.problem = ReadIssue("aside", reason, value=self.bytes, detail=str(error))
+        separator = b""
+        for item in self._chunks:
+            if isinstance(item, Gap):
+                self.issues.append(item.issue(self.kind, self.bytes))
+                separator = b"\n" if item.lost and self._last != b"\n" else separator
+            elif item:
+                self._ahead = memoryview(separator + item)[: self.limit + 1 - self.bytes]
+                self.bytes += len(self._ahead)
+                self._last = item[-1:]
+                break
+        else:
             return False
-        self._waiting = memoryview(chunk)[: self.limit + 1 - self.bytes]
-        self.bytes += len(self._waiting)
         if self.bytes > self.limit:
-            self.problem = ReadIssue("aside", "expands_too_much", "", self.bytes, self.limit, self.kind)
-        return bool(chunk)
-
-
-class _DamagedError(Exception):
-    """From here on nothing can be unpacked."""
-
-
-_TOO_SHORT = "the file ends early"
-
-
-def _gzip(file: BinaryIO) -> Iterator[bytes]:
-    data, member = file.read(CHUNK), zlib.decompressobj(_GZIP_BITS)
-    while data:
-        before = member.copy()
-        try:
-            yield member.decompress(data, CHUNK)
-        except zlib.error as error:
-            yield up_to_the_damage(before, data)
-            raise _DamagedError(str(error)) from None
-        if member.eof:
-            data, member = _next_member(file, member.unused_data, "gzip"), zlib.decompressobj(_GZIP_BITS)
-            if not data:
-                return
-        else:
-            data = member.unconsumed_tail or file.read(CHUNK)
-    yield member.flush()
-    raise _DamagedError(_TOO_SHORT)
-
-
-def up_to_the_damage(member: Any, data: bytes) -> bytes:
-    """zlib gives nothing of a chunk with an error in it, so the good part is unpacked byte by byte."""
-    out = bytearray()
-    with contextlib.suppress(zlib.error):
-        for at in range(len(data)):
-            out += member.decompress(data[at : at + 1])
-    return bytes(out)
-
-
-def _blocks(file: BinaryIO, kind: str, new: Callable[[], Any], errors: type[Exception]) -> Iterator[bytes]:
-    """bzip2 and xz, whose decompressors look alike."""
-    data, member = file.read(CHUNK), new()
-    while True:
-        try:
-            out = member.decompress(data, CHUNK)
-        except (errors, EOFError) as error:
-            raise _DamagedError(str(error)) from None
-        yield out
-        if member.eof:
-            data, member = _next_member(file, member.unused_data, kind), new()
-            if not data:
-                return
-        elif member.needs_input:
-            data = file.read(CHUNK)
-            if not data:
-                raise _DamagedError(_TOO_SHORT)
-        else:
-            data = b""
-
-
-def _next_member(file: BinaryIO, rest: bytes, kind: str) -> bytes:
-    """The beginning of what follows a member; padding after the last one is common, harmless, and the end."""
-    magic = _MAGIC[kind]
-    data = rest if len(rest) >= len(magic) else rest + file.read(CHUNK)
-    return data if data.startswith(magic) else b""
-
-
-def _bzip2(file: BinaryIO) -> Iterator[bytes]:
-    return _blocks(file, "bzip2", bz2.BZ2Decompressor, OSError)
-
-
-def _xz(file: BinaryIO) -> Iterator[bytes]:
-    return _blocks(file, "xz", lambda: lzma.LZMADecompressor(memlimit=_XZ_MEMORY), lzma.LZMAError)
-
-
-def _by_arrow(file: BinaryIO, codec: Literal["zstd", "brotli"]) -> Iterator[bytes]:
-    # Unlike the zstandard package, Arrow bounds what one call gives and knows a frame that ends early.
-    import pyarrow as pa
-
-    with pa.CompressedInputStream(pa.PythonFile(_Kept(file), mode="r"), codec) as stream:
-        while True:
-            try:
-                out = stream.read(CHUNK)
-            except OSError as error:
-                if error.errno:  # the disk's own
-                    raise
-                raise _DamagedError(str(error)) from None
-            if not out:
-                return
-            yield out
-
-
-class _Kept(io.RawIOBase):
-    """A file that stays open when Arrow closes it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def readable(self) -> bool:
+            self.issues.append(ReadIssue("aside", "expands_too_much", "", self.bytes, self.limit, self.kind))
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        return self.file.read(size)
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes of a file, from `start` on, that could not be decompressed; `next` is where reading continues, if so."""
+
+    message: str
+    start: int
+    next: int | None
+    lost: bool = True
+
+    def issue(self, kind: str, size: int) -> ReadIssue:
+        """The issue; its value is the number of bytes decompressed before the gap."""
+        after = "the rest isn't read" if self.next is None else f"reading continues at byte {self.next}"
+        return ReadIssue(
+            "aside", f"damaged_{kind}", value=size, detail=f"byte {self.start}: {self.message}; {after}"
+        )
 
 
-_UNPACKERS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
-    "gzip": _gzip,
-    "zstd": partial(_by_arrow, codec="zstd"),
-    "brotli": partial(_by_arrow, codec="brotli"),
-    "bzip2": _bzip2,
-    "xz": _xz,
-}
+def _members(file: BinaryIO, codec: Codec) -> Iterator[bytes | Gap]:
+    """Chunks of all members, and the gaps between them; padding with NULs is common and no gap."""
+    at, gaps = 0, 0
+    while (start := _skip_nuls(file, at)) is not None:
+        try:
+            at = yield from _member(file, start, codec)
+        except DamagedError as error:
+            gaps += 1
+            next_member = (
+                None
+                if gaps == MAX_GAPS
+                else find_member(file, max(start + 1, error.offset - _LOOK_BACK), codec.magic, codec.starts)
+            )
+            is_member = error.offset > start
+            lost = is_member or next_member is None or next_member - start >= _SMALLEST_MEMBER
+            yield Gap(str(error), error.offset, next_member, lost)
+            if next_member is None:
+                return
+            at = next_member
+
+
+def _member(file: BinaryIO, start: int, codec: Codec) -> Chunks:
+    """Chunks of the member at `start`; returns its end. Raises DamagedError."""
+    file.seek(start)
+    head = file.read(len(codec.magic))
+    skippable = codec is CODECS["zstd"] and compression(head) == "zstd"
+    if not head.startswith(codec.magic) and not skippable:
+        raise DamagedError("not the beginning of a member", start)
+    return (yield from codec.decode(file, start))
+
+
+def _skip_nuls(file: BinaryIO, at: int) -> int | None:
+    """Offset of the first byte from `at` on that isn't NUL; None if there is none."""
+    file.seek(at)
+    while data := file.read(_STEP):
+        rest = data.lstrip(b"\0")
+        if rest:
+            return at + len(data) - len(rest)
+        at += len(data)
+    return None
+
+
+def _brotli(file: BinaryIO) -> Iterator[bytes | Gap]:
+    try:
+        yield from brotli(file)
+    except DamagedError as error:
+        yield Gap(str(error), error.offset, None)
