@@ -46,5 +46,6 @@ lint: setup-dev
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/mypy
 
+# Models stay: `groundup clean` lists the artifacts that no run refers to.
 clean:
-	rm -rf $(VENV) $(ENGINES) workspace .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(ENGINES) .pytest_cache .mypy_cache .ruff_cache

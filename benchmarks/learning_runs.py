@@ -18,7 +18,6 @@ from groundup.core.builder import Builder
 from groundup.core.progress import Reporter
 from groundup.core.registry import plugin_name
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact
 from groundup.core.store import Store
 from groundup.text.curate.curate import Curate, curate
 from groundup.text.ingest.ingest import Ingest, ingest
@@ -52,7 +51,7 @@ class Runs:
         self._log = folder / "runs.jsonl"
         self._store = Store(folder)
         self._site = Runtime(threads=threads)
-        build = self._builder(build=True)
+        build = self._builder()
         raw = build(ingest, Ingest.model_validate({"sources": [{"use": "files", "paths": data}]}))
         documents = build(curate, Curate.model_validate({"steps": [{"use": "repair"}]}), raw)
         self._vocabulary = build(tokenizer, TokenizerRecipe(vocab_size=vocab_size), documents)
@@ -62,9 +61,9 @@ class Runs:
 
     def __call__(self, recipe: Pretrain) -> Outcome:
         """The run of this recipe: looked up, or trained now and written down."""
-        key = self._train(recipe, build=False).fingerprint
+        key = self._builder().fingerprint(pretrain, recipe, self._rows, self._vocabulary)
         if key not in self._known:
-            artifact = self._train(recipe, build=True)
+            artifact = self._builder()(pretrain, recipe, self._rows, self._vocabulary)
             metrics = artifact.metrics()
             names = ("parameters", "tokens", "tokens_per_second")
             outcome = Outcome(metrics["val_bpb"], *(metrics[name] for name in names))
@@ -85,11 +84,8 @@ class Runs:
         steps = round(self.speed(recipe, trial_steps) * seconds / recipe.batch_tokens)
         return max(1, steps) * recipe.batch_tokens
 
-    def _train(self, recipe: Pretrain, build: bool) -> Artifact:
-        return self._builder(build)(pretrain, recipe, self._rows, self._vocabulary)
-
-    def _builder(self, build: bool) -> Builder:
-        return Builder(self._store, self._site, Reporter(), build)
+    def _builder(self) -> Builder:
+        return Builder(self._store, self._site, Reporter())
 
 
 def recipe(*changes: dict[str, Any]) -> Pretrain:

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
+from artifact_world import published
 from groundup.core.builder import Builder
 from groundup.core.progress import Reporter
 from groundup.core.records import Document
@@ -53,14 +54,12 @@ def inputs(folder: Path) -> Inputs:
     words.save(folder / "tokenizer")
     with DocumentWriter(folder / "documents" / DOCUMENTS / "0.parquet") as writer:
         writer.write([Document(f"doc-{n}", text, "s", f"{n}.txt") for n, text in enumerate(texts)])
-    (folder / "documents" / "manifest.json").write_text(
-        '{"fingerprint": "d", "stage": "curate", "kind": "corpus", "metrics": {}}'
-    )
     out = StageContext(folder / "tokens", Reporter(quiet=True))
-    documents = Artifact(folder / "documents", "d", "curate", "corpus")
-    tokenizer = Artifact(folder / "tokenizer", "w", "tokenizer", "tokenizer")
+    documents = published(folder / "documents", "curate", "corpus")
+    tokenizer = published(folder / "tokenizer", "tokenizer", "tokenizer")
     tokenize(Tokenize(seq_len=SEQ_LEN, validation_share=0.1), SITE, out, documents, tokenizer)
-    return Inputs(Artifact(folder / "tokens", "t", "tokenize", "token_dataset"), tokenizer)
+    out.close()
+    return Inputs(published(folder / "tokens", "tokenize", "token_dataset"), tokenizer)
 
 
 def recipe(steps: int) -> Pretrain:

@@ -90,17 +90,39 @@ def status(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Say for each stage whether it is fresh or must be built, and which field differs. Builds nothing.
+    """Report for each stage whether it is up to date or must be built, and which field differs. Builds nothing.
 
     Parameters
     ----------
     blueprint: TOML file; without one, the embedded default `stdlib`
     name: name of the run, in place of the blueprint's
     """
-    from groundup.run import inspect_plan
+    from groundup.presets import blueprint_table
     from groundup.show import print_status
+    from groundup.status import pipeline_status
 
-    print_status(inspect_plan(_plan(blueprint, data, set, name), _store(workspace)), as_json)
+    table, origin = blueprint_table(blueprint, data, name)
+    print_status(pipeline_status(_store(workspace), table, set, origin), as_json)
+
+
+@app.command
+def clean(
+    *,
+    yes: Annotated[bool, Parameter(negative=())] = False,
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """List what no run refers to: artifacts, interrupted builds, locks, caches. Deletes it only with --yes.
+
+    Parameters
+    ----------
+    yes: delete what is listed
+    """
+    from groundup.core.clean import delete_unused, find_unused
+    from groundup.show import print_unused
+
+    store = _store(workspace)
+    print_unused(delete_unused(store) if yes else find_unused(store), store.root, yes, as_json)
 
 
 @app.command
@@ -346,19 +368,11 @@ def _plan(
     blueprint: Path | None, data: list[str], overrides: list[str], name: str | None, preset: str = "stdlib"
 ) -> "Blueprint":
     """The validated blueprint that the options describe."""
-    from groundup import presets
-    from groundup.core.blueprint import load, read_toml
+    from groundup.core.blueprint import load
     from groundup.pipeline import Blueprint
+    from groundup.presets import blueprint_table
 
-    if blueprint is None:
-        table, origin = presets.table(preset), f"preset {preset}"
-    else:
-        table, origin = read_toml(blueprint), str(blueprint)
-        table.setdefault("name", blueprint.stem)
-    if data:
-        presets.use_data(table, data, rename=blueprint is None)
-    if name is not None:
-        table["name"] = name
+    table, origin = blueprint_table(blueprint, data, name, preset)
     return load(Blueprint, table, overrides, origin)
 
 

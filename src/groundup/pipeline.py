@@ -4,19 +4,19 @@ in:  a Blueprint (what to make) and a builder (which makes it, or only reports w
 out: every artifact of the run by its label, in the order of the pipeline
 """
 
-from pathlib import Path
-from typing import Annotated, Concatenate, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from groundup.align.align import Align, AlignStep, align
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
-from groundup.core.builder import P, PipelineBuilder, R
+from groundup.core.builder import PipelineBuilder
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin
 from groundup.core.runtime import Runtime
-from groundup.core.stage import Artifact, ArtifactKind, Stage, StageContext
+from groundup.core.stage import Artifact, ArtifactKind
+from groundup.core.status import PlannedStage, StageCollector
 from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
 from groundup.text.curate.classifier import Classifier, classifier
@@ -91,9 +91,15 @@ class Blueprint(Recipe):
 
     def labels(self) -> list[str]:
         """The labels of a run's artifacts, in the order of the pipeline."""
-        collector = _LabelCollector()
-        pipeline(self, collector)
-        return collector.labels
+        return [stage.label for stage in planned_stages(self)]
+
+    def resolved(self) -> "Blueprint":
+        """The same blueprint with every value that follows from others written out; it has the same fingerprints."""
+        pretrain = self.pretrain.resolved()
+        width = pretrain.shape().d_model
+        return self.model_copy(
+            update={"pretrain": pretrain, "align": tuple(step.resolved(width) for step in self.align)}
+        )
 
     def weighed(self) -> Curate:
         """Curation's recipe with the weights and epoch caps of the sources."""
@@ -107,6 +113,7 @@ class Blueprint(Recipe):
 
 def pipeline(plan: Blueprint, build: PipelineBuilder) -> dict[str, Artifact]:
     """Raw text -> documents -> tokens -> weights -> better-behaved weights -> scores -> a book."""
+    plan = plan.resolved()
     raw = build(ingest, plan.ingest)
     classifiers = {
         item.name: build(classifier.labelled(f"classifier-{item.name}"), item) for item in plan.classifiers
@@ -125,24 +132,11 @@ def pipeline(plan: Blueprint, build: PipelineBuilder) -> dict[str, Artifact]:
     return build.artifacts
 
 
-class _LabelCollector:
-    """A builder that makes nothing: it collects the labels of the stages."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-        self.artifacts: dict[str, Artifact] = {}
-
-    def __call__(
-        self,
-        stage: Stage[Concatenate[R, Runtime, StageContext, P]],
-        recipe: R,
-        *inputs: P.args,
-        **named: P.kwargs,
-    ) -> Artifact:
-        label = stage.label(recipe)
-        self.labels.append(label)
-        self.artifacts[label] = Artifact(Path(), "", stage.name(recipe), stage.artifact_kind(recipe))
-        return self.artifacts[label]
+def planned_stages(plan: Blueprint) -> list[PlannedStage]:
+    """The stages of a run in their order, with recipes and inputs, without building anything."""
+    collector = StageCollector()
+    pipeline(plan, collector)
+    return collector.stages
 
 
 def printed(plan: Blueprint) -> Book:
@@ -152,8 +146,7 @@ def printed(plan: Blueprint) -> Book:
 
 def resolved(plan: Blueprint) -> str:
     """The blueprint as TOML with every default and derived value written out, less the runtime."""
-    derived = plan.model_copy(update={"pretrain": plan.pretrain.resolved()})
-    return to_toml(derived, leave_out=frozenset({"runtime"}))
+    return to_toml(plan.resolved(), leave_out=frozenset({"runtime"}))
 
 
 def _refuse_repeated(labels: list[str]) -> None:

@@ -8,6 +8,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+from groundup.core.blueprint import read_toml
 from groundup.core.errors import BlueprintError
 
 Table = dict[str, Any]
@@ -108,6 +109,22 @@ def table(name: str) -> Table:
         hint = f"Did you mean `{near[0]}`? " if near else ""
         raise BlueprintError(f"there is no preset `{name}`. {hint}Known: {', '.join(PRESETS)}")
     return PRESETS[name]()
+
+
+def blueprint_table(
+    blueprint: Path | None, data: list[str], name: str | None, preset: str = "stdlib"
+) -> tuple[Table, str]:
+    """The blueprint that a command's options describe, before overrides and validation, and where it comes from."""
+    if blueprint is None:
+        chosen, origin = table(preset), f"preset {preset}"
+    else:
+        chosen, origin = read_toml(blueprint), str(blueprint)
+        chosen.setdefault("name", blueprint.stem)
+    if data:
+        use_data(chosen, data, rename=blueprint is None)
+    if name is not None:
+        chosen["name"] = name
+    return chosen, origin
 
 
 def use_data(blueprint: Table, paths: list[str], rename: bool) -> None:

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from groundup.core.atomic_io import write_text
-from groundup.core.builder import Builder, StageReport, StageRunner, StopAfterStage
-from groundup.core.errors import BlueprintError, StoreError
+from groundup.core.builder import ATTEMPTS, Builder, StageRunner, StopAfterStage
+from groundup.core.errors import BlueprintError, DamagedInputError
 from groundup.core.progress import Reporter
 from groundup.core.store import Artifact, Store
 from groundup.parallel.stage_runner import run_stage
@@ -21,24 +21,36 @@ from groundup.pipeline import Blueprint, pipeline, resolved
 def execute(
     plan: Blueprint, store: Store, reporter: Reporter, until: str = "", runner: StageRunner = run_stage
 ) -> Path:
-    """Build whatever isn't fresh, to the end or up to a stage. Returns the path of the book, or of that stage.
+    """Build every stage that isn't up to date, to the end or up to a stage. Returns the path of the book or that stage.
 
     runner: how stages are called; by default in as many ranks as the runtime has.
 
     Raises BlueprintError if there is no stage `until`.
     """
-    started = time.monotonic()
-    builder = _builder(plan, store, reporter, build=True)
-    builder.until, builder.runner = until, runner
     if until and until not in plan.labels():
         raise BlueprintError(
             f"--until {until}: there is no such stage. This run has: {', '.join(plan.labels())}"
         )
     reporter.info(f"groundup run: {plan.name}, {len(plan.labels())} stages, in {store.root}")
+    with store.in_use():
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return _execute(plan, store, reporter, until, runner)
+            except DamagedInputError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                reporter.info(f"{error}: starting again")
+    raise AssertionError("unreachable")
+
+
+def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runner: StageRunner) -> Path:
+    started = time.monotonic()
+    previous, total = store.previous_manifests(plan.name), len(plan.labels())
+    builder = Builder(store, plan.runtime, reporter, previous, until, runner, total)
     try:
         made = pipeline(plan, builder)
     except StopAfterStage:
-        made = {report.label: report.artifact for report in builder.reports}
+        made = builder.artifacts
         store.record_run(plan.name, made, {"until": until})
         reporter.info(f"\nDone up to {until}: {_near(made[until].path)}")
         return made[until].path
@@ -46,21 +58,6 @@ def execute(
     write_text(store.runs / plan.name / "blueprint.toml", resolved(plan))
     _tell(plan, made, builder, reporter, time.monotonic() - started)
     return made["book"].path / "book.html"
-
-
-def inspect_plan(plan: Blueprint, store: Store) -> list[StageReport]:
-    """What `execute` would find and do, without doing it."""
-    builder = _builder(plan, store, Reporter(quiet=True), build=False)
-    pipeline(plan, builder)
-    return builder.reports
-
-
-def _builder(plan: Blueprint, store: Store, reporter: Reporter, build: bool) -> Builder:
-    try:
-        previous = store.run(plan.name)
-    except StoreError:
-        previous = {}
-    return Builder(store, plan.runtime, reporter, build, previous, total=len(plan.labels()))
 
 
 def _tell(
@@ -72,7 +69,7 @@ def _tell(
             f"\nDone: {built} of {len(builder.reports)} stages built in {seconds / 60:.1f} minutes."
         )
     else:
-        reporter.info("\nEverything is fresh: nothing to build.")
+        reporter.info("\nEverything is up to date: nothing to build.")
     book = made["book"].path
     reporter.info(f"  the book   {_near(book / 'book.html')}")
     reporter.info(f"             {_near(book / 'book.pdf')}")

@@ -5,15 +5,18 @@ out: tables on stdout, or JSON with --json
 """
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.builder import StageReport, flatten
+from groundup.core.clean import UnusedItem
 from groundup.core.errors import StoreError
 from groundup.core.registry import REGISTRIES, Plugin
+from groundup.core.status import StageReport, flatten
 from groundup.core.store import Artifact, Store
 
 HEADLINES = {
@@ -80,16 +83,32 @@ def print_stage(artifact: Artifact, as_json: bool) -> None:
 
 
 def print_status(reports: list[StageReport], as_json: bool) -> None:
-    """Fresh or to build, stage by stage, and why."""
+    """The state of every stage, and the fields that differ."""
+    names = [report.artifact.path.name if report.artifact else None for report in reports]
     if as_json:
-        _json([{"stage": report.label, "artifact": report.artifact.path.name,
-                "state": report.state, "why": report.why} for report in reports])  # fmt: skip
+        _json([{"stage": report.label, "artifact": name, "state": report.state, "why": report.why}
+               for report, name in zip(reports, names, strict=True)])  # fmt: skip
         return
     table = _table(None, "stage", "state", "artifact", "why")
-    for report in reports:
-        state = "fresh" if report.state == "ready" else report.state
-        table.add_row(report.label, state, report.artifact.path.name, Text(report.why))
+    for report, name in zip(reports, names, strict=True):
+        table.add_row(report.label, report.state, name or "not known yet", Text(report.why))
     _out().print(table)
+
+
+def print_unused(items: list[UnusedItem], root: Path, deleted: bool, as_json: bool) -> None:
+    """The unused files of a workspace with their sizes."""
+    if as_json:
+        _json([{"path": str(item.path.relative_to(root)), "kind": item.kind, "bytes": item.bytes}
+               for item in items])  # fmt: skip
+        return
+    table = _table(None, "path", "kind", "bytes")
+    for item in items:
+        table.add_row(Text(str(item.path.relative_to(root))), item.kind, f"{item.bytes:,}")
+    if items:
+        _out().print(table)
+    total = f"{len(items)} unused, {sum(item.bytes for item in items):,} bytes"
+    hint = "deleted" if deleted else "nothing was deleted: `groundup clean --yes` deletes them"
+    print(f"{total}: {hint}" if items else "nothing is unused", file=sys.stderr)
 
 
 def print_difference(a: dict[str, Artifact], b: dict[str, Artifact], as_json: bool) -> None:

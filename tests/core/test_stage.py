@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.builder import Builder
+from groundup.core.builder import Builder, PipelineBuilder
 from groundup.core.errors import StoreError
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, StageInput, stage
+from groundup.core.status import StageCollector, stage_reports
 from groundup.core.store import Store, verify
 
 CALLS: list[str] = []
@@ -56,7 +57,7 @@ def builder(store: Store, **kwargs) -> Builder:
     return Builder(store, kwargs.pop("runtime", Runtime()), Reporter(quiet=True), **kwargs)
 
 
-def pipeline(build: Builder, number: int = 1, extra: int = 0) -> dict[str, Artifact]:
+def pipeline(build: PipelineBuilder, number: int = 1, extra: int = 0) -> dict[str, Artifact]:
     made = build(make, Make(number=number))
     return {"make": made, "add": build(add, Add(extra=extra), made)}
 
@@ -124,13 +125,14 @@ def test_a_plan_touches_nothing_and_says_what_differs(store: Store) -> None:
     store.record_run("r", made, {})
     before = sorted(store.root.rglob("*"))
     CALLS.clear()
-    plan = builder(store, build=False, previous=store.run("r"))
-    pipeline(plan, extra=3)
-    assert [(report.label, report.state) for report in plan.reports] == [
-        ("make", "ready"),
+    collector = StageCollector()
+    pipeline(collector, extra=3)
+    reports = stage_reports(collector.stages, store, store.previous_manifests("r"), store.digests())
+    assert [(report.label, report.state) for report in reports] == [
+        ("make", "up to date"),
         ("add", "to build"),
     ]
-    assert plan.reports[1].why == "extra: 0 -> 3"
+    assert reports[1].why == "extra: 0 -> 3"
     assert CALLS == [] and sorted(store.root.rglob("*")) == before
 
 
@@ -249,7 +251,7 @@ def test_artifacts_of_a_mapping_are_inputs_by_name(store: Store) -> None:
     combined = build(combine.labelled("both"), Make(), one, {"one": one, "two": two})
     assert combined.metrics() == {"others": ["one", "two"], "last": False}
     assert combined.manifest()["inputs"] == {
-        "first": one.fingerprint, "others.one": one.fingerprint, "others.two": two.fingerprint
+        "first": one.digest(), "others.one": one.digest(), "others.two": two.digest()
     }  # fmt: skip
     other = build(combine, Make(), one, {"one": one}, last=two)
     assert other.fingerprint != combined.fingerprint

@@ -132,7 +132,7 @@ def test_a_run_goes_on_from_anothers_checkpoint_wherever_it_lies(
     shutil.copytree(first.path, tmp_path / "copy")
     moved = further.model_copy(update={"start": str(tmp_path / "copy")})
     builder(stage.pretrain, moved, given.tokens, given.tokenizer)
-    assert [report.state for report in builder.reports] == ["built", "built", "ready"]
+    assert [report.state for report in builder.reports] == ["built", "built", "up to date"]
 
 
 def test_experts_are_trained_balanced_and_their_load_is_logged(

@@ -50,6 +50,11 @@ class AlignStep(Recipe):
             return value
         return own
 
+    def resolved(self, d_model: int) -> "AlignStep":
+        """The same step with the optimizer's derived values written out, for a model of this width."""
+        optimizer = self.method.optimizer.resolved(d_model)
+        return self.model_copy(update={"method": self.method.model_copy(update={"optimizer": optimizer})})
+
 
 class Align(Recipe):
     """The recipe of the stage: a method, and the tasks whose examples it uses."""

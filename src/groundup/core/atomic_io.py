@@ -1,7 +1,7 @@
-"""Every durable write of the project, in one place and one order.
+"""Durable writes of files and folders, all in one order.
 
-Write beside the target, fsync the file, rename, fsync the folder; only then may the old be deleted.
-A crash at any moment leaves the old or the new, never neither and never a mixture.
+Write to a temporary name, fsync the files, rename, fsync the folder; only then delete the old version. After a crash
+at any moment the old or the new version exists, never neither and never a mixture.
 """
 
 import errno
@@ -17,12 +17,14 @@ from typing import Any
 
 from groundup.core.errors import GroundupError
 
+REMOVED = ".removed"
+"""Suffix of a folder that is being deleted."""
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-"""No room, over the quota, over the limit of a file, a failing device, mounted read-only."""
+"""No space, quota exceeded, file too large, input/output error, read-only file system."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all."""
+    """Replace the content of `path` by `data` atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_bytes(data)
@@ -30,31 +32,31 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def temp_path(path: Path) -> Path:
-    """Where to write what shall become `path`: no other process writes there, not even a dead one's orphan."""
+    """A temporary name beside `path` that no other process uses."""
     return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
 
 
 def atomic_replace(part: Path, path: Path) -> None:
-    """Make the complete file `part` appear as `path`: fsync, rename, fsync the folder."""
+    """Rename the complete file `part` to `path` durably: fsync, rename, fsync the folder."""
     _fsync_file(part)
     part.replace(path)
     fsync_dir(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8; what UTF-8 can't spell is written as an escape)."""
+    """Replace the content of `path` by `text` in UTF-8; lone surrogates are written as escapes."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as indented JSON."""
+    """Replace the content of `path` by `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def publish_dir(part: Path, final: Path) -> None:
-    """Make the folder `part` appear as `final`: fsync its files and folders, rename, fsync the parent.
+    """Rename the folder `part` to `final` durably: fsync its files and folders, rename, fsync the parent.
 
-    A folder already at `final` is moved aside first and deleted last.
+    An existing folder `final` is renamed first and deleted last.
     """
     for folder, _, files in os.walk(part):
         for name in files:
@@ -67,6 +69,19 @@ def publish_dir(part: Path, final: Path) -> None:
     part.rename(final)
     fsync_dir(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder; a folder is renamed first, so that a crash never leaves a part of it under its name."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    doomed = path if path.suffix == REMOVED else path.with_name(path.name + REMOVED)
+    if doomed != path:
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        fsync_dir(path.parent)
+    shutil.rmtree(doomed)
 
 
 def fsync_dir(path: Path) -> None:
@@ -86,7 +101,7 @@ def sha256_file(path: Path) -> str:
 
 @contextmanager
 def explain_disk_errors(what: str, folder: Path, needed: int = 0) -> Iterator[None]:
-    """Raise GroundupError where the disk refuses to be written. needed: bytes that `what` takes, 0 = unknown."""
+    """Turn disk errors into GroundupError. what: the data that is written; needed: its bytes, 0 = unknown."""
     try:
         yield
     except OSError as error:
@@ -95,15 +110,15 @@ def explain_disk_errors(what: str, folder: Path, needed: int = 0) -> Iterator[No
         needs = f"it needs {needed:,} bytes, and " if needed else ""
         raise GroundupError(
             f"{what} could not be written to {folder}: {os.strerror(error.errno or 0)}; "
-            f"{needs}{_free_bytes(folder):,} bytes are free. Make room on that disk, and run the same command "
-            "again: it goes on from what is whole"
+            f"{needs}{_free_bytes(folder):,} bytes are free. Free some space on that disk and run the same command "
+            "again: it resumes from the last complete file"
         ) from error
 
 
 def _free_bytes(folder: Path) -> int:
-    """Room on the disk that holds `folder`, whether the folder exists yet or not."""
-    here = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(here).free
+    """Free bytes on the disk of `folder`, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _fsync_file(path: Path) -> None:

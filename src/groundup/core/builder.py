@@ -1,27 +1,34 @@
-"""The builder: calls stages, skips what is up to date, publishes what they make.
+"""The builder: calls stages, skips artifacts that are up to date, publishes the others.
 
 in:  a stage, its recipe, and the artifacts it reads
-out: an artifact whose folder is named by the fingerprint of exactly those
+out: an artifact whose folder is named by the fingerprint of the recipe and the content of what was read
 
-`groundup plan` and `groundup status` run the same pipeline with a builder that builds nothing.
+An artifact that nothing reads is compared with its manifest by kept digests; one that a stage is about to read is
+hashed in full. `status.py` reports on the same pipeline without building.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from groundup.core.atomic_io import explain_disk_errors
+from groundup.core.atomic_io import explain_disk_errors, remove
+from groundup.core.digests import DigestCache
 from groundup.core.environment import environment
-from groundup.core.fingerprint import digest, fingerprint_payload
+from groundup.core.errors import DamagedInputError, InputChangedError
+from groundup.core.fingerprint import canonical_json, digest, fingerprint_payload
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Inputs, Metrics, Stage, StageContext, flat_inputs, open_context
-from groundup.core.store import MANIFEST, Artifact, Store, read_manifest, verify
+from groundup.core.status import NOT_BUILT, PlannedStage, StageReport, difference, plan_stage
+from groundup.core.store import MANIFEST, PART, Artifact, Store, verify
 from groundup.core.trackers import require
 
+ATTEMPTS = 3
+"""How often a stage is run whose external files change while it reads them."""
 P = ParamSpec("P")
 R = TypeVar("R", bound=Recipe)
 StageRunner = Callable[[Stage[...], Recipe, Runtime, StageContext, Inputs], Metrics]
@@ -44,16 +51,6 @@ class PipelineBuilder(Protocol):
         """The artifact that `stage` makes of the recipe and the inputs."""
 
 
-@dataclass(frozen=True)
-class StageReport:
-    """The state of one stage: ready, built, or to build; `why` names the fields that differ."""
-
-    label: str
-    artifact: Artifact
-    state: Literal["ready", "built", "to build"]
-    why: str = ""
-
-
 def run_inline(
     stage: Stage[...], recipe: Recipe, runtime: Runtime, context: StageContext, inputs: Inputs
 ) -> Metrics:
@@ -67,14 +64,13 @@ class StopAfterStage(Exception):
 
 @dataclass
 class Builder:
-    """Runs a pipeline function. With `build=False` it writes nothing and only reports."""
+    """Runs a pipeline function: makes every artifact that is not up to date."""
 
     store: Store
     runtime: Runtime
     reporter: Reporter = field(default_factory=Reporter)
-    build: bool = True
-    previous: dict[str, Artifact] = field(default_factory=dict)
-    """The artifacts of the last complete run, which the reports compare with."""
+    previous: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The manifests of the last complete run by label, which the reports compare with."""
     until: str = ""
     """The label after which to stop; "" = build everything."""
     runner: StageRunner = run_inline
@@ -84,6 +80,8 @@ class Builder:
     reports: list[StageReport] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """Every artifact so far, by label."""
+    verified: set[Path] = field(default_factory=set)
+    """Artifacts whose every file was hashed by this builder."""
 
     def __call__(
         self,
@@ -92,43 +90,97 @@ class Builder:
         *inputs: P.args,
         **named: P.kwargs,
     ) -> Artifact:
-        """The artifact that `stage` makes of the recipe and the inputs. Raises StopAfterStage after `until`."""
-        label = stage.label(recipe)
-        artifact = self._make(stage, label, recipe, stage.bind(*inputs, **named))
-        self.artifacts[label] = artifact
-        if self.until and label == self.until:
-            raise StopAfterStage
-        return artifact
+        """The artifact that `stage` makes of the recipe and the inputs.
 
-    def _make(self, stage: Stage[...], label: str, recipe: Recipe, inputs: Inputs) -> Artifact:
-        external = stage.external_digest(recipe) if stage.external_digest else None
-        name = stage.name(recipe)
-        fingerprints = {key: item.fingerprint for key, item in flat_inputs(inputs).items()}
-        payload = fingerprint_payload(name, stage.version, recipe, fingerprints, external)
-        artifact = self.store.artifact(name, digest(payload), stage.artifact_kind(recipe))
-        problem = verify(artifact.path) if artifact.path.exists() else "not built"
-        if problem is None:
-            return self._report(label, artifact, "ready")
-        why = _difference(payload, external, recipe, self.previous.get(label))
-        if not self.build:
-            return self._report(label, artifact, "to build", why)
+        Raises StopAfterStage after `until`, DamagedInputError after deleting an input that doesn't match its
+        checksums, and InputChangedError where external files change whenever they are read.
+        """
+        bound = stage.bind(*inputs, **named)
+        planned = plan_stage(stage, recipe, {key: item.path.name for key, item in flat_inputs(bound).items()})
+        report = self._made(stage, planned, recipe, bound)
+        assert report.artifact is not None
+        self.reports.append(report)
+        self.artifacts[report.label] = report.artifact
+        if self.until and report.label == self.until:
+            raise StopAfterStage
+        return report.artifact
+
+    def fingerprint(self, stage: Stage[...], recipe: Recipe, *inputs: Any, **named: Any) -> str:
+        """The fingerprint of what the same call would make."""
+        bound = stage.bind(*inputs, **named)
+        return self._artifact(plan_stage(stage, recipe, {}), stage, recipe, bound, self.store.digests())[
+            0
+        ].fingerprint
+
+    def _made(self, stage: Stage[...], planned: PlannedStage, recipe: Recipe, inputs: Inputs) -> StageReport:
+        """Make the artifact; once more where an external file changed between its fingerprint and its reading."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                # A second attempt trusts no kept digest: one of them may be wrong.
+                return self._make(stage, planned, recipe, inputs, self.store.digests(trust=attempt == 1))
+            except InputChangedError as error:
+                if attempt == ATTEMPTS:
+                    raise
+                self.reporter.info(f"{planned.label}: {error}. The stage is run again")
+        raise AssertionError("unreachable")
+
+    def _make(
+        self, stage: Stage[...], planned: PlannedStage, recipe: Recipe, inputs: Inputs, digests: DigestCache
+    ) -> StageReport:
+        label = planned.label
+        artifact, payload = self._artifact(planned, stage, recipe, inputs, digests)
+        if self._usable(artifact, digests) is None:
+            return self._up_to_date(label, artifact)
+        why = difference(planned, payload, self.previous.get(label), NOT_BUILT)
+        self._verify_inputs(inputs)
         with explain_disk_errors(label, artifact.path.parent), self.store.lock(artifact):
             if artifact.path.exists():
-                problem = verify(artifact.path)  # another process may have built it meanwhile
+                problem = self._usable(artifact, digests)  # another process may have built it meanwhile
                 if problem is None:
-                    return self._report(label, artifact, "ready")
+                    return self._up_to_date(label, artifact)
                 self.reporter.info(f"{artifact.path.name} is damaged ({problem}): building it again")
                 self.store.quarantine(artifact)
             self.reporter.info(f"{self._count()} {label}")
-            manifest = {"stage": name, "kind": artifact.kind, "fingerprint": artifact.fingerprint,
-                        "version": stage.version, "recipe": _full(recipe), "inputs": fingerprints,
-                        "external_digest": digest(external), "runtime": self.runtime.model_dump()}  # fmt: skip
-            self._run(stage, recipe, inputs, artifact, manifest)
-        return self._report(label, artifact, "built", why)
+            manifest = {"stage": planned.name, "kind": artifact.kind, "fingerprint": artifact.fingerprint,
+                        "version": planned.version, "recipe": planned.recipe, "inputs": payload["inputs"],
+                        "built_from": planned.inputs, "external_digest": digest(payload["external"]),
+                        "runtime": self.runtime.model_dump()}  # fmt: skip
+            self._run(stage, recipe, inputs, artifact, manifest, digests)
+        self.verified.add(artifact.path)
+        return StageReport(label, artifact, "built", why)
+
+    def _artifact(
+        self, planned: PlannedStage, stage: Stage[...], recipe: Recipe, inputs: Inputs, digests: DigestCache
+    ) -> tuple[Artifact, dict[str, Any]]:
+        """The artifact, which need not exist, and the payload of its fingerprint."""
+        external = stage.external_digest(recipe, digests) if stage.external_digest else None
+        digests.flush()
+        contents = {key: item.digest(stage.reads_records) for key, item in flat_inputs(inputs).items()}
+        payload = fingerprint_payload(planned.name, planned.version, planned.identity, contents, external)
+        return self.store.artifact(planned.name, digest(payload), planned.kind), payload
+
+    def _usable(self, artifact: Artifact, digests: DigestCache) -> str | None:
+        """Why the artifact can't be used, or None."""
+        problem = verify(artifact.path, digests) if artifact.path.exists() else NOT_BUILT
+        digests.flush()
+        return problem
+
+    def _verify_inputs(self, inputs: Inputs) -> None:
+        """Hash every file that is about to be read, whatever is kept."""
+        for item in flat_inputs(inputs).values():
+            if item.path in self.verified:
+                continue
+            problem = verify(item.path)
+            if problem is not None:
+                self.store.quarantine(item)
+                raise DamagedInputError(
+                    f"{item.path.name} was damaged ({problem}) and is deleted: it must be built again"
+                )
+            self.verified.add(item.path)
 
     def _run(self, stage: Stage[...], recipe: Recipe, inputs: Inputs,
-             artifact: Artifact, manifest: dict[str, Any]) -> None:  # fmt: skip
-        part = artifact.path.with_name(artifact.path.name + ".part")
+             artifact: Artifact, manifest: dict[str, Any], digests: DigestCache) -> None:  # fmt: skip
+        part = artifact.path.with_name(artifact.path.name + PART)
         (part / MANIFEST).unlink(missing_ok=True)
         require(self.runtime.trackers)
         context = open_context(part, self.reporter, self.runtime)
@@ -137,6 +189,11 @@ class Builder:
             metrics = self.runner(stage, recipe, self.runtime, context, inputs)
         finally:
             context.close_log()
+        if stage.external_digest is not None:
+            read = context.external_read or stage.external_digest(recipe, digests)
+            if digest(canonical_json(read)) != manifest["external_digest"]:
+                remove(part)
+                raise InputChangedError("an external file changed while it was read")
         context.close()
         manifest |= {
             "metrics": metrics,
@@ -146,56 +203,10 @@ class Builder:
         }
         self.store.publish(part, artifact, manifest)
 
-    def _report(
-        self, label: str, artifact: Artifact, state: Literal["ready", "built", "to build"], why: str = ""
-    ) -> Artifact:
-        if state == "ready" and self.build:
-            self.reporter.info(f"{self._count()} {label}: up to date")
-        self.reports.append(StageReport(label, artifact, state, why))
-        return artifact
+    def _up_to_date(self, label: str, artifact: Artifact) -> StageReport:
+        self.reporter.info(f"{self._count()} {label}: up to date")
+        return StageReport(label, artifact, "up to date")
 
     def _count(self) -> str:
         number = len(self.reports) + 1
         return f"[{number}/{self.total}]" if self.total else f"[{number}]"
-
-
-def _full(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json")
-
-
-def _difference(payload: dict[str, Any], external: Any, recipe: Recipe, previous: Artifact | None) -> str:
-    """The fields that differ from the artifact of the last complete run, in one line."""
-    manifest = read_manifest(previous.path) if previous else None
-    if manifest is None:
-        return "never built"
-    differences = []
-    if manifest["version"] != payload["version"]:
-        differences.append(f"version {manifest['version']} -> {payload['version']}")
-    old, new = dict(flatten(manifest["recipe"])), dict(flatten(_full(recipe)))
-    differences += [
-        f"{key}: {_short(old.get(key, '(absent)'))} -> {_short(new.get(key, '(absent)'))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key, "(absent)") != new.get(key, "(absent)")
-    ]
-    changed = [key for key, value in payload["inputs"].items() if manifest["inputs"].get(key) != value]
-    differences += [f"input {key} changes" for key in changed]
-    if manifest.get("external_digest") != digest(external):
-        differences.append("the source files changed")
-    return "; ".join(differences) or "missing or damaged"
-
-
-def _short(value: Any) -> str:
-    """The repr of a value, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def flatten(value: Any, at: str = "") -> list[tuple[str, Any]]:
-    """A nested value as dotted keys, e.g. `optimizer.lr`; lists by index."""
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list):
-        items = list(enumerate(value))
-    else:
-        return [(at, value)]
-    return [pair for key, inner in items for pair in flatten(inner, f"{at}.{key}" if at else str(key))]

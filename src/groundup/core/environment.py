@@ -1,4 +1,4 @@
-"""What a thing was made with: interpreter, libraries, machine, commit. For the curious; never identity."""
+"""The environment of a build: interpreter, libraries, machine, commit. Recorded in manifests, never fingerprinted."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ LIBRARIES = ("groundup", "torch", "numpy", "pyarrow", "tokenizers", "gigatoken",
 
 @cache
 def environment() -> dict[str, Any]:
-    """Versions, hardware and commit as plain JSON. Never fails: what can't be known is left out."""
+    """Versions, hardware and commit as plain JSON. Never fails: an entry that can't be determined is omitted."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -25,7 +25,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's model name as the operating system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -42,10 +42,10 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    package = Path(__file__).resolve().parent
+    command = ["git", "-C", str(package), "rev-parse", "HEAD"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    return answer.stdout.strip() or None if answer.returncode == 0 else None
+    return result.stdout.strip() or None if result.returncode == 0 else None

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, Self, get_origin
 
+from groundup.core.digests import DigestCache
 from groundup.core.metrics import MetricsLog, read_metrics
 from groundup.core.progress import Reporter, Tracker
 from groundup.core.recipe import Recipe
@@ -27,6 +28,7 @@ METRICS = "metrics.jsonl"
 Metrics = dict[str, Any]
 Inputs = dict[str, Artifact | Mapping[str, Artifact]]
 """The artifacts that a stage reads, by the name of the function's parameter."""
+ExternalDigest = Callable[[Any, DigestCache], Any]
 P = ParamSpec("P")
 
 __all__ = ["Artifact", "ArtifactKind", "Inputs", "Metrics", "Stage", "StageContext", "StageInput", "stage"]
@@ -51,7 +53,9 @@ class Stage(Generic[P]):
     version: raised by hand when the function's meaning changes.
     kind: kind of artifact that it makes, or recipe -> kind.
     stage_name: name of its artifacts, or recipe -> name.
-    external_digest: recipe -> digest (plain JSON) of what the function reads from outside the store.
+    external_digest: (recipe, kept digests) -> digest (plain JSON) of what the function reads from outside the store;
+        None = nothing.
+    reads_records: whether it reads the manifests, metrics and logs of its inputs too, not only their content.
     ranks: whether the function supports being called by several ranks at once.
     stage_label: name within a run; "" = the stage's name.
     """
@@ -60,8 +64,9 @@ class Stage(Generic[P]):
     version: int
     kind: ArtifactKind | Callable[[Any], ArtifactKind]
     stage_name: str | Callable[[Any], str]
-    external_digest: Callable[[Any], Any] | None = None
+    external_digest: ExternalDigest | None = None
     ranks: bool = False
+    reads_records: bool = False
     stage_label: str = ""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Metrics:
@@ -105,14 +110,17 @@ class Stage(Generic[P]):
 def stage(
     version: int,
     kind: ArtifactKind | Callable[[Any], ArtifactKind],
-    external_digest: Callable[[Any], Any] | None = None,
+    external_digest: ExternalDigest | None = None,
     name: Callable[[Any], str] | None = None,
     ranks: bool = False,
+    reads_records: bool = False,
 ) -> Callable[[Callable[P, Metrics]], Stage[P]]:
     """Decorator that makes a function a stage; see `Stage`. Without `name` the stage is called after the function."""
 
     def decorate(function: Callable[P, Metrics]) -> Stage[P]:
-        return Stage(function, version, kind, name or function.__name__, external_digest, ranks)
+        return Stage(
+            function, version, kind, name or function.__name__, external_digest, ranks, reads_records
+        )
 
     return decorate
 
@@ -153,6 +161,8 @@ class StageContext:
         self._reporter = reporter
         self._open_trackers = trackers
         self._log: MetricsLog | None = None
+        self.external_read: Any = None
+        """The external digest of what the stage has read, set by stages that hash their files while reading them."""
 
     @property
     def quiet(self) -> bool:

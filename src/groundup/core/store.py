@@ -1,26 +1,32 @@
-"""Artifacts on disk: published whole, checked before use, one builder at a time.
+"""Artifacts on disk: published whole, verified before use, built by one process at a time.
 
 workspace/
-  artifacts/<stage>-<12 hex>/manifest.json   what it is, from what, how it was made, a checksum of every file
-  artifacts/<stage>-<12 hex>.part/           being built, or left by a crash for the next try to resume from
+  artifacts/<stage>-<12 hex>/manifest.json   kind, recipe, inputs, environment, metrics, size and sha256 of every file
+  artifacts/<stage>-<12 hex>.part/           a build in progress, or an interrupted one that the next run resumes
+  artifacts/<stage>-<12 hex>.lock            held by the process that builds the artifact
   runs/<name>.json                           the artifacts of the newest complete run
-  runs/<name>/NN-<stage>                     links for people
+  runs/<name>/NN-<stage>                     links to them
+  digests.sqlite                             kept content digests of source files and artifacts
 """
 
 import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
-from groundup.core.atomic_io import fsync_dir, publish_dir, sha256_file, write_json
+from groundup.core.atomic_io import publish_dir, remove, sha256_file, write_json
+from groundup.core.digests import DigestCache
 from groundup.core.errors import StoreError
+from groundup.core.fingerprint import digest
 
 MANIFEST = "manifest.json"
+PART, LOCK = ".part", ".lock"
 ArtifactKind = Literal[
     "raw_corpus",
     "corpus",
@@ -45,15 +51,20 @@ class Artifact:
     kind: ArtifactKind
 
     def manifest(self) -> dict[str, Any]:
-        """What `manifest.json` says. Raises StoreError when it is missing or unreadable."""
+        """The content of `manifest.json`. Raises StoreError when it is missing or unreadable."""
         manifest = read_manifest(self.path)
         if manifest is None:
             raise StoreError(f"{self.path} has no readable {MANIFEST}: run `groundup run` to build it")
         return manifest
 
     def metrics(self) -> dict[str, Any]:
-        """The stage's figures."""
+        """The stage's metrics."""
         return dict(self.manifest()["metrics"])
+
+    def digest(self, record: bool = False) -> str:
+        """Digest of its content; with `record`, of its whole manifest: also times, metrics and the other files."""
+        manifest = self.manifest()
+        return digest(manifest) if record else str(manifest["content"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -65,18 +76,49 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and {"fingerprint", "kind"} <= manifest.keys() else None
 
 
-def verify(folder: Path) -> str | None:
-    """What is wrong with a published artifact, or None: every file is compared with its checksum."""
+def content_digest(files: dict[str, dict[str, Any]], patterns: Sequence[str]) -> str:
+    """SHA-256 over names and checksums of the files that match one of `patterns` (`documents/*`, `*.npy`).
+
+    files: size and sha256 by relative path, as a manifest lists them.
+    """
+    content = {
+        name: entry["sha256"]
+        for name, entry in files.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+    return digest(content)
+
+
+CONTENT: dict[ArtifactKind, tuple[str, ...]] = {
+    "raw_corpus": ("documents/*",),
+    "corpus": ("documents/*",),
+    "tokenizer": ("tokenizer.json", "tokenizer_config.json"),
+    "token_dataset": ("*.npy", "*_spans.parquet"),
+    "policy": ("*config.json", "*.safetensors*", "tokenizer.json"),
+    "reward_model": ("*config.json", "*.safetensors*", "tokenizer.json", "reward.json"),
+}
+"""By kind, the files that later stages compute with. Rejects logs, reports, samples and metrics are not among them.
+
+A kind that isn't listed has only content.
+"""
+
+
+def verify(folder: Path, digests: DigestCache | None = None) -> str | None:
+    """The first difference between a published artifact and its manifest, or None.
+
+    digests: kept digests, used for files that have not changed since they were hashed; None = hash every file.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         return f"{MANIFEST} is missing or unreadable"
-    for name, said in manifest["files"].items():
+    for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != said["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, its manifest says {said['bytes']}"
-        if sha256_file(path) != said["sha256"]:
+        if path.stat().st_size != entry["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, the manifest lists {entry['bytes']}"
+        sha256 = digests.sha256(path) if digests is not None else sha256_file(path)
+        if sha256 != entry["sha256"]:
             return f"{name} does not match its checksum"
     return None
 
@@ -90,47 +132,54 @@ class Store:
         self.runs = root / "runs"
 
     def artifact(self, stage: str, fingerprint: str, kind: ArtifactKind) -> Artifact:
-        """The artifact of that name, whether it exists yet or not."""
+        """The artifact with this fingerprint, which need not exist yet."""
         return Artifact(self.artifacts / f"{stage}-{fingerprint[:12]}", fingerprint, stage, kind)
 
+    def digests(self, trust: bool = True) -> DigestCache:
+        """The workspace's kept digests. trust: False = recompute them all."""
+        return DigestCache(self.root / "digests.sqlite", trust)
+
     def publish(self, part: Path, artifact: Artifact, manifest: dict[str, Any]) -> None:
-        """Write the manifest with every file's size and checksum, last, and make the folder appear."""
+        """Write the manifest last, with size and sha256 of every file, and rename the folder to its final name."""
         files = sorted(path for path in part.rglob("*") if path.is_file() and path.name != MANIFEST)
-        manifest["files"] = {
-            str(path.relative_to(part)): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in files
-        }
+        entries: dict[str, dict[str, Any]] = {}
+        hashed = []
         for path in files:
+            name = str(path.relative_to(part))
             path.chmod(0o644)
+            status, started = path.stat(), time.time_ns()
+            sha256 = sha256_file(path)
+            entries[name] = {"bytes": status.st_size, "sha256": sha256}
+            hashed.append((artifact.path / name, status, started, sha256))
+        manifest |= {"files": entries, "content": content_digest(entries, CONTENT.get(artifact.kind, ("*",)))}
         write_json(part / MANIFEST, manifest)
         publish_dir(part, artifact.path)
+        digests = self.digests()
+        for item in hashed:
+            digests.keep_file(*item)
+        digests.flush()
 
     def quarantine(self, artifact: Artifact) -> None:
-        """Take a damaged artifact out of sight, then delete it."""
-        aside = artifact.path.with_name(artifact.path.name + ".damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        artifact.path.rename(aside)
-        fsync_dir(self.artifacts)
-        shutil.rmtree(aside)
+        """Rename a damaged artifact, so that nothing reads it any more, and delete it."""
+        remove(artifact.path)
 
     @contextmanager
     def lock(self, artifact: Artifact) -> Iterator[None]:
-        """Be the one builder of `artifact`. A dead holder's lock is free, since the kernel releases it.
+        """Hold the right to build `artifact`. The kernel releases the lock of a process that dies.
 
         Raises StoreError naming the process that holds it.
         """
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        path = artifact.path.with_name(artifact.path.name + ".lock")
+        path = artifact.path.with_name(artifact.path.name + LOCK)
         with path.open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A holder unlinks its lock when it leaves: what was opened before that locks nobody out.
+                _lock_exclusively(file)
+                # A holder unlinks its lock file at the end: a file that was opened before that locks nothing.
                 if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
                     raise BlockingIOError
             except BlockingIOError:
-                file.seek(0)
                 raise StoreError(
-                    f"{artifact.path.name} is being built by process {file.read().strip() or 'unknown'}. "
+                    f"{artifact.path.name} is being built by process {_holder(file)}. "
                     "Wait for it, or stop it, and run the same command again"
                 ) from None
             file.truncate(0)
@@ -141,9 +190,48 @@ class Store:
             finally:
                 path.unlink(missing_ok=True)
 
+    def artifacts_being_built(self) -> dict[str, str]:
+        """Names of the artifacts whose lock is held, and the processes that hold them."""
+        building = {}
+        for path in sorted(self.artifacts.glob(f"*{LOCK}")):
+            try:
+                with path.open() as file:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with path.open() as file:
+                    building[path.name.removesuffix(LOCK)] = _holder(file)
+            except FileNotFoundError:  # released meanwhile
+                continue
+        return building
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `exclusive` out: held by a run from its first stage until its record is written."""
+        with self._workspace_lock(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep runs from starting while files are deleted. Raises StoreError while one is in progress."""
+        try:
+            with self._workspace_lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError:
+            raise StoreError(
+                f"a run is in progress in {self.root}, and its artifacts are in no record yet. Nothing was deleted. "
+                "Run the same command again when it has finished"
+            ) from None
+
+    @contextmanager
+    def _workspace_lock(self, operation: int) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / LOCK).open("a") as file:
+            fcntl.flock(file, operation)
+            yield
+
     def record_run(self, name: str, stages: dict[str, Artifact], extra: dict[str, Any]) -> None:
-        """Note the artifacts of a complete run, and link them in order for people to browse."""
-        said = {"name": name, "stages": {label: item.path.name for label, item in stages.items()}} | extra
+        """Write the record of a run, and links to its artifacts in their order."""
+        record = {"name": name, "stages": {label: item.path.name for label, item in stages.items()}} | extra
         links = self.runs / name
         links.mkdir(parents=True, exist_ok=True)
         for old in links.iterdir():
@@ -152,24 +240,65 @@ class Store:
         for number, (label, item) in enumerate(stages.items(), 1):
             target = os.path.relpath(item.path, links)
             (links / f"{number:02d}-{label}").symlink_to(target)
-        write_json(self.runs / f"{name}.json", said)
+        write_json(self.runs / f"{name}.json", record)
 
     def run(self, name: str) -> dict[str, Artifact]:
-        """The artifacts of the newest complete run, by label. Raises StoreError naming the runs there are."""
+        """The artifacts of the newest complete run, by label. Raises StoreError listing the runs that exist."""
         path = self.runs / f"{name}.json"
         if not path.is_file():
             known = sorted(file.stem for file in self.runs.glob("*.json"))
             hint = f"Known runs: {', '.join(known)}" if known else "`groundup run` makes one"
             raise StoreError(f"there is no complete run `{name}` in {self.root}. {hint}")
-        said = json.loads(path.read_text(encoding="utf-8"))
-        found = {}
-        for label, folder in said["stages"].items():
+        artifacts = {}
+        for label, folder in _stages_of(path).items():
             manifest = read_manifest(self.artifacts / folder)
             if manifest is None:
                 raise StoreError(
                     f"run `{name}`: {folder} is missing or damaged. `groundup run` builds it again"
                 )
-            found[label] = Artifact(
+            artifacts[label] = Artifact(
                 self.artifacts / folder, manifest["fingerprint"], manifest["stage"], manifest["kind"]
             )
-        return found
+        return artifacts
+
+    def previous_manifests(self, name: str) -> dict[str, dict[str, Any]]:
+        """The manifests of the newest complete run by label, less those that are missing or damaged."""
+        try:
+            stages = _stages_of(self.runs / f"{name}.json")
+        except StoreError:
+            return {}
+        manifests = {label: read_manifest(self.artifacts / folder) for label, folder in stages.items()}
+        return {label: manifest for label, manifest in manifests.items() if manifest is not None}
+
+    def referenced_artifacts(self) -> set[str]:
+        """Names of the artifacts in all run records. Raises StoreError for a record that can't be read."""
+        return {name for path in self.runs.glob("*.json") for name in _stages_of(path).values()}
+
+
+def _stages_of(record: Path) -> dict[str, str]:
+    """Artifact names by label. Raises StoreError where the record is unreadable."""
+    try:
+        stages: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))["stages"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{record} is not a readable run record ({error}). Delete it, and `groundup run` writes it again"
+        ) from None
+    return stages
+
+
+def _lock_exclusively(file: IO[str]) -> None:
+    """Raises BlockingIOError where another process holds the lock for longer than it takes to look at it."""
+    for wait in (0.05, 0.05, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if wait is None:
+                raise
+            time.sleep(wait)
+
+
+def _holder(lock: IO[str]) -> str:
+    """The process whose number is written in a lock file."""
+    lock.seek(0)
+    return lock.read().strip() or "unknown"

@@ -13,7 +13,8 @@ from pydantic import Field
 from tokenizers import Tokenizer as Reference
 from tokenizers import models, pre_tokenizers
 
-from groundup.core.atomic_io import sha256_file, write_json
+from groundup.core.atomic_io import write_json
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
@@ -46,7 +47,7 @@ class TokenizerRecipe(Recipe):
     )
 
 
-def external_digest(recipe: TokenizerRecipe) -> dict[str, str] | None:
+def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) -> dict[str, str] | None:
     """Digests of the files that are named. Raises DataError naming what is missing."""
     wanted = {"reference": REFERENCE_FILES, "start": (TOKENIZER,)}
     found = {}
@@ -55,7 +56,7 @@ def external_digest(recipe: TokenizerRecipe) -> dict[str, str] | None:
         for path in (Path(folder) / name for name in names if folder):
             if not path.is_file():
                 raise DataError(f"tokenizer.{key}: {path} is missing. Correct the folder, or leave it empty")
-            found[path.name] = sha256_file(path)
+            found[path.name] = digests.sha256(path)
     return found or None
 
 

@@ -21,7 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groundup.core.atomic_io import publish_dir, sha256_file
+from groundup.core.atomic_io import publish_dir
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
 from groundup.core.registry import plugin_name, to_table
 from groundup.core.stage import StageContext
@@ -48,10 +49,10 @@ STABLE = "stable"
 OPTIMIZER = "optimizer.safetensors"
 
 
-def start_digest(folder: Path) -> dict[str, str]:
+def start_digest(folder: Path, digests: DigestCache = UNCACHED) -> dict[str, str]:
     """SHA-256 of config.json, weights and tokenizer. Raises DataError where there is no checkpoint."""
     names = [CONFIG, TOKENIZER, *(path.name for path in folder.glob("*.safetensors*"))]
-    found = {name: sha256_file(folder / name) for name in sorted(names) if (folder / name).is_file()}
+    found = {name: digests.sha256(folder / name) for name in sorted(names) if (folder / name).is_file()}
     if CONFIG not in found:
         raise DataError(
             f"pretrain.start: {folder} holds no {CONFIG}. Name a checkpoint's folder, or leave it empty to start "

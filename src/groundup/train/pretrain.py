@@ -16,6 +16,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin
@@ -105,14 +106,20 @@ class Pretrain(Recipe):
 
     def resolved(self) -> "Pretrain":
         """The same recipe with every derived value written out, as far as it follows from the recipe alone."""
+        config = self.shape()
         if self.start:
-            return self._resolved(read_config(Path(self.start)))
-        config = self.architecture.config(self.depth, vocab_size=64, max_seq_len=64)
+            return self._resolved(config)
         known = type(self.architecture).model_fields
         numbers = {name: getattr(config, name) for name in ("d_model", "n_heads", "n_kv_heads", "d_ff")}
         numbers = {name: value for name, value in numbers.items() if name in known}
         architecture = self.architecture.model_copy(update=numbers)
         return self.model_copy(update={"architecture": architecture})._resolved(config)
+
+    def shape(self) -> DecoderConfig:
+        """The decoder as far as the recipe decides it: all but vocabulary and sequence length."""
+        if self.start:
+            return read_config(Path(self.start))
+        return self.architecture.config(self.depth, vocab_size=64, max_seq_len=64)
 
     def _resolved(self, config: DecoderConfig) -> "Pretrain":
         tokens = self.tokens or scaling.horizon_tokens(config)
@@ -123,13 +130,15 @@ class Pretrain(Recipe):
             "batch_tokens": batch_tokens,
         }
         if not self.start:
-            found["optimizer"] = self.optimizer_for(config.d_model, batch_tokens, tokens)
+            known = self.model_copy(update=found)
+            found["optimizer"] = known.optimizer_for(config.d_model, batch_tokens, tokens)
         return self.model_copy(update=found)
 
     def optimizer_for(self, d_model: int, batch_tokens: int, tokens: int) -> Optimizer:
-        """The optimizer with its rates: of an annealed checkpoint its own, else by the rules."""
+        """The optimizer with its rates: of an annealed checkpoint its own, else by the rules for these numbers."""
         if not self.start:
-            return self.optimizer.resolved(d_model, batch_tokens=batch_tokens, tokens=tokens)
+            own = self.optimizer.by_rule(d_model, batch_tokens=self.batch_tokens, tokens=self.tokens)
+            return own.resolved(d_model, batch_tokens=batch_tokens, tokens=tokens)
         return start_optimizer(Path(self.start), self.optimizer).resolved(d_model, batch_tokens=batch_tokens)
 
 
@@ -148,9 +157,9 @@ class _Plan:
         return self.batch_rows * self.seq_len
 
 
-def external_digest(recipe: Pretrain) -> dict[str, str] | None:
+def external_digest(recipe: Pretrain, digests: DigestCache = UNCACHED) -> dict[str, str] | None:
     """Digest of the checkpoint to start from."""
-    return start_digest(Path(recipe.start)) if recipe.start else None
+    return start_digest(Path(recipe.start), digests) if recipe.start else None
 
 
 @stage(version=2, kind="policy", external_digest=external_digest, ranks=True)
@@ -158,8 +167,7 @@ def pretrain(
     recipe: Pretrain, runtime: Runtime, out: StageContext, tokens: Artifact, tokenizer: Artifact
 ) -> Metrics:
     """Train a decoder from noise, or go on from a checkpoint; see Pretrain for the choices."""
-    derived = recipe.resolved().model_dump(include={"depth", "tokens", "batch_tokens"})
-    recipe = recipe.model_copy(update=derived)
+    recipe = recipe.resolved()
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = PackedDataset(tokens.path / "train.npy"), PackedDataset(tokens.path / "validation.npy")
     hardware = choose_hardware(runtime, recipe.precision)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from groundup.core.atomic_io import write_json
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.rng import hash_fraction
@@ -102,12 +103,14 @@ class Classifier(Recipe):
         return self.epochs or min(max(100_000 // examples, 5), 25)
 
 
-def external_digest(recipe: Classifier) -> dict[str, list[list[str]]]:
+def external_digest(recipe: Classifier, digests: DigestCache = UNCACHED) -> dict[str, list[list[str]]]:
     """Per kind the files and their contents. Raises DataError for a path that matches nothing."""
     found = {}
     for kind, source in recipe.sources().items():
         try:
-            found[kind] = sorted([file.path, content_digest(source, file)] for file in source.files())
+            found[kind] = sorted(
+                [file.path, content_digest(source, file, digests)] for file in source.files()
+            )
         except DataError as error:
             raise DataError(f"classifier {recipe.name!r}: {kind} {error}") from None
     return found

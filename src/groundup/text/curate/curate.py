@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 
 from groundup.core.atomic_io import write_text
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin
@@ -63,9 +64,10 @@ class Curate(Recipe):
     mix: Mix = Mix()
 
 
-def external_digest(recipe: Curate) -> Any:
+def external_digest(recipe: Curate, digests: DigestCache = UNCACHED) -> Any:
     """A digest of the evaluation sets that are compared with. Raises DataError for a path that isn't there."""
-    return item_digest(recipe.decontaminate.paths)
+    paths = recipe.decontaminate.paths
+    return item_digest(paths, digests) if paths else None
 
 
 @stage(version=2, kind="corpus", external_digest=external_digest)

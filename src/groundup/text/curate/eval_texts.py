@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
 from groundup.text.ingest import discover
 from groundup.text.ingest.formats.decompress import DecompressedFile, compression
@@ -44,12 +45,16 @@ def evaluation_items(paths: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
             yield f"{file.path}#{number}", list(_texts(record))
 
 
-def item_digest(paths: Sequence[str]) -> list[list[str]]:
+def item_digest(paths: Sequence[str], digests: DigestCache = UNCACHED) -> list[list[str]]:
     """Names and SHA-256 digests of the evaluation sets, for the fingerprint."""
     try:
-        return [[file.path, hash_regular(Path(file.location), _MOST_BYTES)] for file in _files(paths)]
+        return [[file.path, _sha256(Path(file.location), digests)] for file in _files(paths)]
     except Unreadable as error:
         raise DataError(f"curate.decontaminate.paths: {error.reason} {error.detail}") from None
+
+
+def _sha256(path: Path, digests: DigestCache) -> str:
+    return digests.of_file(path, lambda: hash_regular(path, _MOST_BYTES))
 
 
 def _files(paths: Sequence[str]) -> list[SourceFile]:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from groundup.core.atomic_io import write_text
+from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
 from groundup.core.fingerprint import canonical_json
 from groundup.core.recipe import Recipe
@@ -47,9 +48,9 @@ class Ingest(Recipe):
     )
 
 
-def external_digest(recipe: Ingest) -> list[dict[str, Any]]:
+def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dict[str, Any]]:
     """Per source a digest of its files: paths within it and contents. Raises DataError if there are none."""
-    return [_source_digest(label, source) for label, source in labelled(recipe)]
+    return [_source_digest(label, _digests_of(source, digests)) for label, source in labelled(recipe)]
 
 
 @stage(version=2, kind="raw_corpus", external_digest=external_digest)
@@ -61,9 +62,9 @@ def ingest(recipe: Ingest, runtime: Runtime, out: StageContext) -> dict[str, Any
     job = IngestTask(out.path.resolve(), labels, recipe.max_document_bytes, _known(out, settings))
     done = run_tasks(read_files, job, tasks, out, runtime, "ingest")
     lines = [line for said in done for line in said["files"]]
-    write_text(
-        out.file("sources.jsonl"), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    )
+    out.external_read = [_source_digest(label, _digests_read(label, lines)) for label in labels]
+    text = "".join(json.dumps(_without_digest(line), ensure_ascii=False) + "\n" for line in lines)
+    write_text(out.file("sources.jsonl"), text)
     write_text(out.file("settings.json"), json.dumps(settings, indent=1, sort_keys=True) + "\n")
     metrics = _metrics(done)
     aside = spell_reasons(Counter(metrics["files_aside"]) + Counter(metrics["records_aside"]))
@@ -137,12 +138,27 @@ def _known(out: StageContext, settings: dict[str, str]) -> dict[str, Path]:
     return found
 
 
-def _source_digest(label: str, source: Source) -> dict[str, Any]:
-    said, files = hashlib.sha256(), 0
+def _digests_of(source: Source, digests: DigestCache) -> Iterator[tuple[str, str]]:
+    """Path and content digest of every file, by path."""
     for file in sorted(source.files(), key=lambda file: file.path):
-        said.update(json.dumps([file.path, content_digest(source, file)]).encode() + b"\n")
+        yield file.path, content_digest(source, file, digests)
+
+
+def _digests_read(label: str, lines: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The same pairs, of the bytes that were read: from the lines of sources.jsonl."""
+    return iter(sorted((line["path"], line["digest"]) for line in lines if line["source"] == label))
+
+
+def _without_digest(line: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in line.items() if key != "digest"}
+
+
+def _source_digest(label: str, digests: Iterator[tuple[str, str]]) -> dict[str, Any]:
+    total, files = hashlib.sha256(), 0
+    for path, digest in digests:
+        total.update(json.dumps([path, digest]).encode() + b"\n")
         files += 1
-    return {"source": label, "files": files, "sha256": said.hexdigest()}
+    return {"source": label, "files": files, "sha256": total.hexdigest()}
 
 
 def _metrics(done: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ A task that is stopped goes on after its last shard, passing over the records th
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +17,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from groundup.core.digests import UNCACHED, DigestCache, file_stamp
 from groundup.core.records import Document
 from groundup.text.documents import DOCUMENTS, LEDGER, RejectsLogEntry, read_rows
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import ExtractedText, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
+
+CHANGED = "changed while it was read"
+"""Digest of a file that was written to between the first and the last byte that ingest read."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,25 @@ def read_files(job: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
     return {"label": label} | shards.finish()
 
 
-def content_digest(source: Source, file: SourceFile) -> str:
-    """What tells a file's content from any other: its own digest or SHA-256 (hex); the reason if it can't be read."""
+def content_digest(source: Source, file: SourceFile, digests: DigestCache = UNCACHED) -> str:
+    """Digest of a file's content: the source's own or SHA-256 (hex); the reason where it can't be read."""
     if file.aside or file.digest:
         return file.aside or file.digest
-    try:
+
+    def compute() -> str:
         with source.open(file) as opened:
             return _sha256(opened)
+
+    try:
+        return digests.of_file(file.location, compute) if isinstance(file.location, Path) else compute()
     except Unreadable as error:
-        return f"{error.reason} {error.value}"
+        return _unreadable(error)
+    except OSError:  # gone since it was listed
+        return "unreadable None"
+
+
+def _unreadable(error: Unreadable) -> str:
+    return f"{error.reason} {error.value}"
 
 
 def document_id(source: str, path: str, position: str = "") -> str:
@@ -85,7 +100,7 @@ class _Intake:
     def __init__(self, job: IngestTask, label: str, shards: TaskShards, file: SourceFile) -> None:
         self.job, self.label, self.shards, self.file = job, label, shards, file
         self.source = job.sources[label]
-        self.line: dict[str, Any] = {"source": label, "path": file.path}
+        self.line: dict[str, Any] = {"source": label, "path": file.path, "digest": file.aside or file.digest}
 
     def take(self) -> None:
         """Read the file, or take its rows from an earlier build, or say why neither."""
@@ -97,6 +112,7 @@ class _Intake:
                 aside = self._content()
             except Unreadable as error:
                 aside = error.reason
+                self.line["digest"] = self.line["digest"] or _unreadable(error)
                 self._record([ReadIssue("aside", aside, "", error.value, error.threshold, error.detail)])
         documents = sum(place[2] for place in self.shards.documents.places)
         self.line["documents"] = documents
@@ -105,16 +121,19 @@ class _Intake:
     def _content(self) -> str:
         """Returns the reason why nothing of the file could be used, if so. Raises Unreadable."""
         with self.source.open(self.file) as opened:
-            sha256 = _sha256(opened)
+            stamp, sha256 = _stamp(opened), _sha256(opened)
             size = opened.seek(0, io.SEEK_END)
-            self.line |= {"bytes": size, "sha256": sha256}
+            self.line |= {"bytes": size, "sha256": sha256, "digest": self.line["digest"] or sha256}
             if not self.shards.records:
                 self.shards.tally["counts"].update(files_read=1, bytes_read=size)
                 earlier = self._unchanged(sha256)
                 if earlier is not None:
                     return earlier
             opened.seek(0)
-            return self._records(self.source.read(self.file.path, opened, self.shards.records))
+            aside = self._records(self.source.read(self.file.path, opened, self.shards.records))
+            if _stamp(opened) != stamp:
+                self.line["digest"] = CHANGED
+            return aside
 
     def _records(self, items: Iterator[ExtractedText | ReadIssue]) -> str:
         """Take what is read, record by record. What has no position is about the whole file."""
@@ -194,6 +213,11 @@ class _Intake:
         self.shards.add(documents, entries)
         self.shards.tally["counts"]["files_unchanged"] += 1
         return str(line.get("aside", ""))
+
+
+def _stamp(file: BinaryIO) -> str:
+    """Size, times and inode of a local file; nothing of a temporary copy, which only this process writes."""
+    return file_stamp(os.fstat(file.fileno())) if isinstance(file, io.BufferedReader) else ""
 
 
 def _sha256(file: BinaryIO) -> str:

@@ -1,7 +1,7 @@
 """The slot of optimizers: a part turns named parameters into a torch optimizer."""
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -18,6 +18,23 @@ Kind = Literal["hidden", "embedding", "head", "scalar"]
 
 class Optimizer(Recipe):
     """Base of the parts in this folder."""
+
+    derived: ClassVar[dict[str, Any]] = {"weight_decay": "auto"}
+    """Fields that the rules can fill, with the value that leaves them to the rules; rates before the decay."""
+
+    def by_rule(self, d_model: int, *, batch_tokens: int, tokens: int) -> "Optimizer":
+        """The same with every value that equals the rule's for these numbers left to the rules again.
+
+        A recipe is resolved before the data is known; training applies the rules to the tokens that there are.
+        """
+        fields = {}
+        for name, by_rule in self.derived.items():
+            rule = self.model_copy(update={name: by_rule}).resolved(
+                d_model, batch_tokens=batch_tokens, tokens=tokens
+            )
+            if getattr(rule, name) == getattr(self, name):
+                fields[name] = by_rule
+        return self.model_copy(update=fields)
 
     def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "Optimizer":
         """The same with everything that is left to the rules of `model/scaling.py` written out.

@@ -3,7 +3,7 @@
 Loshchilov and Hutter 2017, https://arxiv.org/abs/1711.05101. Norms and embeddings aren't decayed.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ class AdamW(Optimizer):
     """AdamW over all parameters; only matrices inside the layers are decayed."""
 
     version: ClassVar[int] = 2
+    derived: ClassVar[dict[str, Any]] = {"lr": 0.0, "weight_decay": "auto"}
 
     lr: float = Field(default=0.0, ge=0, description="peak rate; 0 = by the rules of `model/scaling.py`")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="memory of the mean")

@@ -22,6 +22,7 @@ class Muon(Optimizer):
     """Muon for hidden matrices, AdamW for embedding, head, norms and scores."""
 
     version: ClassVar[int] = 3
+    derived: ClassVar[dict[str, Any]] = {"lr": 0.0, "adam_lr": 0.0, "weight_decay": "auto"}
 
     lr: float = Field(
         default=0.0,
