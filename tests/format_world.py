@@ -43,7 +43,7 @@ def texts(items: Items) -> list[ExtractedText]:
 
 def reasons(items: Items) -> list[tuple[str, str, str]]:
     """(position, fate, reason) of the notes."""
-    return [(item.position, item.fate, item.reason) for item in items if isinstance(item, ReadIssue)]
+    return [(item.position, item.outcome, item.reason) for item in items if isinstance(item, ReadIssue)]
 
 
 def parquet(**columns: Any) -> bytes:

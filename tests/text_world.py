@@ -34,11 +34,11 @@ class Built:
     def ids(self) -> dict[str, str]:
         return {document.path: document.id for document in read_documents(self.path)}
 
-    def ledger(self) -> list[RejectsLogEntry]:
+    def rejects(self) -> list[RejectsLogEntry]:
         return list(read_rejects_log(self.path))
 
     def reasons(self) -> dict[str, str]:
-        return {entry.path: entry.reason for entry in self.ledger()}
+        return {entry.path: entry.reason for entry in self.rejects()}
 
     def files(self) -> dict[str, str]:
         """The sha256 of every file that was left."""

@@ -178,7 +178,7 @@ def inspect(
     page: write everything into this one HTML file
     """
     from groundup.show import newest_run
-    from groundup.text.inspect.command import Question, answer
+    from groundup.text.inspect.command import InspectQuery, run_inspect
     from groundup.text.inspect.corpus import Corpus
 
     store = _store(workspace)
@@ -187,7 +187,7 @@ def inspect(
     name = what or newest_run(store)
     stages = store.run(name)
     corpus = Corpus(stages["ingest"].path, stages["curate"].path if "curate" in stages else None)
-    answer(corpus, name, Question(document, search, limit, page, as_json))
+    run_inspect(corpus, name, InspectQuery(document, search, limit, page, as_json))
 
 
 @app.command

@@ -21,7 +21,7 @@ from groundup.evaluate.evaluate import Evaluate, evaluate
 from groundup.evaluate.tasks import Task
 from groundup.text.curate.classifier import Classifier, classifier
 from groundup.text.curate.curate import Curate, curate
-from groundup.text.curate.types import Classified
+from groundup.text.curate.types import NeedsClassifier
 from groundup.text.ingest.ingest import Ingest, ingest, labelled
 from groundup.tokens.tokenize import Tokenize, tokenize
 from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
@@ -56,7 +56,7 @@ class Blueprint(Recipe):
             raise ValueError('align steps need something to teach. Add [[tasks]] with use = "passages"')
         names = [item.name for item in self.classifiers]
         for step in self.curate.steps:
-            if isinstance(step, Classified) and step.classifier not in names:
+            if isinstance(step, NeedsClassifier) and step.classifier not in names:
                 raise ValueError(
                     f"a step of curate needs the classifier `{step.classifier}`, and the blueprint has: "
                     f'{", ".join(names) or "none"}. Add [[classifiers]] with name = "{step.classifier}"'

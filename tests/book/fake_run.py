@@ -105,20 +105,26 @@ def _artifact(folder: Path, stage: str, seconds: float, metrics: dict[str, Any],
 def _ingest(folder: Path, text: str, hostile: str) -> Artifact:
     artifact = _artifact(folder, "ingest", 3.1, {
         "files_read": 630, "documents": 741, "bytes_read": 12_911_204,
-        "files_aside": {"binary": 1, "empty": 2}})  # fmt: skip
+        "files_rejected": {"binary": 1, "empty": 2}})  # fmt: skip
     lines = [
         {"source": "stdlib", "path": f"module{n}.py", "bytes": 20000, "documents": 1} for n in range(628)
     ]
     lines += [
-        {"source": "stdlib", "path": "lib2to3/grammar.pickle", "bytes": 9, "documents": 0, "aside": "binary"}
+        {
+            "source": "stdlib",
+            "path": "lib2to3/grammar.pickle",
+            "bytes": 9,
+            "documents": 0,
+            "rejected": "binary",
+        }
     ]
-    lines += [{"source": "stdlib", "path": f"e{n}/__init__.py", "bytes": 0, "documents": 0, "aside": "empty"}
+    lines += [{"source": "stdlib", "path": f"e{n}/__init__.py", "bytes": 0, "documents": 0, "rejected": "empty"}
               for n in range(2)]  # fmt: skip
     write_text(artifact.path / "sources.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    with RejectsLogWriter(artifact.path / "ledger" / "0.parquet") as ledger:
-        ledger.write([
-            RejectsLogEntry("a1", "stdlib", "lib2to3/grammar.pickle", "ingest", "aside", "binary", 12, 0),
-            RejectsLogEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "ingest", "aside", "empty",
+    with RejectsLogWriter(artifact.path / "rejects" / "0.parquet") as rejects:
+        rejects.write([
+            RejectsLogEntry("a1", "stdlib", "lib2to3/grammar.pickle", "ingest", "rejected", "binary", 12, 0),
+            RejectsLogEntry("a2", "stdlib", f"concurrent/__init__.py{hostile}", "ingest", "rejected", "empty",
                         detail=hostile),
         ])  # fmt: skip
     return artifact
@@ -139,8 +145,8 @@ def _curate(folder: Path, text: str, hostile: str) -> Artifact:
     with DocumentWriter(artifact.path / "documents" / "0.parquet") as documents:
         documents.write([Document("00a", text + hostile, "stdlib", "textwrap.py", licence="PSF-2.0"),
                          Document("00b", text * 40, "files", "notes/deep/path/of/a/file.md" + hostile)])  # fmt: skip
-    with RejectsLogWriter(artifact.path / "ledger" / "0.parquet") as ledger:
-        ledger.write([
+    with RejectsLogWriter(artifact.path / "rejects" / "0.parquet") as rejects:
+        rejects.write([
             RejectsLogEntry("b1", "stdlib", "xml/__init__.py", "length", "dropped", "too_few_words", 3, 5),
             RejectsLogEntry("b2", "stdlib", "encodings/cp037.py", "gopher_repetition", "dropped", "repeated_lines",
                         0.9, 0.3),

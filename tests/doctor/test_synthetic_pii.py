@@ -8,7 +8,7 @@ import pytest
 from groundup.doctor.synthetic_pii import EXCERPT, PlantedTexts, SyntheticPii, plant, recall
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.steps.privacy import Privacy
-from groundup.text.curate.types import FilterResult, passed
+from groundup.text.curate.types import FilterResult, keep_all
 
 TEXTS = [
     "The lighthouse keeper wrote a letter every week. " * 100,
@@ -30,7 +30,7 @@ class Says:
 
 class Nothing:
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        return passed(batch.rows)
+        return keep_all(batch.rows)
 
 
 def test_the_default_step_finds_98_of_100_secrets_of_every_kind() -> None:

@@ -24,7 +24,7 @@ def published(workspace: Path) -> dict[str, str]:
     folders = sorted((workspace / "artifacts").glob("*/manifest.json"))
     files = {f"{path.parent.name}/{name}": said["sha256"]
              for path in folders for name, said in read_json(path)["files"].items()}  # fmt: skip
-    assert any("/ledger/" in name for name in files)
+    assert any("/rejects/" in name for name in files)
     return files
 
 
@@ -35,7 +35,7 @@ def done(workspace: Path) -> dict[str, int]:
 
 
 @pytest.mark.cluster
-def test_killed_at_ten_random_moments_documents_and_ledger_are_the_same(tmp_path: Path) -> None:
+def test_killed_at_ten_random_moments_documents_and_rejects_log_are_the_same(tmp_path: Path) -> None:
     folder = crowd(tmp_path / "pages")
     started = time.monotonic()
     subprocess.run(command(folder, tmp_path / "calm"), check=True, capture_output=True)

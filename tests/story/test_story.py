@@ -96,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, first_words: list[str]) -> W
 
 def test_what_was_kept_aside_and_dropped_is_said_at_once(world: World, first_words: list[str]) -> None:
     aside, dropped = (next(line for line in first_words if line.strip().startswith(word))
-                      for word in ("kept aside, each named in ledger/:", "dropped, each named"))  # fmt: skip
+                      for word in ("rejected, each listed in rejects/:", "dropped, each listed"))  # fmt: skip
     assert "empty (1)" in aside
     assert "exact_duplicate (1)" in dropped
 
@@ -126,10 +126,10 @@ def test_every_checksum_verifies(world: World) -> None:
             assert (path.stat().st_size, sha256_file(path)) == (said["bytes"], said["sha256"])
 
 
-def test_the_ledger_names_every_hostile_file(world: World) -> None:
+def test_the_rejects_log_names_every_hostile_file(world: World) -> None:
     reasons: dict[str, str] = {}
     for stage in ("ingest", "curate"):
-        for path in sorted(world.artifact(stage).glob("ledger/*.parquet")):
+        for path in sorted(world.artifact(stage).glob("rejects/*.parquet")):
             for row in pq.read_table(path).to_pylist():
                 reasons.setdefault(Path(row["path"]).name, row["reason"])
     for name in ("picture.txt", "empty.txt", "gone.txt", "pipe.txt", "line.txt"):

@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from groundup.core.records import Document
-from groundup.text.documents import DOCUMENT_SCHEMA, LEDGER_SCHEMA, RejectsLogEntry, TableWriter
+from groundup.text.documents import DOCUMENT_SCHEMA, REJECTS_SCHEMA, RejectsLogEntry, TableWriter
 from groundup.text.inspect.corpus import Corpus
 
 STEP = "gopher_quality"
 RULES = [
-    {"step": STEP, "reason": "too_few_words", "measure": f"{STEP}.words", "at_least": 50.0},
-    {"step": STEP, "reason": "too_many_words", "measure": f"{STEP}.words", "at_most": 1e5},
-    {"step": STEP, "reason": "many_symbols", "measure": f"{STEP}.symbols", "at_most": 0.1},
+    {"step": STEP, "reason": "too_few_words", "metric": f"{STEP}.words", "at_least": 50.0},
+    {"step": STEP, "reason": "too_many_words", "metric": f"{STEP}.words", "at_most": 1e5},
+    {"step": STEP, "reason": "many_symbols", "metric": f"{STEP}.symbols", "at_most": 0.1},
 ]
 
 
@@ -26,16 +26,16 @@ class Judged:
 
     id: str
     text: str
-    fate: str = "kept"
+    outcome: str = "kept"
     source: str = "files"
     path: str = "a.txt"
     language: str = "en"
     licence: str = "CC0"
     final: str | None = None
-    measures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     value: float | None = None
     threshold: float | None = None
-    twin: tuple[str, float, str] | None = None
+    duplicate_of: tuple[str, float, str] | None = None
 
 
 def write_world(
@@ -47,16 +47,16 @@ def write_world(
 ) -> Corpus:
     """Folders as ingest and curate leave them, `shard` documents per shard."""
     ingested, curated = root / "ingest", root / "curate"
-    names = sorted({name for document in judged for name in document.measures})
+    names = sorted({name for document in judged for name in document.metrics})
     for number, start in enumerate(range(0, len(judged), shard)):
         _write_shard(ingested, curated, f"{number:05d}.parquet", judged[start : start + shard], names)
-    with TableWriter(ingested / "ledger" / "00000.parquet", LEDGER_SCHEMA) as ledger:
-        ledger.write(aside)
+    with TableWriter(ingested / "rejects" / "00000.parquet", REJECTS_SCHEMA) as rejects:
+        rejects.write(aside)
     lines = [
         {"source": d.source, "path": d.path, "bytes": len(d.text.encode()), "sha256": "0", "documents": 1}
         for d in judged
     ] + [
-        {"source": e.source, "path": e.path, "bytes": 0, "sha256": "", "documents": 0, "aside": e.reason}
+        {"source": e.source, "path": e.path, "bytes": 0, "sha256": "", "documents": 0, "rejected": e.reason}
         for e in aside
     ]
     (ingested / "sources.jsonl").write_text(
@@ -71,7 +71,8 @@ def write_world(
         )
     )
     _write(curated / "clusters.parquet", [
-        {"id": d.id, "kept": d.twin[0], "similarity": d.twin[1], "kind": d.twin[2]} for d in judged if d.twin
+        dict(zip(("id", "kept", "similarity", "kind"), (d.id, *d.duplicate_of), strict=True))
+        for d in judged if d.duplicate_of
     ], {"id": pa.string(), "kept": pa.string(), "similarity": pa.float32(), "kind": pa.string()})  # fmt: skip
     _write(curated / "decontamination.parquet", hits,
            dict.fromkeys(("item", "task", "id", "text"), pa.string()) | {"overlap": pa.int64()})  # fmt: skip
@@ -88,15 +89,15 @@ def _write_shard(
         documents.write([document(d, d.text) for d in judged])
     with TableWriter[Document](curated / "documents" / name, DOCUMENT_SCHEMA) as documents:
         documents.write(
-            [document(d, d.text if d.final is None else d.final) for d in judged if d.fate == "kept"]
+            [document(d, d.text if d.final is None else d.final) for d in judged if d.outcome == "kept"]
         )
-    with TableWriter[RejectsLogEntry](curated / "ledger" / name, LEDGER_SCHEMA) as ledger:
-        ledger.write([entry for d in judged for entry in _entries(d)])
-    about = [{"id": d.id, "source": d.source, "path": d.path, "bytes": len(d.text.encode()), "fate": d.fate,
-              "language": d.language} | {name: d.measures.get(name) for name in names} for d in judged]  # fmt: skip
+    with TableWriter[RejectsLogEntry](curated / "rejects" / name, REJECTS_SCHEMA) as rejects:
+        rejects.write([entry for d in judged for entry in _entries(d)])
+    about = [{"id": d.id, "source": d.source, "path": d.path, "bytes": len(d.text.encode()), "outcome": d.outcome,
+              "language": d.language} | {name: d.metrics.get(name) for name in names} for d in judged]  # fmt: skip
     kinds = {"id": pa.string(), "source": pa.string(), "path": pa.string(), "bytes": pa.int64(),
-             "fate": pa.string(), "language": pa.string()}  # fmt: skip
-    _write(curated / "measures" / name, about, kinds | dict.fromkeys(names, pa.float32()))
+             "outcome": pa.string(), "language": pa.string()}  # fmt: skip
+    _write(curated / "document_metrics" / name, about, kinds | dict.fromkeys(names, pa.float32()))
 
 
 def _entries(d: Judged) -> list[RejectsLogEntry]:
@@ -105,8 +106,8 @@ def _entries(d: Judged) -> list[RejectsLogEntry]:
         entries.append(
             RejectsLogEntry(d.id, d.source, d.path, "privacy", "changed", "redacted", 1.0, None, "1 email")
         )
-    if d.fate != "kept":
-        step, _, reason = d.fate.partition(": ")
+    if d.outcome != "kept":
+        step, _, reason = d.outcome.partition(": ")
         entries.append(RejectsLogEntry(d.id, d.source, d.path, step, "dropped", reason, d.value, d.threshold))
     return entries
 

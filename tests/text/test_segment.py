@@ -184,7 +184,7 @@ def test_the_end_of_a_sentence_may_be_quoted() -> None:
 def test_a_position_is_in_one_piece_or_none() -> None:
     pieces = words(*joined(["ab c", " d"]))
     assert pieces.at(np.arange(6)).tolist() == [0, 0, -1, 1, -1, 2]
-    assert stretches(*joined(["aab", "ab"]), marks=joined(["aabab"])[0] == ord("a")).sizes.tolist() == [2, 1]
+    assert stretches(*joined(["aab", "ab"]), mask=joined(["aabab"])[0] == ord("a")).sizes.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(

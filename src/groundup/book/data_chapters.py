@@ -130,7 +130,7 @@ def _files(run: LoadedRun) -> tuple[int, Counter[str]]:
         files = [json.loads(line) for line in lines]
     except (OSError, ValueError):
         files = []
-    return len(files), Counter(file["aside"] for file in files if file.get("aside"))
+    return len(files), Counter(file["rejected"] for file in files if file.get("rejected"))
 
 
 def _rejected_notes(total: int, word: str, reasons: Any) -> tuple[str, ...]:
@@ -262,7 +262,7 @@ def _example_rejects(run: LoadedRun) -> list[RejectsLogEntry]:
             continue
         for entry in read_rejects_log(artifact.path):
             same = by_reason[(stage, entry.reason)]
-            if entry.fate != "changed" and len(same) < _EXAMPLES:
+            if entry.outcome != "changed" and len(same) < _EXAMPLES:
                 same.append(entry)
     groups = [group for group in by_reason.values() if group]
     rounds = (group[turn] for turn in range(_EXAMPLES) for group in groups if turn < len(group))

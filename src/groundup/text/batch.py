@@ -134,18 +134,18 @@ class DocumentBatch:
         """[rows]: whether a text is mostly in a script (Thai, Lao) in which nothing marks the end of a sentence."""
         return self.mostly(self.words.begins_in("unmarked") > 0)
 
-    def mostly(self, words: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def mostly(self, is_marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """[rows]: whether more than half of each text's words are marked; `words` [words]."""
-        return self.words.per_document(words) > self.words.counts / 2
+        return self.words.per_document(is_marked) > self.words.counts / 2
 
     @cached_property
     def line_ends(self) -> Ints:
         """[rows]: line ends in each text."""
         return self.count(self.data == ord("\n"))
 
-    def count(self, marks: NDArray[np.bool_]) -> Ints:
+    def count(self, mask: NDArray[np.bool_]) -> Ints:
         """[rows]: how many bytes of each text are marked; `marks` [bytes]."""
-        return np.diff(np.searchsorted(np.flatnonzero(marks), self.offsets))
+        return np.diff(np.searchsorted(np.flatnonzero(mask), self.offsets))
 
     def of_prose(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """[rows]: `values` of prose; NaN, which breaks no rule, for source code."""

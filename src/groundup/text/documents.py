@@ -20,14 +20,15 @@ from groundup.core.atomic_io import atomic_replace, temp_path
 from groundup.core.records import Document
 
 DOCUMENTS = "documents"
-LEDGER = "ledger"
+REJECTS = "rejects"
+DOCUMENT_METRICS = "document_metrics"
 
 DOCUMENT_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in Document.__dataclass_fields__])
 ROW_GROUP_ROWS = 1024
 ROW_GROUP_BYTES = 16 << 20
 """The most a row group holds, unless one row is larger: far below Arrow's 2 GiB for the strings of an array."""
 
-Fate = Literal["dropped", "changed", "aside"]
+Outcome = Literal["dropped", "changed", "rejected"]
 Row = TypeVar("Row")
 
 
@@ -43,7 +44,7 @@ class RejectsLogEntry:
     source: str
     path: str
     step: str
-    fate: Fate
+    outcome: Outcome
     reason: str
     value: float | None = None
     threshold: float | None = None
@@ -51,8 +52,8 @@ class RejectsLogEntry:
 
 
 _NUMBERS = ("value", "threshold")
-_OF_FEW_VALUES = ("source", "licence", "language", "step", "fate", "reason")
-LEDGER_SCHEMA = pa.schema(
+_OF_FEW_VALUES = ("source", "licence", "language", "step", "outcome", "reason")
+REJECTS_SCHEMA = pa.schema(
     [
         pa.field(name, pa.float64()) if name in _NUMBERS else pa.field(name, pa.string())
         for name in RejectsLogEntry.__dataclass_fields__
@@ -134,7 +135,7 @@ class RejectsLogWriter(TableWriter[RejectsLogEntry]):
     """Writes the ledger; `write` takes a table or an iterable of `LedgerEntry`."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, LEDGER_SCHEMA)
+        super().__init__(path, REJECTS_SCHEMA)
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:
@@ -201,7 +202,7 @@ def read_documents(artifact_path: Path) -> Iterator[Document]:
 
 def read_rejects_log(artifact_path: Path) -> Iterator[RejectsLogEntry]:
     """The ledger of an artifact, in the order in which things happened."""
-    for table in iter_tables(artifact_path, LEDGER):
+    for table in iter_tables(artifact_path, REJECTS):
         for row in table.to_pylist():
             yield RejectsLogEntry(**row)
 

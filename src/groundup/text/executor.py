@@ -49,27 +49,31 @@ class ExecutorTask:
 
 
 def run_tasks(
-    run: Run, common: Any, tasks: list[ExecutorTask], out: StageContext, runtime: Runtime, label: str
+    run: Run, common: Any, tasks: list[ExecutorTask], context: StageContext, runtime: Runtime, label: str
 ) -> list[Done]:
     """`run(common, task.about)` for every task that isn't done yet; what each of them returned.
 
     `run` is a function of a module (workers import it), `common` what all tasks share (pickled once per worker).
     Raises DataError when workers keep dying, and whatever GroundupError a task raised.
     """
-    folder = out.temporary / label
-    marks = {task.number: _mark(folder, task) for task in tasks}
-    done = {number: json.loads(mark.read_text()) for number, mark in marks.items() if mark.exists()}
+    folder = context.temporary / label
+    done_files = {task.number: _mark(folder, task) for task in tasks}
+    done = {
+        number: json.loads(done_file.read_text())
+        for number, done_file in done_files.items()
+        if done_file.exists()
+    }
     pending = [task for task in tasks if task.number not in done]
     finished = sum(task.bytes for task in tasks if task.number in done)
     total = sum(task.bytes for task in tasks)
-    with out.track(label, total / 1e6, "MB", finished / 1e6) as progress:
+    with context.track(label, total / 1e6, "MB", finished / 1e6) as progress:
         tries = 0
         while pending:
             before = len(done)
             try:
-                for task, said in _results(run, common, pending, runtime):
-                    write_text(marks[task.number], json.dumps(said))
-                    done[task.number] = said
+                for task, result in _results(run, common, pending, runtime):
+                    write_text(done_files[task.number], json.dumps(result))
+                    done[task.number] = result
                     progress.advance(task.bytes / 1e6)
             except _WorkersDied as died:
                 tries = 1 if len(done) > before else tries + 1
@@ -78,7 +82,7 @@ def run_tasks(
                         f"{label}: workers died {TRIES} times without finishing a task. Out of memory? "
                         f"Try --set runtime.workers=1. The last one said: {died}"
                     ) from None
-                out.info(f"{label}: a worker died ({died}); going on with what is left")
+                context.info(f"{label}: a worker died ({died}); going on with what is left")
             pending = [task for task in tasks if task.number not in done]
     return [done[task.number] for task in tasks]
 
@@ -108,12 +112,12 @@ def _results(
         _by_ray(run, common, rows, runtime.ray) if runtime.ray else _by_daft(run, common, rows, workers, 1)
     )
     for number, answer in stream:
-        said = json.loads(answer)
-        if "error" in said:
-            raise DataError(said["error"])
-        if "bug" in said:
-            raise RuntimeError(f"in a worker:\n{said['bug']}")
-        yield by_number[number], said["done"]
+        reply = json.loads(answer)
+        if "error" in reply:
+            raise DataError(reply["error"])
+        if "bug" in reply:
+            raise RuntimeError(f"in a worker:\n{reply['bug']}")
+        yield by_number[number], reply["done"]
 
 
 def _by_daft(
@@ -151,12 +155,12 @@ class _Worker:
     def __call__(self, about: str) -> str:
         try:
             run, common = self._work
-            said: Done = {"done": run(common, json.loads(about))}
+            reply: Done = {"done": run(common, json.loads(about))}
         except GroundupError as error:
-            said = {"error": str(error)}
+            reply = {"error": str(error)}
         except Exception:
-            said = {"bug": traceback.format_exc()}
-        return json.dumps(said)
+            reply = {"bug": traceback.format_exc()}
+        return json.dumps(reply)
 
 
 def _by_ray(run: Run, common: Any, rows: list[Row], address: str) -> Iterator[tuple[int, str]]:

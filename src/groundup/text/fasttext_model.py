@@ -72,9 +72,11 @@ def predict(model: Any, one_liners: list[str]) -> tuple[NDArray[np.str_], NDArra
     """[texts], [texts]: the likeliest label of each line and its probability; "" and 0 where it has no token."""
     if not one_liners:
         return np.zeros(0, np.str_), np.zeros(0)
-    labels, chances = model.predict(one_liners)
-    names = np.array([found[0].removeprefix(LABEL) if found else "" for found in labels], np.str_)
-    values = np.array([chance[0] if len(chance) else 0.0 for chance in chances], np.float64)
+    labels, probabilities = model.predict(one_liners)
+    names = np.array([predicted[0].removeprefix(LABEL) if predicted else "" for predicted in labels], np.str_)
+    values = np.array(
+        [probability[0] if len(probability) else 0.0 for probability in probabilities], np.float64
+    )
     return names, np.clip(values, 0.0, 1.0)  # a softmax in 32 bits can end a little above 1
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from groundup.text.unicode_classes import ALONE, JOINED, before, code_points, tables, word_classes
 from groundup.text.unicode_classes import Bytes as Bytes
 from groundup.text.unicode_classes import Ints as Ints
-from groundup.text.unicode_classes import Marks as Marks
+from groundup.text.unicode_classes import Mask as Mask
 
 Hashes = NDArray[np.uint64]
 
@@ -85,32 +85,32 @@ class Spans:
         return self.hashes + self.document.astype(np.uint64) * _MIX[0]
 
     @cached_property
-    def repeated(self) -> Marks:
+    def repeated(self) -> Mask:
         """[pieces]: whether the same stood earlier in the document."""
         order, first = groups(self.keys)
         repeated = np.ones(len(order), dtype=bool)
         repeated[order[first]] = False
         return repeated
 
-    def marked(self, marks: Marks) -> Ints:
+    def marked(self, mask: Mask) -> Ints:
         """[pieces]: how many bytes of each are marked; `marks` [bytes of all texts]."""
-        before = _sums(marks)
+        before = _sums(mask)
         return (before[self.end] - before[self.start]).astype(np.int64)
 
-    def begins(self, mark: str) -> Marks:
+    def begins(self, mark: str) -> Mask:
         """[pieces]: whether each begins with `mark`."""
         return self._says(self.start, mark)
 
-    def ends(self, mark: str) -> Marks:
+    def ends(self, mark: str) -> Mask:
         """[pieces]: whether each ends with `mark`."""
         return self._says(self.end - len(mark.encode()), mark)
 
-    def _says(self, at: Ints, mark: str) -> Marks:
-        said = self.sizes >= len(mark.encode())
+    def _says(self, at: Ints, mark: str) -> Mask:
+        equal = self.sizes >= len(mark.encode())
         for offset, byte in enumerate(mark.encode()):
-            fits = np.flatnonzero(said)
-            said[fits] = self.data[at[fits] + offset] == byte
-        return said
+            fits = np.flatnonzero(equal)
+            equal[fits] = self.data[at[fits] + offset] == byte
+        return equal
 
     @cached_property
     def sentence_end(self) -> NDArray[np.int32]:
@@ -124,12 +124,12 @@ class Spans:
 
     def begins_in(self, table: str) -> Bytes:
         """[pieces]: what one of `characters.tables()` says of the character that each begins with; 0 for ASCII."""
-        said = np.zeros(len(self.start), np.uint8)
+        classes = np.zeros(len(self.start), np.uint8)
         beyond = np.flatnonzero(self.data[self.start] >= 0x80)
-        said[beyond] = tables()[table][code_points(self.data, self.start[beyond])]
-        return said
+        classes[beyond] = tables()[table][code_points(self.data, self.start[beyond])]
+        return classes
 
-    def ends_in(self, table: str) -> Marks:
+    def ends_in(self, table: str) -> Mask:
         """[pieces]: whether each ends with a character of one of `characters.tables()`."""
         last = code_points(self.data, before(self.data, self.end))
         return tables()[table][last].astype(bool)
@@ -193,9 +193,9 @@ def lines(data: Bytes, offsets: Ints) -> Spans:
     return stretches(data, offsets, data != 10)
 
 
-def stretches(data: Bytes, offsets: Ints, marks: Marks) -> Spans:
+def stretches(data: Bytes, offsets: Ints, mask: Mask) -> Spans:
     """The longest runs of marked bytes within one text; `marks` [bytes]."""
-    return _pieces(data, offsets, marks.astype(np.uint8))
+    return _pieces(data, offsets, mask.astype(np.uint8))
 
 
 def trimmed_lines(words: Spans) -> SpanGroups:
@@ -221,11 +221,11 @@ def hash_ranges(data: Bytes, start: Ints, end: Ints) -> Hashes:
     """[ranges]: a 64-bit hash of each range's bytes and length."""
     padded = np.concatenate([data, np.zeros(8, np.uint8)])
     eight: Hashes = np.ndarray((len(data) + 1,), dtype="<u8", buffer=padded.data, strides=(1,))
-    out = np.zeros(len(start), np.uint64)
+    hashes_of_ranges = np.zeros(len(start), np.uint64)
     for block in range(0, len(start), _BLOCK):
         at = start[block : block + _BLOCK]
         rest = end[block : block + _BLOCK] - at
-        hashes = out[block : block + _BLOCK]
+        hashes = hashes_of_ranges[block : block + _BLOCK]
         hashes[:] = mix(rest.astype(np.uint64) * _MIX[2] ^ eight[at] & _FIRST_BYTES[np.minimum(rest, 8)])
         left = np.flatnonzero((rest > 8) & (rest <= _LONG))
         at, rest = at[left] + 8, rest[left] - 8
@@ -235,9 +235,9 @@ def hash_ranges(data: Bytes, start: Ints, end: Ints) -> Hashes:
             more = rest > 8
             left, at, rest = left[more], at[more] + 8, rest[more] - 8
     for piece in np.flatnonzero(end - start > _LONG):
-        said = hashlib.blake2b(data[start[piece] : end[piece]].tobytes(), digest_size=8).digest()
-        out[piece] = np.frombuffer(said, "<u8")[0]
-    return out
+        digest = hashlib.blake2b(data[start[piece] : end[piece]].tobytes(), digest_size=8).digest()
+        hashes_of_ranges[piece] = np.frombuffer(digest, "<u8")[0]
+    return hashes_of_ranges
 
 
 def hashes_of(words: Sequence[str]) -> Hashes:
@@ -285,10 +285,10 @@ def groups(keys: Hashes) -> tuple[Ints, Ints]:
     return order, np.append(0, np.flatnonzero(brought[1:] != brought[:-1]) + 1)
 
 
-def _sums(marks: Marks) -> NDArray[np.int32]:
+def _sums(mask: Mask) -> NDArray[np.int32]:
     """[bytes + 1]: how many bytes before each are marked."""
-    sums = np.zeros(len(marks) + 1, np.int32)
-    np.cumsum(marks, out=sums[1:])
+    sums = np.zeros(len(mask) + 1, np.int32)
+    np.cumsum(mask, out=sums[1:])
     return sums
 
 

@@ -18,7 +18,7 @@ from groundup.core.atomic_io import write_text
 from groundup.core.records import Document
 from groundup.text.documents import (
     DOCUMENTS,
-    LEDGER,
+    REJECTS,
     DocumentWriter,
     RejectsLogEntry,
     RejectsLogWriter,
@@ -27,11 +27,11 @@ from groundup.text.documents import (
 
 SHARD_BYTES = 16 << 20
 """About how much text a shard of documents holds."""
-LEDGER_ROWS = 1 << 16
+REJECTS_ROWS = 1 << 16
 
 Row = TypeVar("Row")
-TOLD = ("records_aside", "changed")
-TALLIES = ("counts", "files_aside", *TOLD)
+TOLD = ("records_rejected", "changed")
+TALLIES = ("counts", "files_rejected", *TOLD)
 
 
 class Stream(Generic[Row]):
@@ -71,7 +71,7 @@ class TaskShards:
 
     def __init__(self, folder: Path, task: int) -> None:
         self.documents: Stream[Document] = Stream(folder / DOCUMENTS, task, DocumentWriter, SHARD_BYTES)
-        self.ledger: Stream[RejectsLogEntry] = Stream(folder / LEDGER, task, RejectsLogWriter, LEDGER_ROWS)
+        self.rejects: Stream[RejectsLogEntry] = Stream(folder / REJECTS, task, RejectsLogWriter, REJECTS_ROWS)
         self.tally: dict[str, Counter[str]] = {name: Counter() for name in TALLIES}
         self.of_file: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
         """What sources.jsonl will say of the records of the file under way."""
@@ -86,7 +86,7 @@ class TaskShards:
     def add(self, documents: list[Document], entries: list[RejectsLogEntry]) -> None:
         """What one record of the file under way gave."""
         for entry in entries:
-            self.ledger.add(entry)
+            self.rejects.add(entry)
         for document in documents:
             size = len(document.text.encode())
             self.documents.add(document, size)
@@ -106,39 +106,39 @@ class TaskShards:
 
     def end_file(self, line: dict[str, Any]) -> None:
         """The file under way is done; `line` is what sources.jsonl says of it."""
-        places = {DOCUMENTS: self.documents.places, LEDGER: self.ledger.places}
-        told = {name: dict(sorted(count.items())) for name, count in self.of_file.items() if count}
-        self.lines.append(line | told | {"rows": places})
+        places = {DOCUMENTS: self.documents.places, REJECTS: self.rejects.places}
+        record_reasons = {name: dict(sorted(count.items())) for name, count in self.of_file.items() if count}
+        self.lines.append(line | record_reasons | {"rows": places})
         self.of_file = {name: Counter() for name in TOLD}
-        self.documents.places, self.ledger.places, self.records = [], [], 0
+        self.documents.places, self.rejects.places, self.records = [], [], 0
 
     def finish(self) -> dict[str, Any]:
         """Close both streams; the lines and the counts as plain JSON."""
         self.documents.close()
-        self.ledger.close()
+        self.rejects.close()
         return {"files": self.lines} | {name: dict(count) for name, count in self.tally.items()}
 
     def _note(self) -> None:
         self._noted = self.documents.shard
-        said = {
+        state = {
             "documents": [self.documents.shard, self.documents.places],
-            "ledger": [
-                self.ledger.shard,
-                self.ledger.places,
-                [asdict(entry) for entry in self.ledger.waiting],
+            "rejects": [
+                self.rejects.shard,
+                self.rejects.places,
+                [asdict(entry) for entry in self.rejects.waiting],
             ],
             "tally": self.tally,
             "of_file": self.of_file,
             "lines": self.lines,
             "records": self.records,
         }
-        write_text(self._state, json.dumps(said))
+        write_text(self._state, json.dumps(state))
 
-    def _resume(self, said: dict[str, Any]) -> None:
-        self.documents.shard, self.documents.places = said["documents"]
-        self.ledger.shard, self.ledger.places, entries = said["ledger"]
-        self.ledger.waiting = [RejectsLogEntry(**entry) for entry in entries]
-        self.ledger.weight = len(entries)
-        self.tally = {name: Counter(count) for name, count in said["tally"].items()}
-        self.of_file = {name: Counter(count) for name, count in said["of_file"].items()}
-        self.lines, self.records, self._noted = said["lines"], said["records"], self.documents.shard
+    def _resume(self, state: dict[str, Any]) -> None:
+        self.documents.shard, self.documents.places = state["documents"]
+        self.rejects.shard, self.rejects.places, entries = state["rejects"]
+        self.rejects.waiting = [RejectsLogEntry(**entry) for entry in entries]
+        self.rejects.weight = len(entries)
+        self.tally = {name: Counter(count) for name, count in state["tally"].items()}
+        self.of_file = {name: Counter(count) for name, count in state["of_file"].items()}
+        self.lines, self.records, self._noted = state["lines"], state["records"], self.documents.shard

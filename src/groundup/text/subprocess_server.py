@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 
-class Helper:
+class SubprocessServer:
     """One running program. Hold `lock` from a request to the end of its answer."""
 
     def __init__(self, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
@@ -26,7 +26,7 @@ class Helper:
         )
         assert self._process.stdin and self._process.stdout
         self.requests: BinaryIO = self._process.stdin  # type: ignore[assignment]
-        self.answers: BinaryIO = self._process.stdout  # type: ignore[assignment]
+        self.responses: BinaryIO = self._process.stdout  # type: ignore[assignment]
         self.lock = threading.RLock()
         self.stop = weakref.finalize(self, _stop, self._process, os.getpid())
 
@@ -36,19 +36,21 @@ class Helper:
         return self._process.poll() is None
 
 
-def helper(command: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> Helper:
+def subprocess_server(command: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> SubprocessServer:
     """The running program for this command. Another process, also a forked one, gets its own."""
-    found = _started(command, environment, os.getpid())
-    if not found.running:
-        found.stop()
+    server = _started(command, environment, os.getpid())
+    if not server.running:
+        server.stop()
         _started.cache_clear()
-        found = _started(command, environment, os.getpid())
-    return found
+        server = _started(command, environment, os.getpid())
+    return server
 
 
 @functools.lru_cache(maxsize=8)
-def _started(command: tuple[str, ...], environment: tuple[tuple[str, str], ...], owner: int) -> Helper:
-    return Helper(command, dict(environment))
+def _started(
+    command: tuple[str, ...], environment: tuple[tuple[str, str], ...], owner: int
+) -> SubprocessServer:
+    return SubprocessServer(command, dict(environment))
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:

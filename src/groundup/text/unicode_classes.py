@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
-Marks = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 BETWEEN, WITHIN, ALONE, JOINED = range(4)
 """Classes of word characters: in no word; in a word; a word by itself; that too, unless it follows one."""
@@ -66,11 +66,11 @@ def before(data: Bytes, end: Ints) -> Ints:
 def word_classes(data: Bytes, plain: bool) -> Bytes:
     """[bytes]: BETWEEN or WITHIN; ALONE or JOINED for first bytes only. plain: punctuation is between words."""
     table = tables()["plain" if plain else "words"]
-    classes, lead, said = _look_up(data, table, rest=WITHIN)
-    gone = lead[said == BETWEEN]
+    classes, lead, lead_classes = _look_up(data, table, rest=WITHIN)
+    separators = lead[lead_classes == BETWEEN]
     for step in (1, 2, 3):
-        gone = gone[_SIZE[data[gone]] > step]
-        classes[gone + step] = BETWEEN
+        separators = separators[_SIZE[data[separators]] > step]
+        classes[separators + step] = BETWEEN
     return classes
 
 
@@ -84,9 +84,9 @@ def _look_up(data: Bytes, table: Bytes, rest: int) -> tuple[Bytes, Ints, Bytes]:
     by_byte = table[:128].tobytes() + bytes([rest]) * 128
     classes: Bytes = np.frombuffer(bytearray(data).translate(by_byte), np.uint8)
     lead = np.flatnonzero(data >= 0xC0)
-    said = table[code_points(data, lead)]
-    classes[lead] = said
-    return classes, lead, said
+    lead_classes = table[code_points(data, lead)]
+    classes[lead] = lead_classes
+    return classes, lead, lead_classes
 
 
 @cache
@@ -108,7 +108,7 @@ def tables() -> dict[str, NDArray[np.uint8]]:
     joined = np.isin(major, ["M", "P", "S"]) | (category == "Cf")
     classes = WITHIN + (ALONE - WITHIN) * alone + (JOINED - WITHIN) * joined
     letter = np.isin(major, ["L", "M"]) | (points == _TABLED)
-    found = {
+    by_name = {
         "words": np.where(space, BETWEEN, classes),
         "plain": np.where(between, BETWEEN, classes),
         "content": np.where(letter, LETTER, np.where(major == "N", DIGIT, 0)),
@@ -117,10 +117,10 @@ def tables() -> dict[str, NDArray[np.uint8]]:
         "ends": _among(SENTENCE_ENDS),
         "closers": np.isin(category, ["Pe", "Pf"]) | _among("\"'"),
     }
-    return {name: table.astype(np.uint8) for name, table in found.items()}
+    return {name: table.astype(np.uint8) for name, table in by_name.items()}
 
 
-def _among(chars: str) -> Marks:
-    marks = np.zeros(_TABLED + 1, dtype=bool)
-    marks[[ord(char) for char in chars]] = True
-    return marks
+def _among(chars: str) -> Mask:
+    mask = np.zeros(_TABLED + 1, dtype=bool)
+    mask[[ord(char) for char in chars]] = True
+    return mask

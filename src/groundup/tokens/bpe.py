@@ -92,9 +92,11 @@ def _reference(table: dict[str, Any]) -> Encoder:
     tokenizer = Tokenizer.from_str(json.dumps(table))
 
     def encode(texts: Sequence[str]) -> EncodedBatch:
-        found = tokenizer.encode_batch_fast([_spellable(text) for text in texts], add_special_tokens=False)
-        counts = np.array([len(item.ids) for item in found], dtype=np.int64)
-        flat = [np.array(item.ids, dtype=np.uint32) for item in found]
+        encodings = tokenizer.encode_batch_fast(
+            [_spellable(text) for text in texts], add_special_tokens=False
+        )
+        counts = np.array([len(item.ids) for item in encodings], dtype=np.int64)
+        flat = [np.array(item.ids, dtype=np.uint32) for item in encodings]
         return EncodedBatch(np.concatenate(flat) if flat else np.zeros(0, np.uint32), counts)
 
     return Encoder("tokenizers", encode)
@@ -114,8 +116,8 @@ def _fast(table: dict[str, Any]) -> Encoder | None:
     def encode(texts: Sequence[str]) -> EncodedBatch:
         if not texts:
             return EncodedBatch(np.zeros(0, np.uint32), np.zeros(0, np.int64))
-        found = tokenizer.encode_batch([_spellable(text) for text in texts])
-        return EncodedBatch(np.asarray(awkward.flatten(found)), np.asarray(awkward.num(found)))
+        ids = tokenizer.encode_batch([_spellable(text) for text in texts])
+        return EncodedBatch(np.asarray(awkward.flatten(ids)), np.asarray(awkward.num(ids)))
 
     return Encoder("gigatoken", encode)
 

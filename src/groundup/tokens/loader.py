@@ -15,11 +15,11 @@ def sample_indices(n_rows: int, batch_rows: int, step: int, seed: int) -> np.nda
     """The rows of step `step` (from 0): the next `batch_rows` of an endless sequence of shuffled epochs."""
     places = np.arange(step * batch_rows, (step + 1) * batch_rows)
     epochs, within = np.divmod(places, n_rows)
-    found = np.empty(batch_rows, dtype=np.int64)
+    indices = np.empty(batch_rows, dtype=np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        found[here] = _order(n_rows, int(epoch), seed)[within[here]]
-    return found
+        indices[here] = _order(n_rows, int(epoch), seed)[within[here]]
+    return indices
 
 
 @lru_cache(maxsize=4)

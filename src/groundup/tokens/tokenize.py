@@ -51,15 +51,17 @@ class Tokenize(Recipe):
 
 @stage(version=1, kind="token_dataset")
 def tokenize(
-    recipe: Tokenize, runtime: Runtime, out: StageContext, documents: Artifact, tokenizer: Artifact
+    recipe: Tokenize, runtime: Runtime, context: StageContext, documents: Artifact, tokenizer: Artifact
 ) -> Metrics:
     """Encode, split by document hash, pack."""
     words = Tokenizer.load(tokenizer.path)
     validation = _validation_ids(documents.path, recipe.validation_share)
     total = documents.metrics().get("documents_kept")
     with ExitStack() as stack:
-        splits = {name: stack.enter_context(_Split(out, name, recipe.seq_len + 1, words)) for name in SPLITS}
-        tracker = stack.enter_context(out.track("tokenize", total, "documents"))
+        splits = {
+            name: stack.enter_context(_Split(context, name, recipe.seq_len + 1, words)) for name in SPLITS
+        }
+        tracker = stack.enter_context(context.track("tokenize", total, "documents"))
         for table in iter_tables(documents.path):
             ids, texts = strings(table, "id"), strings(table, "text")
             for name, split in splits.items():
@@ -94,10 +96,10 @@ class _Waiting:
 class _Split:
     """One split on its way to disk."""
 
-    def __init__(self, out: StageContext, name: str, width: int, tokenizer: Tokenizer) -> None:
+    def __init__(self, context: StageContext, name: str, width: int, tokenizer: Tokenizer) -> None:
         self._width, self._tokenizer = width, tokenizer
-        self._rows = PackedWriter(out.file(f"{name}.npy"), width, id_dtype(tokenizer.vocab_size))
-        self._spans = pq.ParquetWriter(out.file(f"{name}_spans.parquet"), SPAN_SCHEMA, compression="zstd")
+        self._rows = PackedWriter(context.file(f"{name}.npy"), width, id_dtype(tokenizer.vocab_size))
+        self._spans = pq.ParquetWriter(context.file(f"{name}_spans.parquet"), SPAN_SCHEMA, compression="zstd")
         self._waiting: list[_Waiting] = []
         self._size = self.encoded = self._placed = self._bytes = self._documents = 0
 

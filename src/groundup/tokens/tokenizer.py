@@ -83,12 +83,12 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
-            found = [item["content"] for item in table["added_tokens"]]
+            special_tokens = [item["content"] for item in table["added_tokens"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no tokenizer that can be read: {error!r}") from None
-        if tuple(found) != SPECIALS:
+        if tuple(special_tokens) != SPECIALS:
             raise DataError(
-                f"{path} has the control tokens {found}, not {list(SPECIALS)}: it isn't one of ours"
+                f"{path} has the control tokens {special_tokens}, not {list(SPECIALS)}: it isn't one of ours"
             )
         return Tokenizer(table)
 

@@ -50,21 +50,23 @@ class TokenizerRecipe(Recipe):
 def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) -> dict[str, str] | None:
     """Digests of the files that are named. Raises DataError naming what is missing."""
     wanted = {"reference": REFERENCE_FILES, "start": (TOKENIZER,)}
-    found = {}
+    sha256_of = {}
     for key, names in wanted.items():
         folder = getattr(recipe, key)
         for path in (Path(folder) / name for name in names if folder):
             if not path.is_file():
                 raise DataError(f"tokenizer.{key}: {path} is missing. Correct the folder, or leave it empty")
-            found[path.name] = digests.sha256(path)
-    return found or None
+            sha256_of[path.name] = digests.sha256(path)
+    return sha256_of or None
 
 
 @stage(version=1, kind="tokenizer", external_digest=external_digest)
-def tokenizer(recipe: TokenizerRecipe, runtime: Runtime, out: StageContext, documents: Artifact) -> Metrics:
+def tokenizer(
+    recipe: TokenizerRecipe, runtime: Runtime, context: StageContext, documents: Artifact
+) -> Metrics:
     """Train on the documents and measure on the held-out ones (on all, where none is held out)."""
-    ours = Tokenizer.load(Path(recipe.start)) if recipe.start else _trained(recipe, out, documents)
-    ours.save(out.path)
+    ours = Tokenizer.load(Path(recipe.start)) if recipe.start else _trained(recipe, context, documents)
+    ours.save(context.path)
     held_out = list(_held_out(documents, recipe.held_out_share))
     texts_out = [item.text for item in held_out] or [item.text for item in read_documents(documents.path)]
     size = sum(len(text.encode("utf-8", "replace")) for text in texts_out)
@@ -79,9 +81,9 @@ def tokenizer(recipe: TokenizerRecipe, runtime: Runtime, out: StageContext, docu
     if recipe.reference:
         gpt2 = encoder(_gpt2(Path(recipe.reference)))
         report["gpt2_bytes_per_token"] = size / int(gpt2.encode(texts_out).counts.sum())
-    write_json(out.file("report.json"), report)
-    figures = {key: value for key, value in report.items() if key != "longest_tokens"}
-    return figures | {
+    write_json(context.file("report.json"), report)
+    metrics = {key: value for key, value in report.items() if key != "longest_tokens"}
+    return metrics | {
         "vocab_size": ours.vocab_size,
         "merges": ours.vocab_size - SMALLEST,
         "trainer": "taken over" if recipe.start else "tokenizers",
@@ -89,9 +91,9 @@ def tokenizer(recipe: TokenizerRecipe, runtime: Runtime, out: StageContext, docu
     }
 
 
-def _trained(recipe: TokenizerRecipe, out: StageContext, documents: Artifact) -> Tokenizer:
+def _trained(recipe: TokenizerRecipe, context: StageContext, documents: Artifact) -> Tokenizer:
     texts = (item.text for item in _training(documents, recipe.held_out_share))
-    with out.track("train tokenizer", None, "documents") as tracker:
+    with context.track("train tokenizer", None, "documents") as tracker:
         table = train(_counted(texts, tracker.advance), recipe.vocab_size - len(SPECIALS))
     return Tokenizer.from_merges(table)
 

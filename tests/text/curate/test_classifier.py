@@ -89,7 +89,7 @@ def test_labelled_files_are_as_good_as_two_folders(
     )
     folder, metrics = trained(labelled=both, label_field="kind")
     assert contents(folder) == contents(trained(**files)[0])
-    assert metrics["aside"] == {"no_label": 1}
+    assert metrics["rejected"] == {"no_label": 1}
 
 
 def test_metrics_count_examples_and_measure_on_those_held_out(
@@ -134,11 +134,11 @@ def test_what_cannot_be_learned_from_is_an_error_that_says_why(
     assert "0 different negative examples" in refused(positive=positive)
     assert "no files are given" in refused(positive=positive)
     empty = write(tmp_path / "empty.jsonl", [])
-    assert "kept aside: empty (1)" in refused(positive=(empty,), negative=negative)
+    assert "rejected: empty (1)" in refused(positive=(empty,), negative=negative)
     assert "60 left out because they are in both classes" in refused(positive=positive, negative=positive)
     labelled = write(tmp_path / "good.jsonl", sentences(SEA, 20, 4), label="good")
     assert "labels met: good (20), positive_label is '1'" in refused(labelled=(labelled,))
-    assert "kept aside: no_label (60)" in refused(labelled=positive)
+    assert "rejected: no_label (60)" in refused(labelled=positive)
     assert "fastText says: Encountered NaN. Try a smaller lr" in refused(**files, lr=1e9)
     with pytest.raises(DataError, match=r"classifier 'quality': positive paths: '.*' doesn't exist"):
         external_digest(Classifier(positive=(str(tmp_path / "nowhere.jsonl"),)))
@@ -151,7 +151,7 @@ def test_bytes_that_are_no_utf8_are_read_or_kept_aside(
     (tmp_path / "noise.txt").write_bytes(random.Random(0).randbytes(4000))
     more = (*files["negative"], str(tmp_path / "latin.txt"), str(tmp_path / "noise.txt"))
     _, metrics = trained(positive=files["positive"], negative=more)
-    assert metrics["examples"]["negative"] == 51 and sum(metrics["aside"].values()) == 1
+    assert metrics["examples"]["negative"] == 51 and sum(metrics["rejected"].values()) == 1
 
 
 def test_ten_examples_of_each_class_are_enough(tmp_path: Path, trained: Trained) -> None:
@@ -187,7 +187,7 @@ def test_an_earlier_corpus_can_be_the_examples(
     (corpus.path / MANIFEST).write_text("{}")
     land = write(tmp_path / "land.jsonl", sentences(LAND, 20, 8))
     _, metrics = trained(positive=(str(corpus.path),), negative=(land,))
-    assert metrics["examples"]["read_positive"] == 20 and metrics["aside"] == {}
+    assert metrics["examples"]["read_positive"] == 20 and metrics["rejected"] == {}
 
 
 def test_a_module_that_trains_at_random_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,4 +223,4 @@ def test_human_labels_are_learned_better_than_the_majority(
     kept = np.array([reason is None for reason in said.reason])
     majority = max(truth.mean(), 1 - truth.mean())
     assert (kept == truth).mean() > majority + 0.08
-    assert calibration.roc_auc(truth, said.measures["quality"]) > 0.75
+    assert calibration.roc_auc(truth, said.metrics["quality"]) > 0.75

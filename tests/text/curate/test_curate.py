@@ -38,7 +38,7 @@ def corpus(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_read_is_kept_plus_dropped_and_the_ledger_says_why(
+def test_documents_read_are_kept_plus_dropped_and_the_rejects_log_has_the_reasons(
     corpus: Path, ingested: Callable[..., Any], curated: Callable[..., Any]
 ) -> None:
     raw = ingested(corpus)
@@ -49,7 +49,7 @@ def test_read_is_kept_plus_dropped_and_the_ledger_says_why(
     assert built.reasons().keys() == {"short.txt", "chant.txt", "twin.txt"}
     assert built.reasons()["short.txt"] == "too_few_chars"
     assert metrics["reasons"] == dict.fromkeys(built.reasons().values(), 1)
-    entries = {entry.path: entry for entry in built.ledger()}
+    entries = {entry.path: entry for entry in built.rejects()}
     assert (entries["short.txt"].value, entries["short.txt"].threshold) == (5, 32)
     assert entries["twin.txt"].detail == f"same text as {built.ids()['tale03.txt']}"
     assert metrics["bytes_kept"] == sum(len(text.encode()) for text in built.texts().values())
@@ -58,22 +58,22 @@ def test_read_is_kept_plus_dropped_and_the_ledger_says_why(
     assert (twin["kept"], twin["kind"]) == (built.ids()["tale03.txt"], "exact")
 
 
-def test_every_document_read_has_one_row_of_measures_with_its_fate(
+def test_every_document_read_has_one_row_of_metrics_with_its_outcome(
     corpus: Path, ingested: Callable[..., Any], curated: Callable[..., Any]
 ) -> None:
     raw = ingested(corpus)
     built = curated(raw, Curate(dedup=Dedup(keep="earliest", fuzzy=False)))
-    rows = [row for table in iter_tables(built.path, "measures") for row in table.to_pylist()]
+    rows = [row for table in iter_tables(built.path, "document_metrics") for row in table.to_pylist()]
     assert [row["id"] for row in rows] == list(raw.ids().values())
-    fates = Counter(row["fate"].split(":")[0] for row in rows)
-    assert fates == {"kept": 30, "length": 1, "gopher_repetition": 1, "dedup": 1}
-    assert {row["path"] for row in rows if row["fate"] == "kept"} == built.texts().keys()
+    outcomes = Counter(row["outcome"].split(":")[0] for row in rows)
+    assert outcomes == {"kept": 30, "length": 1, "gopher_repetition": 1, "dedup": 1}
+    assert {row["path"] for row in rows if row["outcome"] == "kept"} == built.texts().keys()
     assert all(row["language"] for row in rows), "also of those that were dropped"
     assert sum(row["bytes_kept"] for row in rows) == built.metrics["bytes_kept"]
-    assert all(row["length.chars"] > 32 for row in rows if row["fate"] == "kept")
+    assert all(row["length.chars"] > 32 for row in rows if row["outcome"] == "kept")
     rules = json.loads((built.path / "rules.json").read_text())
-    assert {"step": "length", "reason": "too_few_chars", "measure": "length.chars", "at_least": 32} in rules
-    assert {rule["measure"] for rule in rules} <= set(rows[0])
+    assert {"step": "length", "reason": "too_few_chars", "metric": "length.chars", "at_least": 32} in rules
+    assert {rule["metric"] for rule in rules} <= set(rows[0])
 
 
 def test_near_duplicates_go_and_the_longest_stays(
@@ -85,7 +85,7 @@ def test_near_duplicates_go_and_the_longest_stays(
     (tmp_path / "c.txt").write_text(" ".join(reversed(words)))
     built = curated(ingested(tmp_path), Curate(steps=()))
     assert set(built.texts()) == {"b.txt", "c.txt"}
-    (entry,) = built.ledger()
+    (entry,) = built.rejects()
     assert (entry.reason, entry.detail) == ("near_duplicate", f"near {built.ids()['b.txt']}")
     assert entry.value == pytest.approx(196 / 199)
 
@@ -111,7 +111,7 @@ def test_without_steps_and_deduplication_everything_stays(
 ) -> None:
     raw = ingested(corpus)
     built = curated(raw, Curate(steps=(), dedup=Dedup(exact=False, fuzzy=False)))
-    assert built.texts() == raw.texts() and not built.ledger()
+    assert built.texts() == raw.texts() and not built.rejects()
 
 
 def test_nothing_left_names_the_top_reasons(
@@ -140,7 +140,7 @@ def test_evaluation_items_are_found_and_reported(
         steps=(), dedup=Dedup(exact=False, fuzzy=False), decontaminate=Decontaminate(paths=(str(items),))
     )
     built = curated(ingested(corpus), recipe)
-    (entry,) = built.ledger()
+    (entry,) = built.rejects()
     assert (entry.path, entry.step, entry.reason) == ("tale04.txt", "decontaminate", "evaluation_item")
     (hit,) = pq.read_table(built.path / "decontamination.parquet").to_pylist()
     assert (hit["item"], hit["id"]) == ("exam.jsonl#1", entry.id)
@@ -174,7 +174,7 @@ class Repair(Recipe):
         text = ["new" if why == "repaired" else None for why in reason]
         blank: list[float | None] = [None] * batch.rows
         return FilterResult(
-            reason, blank, blank, text=text, measures={"bytes": batch.bytes.astype(np.float64)}
+            reason, blank, blank, text=text, metrics={"bytes": batch.bytes.astype(np.float64)}
         )
 
 
@@ -187,10 +187,10 @@ def test_a_verdict_with_a_text_changes_the_document_and_keeps_it(tmp_path: Path)
         table, [("repair", Repair()), ("again", Repair())], ("repair.bytes", "again.bytes"), tally
     )
     assert made.documents.column("text").to_pylist() == ["text 0", "new"]
-    assert made.ledger.column("fate").to_pylist() == ["changed", "dropped", "changed"]
-    assert made.measures.column("fate").to_pylist() == ["kept", "kept", "repair: bad"]
-    assert made.measures.column("repair.bytes").to_pylist() == [6, 6, 6]
-    again = made.measures.column("again.bytes").to_pylist()
+    assert made.rejects.column("outcome").to_pylist() == ["changed", "dropped", "changed"]
+    assert made.metrics.column("outcome").to_pylist() == ["kept", "kept", "repair: bad"]
+    assert made.metrics.column("repair.bytes").to_pylist() == [6, 6, 6]
+    again = made.metrics.column("again.bytes").to_pylist()
     assert again[:2] == [6, 3] and np.isnan(again[2])
     assert tally.counts["step repair"] == {
         "documents": 3,

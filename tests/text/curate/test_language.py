@@ -39,13 +39,13 @@ def test_every_document_gets_its_language_and_none_is_dropped_by_default() -> No
     said = Language().apply(batch(ENGLISH, GERMAN, CHINESE, NUMBERS))
     assert said.language == ["en", "de", "zh", "und"]
     assert said.reason == [None] * 4
-    assert said.measures["confidence"][3] == 0 and said.measures["confidence"][:3].min() > 0.65
+    assert said.metrics["confidence"][3] == 0 and said.metrics["confidence"][:3].min() > 0.65
 
 
 def test_other_languages_and_uncertain_ones_go_with_the_numbers_behind_it() -> None:
     said = Language(keep=("en",)).apply(batch(ENGLISH, GERMAN, NUMBERS))
     assert said.reason == [None, "language_not_kept", "language_uncertain"]
-    confidence = said.measures["confidence"]
+    confidence = said.metrics["confidence"]
     assert said.value == [None, confidence[1], 0]
     assert said.threshold == [None, None, 0.65]
     assert said.detail is not None and said.detail[1] == "de"
@@ -57,7 +57,7 @@ def test_other_languages_and_uncertain_ones_go_with_the_numbers_behind_it() -> N
 def test_source_code_is_no_language_and_passes() -> None:
     said = Language(keep=("de",)).apply(batch(ENGLISH, path="a.py"))
     assert (said.language, said.reason) == (["code"], [None])
-    assert np.isnan(said.measures["confidence"][0])
+    assert np.isnan(said.metrics["confidence"][0])
 
 
 def test_line_ends_marks_and_capitals_change_nothing() -> None:
@@ -65,7 +65,7 @@ def test_line_ends_marks_and_capitals_change_nothing() -> None:
     marked = f"</s> </S> {GERMAN}"
     said = Language().apply(batch(GERMAN, broken, marked, GERMAN.upper(), GERMAN.replace(" ", "\xa0")))
     assert said.language == ["de"] * 5
-    assert said.measures["confidence"][1] == said.measures["confidence"][0]
+    assert said.metrics["confidence"][1] == said.metrics["confidence"][0]
 
 
 def test_only_the_beginning_is_looked_at() -> None:
@@ -79,7 +79,7 @@ def test_a_batch_says_what_the_model_says_of_each_alone() -> None:
     for row, text in enumerate(texts):
         labels, chances = model.predict(text[:2048].lower().replace("\u3000", " "))
         assert said.language is not None and said.language[row] == labels[0].removeprefix("__label__")
-        assert said.measures["confidence"][row] == pytest.approx(min(1.0, chances[0]))
+        assert said.metrics["confidence"][row] == pytest.approx(min(1.0, chances[0]))
 
 
 def test_an_empty_batch_is_fine() -> None:

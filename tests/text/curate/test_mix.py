@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from groundup.text.curate.mix import Corpus, Mix, copies, draw, epochs
+from groundup.text.curate.mix import Mix, MixInput, copies, draw, epochs
 
 
-def corpus(**sizes: tuple[str, int, int]) -> Corpus:
+def corpus(**sizes: tuple[str, int, int]) -> MixInput:
     """source=(language, documents, bytes of each)."""
     parts = [(name, *said) for name, said in sizes.items()]
     count = sum(documents for _, _, documents, _ in parts)
-    return Corpus(
+    return MixInput(
         draw(np.arange(count, dtype=np.uint64), 7, 0),
         np.array([name for name, _, documents, _ in parts for _ in range(documents)], dtype=object),
         np.array([language for _, language, documents, _ in parts for _ in range(documents)], dtype=object),
@@ -18,7 +18,7 @@ def corpus(**sizes: tuple[str, int, int]) -> Corpus:
     )
 
 
-def shares(made: Corpus, recipe: Mix) -> dict[str, float]:
+def shares(made: MixInput, recipe: Mix) -> dict[str, float]:
     size = copies(made, recipe) * made.bytes
     names = sorted(set(made.source.tolist()))
     return {name: float(size[made.source == name].sum() / size.sum()) for name in names}
@@ -51,7 +51,7 @@ def test_what_a_cap_takes_from_one_source_the_others_get() -> None:
 
 def test_temperature_gives_small_languages_their_power_law_share() -> None:
     made = corpus(web=("en", 9_000, 100), wiki=("is", 1_000, 100))
-    one = Corpus(made.id, np.full(10_000, "web", dtype=object), made.language, made.bytes)
+    one = MixInput(made.id, np.full(10_000, "web", dtype=object), made.language, made.bytes)
     size = copies(one, Mix(temperature=2.0)) * one.bytes
     tempered = np.array([900_000.0, 100_000.0]) ** 0.5
     small = size[one.language == "is"].sum() / size.sum()
@@ -62,7 +62,7 @@ def test_the_sample_depends_on_ids_and_seed_alone() -> None:
     made = corpus(web=("en", 5_000, 100), books=("en", 1_000, 100))
     recipe = Mix(weights={"web": 1.0, "books": 1.0}, seed=3)
     order = np.random.default_rng(0).permutation(len(made.id))
-    mixed = Corpus(made.id[order], made.source[order], made.language[order], made.bytes[order])
+    mixed = MixInput(made.id[order], made.source[order], made.language[order], made.bytes[order])
     assert (copies(mixed, recipe) == copies(made, recipe)[order]).all()
     other = copies(made, Mix(weights={"web": 1.0, "books": 1.0}, seed=4))
     assert (other != copies(made, recipe)).any()

@@ -39,7 +39,7 @@ def test_people_are_replaced_and_places_are_not(pipeline: str) -> None:
     )
     assert said.text == ["<PERSON> met <PERSON> in London.", None, None, "“<PERSON>!”"]
     assert said.reason == ["redacted", None, None, "redacted"] and said.value == [2.0, None, None, 1.0]
-    assert said.measures["names"].tolist() == [2, 0, 0, 1]
+    assert said.metrics["names"].tolist() == [2, 0, 0, 1]
 
 
 def test_other_labels_can_be_named(pipeline: str) -> None:

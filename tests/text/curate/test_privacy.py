@@ -271,7 +271,7 @@ def test_counts_and_details_go_into_the_verdict() -> None:
     said = judged(["Ann, ann@mail.org or bob@mail.org, +49 30 901820", "nothing", ""])
     assert said.text == ["Ann, <EMAIL> or <EMAIL>, <PHONE>", None, None]
     assert said.reason == ["redacted", None, None] and said.detail == ["email 2, phone 1", "", ""]
-    assert said.value == [3.0, None, None] and said.measures["email"].tolist() == [2, 0, 0]
+    assert said.value == [3.0, None, None] and said.metrics["email"].tolist() == [2, 0, 0]
 
 
 def test_what_is_scrubbed_stays_as_it_is_when_scrubbed_again() -> None:

@@ -14,7 +14,7 @@ from format_world import PROSE, parquet, zipped
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
-from groundup.text.curate.filter_pass import KEPT, MEASURES
+from groundup.text.curate.filter_pass import DOCUMENT_METRICS, KEPT
 from groundup.text.documents import count_rows, iter_tables, read_rejects_log
 from groundup.text.ingest.ingest import Ingest, ingest
 from groundup.text.ingest.sources.files import Files
@@ -79,14 +79,14 @@ def test_every_file_and_document_is_accounted_for(kind: str, tmp_path: Path) -> 
     read = Built(tmp_path / "ingest-a", ingest(recipe, Runtime(), work))
     work.close()
     lines = [json.loads(line) for line in (read.path / "sources.jsonl").read_text().splitlines()]
-    entries = Counter((entry.fate, entry.reason) for entry in read_rejects_log(read.path))
-    told = Counter(read.metrics["files_aside"]) + Counter(read.metrics["records_aside"])
-    assert Counter({reason: n for (fate, reason), n in entries.items() if fate == "aside"}) == told
+    entries = Counter((entry.outcome, entry.reason) for entry in read_rejects_log(read.path))
+    told = Counter(read.metrics["files_rejected"]) + Counter(read.metrics["records_rejected"])
+    assert Counter({reason: n for (outcome, reason), n in entries.items() if outcome == "rejected"}) == told
     assert (
-        Counter({reason: n for (fate, reason), n in entries.items() if fate == "changed"})
+        Counter({reason: n for (outcome, reason), n in entries.items() if outcome == "changed"})
         == read.metrics["changed"]
     )
-    for name in ("records_aside", "changed"):
+    for name in ("records_rejected", "changed"):
         of_files = sum((Counter(line.get(name, {})) for line in lines), Counter())
         assert of_files == read.metrics[name], "each file's own counts are in sources.jsonl"
     assert sum(line["documents"] for line in lines) == read.metrics["documents"] == count_rows(read.path)
@@ -96,15 +96,17 @@ def test_every_file_and_document_is_accounted_for(kind: str, tmp_path: Path) -> 
     assert account["documents_read"] == read.metrics["documents"]
     assert account["documents_read"] == account["documents_kept"] + sum(account["reasons"].values())
     assert account["documents_kept"] == count_rows(kept.path)
-    dropped = Counter(entry.reason for entry in read_rejects_log(kept.path) if entry.fate == "dropped")
+    dropped = Counter(entry.reason for entry in read_rejects_log(kept.path) if entry.outcome == "dropped")
     assert dropped == account["reasons"]
-    fates = Counter(
-        fate for table in iter_tables(kept.path, MEASURES) for fate in table.column("fate").to_pylist()
+    outcomes = Counter(
+        outcome
+        for table in iter_tables(kept.path, DOCUMENT_METRICS)
+        for outcome in table.column("outcome").to_pylist()
     )
-    assert fates.total() == account["documents_read"] and fates[KEPT] == account["documents_kept"]
+    assert outcomes.total() == account["documents_read"] and outcomes[KEPT] == account["documents_kept"]
     reasons = Counter[str]()
-    for fate, count in fates.items():
-        reasons.update({fate.split(": ")[-1]: count} if fate != KEPT else {})
+    for outcome, count in outcomes.items():
+        reasons.update({outcome.split(": ")[-1]: count} if outcome != KEPT else {})
     assert reasons == account["reasons"]
     for source in account["sources"].values():
         assert (

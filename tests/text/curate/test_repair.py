@@ -60,7 +60,7 @@ def test_mojibake_is_undone_where_ftfy_undoes_it(charset: str) -> None:
         expected = ftfy.fix_encoding(text)
         assert (found or text) == expected.replace("\x85", "\n").replace("\xad", ""), text
     assert sum(found in TONGUES for found in mended) >= len(TONGUES) // 2
-    assert "mojibake_repaired" in said.reason and said.measures["mojibake"].max() == 1
+    assert "mojibake_repaired" in said.reason and said.metrics["mojibake"].max() == 1
 
 
 def test_a_spoiled_line_is_mended_among_lines_that_are_well() -> None:
@@ -86,7 +86,7 @@ def test_a_spoiled_line_is_mended_among_lines_that_are_well() -> None:
 def test_each_kind_of_repair_has_its_reason(text: str, fixed: str, reason: str) -> None:
     found, why, said = repair(text)
     assert (found, why) == (fixed, reason)
-    assert said.measures[KINDS[reason]][0] == said.value[0] > 0
+    assert said.metrics[KINDS[reason]][0] == said.value[0] > 0
     assert found.isprintable() or "\n" in found
 
 

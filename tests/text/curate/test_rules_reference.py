@@ -144,7 +144,7 @@ REPETITION += [(f"repeated_{n}gram",) * 2 + (0, (20 - n) / 100) for n in range(5
 def repetition(text: str) -> Measures:
     words, chars = words_of(text), max(len(text), 1)
     per_word = letters_per_word(words)
-    names = [measure for _, measure, _, _ in REPETITION]
+    names = [metric for _, metric, _, _ in REPETITION]
     if len(words) / per_word < 50:
         return dict.fromkeys(names, NAN)
     found: Measures = {}
@@ -293,8 +293,8 @@ def code(text: str, path: str) -> Measures:
 # What is compared, and on what.
 
 
-def verdict(measures: Measures, bounds: Bounds) -> str | None:
-    broken = (reason for reason, name, low, high in bounds if measures[name] < low or measures[name] > high)
+def verdict(metrics: Measures, bounds: Bounds) -> str | None:
+    broken = (reason for reason, name, low, high in bounds if metrics[name] < low or metrics[name] > high)
     return next(broken, None)
 
 
@@ -344,11 +344,11 @@ def texts(request: pytest.FixtureRequest) -> list[str]:
 
 
 def agree(judged: Any, expected: list[Measures], bounds: Bounds, texts: list[str]) -> None:
-    for row, measures in enumerate(expected):
-        measured = {name: float(values[row]) for name, values in judged.measures.items()}
-        assert measured == pytest.approx(measures, nan_ok=True), texts[row][:300]
+    for row, metrics in enumerate(expected):
+        measured = {name: float(values[row]) for name, values in judged.metrics.items()}
+        assert measured == pytest.approx(metrics, nan_ok=True), texts[row][:300]
         changed = judged.text is not None and judged.text[row] is not None
-        assert (None if changed else judged.reason[row]) == verdict(measures, bounds), texts[row][:300]
+        assert (None if changed else judged.reason[row]) == verdict(metrics, bounds), texts[row][:300]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def test_bounds_on_prose_are_those_of_the_papers(
 def test_c4_leaves_the_lines_that_the_paper_leaves(texts: list[str]) -> None:
     judged = C4().apply(batch(texts))
     expected = [c4(text) for text in texts]
-    agree(judged, [measures for measures, _ in expected], C4_BOUNDS, texts)
+    agree(judged, [metrics for metrics, _ in expected], C4_BOUNDS, texts)
     assert judged.text is not None
     for text, new, reason, (_, kept) in zip(texts, judged.text, judged.reason, expected, strict=True):
         if new is not None:

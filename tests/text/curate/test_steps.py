@@ -17,7 +17,7 @@ from groundup.text.curate.steps.gopher_quality import GopherQuality
 from groundup.text.curate.steps.gopher_repetition import GopherRepetition
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.steps.repeated_lines import RepeatedLines
-from groundup.text.curate.types import Classified, Rule, Ruled, by_rules
+from groundup.text.curate.types import HasRules, NeedsClassifier, Rule, apply_rules
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 RULES = (Length(), GopherQuality(), GopherRepetition(), C4(), FineWeb(), Code(), RepeatedLines())
@@ -65,11 +65,11 @@ def test_good_prose_passes_every_rule_in_every_script(step: Any, text: str) -> N
 
 def test_first_broken_rule_is_the_reason_and_nan_breaks_none() -> None:
     rules = Rule("low", "a", at_least=2), Rule("high", "b", at_most=5)
-    measures = {"a": np.array([1, 3, 3, np.nan]), "b": np.array([9, 9, 5, np.nan])}
-    judged = by_rules(measures, rules, 4)
+    metrics = {"a": np.array([1, 3, 3, np.nan]), "b": np.array([9, 9, 5, np.nan])}
+    judged = apply_rules(metrics, rules, 4)
     assert judged.reason == ["low", "high", None, None]
     assert (judged.value, judged.threshold) == ([1, 9, None, None], [2, 5, None, None])
-    assert judged.measures is measures
+    assert judged.metrics is metrics
 
 
 def test_words_of_unspaced_scripts_are_counted_by_character() -> None:
@@ -88,9 +88,9 @@ def test_stop_words_are_asked_of_their_language_only() -> None:
     assert GopherQuality().apply(batch(german, language="und")).reason == ["too_few_stop_words"]
     assert GopherQuality().apply(batch(german, language="en")).reason == ["too_few_stop_words"]
     judged = GopherQuality().apply(batch(german, language="de"))
-    assert judged.reason == [None] and np.isnan(judged.measures["stop_words"]).all()
+    assert judged.reason == [None] and np.isnan(judged.metrics["stop_words"]).all()
     own = GopherQuality(language="de", stop_words=("der", "und", "am", "ein"))
-    assert own.apply(batch(german, language="de")).measures["stop_words"].tolist() == [3]
+    assert own.apply(batch(german, language="de")).metrics["stop_words"].tolist() == [3]
 
 
 def test_rules_for_prose_pass_over_code_and_rules_for_code_over_prose() -> None:
@@ -99,7 +99,7 @@ def test_rules_for_prose_pass_over_code_and_rules_for_code_over_prose() -> None:
     for step in (GopherQuality(), GopherRepetition(), C4(), FineWeb(), RepeatedLines()):
         judged = step.apply(batch(body, path="a.py"))
         assert judged.reason == [None]
-        assert all(np.isnan(values).all() for values in judged.measures.values())
+        assert all(np.isnan(values).all() for values in judged.metrics.values())
     assert Code().apply(batch("x = 1\n" * 99, path="a.py")).reason == ["repeated_line_chars"]
     assert Code().apply(batch("x = 1\n" * 99)).reason == [None]
 
@@ -121,7 +121,7 @@ def test_c4_keeps_sentences_and_says_what_it_cut() -> None:
     )
     judged = C4().apply(batch(page))
     assert judged.text == [ENGLISH] and judged.reason == ["lines_removed"] and judged.value == [0.8]
-    assert judged.measures["sentences"].tolist() == [6]
+    assert judged.metrics["sentences"].tolist() == [6]
 
 
 def test_c4_takes_out_citation_marks() -> None:
@@ -195,7 +195,7 @@ def test_lines_said_again_are_cut_and_the_first_stays() -> None:
 @pytest.mark.parametrize("name", Plugin("groundup.text.curate.steps").names())
 def test_every_step_judges_empty_and_odd_tables(name: str) -> None:
     step: Any = Plugin("groundup.text.curate.steps").load(name)()
-    if isinstance(step, Classified):
+    if isinstance(step, NeedsClassifier):
         pytest.skip("judges with a trained classifier only: test_classifier.py")
     if name == "names":
         pytest.skip("judges with an installed pipeline only: test_names.py")
@@ -204,9 +204,9 @@ def test_every_step_judges_empty_and_odd_tables(name: str) -> None:
             documents = batch(*texts, path=path)
             judged = step.apply(documents)
             assert len(judged.reason) == len(judged.value) == len(judged.threshold) == documents.rows
-            assert all(len(values) == documents.rows for values in judged.measures.values())
-            if isinstance(step, Ruled):
-                assert {rule.measure for rule in step.rules()} <= set(judged.measures)
+            assert all(len(values) == documents.rows for values in judged.metrics.values())
+            if isinstance(step, HasRules):
+                assert {rule.metric for rule in step.rules()} <= set(judged.metrics)
 
 
 HOSTILE = {

@@ -63,7 +63,7 @@ def test_bytes_between_members_cost_no_document_and_are_named(kind: str, between
     data = first + between + second
     assert numbers(data, kind) == [*range(120)]
     (issue,) = issues(data, kind)
-    assert (issue.fate, issue.reason) == ("changed", f"damaged_{kind}")
+    assert (issue.outcome, issue.reason) == ("changed", f"damaged_{kind}")
     assert f"byte {len(first)}" in issue.detail or between.startswith((b"\x28", b"BZh", b"\x00"))
     assert f"reading continues at byte {len(first) + len(between)}" in issue.detail
 
@@ -81,7 +81,7 @@ def test_bytes_after_the_last_member_are_named_and_all_documents_kept(kind: str,
     data = PACKERS[kind](rows(0, 60)) + after
     assert numbers(data, kind) == [*range(60)]
     (issue,) = issues(data, kind)
-    assert (issue.fate, issue.reason) == (
+    assert (issue.outcome, issue.reason) == (
         "changed",
         f"damaged_{kind}",
     ) and "the rest isn't read" in issue.detail

@@ -47,7 +47,7 @@ def test_overlapping_paths_give_each_file_once(tree: Path) -> None:
 
 def test_a_link_to_a_folder_within_is_not_walked_twice(tree: Path) -> None:
     (tree / "a" / "again").symlink_to("deep")
-    found = {file.path: file.aside for file in find([str(tree / "a")])}
+    found = {file.path: file.reject_reason for file in find([str(tree / "a")])}
     assert found == {"again": "symlink_to_folder", "x.md": "", "y.txt": "", "deep/z.md": ""}
 
 

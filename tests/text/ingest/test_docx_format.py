@@ -56,20 +56,20 @@ def test_hostile_and_broken_word_documents_go_aside() -> None:
     document.add_paragraph("Words.")
     good = saved(document)
     assert reasons(read_as(docx_format, rezipped(good, {"word/media/x": b"\x00" * (20 << 20)}))) == [
-        ("", "aside", "expands_too_much")
+        ("", "rejected", "expands_too_much")
     ]
     assert reasons(read_as(docx_format, good, ReadOptions(max_file_bytes=60_000))) == [
-        ("", "aside", "too_large")
+        ("", "rejected", "too_large")
     ]
     assert reasons(read_as(docx_format, rezipped(good, {"word/document.xml": LAUGHS}))) == [
-        ("", "aside", "damaged_docx")
+        ("", "rejected", "damaged_docx")
     ]
-    assert reasons(read_as(docx_format, good[:-500])) == [("", "aside", "damaged_docx")]
-    assert reasons(read_as(docx_format, saved(docx.Document()))) == [("", "aside", "empty")]
+    assert reasons(read_as(docx_format, good[:-500])) == [("", "rejected", "damaged_docx")]
+    assert reasons(read_as(docx_format, saved(docx.Document()))) == [("", "rejected", "empty")]
     ole = (
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le") + bytes(600)
     )
-    assert reasons(read_as(docx_format, ole)) == [("", "aside", "encrypted")]
+    assert reasons(read_as(docx_format, ole)) == [("", "rejected", "encrypted")]
 
 
 def test_a_word_document_reaches_no_file_outside_of_it() -> None:
@@ -95,7 +95,7 @@ def test_a_directory_that_lies_about_sizes_unpacks_no_more_than_it_says() -> Non
     size = (20 << 20).to_bytes(4, "little")
     assert bomb.count(size) == 2  # in the directory, and before the entry itself
     assert reasons(read_as(docx_format, bomb.replace(size, (999).to_bytes(4, "little")))) == [
-        ("", "aside", "damaged_docx")
+        ("", "rejected", "damaged_docx")
     ]
 
 

@@ -45,18 +45,18 @@ def test_a_book_is_read_in_the_order_of_its_spine_and_a_lost_chapter_is_noted() 
 def test_a_locked_book_goes_aside_and_one_with_locked_fonts_is_read() -> None:
     encryption = "META-INF/encryption.xml"
     locked = book(**{encryption: FONT.format("OEBPS/text/a.xhtml").encode()})
-    assert reasons(read_as(epub_format, locked)) == [("", "aside", "encrypted")]
+    assert reasons(read_as(epub_format, locked)) == [("", "rejected", "encrypted")]
     fonts = book(**{encryption: FONT.format("OEBPS/font.otf").encode()})
     assert "Ships came." in text_of(epub_format, fonts)
 
 
 def test_broken_books_go_aside() -> None:
-    assert reasons(read_as(epub_format, EMPTY_ZIP)) == [("", "aside", "damaged_epub")]
+    assert reasons(read_as(epub_format, EMPTY_ZIP)) == [("", "rejected", "damaged_epub")]
     assert reasons(read_as(epub_format, book(**{"OEBPS__book.opf": LAUGHS}))) == [
-        ("", "aside", "damaged_epub")
+        ("", "rejected", "damaged_epub")
     ]
     assert reasons(read_as(epub_format, book(big=b"\x00" * (20 << 20)))) == [
-        ("", "aside", "expands_too_much")
+        ("", "rejected", "expands_too_much")
     ]
 
 

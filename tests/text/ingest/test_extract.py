@@ -121,13 +121,13 @@ def test_a_page_without_text_says_so(html: str, extractor: Extractor) -> None:
         main_text(html.encode(), extractor)
     assert caught.value.reason == "no_main_text"
     assert list(read_page(html.encode(), "7", ReadOptions(extractor=extractor))) == [
-        ReadIssue("aside", "no_main_text", "7")
+        ReadIssue("rejected", "no_main_text", "7")
     ]
 
 
 def test_a_page_is_a_document_and_what_was_done_to_it_a_note() -> None:
     note, text = read_page(page("<p>Grüße</p>").encode("cp1252"), "", ReadOptions())
-    assert isinstance(note, ReadIssue) and (note.fate, note.reason) == ("changed", "decoded_as_cp1252")
+    assert isinstance(note, ReadIssue) and (note.outcome, note.reason) == ("changed", "decoded_as_cp1252")
     assert isinstance(text, ExtractedText) and "Grüße" in text.text
 
 

@@ -57,7 +57,7 @@ def test_columns_become_text_licence_language_and_path(
     first, second = read_documents(built.path)
     assert (first.text, first.licence, first.language, first.path) == (PROSE, "CC0", "en", RECORD["url"])
     assert (second.text, second.licence, second.language, second.path) == (PROSE, "internal", "", f"{name}#2")
-    assert not built.ledger()
+    assert not built.rejects()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -67,7 +67,7 @@ def test_a_column_that_isnt_there_is_named_with_file_and_line(
     (tmp_path / name).write_bytes(FILES[name])
     (tmp_path / "other.txt").write_text(PROSE)
     built = ingested(tmp_path, fields={"text": "content"})
-    entry = built.ledger()[0]
+    entry = built.rejects()[0]
     assert entry.reason == "no_text_field" and "'content'" in entry.detail
     if "jsonl" in name:
         assert entry.path == f"{name}#1" and entry.detail.startswith("line 1: no string under")
@@ -127,7 +127,7 @@ def test_devices_and_links_to_them_are_never_opened(tmp_path: Path) -> None:
             wanted["null.txt"] = "device"
         except PermissionError:  # a container may forbid it even to root
             wanted.pop("null.txt", None)
-    assert {file.path: file.aside for file in find([str(tmp_path)])} == wanted
+    assert {file.path: file.reject_reason for file in find([str(tmp_path)])} == wanted
     with pytest.raises(Unreadable, match="device"), Files().open(SourceFile("zero", Path("/dev/zero"))):
         raise AssertionError
 
@@ -143,7 +143,7 @@ def test_links_that_lead_in_circles_or_out_are_named(tmp_path: Path) -> None:
         "a/detour": "../../root/../outside/x.txt", "a/in": "../good.txt", "a/" + "n" * 200: "x" * 3000,
     }.items():  # fmt: skip
         (root / name).symlink_to(target)
-    found = {file.path: file.aside for file in find([str(root)])}
+    found = {file.path: file.reject_reason for file in find([str(root)])}
     assert found == {
         "good.txt": "", "a/up": "symlink_loop", "a/ping": "symlink_loop", "a/pong": "symlink_loop",
         "a/out": "symlink_outside_root", "a/file_out": "symlink_outside_root", "a/detour": "symlink_outside_root",
@@ -161,7 +161,7 @@ def test_a_folder_deeper_than_any_path_is_noted_and_the_rest_is_read(tmp_path: P
         handle = deeper
     os.close(handle)
     found = list(find([str(tmp_path)]))
-    assert [file.aside for file in found] == ["", "unreadable_folder"]
+    assert [file.reject_reason for file in found] == ["", "unreadable_folder"]
     assert found[1].detail == "File name too long"
 
 

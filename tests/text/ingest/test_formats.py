@@ -85,12 +85,12 @@ def test_the_format_is_told_by_bytes_then_by_name(path: str, data: bytes, said: 
 )
 def test_what_nothing_reads_goes_aside_by_its_kind(data: bytes, kind: str) -> None:
     for name in ("a.txt", "a", "a.jsonl"):
-        assert read(name, data) == [ReadIssue("aside", "unknown_format", detail=kind)]
+        assert read(name, data) == [ReadIssue("rejected", "unknown_format", detail=kind)]
 
 
 def test_a_wrong_extension_is_noted_and_the_text_is_read() -> None:
     note, text = read("novel.txt.gz", b"Not packed at all.")
-    assert isinstance(note, ReadIssue) and (note.fate, note.reason) == ("changed", "wrong_extension")
+    assert isinstance(note, ReadIssue) and (note.outcome, note.reason) == ("changed", "wrong_extension")
     assert text == ExtractedText("Not packed at all.")
     assert reasons(read("novel.txt", gzip.compress(b"But this is."))) == [("", "changed", "wrong_extension")]
     assert read("novel", gzip.compress(b"Nobody said.")) == [ExtractedText("Nobody said.")]
@@ -113,7 +113,7 @@ def test_of_a_truncated_archive_what_came_before_is_kept(kind: str, keep: float)
     tale = "".join(f"{n * 7919 % 100_003} is line {n} of a tale that goes on.\n" for n in range(30_000))
     data = PACKERS[kind](tale.encode())
     items = read("tale.txt" + SUFFIXES[kind], data[: int(len(data) * keep)])
-    assert reasons(items)[0] == ("", "changed" if len(items) == 2 else "aside", f"damaged_{kind}")
+    assert reasons(items)[0] == ("", "changed" if len(items) == 2 else "rejected", f"damaged_{kind}")
     if kind != "bzip2":  # whose blocks are large
         (text,) = texts(items)
         assert tale.startswith(text.text) and len(text.text) > len(tale) * (keep - 0.25)
@@ -138,12 +138,12 @@ def test_a_wrong_checksum_keeps_the_text_and_says_so() -> None:
 
 
 def test_a_gzip_of_nothing_readable_goes_aside() -> None:
-    assert reasons(read("x.gz", b"\x1f\x8b\x08\x00garbage")) == [("", "aside", "damaged_gzip")]
+    assert reasons(read("x.gz", b"\x1f\x8b\x08\x00garbage")) == [("", "rejected", "damaged_gzip")]
     for pack in PACKERS.values():
-        assert reasons(read("x.gz", pack(b""))) == [("", "aside", "empty")]
+        assert reasons(read("x.gz", pack(b""))) == [("", "rejected", "empty")]
     (note,) = read("x.gz", gzip.compress(gzip.compress(b"twice")))
     assert isinstance(note, ReadIssue) and (note.reason, note.detail) == ("unknown_format", "gzip")
-    assert read("", b"") == [ReadIssue("aside", "empty")]
+    assert read("", b"") == [ReadIssue("rejected", "empty")]
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -157,7 +157,7 @@ def test_a_bomb_is_stopped_by_its_ratio_in_little_memory(kind: str) -> None:
             said = "expands_too_much" if limit < 1 << 22 or "l" in name or "csv" in name else "too_large"
             assert said in [reason for _, _, reason in reasons(items)] and not texts(items)
             note = next(item for item in items if isinstance(item, ReadIssue) and item.reason == said)
-            assert note.fate == "aside" and (note.value or 0) <= max(limit, 1 << 22) + 1
+            assert note.outcome == "rejected" and (note.value or 0) <= max(limit, 1 << 22) + 1
         assert tracemalloc.get_traced_memory()[1] < 48 << 20
     finally:
         tracemalloc.stop()
@@ -171,7 +171,7 @@ def test_a_giant_is_stopped_by_its_size_packed_or_not() -> None:
     lines = b"\n".join([b'{"text": "short"}', json.dumps({"text": TALE}).encode(), b'{"text": "again"}'])
     items = read("big.jsonl", lines * 1, small)
     assert [text.text for text in texts(items)] == ["short", "again"]
-    assert reasons(items) == [("2", "aside", "too_large")]
+    assert reasons(items) == [("2", "rejected", "too_large")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -198,7 +198,7 @@ def test_a_large_file_that_begins_like_no_text_is_one_note(
     data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain, "PIECE_BYTES", 4096)
-    assert reasons(read("big.txt", data, ReadOptions(max_line_bytes=1000))) == [("", "aside", reason)]
+    assert reasons(read("big.txt", data, ReadOptions(max_line_bytes=1000))) == [("", "rejected", reason)]
     bad = b"good line\n" * 600 + data + b"\n" + b"good line\n" * 600
     items = read("big.txt", bad, ReadOptions(max_line_bytes=1000))
     assert "".join(text.text for text in texts(items)).count("good line\n") > 400, (
@@ -295,7 +295,7 @@ def test_archives_in_archives_are_named_and_not_opened(wrap: Callable[[bytes], b
     for _ in range(20):
         data = wrap(data)
     (note,) = read("nested", data)
-    assert isinstance(note, ReadIssue) and (note.fate, note.reason) == ("aside", "unknown_format")
+    assert isinstance(note, ReadIssue) and (note.outcome, note.reason) == ("rejected", "unknown_format")
     assert note.detail in ("gzip", "zip", "tar")
 
 

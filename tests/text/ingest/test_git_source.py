@@ -72,7 +72,7 @@ def test_tracked_files_are_offered_as_they_were_committed(repository: Path) -> N
     assert content(source, files["docs/größe.txt"]) == b"second\n"
     assert content(source, files["empty.txt"]) == b""
     assert files["read.md"].digest == hashlib.sha1(b"blob 7\x00# Lamp\n").hexdigest()
-    assert {path: file.aside for path, file in files.items() if file.aside} == {
+    assert {path: file.reject_reason for path, file in files.items() if file.reject_reason} == {
         "docs/link": "symlink",
         "vendor": "submodule",
     }

@@ -68,7 +68,7 @@ def hostile(tmp_path: Path) -> Iterator[Path]:
     yield folder
 
 
-def test_a_hostile_folder_goes_through_and_the_ledger_names_each(
+def test_a_hostile_folder_goes_through_and_the_rejects_log_names_each(
     hostile: Path, ingested: Callable[..., Any]
 ) -> None:
     built = ingested(hostile)
@@ -107,17 +107,17 @@ def test_a_hostile_folder_goes_through_and_the_ledger_names_each(
     assert texts["stray.txt"].count("\ufffd") == 1
     assert texts["cut.txt.gz"].startswith("Line 0 of a tale.\nLine 1")
     assert built.metrics["documents"] == len(texts)
-    assert built.metrics["files_aside"]["binary"] == 2
-    assert built.metrics["records_aside"] == {"bad_json": 1, "no_text_field": 1}
+    assert built.metrics["files_rejected"]["binary"] == 2
+    assert built.metrics["records_rejected"] == {"bad_json": 1, "no_text_field": 1}
 
 
 def test_every_file_has_its_fate_in_sources_jsonl(hostile: Path, ingested: Callable[..., Any]) -> None:
     built = ingested(hostile)
     lines = [json.loads(line) for line in (built.path / "sources.jsonl").read_text().splitlines()]
-    asides = {line["path"]: line["aside"] for line in lines if "aside" in line}
+    asides = {line["path"]: line["rejected"] for line in lines if "rejected" in line}
     documents = {line["path"]: line["documents"] for line in lines}
     assert asides["fifo"] == "fifo" and documents["some.jsonl"] == 2
-    assert all((line["documents"] > 0) != ("aside" in line) for line in lines)
+    assert all((line["documents"] > 0) != ("rejected" in line) for line in lines)
     assert sum(documents.values()) == built.metrics["documents"]
 
 
@@ -147,7 +147,7 @@ def test_what_nobody_may_read_has_a_reason() -> None:
             with pytest.raises(Unreadable, match="unreadable") as caught:
                 hash_regular(Path(found["closed.txt"].location), 1 << 20)
         assert caught.value.detail == "Permission denied"
-        assert {path: file.aside for path, file in found.items()} == {
+        assert {path: file.reject_reason for path, file in found.items()} == {
             "open.txt": "",
             "closed.txt": "",
             "shut/": "unreadable_folder",
@@ -159,10 +159,10 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path, ingested: Callable[.
     (tmp_path / "large.html").write_text(PROSE * 100)
     (tmp_path / "small.txt").write_text(PROSE)
     built = ingested(tmp_path, max_file_bytes=1000)
-    (entry,) = built.ledger()
-    assert (entry.path, entry.fate, entry.reason, entry.value, entry.threshold) == (
+    (entry,) = built.rejects()
+    assert (entry.path, entry.outcome, entry.reason, entry.value, entry.threshold) == (
         "large.html",
-        "aside",
+        "rejected",
         "too_large",
         len(PROSE) * 100,
         1000,
@@ -219,8 +219,8 @@ def test_a_long_text_is_cut_at_paragraphs_and_nothing_is_lost(
     assert list(pieces)[:2] == ["novel.txt#part1", "novel.txt#part2"]
     assert all(piece.startswith("Paragraph") and len(piece.encode()) <= 4096 for piece in pieces.values())
     assert built.ids()["novel.txt#part2"] == document_id("files", "novel.txt", "/2")
-    (entry,) = built.ledger()
-    assert (entry.fate, entry.reason, entry.detail) == ("changed", "cut", f"into {len(pieces)} documents")
+    (entry,) = built.rejects()
+    assert (entry.outcome, entry.reason, entry.detail) == ("changed", "cut", f"into {len(pieces)} documents")
 
 
 @pytest.mark.parametrize("text", ["€" * 2000, "ab " * 2000, "a\n" * 1500, "x" * 5000])
@@ -267,5 +267,5 @@ def test_gzipped_json_lines_of_the_novels_are_read(ingested: Callable[..., Any])
     if not NOVELS.is_dir():
         pytest.skip(f"no {NOVELS}")
     built = ingested(NOVELS / "novels-00000.jsonl.gz")
-    assert built.metrics["documents"] == 273 and not built.ledger()
+    assert built.metrics["documents"] == 273 and not built.rejects()
     assert next(iter(built.texts())) == "novels-00000.jsonl.gz#1"

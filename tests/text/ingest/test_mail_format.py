@@ -34,7 +34,7 @@ def test_plain_text_is_preferred_to_html_and_attachments_are_counted() -> None:
     message.add_alternative("<p>Rich words.</p>", subtype="html")
     message.add_attachment(b"\x00\x01", maintype="application", subtype="octet-stream", filename="x.bin")
     note, text = read_as(mail, message.as_bytes())
-    assert isinstance(note, ReadIssue) and (note.fate, note.reason, note.value) == (
+    assert isinstance(note, ReadIssue) and (note.outcome, note.reason, note.value) == (
         "changed",
         "attachments_left_out",
         1,
@@ -107,7 +107,7 @@ def test_a_message_that_is_too_large_goes_aside_and_the_others_are_kept(box: Pat
 def test_malformed_messages_are_noted() -> None:
     for data in (b"\n \n", b"Subject: x\n\n", b"Content-Type: message/rfc822\n\n" * 500):
         (note,) = read_as(mail, data)
-        assert isinstance(note, ReadIssue) and (note.fate, note.reason) == ("aside", "empty")
+        assert isinstance(note, ReadIssue) and (note.outcome, note.reason) == ("rejected", "empty")
 
 
 def test_parts_in_parts_without_end_take_no_time() -> None:
@@ -117,7 +117,7 @@ def test_parts_in_parts_without_end_take_no_time() -> None:
 
     assert text_of(mail, nested(20)) == "At last."
     (note,) = read_as(mail, nested(300))  # of which the innermost text isn't looked for
-    assert isinstance(note, ReadIssue) and note.fate == "aside"
+    assert isinstance(note, ReadIssue) and note.outcome == "rejected"
     begun = time.monotonic()
     (note,) = read_as(mail, nested(5000))
     assert isinstance(note, ReadIssue) and note.reason == "too_costly"

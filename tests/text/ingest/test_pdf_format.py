@@ -61,19 +61,19 @@ def test_a_hyphen_at_the_end_of_a_line_is_mended_only_within_a_word(
 
 def test_a_pdf_without_letters_goes_aside() -> None:
     assert reasons(read_as(pdf, typeset("#rect(width: 3cm, height: 3cm)"))) == [
-        ("", "aside", "no_text_layer")
+        ("", "rejected", "no_text_layer")
     ]
 
 
 def test_damaged_encrypted_and_oversized_pdfs_go_aside_with_their_reason() -> None:
     whole = typeset(PROSE)
-    assert reasons(read_as(pdf, b"%PDF-1.7 and then nothing")) == [("", "aside", "damaged_pdf")]
-    assert reasons(read_as(pdf, whole[: len(whole) // 3])) == [("", "aside", "damaged_pdf")]
+    assert reasons(read_as(pdf, b"%PDF-1.7 and then nothing")) == [("", "rejected", "damaged_pdf")]
+    assert reasons(read_as(pdf, whole[: len(whole) // 3])) == [("", "rejected", "damaged_pdf")]
     locked = raw_pdf(
         [], encrypt=b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>" % (b"41" * 32, b"42" * 32)
     )
-    assert reasons(read_as(pdf, locked)) == [("", "aside", "encrypted")]
-    assert reasons(read_as(pdf, whole, ReadOptions(max_file_bytes=100))) == [("", "aside", "too_large")]
+    assert reasons(read_as(pdf, locked)) == [("", "rejected", "encrypted")]
+    assert reasons(read_as(pdf, whole, ReadOptions(max_file_bytes=100))) == [("", "rejected", "too_large")]
 
 
 def raw_pdf(forms: list[bytes], width: int = 1, encrypt: bytes = b"") -> bytes:
@@ -118,7 +118,7 @@ def test_a_page_that_draws_itself_a_billion_times_is_noted_and_the_others_are_ke
     assert isinstance(note, ReadIssue) and (note.reason, note.position) == ("too_costly", "page2")
     assert isinstance(text, ExtractedText) and text.text == "Ships come home.\n\nShips come home."
     assert time.monotonic() - start < 30
-    assert "Ships" in text_of(pdf, raw_pdf([b""]))  # a new helper answers
+    assert "Ships" in text_of(pdf, raw_pdf([b""]))  # a new process answers
 
 
 def test_a_page_tree_that_loops_or_lies_about_its_size_is_read_as_far_as_it_goes() -> None:

@@ -136,7 +136,7 @@ def test_parquet_is_read_row_by_row_from_columns_of_any_kind_of_string() -> None
     )
     assert read("a.parquet", nested, options) == [
         ExtractedText("x", "1", "3", "CC0"),
-        ReadIssue("aside", "empty", "2"),
+        ReadIssue("rejected", "empty", "2"),
     ]
     assert read("a.parquet", parquet(**{"a.b": ["x"]}), ReadOptions(fields={"text": "a.b"})) == [
         ExtractedText("x", "1")
@@ -157,14 +157,14 @@ def test_a_damaged_row_group_is_lost_alone() -> None:
     data[at : at + 40] = b"\xff" * 40
     found = read("a.parquet", bytes(data))
     assert [text.position for text in texts(found)] == [str(n) for n in [*range(1, 101), *range(201, 301)]]
-    assert reasons(found) == [("101-200", "aside", "damaged_parquet")]
+    assert reasons(found) == [("101-200", "rejected", "damaged_parquet")]
     for torn in (bytes(data)[:-20], b"PAR1" + bytes(50), b"PAR1"):
-        assert reasons(read("a.parquet", torn)) == [("", "aside", "damaged_parquet")]
+        assert reasons(read("a.parquet", torn)) == [("", "rejected", "damaged_parquet")]
 
 
 def test_a_bomb_in_parquet_is_not_opened() -> None:
     found = read("a.parquet", parquet(text=["a" * (32 << 20)], n=[1]), ReadOptions(max_expansion=20))
-    assert reasons(found) == [("group 1", "aside", "expands_too_much")]
+    assert reasons(found) == [("group 1", "rejected", "expands_too_much")]
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_a_bomb_in_parquet_is_not_opened() -> None:
     ],
 )
 def test_a_table_without_rows_is_said_to_be_empty(name: str, data: bytes) -> None:
-    assert reasons(read(name, data)) == [("", "aside", "empty")]
+    assert reasons(read(name, data)) == [("", "rejected", "empty")]

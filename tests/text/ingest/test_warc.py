@@ -33,7 +33,7 @@ def read(
 
 
 def reasons(items: list[ExtractedText | ReadIssue]) -> list[tuple[str, str, str]]:
-    return [(item.position, item.fate, item.reason) for item in items if isinstance(item, ReadIssue)]
+    return [(item.position, item.outcome, item.reason) for item in items if isinstance(item, ReadIssue)]
 
 
 def texts(items: list[ExtractedText | ReadIssue]) -> list[ExtractedText]:
@@ -84,9 +84,9 @@ def archive(file: Path) -> list[ExtractedText | ReadIssue]:
     return read(file.read_bytes(), file.name, ReadOptions())
 
 
-def fates(items: list[ExtractedText | ReadIssue]) -> Counter[str]:
+def outcomes(items: list[ExtractedText | ReadIssue]) -> Counter[str]:
     """How each record ended: as a document, or aside."""
-    ends = [item for item in items if isinstance(item, ExtractedText) or item.fate == "aside"]
+    ends = [item for item in items if isinstance(item, ExtractedText) or item.outcome == "rejected"]
     assert [item.position for item in ends] == [str(n) for n in range(1, len(ends) + 1)]
     return Counter("document" if isinstance(item, ExtractedText) else item.reason for item in ends)
 
@@ -95,7 +95,7 @@ def fates(items: list[ExtractedText | ReadIssue]) -> Counter[str]:
 def test_of_every_archive_each_record_is_read_or_has_its_reason(file: Path) -> None:
     data = file.read_bytes()
     plain = gzip.decompress(data) if file.suffix == ".gz" else data
-    found = fates(archive(file))
+    found = outcomes(archive(file))
     between = found.pop("not_a_record", 0)
     if ".arc" in file.name:
         starts = re.findall(rb"(?:^|\n)\S+:\S* \S+ \d{14} \S+ \d+\n", plain)
@@ -112,7 +112,7 @@ def test_where_fastwarc_reads_an_archive_the_types_agree(file: Path) -> None:
             types = Counter(found.headers["WARC-Type"] for found in ArchiveIterator(opened, parse_http=False))
         except OSError as error:
             pytest.skip(f"FastWARC gives up: {error}")
-    found = fates(archive(file))
+    found = outcomes(archive(file))
     for kind in ("warcinfo", "request", "metadata", "revisit"):
         assert found[kind] == types[kind], kind
     assert found.total() == types.total()
@@ -187,7 +187,7 @@ def test_an_archive_written_by_fastwarc_is_read() -> None:
 )  # fmt: skip
 def test_a_record_that_gives_no_document_says_why(made: bytes, reason: str) -> None:
     items = read(made + crawl(1)[0])
-    assert reasons(items) == [("1", "aside", reason)]
+    assert reasons(items) == [("1", "rejected", reason)]
     assert headings(items) == ["Page 1"]
 
 
@@ -264,10 +264,10 @@ def test_a_page_that_unpacks_without_end_goes_aside() -> None:
     bomb = gzip.compress(b"<p>" * (8 << 20))
     for encoding, body in (("gzip", bomb), ("deflate", zlib.compress(b"<p>" * (8 << 20)))):
         items = read(record(http(body, Content_Encoding=encoding)))
-        assert reasons(items) == [("1", "aside", "expands_too_much")]
+        assert reasons(items) == [("1", "rejected", "expands_too_much")]
     packed = gzip.compress(record(http(b"<p>" * (1 << 20))))
     items = read(packed + gzip.compress(crawl(1)[0]), "crawl.warc.gz")
-    assert reasons(items) == [("1", "aside", "expands_too_much")] and headings(items) == ["Page 1"]
+    assert reasons(items) == [("1", "rejected", "expands_too_much")] and headings(items) == ["Page 1"]
 
 
 def test_a_page_that_the_crawler_cut_off_is_kept_and_noted() -> None:
@@ -283,7 +283,7 @@ def test_a_parser_that_fails_costs_one_record(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("groundup.text.ingest.formats.html.main_text", fail)
     items = read(b"".join(crawl(3)))
-    assert headings(items) == ["Page 1", "Page 3"] and reasons(items) == [("2", "aside", "reader_failed")]
+    assert headings(items) == ["Page 1", "Page 3"] and reasons(items) == [("2", "rejected", "reader_failed")]
 
 
 # Archives that are packed, cut, damaged
@@ -310,7 +310,7 @@ def test_of_an_archive_that_is_cut_all_records_before_are_kept_and_the_cut_is_no
     for cut in range(30, len(data) - 30, 41):
         items = read(data[:cut], name)
         last = items[-1]
-        assert isinstance(last, ReadIssue) and last.fate == "aside", cut
+        assert isinstance(last, ReadIssue) and last.outcome == "rejected", cut
         if "one" not in name:
             assert len(texts(items)) >= sum(end <= cut for end in ends)
 
@@ -328,7 +328,7 @@ def test_a_damaged_member_costs_no_other_record() -> None:
     garbage = members[0] + b"\x00" * 100 + members[1] + b"garbage" * 99 + members[2]
     items = read(garbage, "crawl.warc.gz")
     assert headings(items) == ["Page 1", "Page 2", "Page 3"] and reasons(items) == [
-        ("3", "aside", "damaged_gzip")
+        ("3", "rejected", "damaged_gzip")
     ]
 
 
@@ -360,7 +360,7 @@ def test_what_is_no_archive_gives_notes_only() -> None:
     ):
         items = read(data)
         assert items and not texts(items)
-    assert reasons(read(gzip.compress(b""), "a.warc.gz")) == [("", "aside", "empty")]
+    assert reasons(read(gzip.compress(b""), "a.warc.gz")) == [("", "rejected", "empty")]
 
 
 # ARC

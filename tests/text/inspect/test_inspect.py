@@ -21,14 +21,14 @@ from groundup.text.inspect.collect import collect
 from groundup.text.inspect.corpus import Corpus
 from groundup.text.inspect.differences import changes, words
 from groundup.text.inspect.distribution import DROPPED, KEPT, LATER, Distribution
-from groundup.text.inspect.lookup import document_story, find_documents
+from groundup.text.inspect.lookup import document_history, find_documents
 from groundup.text.inspect.page import page
-from groundup.text.inspect.story import Bound, CorpusReport, DocumentStory
+from groundup.text.inspect.report import Bound, CorpusReport, DocumentHistory
 from text_world import run_acquire, run_curate
 
 ASIDE = [
     RejectsLogEntry(
-        "f" * 15 + "1", "web", "broken.gz", "ingest", "aside", "truncated", None, None, "after 12 bytes"
+        "f" * 15 + "1", "web", "broken.gz", "ingest", "rejected", "truncated", None, None, "after 12 bytes"
     )
 ]
 HITS = [
@@ -49,11 +49,11 @@ def a_world() -> list[Judged]:
     for number in range(300):
         length = int(random.integers(20, 200))
         text = f"Text number {number}.\n" + " ".join(f"word{n}" for n in random.integers(0, 500, length))
-        fate, twin, final = "kept", None, None
+        outcome, duplicate_of, final = "kept", None, None
         if length < 50:
-            fate = "gopher_quality: too_few_words"
+            outcome = "gopher_quality: too_few_words"
         elif number % 7 == 0 and number > 100:
-            fate, twin = (
+            outcome, duplicate_of = (
                 "dedup: near_duplicate",
                 (f"{(number // 50) * 50 + 1:016x}", 0.8 + number / 2000, "near"),
             )
@@ -61,10 +61,10 @@ def a_world() -> list[Judged]:
             text, final = text + " write to a@b.org", text + " write to <EMAIL>"
         judged.append(
             Judged(
-                f"{number:016x}", text, fate, "web" if number % 3 else "books", f"page/{number}.html",
+                f"{number:016x}", text, outcome, "web" if number % 3 else "books", f"page/{number}.html",
                 "en" if number % 4 else "de", "CC0" if number % 3 else "public domain", final,
                 {"gopher_quality.words": length, "gopher_quality.symbols": 0.0, "privacy.email": "@" in text},
-                float(length), 50.0, twin,
+                float(length), 50.0, duplicate_of,
             )
         )  # fmt: skip
     return judged
@@ -76,103 +76,109 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def story(world: Corpus) -> CorpusReport:
+def report(world: Corpus) -> CorpusReport:
     return collect(world, "demo")
 
 
-def test_read_is_kept_and_dropped_in_documents_and_bytes_of_every_source(story: CorpusReport) -> None:
+def test_read_is_kept_and_dropped_in_documents_and_bytes_of_every_source(report: CorpusReport) -> None:
     judged = a_world()
     for source in (None, "web", "books"):
         mine = [d for d in judged if source in (None, d.source)]
-        kept = [d for d in mine if d.fate == "kept"]
-        assert story.amount(None, source).documents == len(mine)
-        assert story.amount(None, source).bytes == sum(len(d.text.encode()) for d in mine)
-        assert story.amount("", source).documents == len(kept)
-        assert story.funnel(source)[-1][2] == story.amount("", source)
-    assert [step for step, _, _ in story.funnel()] == ["gopher_quality", "privacy", "dedup"]
-    assert all(check.holds for check in story.checks)
+        kept = [d for d in mine if d.outcome == "kept"]
+        assert report.amount(None, source).documents == len(mine)
+        assert report.amount(None, source).bytes == sum(len(d.text.encode()) for d in mine)
+        assert report.amount("", source).documents == len(kept)
+        assert report.funnel(source)[-1][2] == report.amount("", source)
+    assert [step for step, _, _ in report.funnel()] == ["gopher_quality", "privacy", "dedup"]
+    assert all(check.holds for check in report.checks)
 
 
-def test_reasons_languages_licences_and_redactions_are_counted(story: CorpusReport) -> None:
+def test_reasons_languages_licences_and_redactions_are_counted(report: CorpusReport) -> None:
     judged = a_world()
-    fates = Counter(d.fate for d in judged)
-    said = {f"{r.step}: {r.reason}": r.entries for r in story.reasons if r.fate == "dropped"}
-    assert said == {fate: number for fate, number in fates.items() if fate != "kept"}
-    assert {r.reason: r.rule for r in story.reasons}["too_few_words"] == "words ≥ 50"
-    read = {language: amount.documents for language, amount, _ in story.languages}
+    outcomes = Counter(d.outcome for d in judged)
+    said = {f"{r.step}: {r.reason}": r.entries for r in report.reasons if r.outcome == "dropped"}
+    assert said == {outcome: number for outcome, number in outcomes.items() if outcome != "kept"}
+    assert {r.reason: r.rule for r in report.reasons}["too_few_words"] == "words ≥ 50"
+    read = {language: amount.documents for language, amount, _ in report.languages}
     assert read == Counter(d.language for d in judged)
-    assert {f.source: f.licences[0][0] for f in story.files} == {"books": "public domain", "web": "CC0"}
+    assert {f.source: f.licences[0][0] for f in report.files} == {"books": "public domain", "web": "CC0"}
     redacted = sum(d.final is not None for d in judged)
-    assert story.redactions == (("email", redacted, redacted),)
-    assert {f.source: f.aside for f in story.files} == {"books": 0, "web": 1}
-    assert story.contamination.tasks == (("arc", 1, 1, 1),)
+    assert report.redactions == (("email", redacted, redacted),)
+    assert {f.source: f.rejected for f in report.files} == {"books": 0, "web": 1}
+    assert report.contamination.tasks == (("arc", 1, 1, 1),)
 
 
-def test_a_ledger_that_names_too_few_is_said_not_to_add_up(tmp_path: Path) -> None:
+def test_a_rejects_log_with_missing_rows_fails_the_check(tmp_path: Path) -> None:
     corpus = write_world(tmp_path, a_world())
-    corpus.made("ledger/00001.parquet").unlink()
+    corpus.curated_path("rejects/00001.parquet").unlink()
     failed = [check.text for check in collect(corpus).checks if not check.holds]
     assert (
-        len(failed) == 2 and "dropped in the ledger" in failed[0] and "but dedup: near_duplicate" in failed[1]
+        len(failed) == 2
+        and "dropped in the rejects log" in failed[0]
+        and "but dedup: near_duplicate" in failed[1]
     )
 
 
 def test_documents_repeated_by_mixing_are_no_contradiction(tmp_path: Path) -> None:
     corpus = write_world(tmp_path, a_world())
-    again = corpus.made("documents/00009.parquet")
-    again.write_bytes(corpus.made("documents/00000.parquet").read_bytes())
+    again = corpus.curated_path("documents/00009.parquet")
+    again.write_bytes(corpus.curated_path("documents/00000.parquet").read_bytes())
     last = collect(corpus).checks[-1]
     assert last.holds and "repeated by mixing" in last.text
 
 
 def test_samples_do_not_depend_on_how_the_corpus_is_cut_into_shards(
-    tmp_path: Path, story: CorpusReport
+    tmp_path: Path, report: CorpusReport
 ) -> None:
     others = collect(write_world(tmp_path, a_world(), ASIDE, HITS, shard=17), "demo")
-    assert others.groups == story.groups
-    assert others.documents == story.documents
-    assert others.index == story.index and len(story.index) == 300
-    assert others.histograms == story.histograms
+    assert others.groups == report.groups
+    assert others.documents == report.documents
+    assert others.index == report.index and len(report.index) == 300
+    assert others.histograms == report.histograms
 
 
-def test_every_reason_has_its_samples_and_every_limit_its_narrow_escapes(story: CorpusReport) -> None:
-    groups = {(group.kind, group.reason): group for group in story.groups}
+def test_every_reason_has_its_samples_and_every_limit_its_narrow_escapes(report: CorpusReport) -> None:
+    groups = {(group.kind, group.reason): group for group in report.groups}
     assert len(groups["dropped", "too_few_words"].ids) == 5 and len(groups["changed", "redacted"].ids) == 5
-    lengths = {d.id: d.measures["gopher_quality.words"] for d in a_world() if d.fate == "kept"}
+    lengths = {d.id: d.metrics["gopher_quality.words"] for d in a_world() if d.outcome == "kept"}
     near = groups["near", "too_few_words"].ids
     assert sorted(lengths[id] for id in near) == sorted(lengths.values())[:3]
     assert ("near", "many_symbols") not in groups
-    passed = [(g.step, g.total, len(g.ids)) for g in story.groups if g.kind == "passed"]
-    assert passed == [(step, left.documents, 3) for step, _, left in story.funnel()]
-    assert groups["aside", "truncated"].ids == (ASIDE[0].id,)
-    assert story.documents[ASIDE[0].id].fate == "aside: truncated"
+    passed = [(g.step, g.total, len(g.ids)) for g in report.groups if g.kind == "passed"]
+    assert passed == [(step, left.documents, 3) for step, _, left in report.funnel()]
+    assert groups["rejected", "truncated"].ids == (ASIDE[0].id,)
+    assert report.documents[ASIDE[0].id].outcome == "rejected: truncated"
 
 
-def test_a_changed_document_shows_what_went_and_what_came(story: CorpusReport) -> None:
-    group = next(group for group in story.groups if group.kind == "changed")
+def test_a_changed_document_shows_what_went_and_what_came(report: CorpusReport) -> None:
+    group = next(group for group in report.groups if group.kind == "changed")
     for id in group.ids:
-        pieces = story.documents[id].changes
+        pieces = report.documents[id].changes
         assert ("-", "a@b.org") in pieces and ("+", "<EMAIL>") in pieces
 
 
-def test_clusters_have_their_duplicates_beside_them(story: CorpusReport) -> None:
-    twins = [d for d in a_world() if d.twin]
-    assert story.duplicates.kinds == (("near", len(twins)),)
-    assert story.duplicates.clusters == len({d.twin[0] for d in twins if d.twin})
-    assert sum(number for _, number in story.duplicates.sizes) == story.duplicates.clusters
-    for cluster in story.duplicates.shown:
-        assert cluster.dropped == sum(d.twin is not None and d.twin[0] == cluster.kept for d in twins)
-        assert all(twin.id in story.documents and twin.changes for twin in cluster.twins)
+def test_clusters_have_their_duplicates_beside_them(report: CorpusReport) -> None:
+    members = [d for d in a_world() if d.duplicate_of]
+    assert report.duplicates.kinds == (("near", len(members)),)
+    assert report.duplicates.clusters == len({d.duplicate_of[0] for d in members if d.duplicate_of})
+    assert sum(number for _, number in report.duplicates.sizes) == report.duplicates.clusters
+    for cluster in report.duplicates.shown:
+        assert cluster.dropped == sum(
+            d.duplicate_of is not None and d.duplicate_of[0] == cluster.kept for d in members
+        )
+        assert all(
+            duplicate_of.id in report.documents and duplicate_of.changes for duplicate_of in cluster.members
+        )
 
 
-def test_numbers_are_json_that_every_reader_takes(story: CorpusReport) -> None:
-    said = json.loads(json.dumps(story.numbers(), allow_nan=False))
+def test_numbers_are_json_that_every_reader_takes(report: CorpusReport) -> None:
+    said = json.loads(json.dumps(report.numbers(), allow_nan=False))
     assert said["read"]["documents"] == 300 and said["title"] == "demo"
     assert "documents" not in said and "word" not in json.dumps(said["duplicates"])
 
 
-def test_without_measures_it_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no measures\. Build it again"):
+def test_missing_metrics_are_an_error_that_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no document metrics\. Rebuild it"):
         collect(Corpus(tmp_path, tmp_path))
 
 
@@ -181,9 +187,9 @@ def test_before_curation_every_document_counts_as_kept_so_far(world: Corpus) -> 
     said = collect(raw, "demo")
     assert not said.curated and said.amount().documents == said.amount("").documents == 300
     assert said.checks[0].text == "300 documents found in the files = 300 ingested" and said.checks[0].holds
-    assert {group.kind for group in said.groups} == {"kept", "aside"} and not said.histograms
+    assert {group.kind for group in said.groups} == {"kept", "rejected"} and not said.histograms
     assert [d.path for d in find_documents(raw, "page/117.html")] == ["page/117.html"]
-    assert document_story(raw, f"{22:016x}").text.endswith("a@b.org")
+    assert document_history(raw, f"{22:016x}").text.endswith("a@b.org")
     assert json.loads(json.dumps(said.numbers()))["curated"] is False
 
 
@@ -221,18 +227,23 @@ def test_what_a_real_run_leaves_adds_up(tmp_path: Path) -> None:
     recipe = Curate(
         steps=(Length(min_chars=1, min_words=5), Privacy()), mix=Mix(shuffle=True, total_bytes=8000)
     )
-    made = run_curate(tmp_path / "curate-x", raw, recipe)
-    said = collect(Corpus(raw.path, made.path))
+    curated_path = run_curate(tmp_path / "curate-x", raw, recipe)
+    said = collect(Corpus(raw.path, curated_path.path))
     assert all(check.holds for check in said.checks), said.checks
-    assert said.amount().documents == made.metrics["documents_read"] == 34
-    assert said.amount("").documents == made.metrics["documents_kept"]
-    assert said.amount("").bytes > 0 and sum(a.bytes for _, a in said.corpus) == made.metrics["mix"]["bytes"]
-    dropped = {r.reason: r.entries for r in said.reasons if r.fate == "dropped"}
-    assert dropped == made.metrics["reasons"] and {"too_few_words", "exact_duplicate", "not_sampled"} <= set(
-        dropped
+    assert said.amount().documents == curated_path.metrics["documents_read"] == 34
+    assert said.amount("").documents == curated_path.metrics["documents_kept"]
+    assert (
+        said.amount("").bytes > 0
+        and sum(a.bytes for _, a in said.corpus) == curated_path.metrics["mix"]["bytes"]
     )
-    assert [r.reason for r in said.reasons if r.fate == "aside"] == ["empty"]
-    assert json.loads(page(said).split('id="story">')[1].split("</script>")[0])["drawn"] == 34
+    dropped = {r.reason: r.entries for r in said.reasons if r.outcome == "dropped"}
+    assert dropped == curated_path.metrics["reasons"] and {
+        "too_few_words",
+        "exact_duplicate",
+        "not_sampled",
+    } <= set(dropped)
+    assert [r.reason for r in said.reasons if r.outcome == "rejected"] == ["empty"]
+    assert json.loads(page(said).split('id="report">')[1].split("</script>")[0])["drawn"] == 34
 
 
 def test_a_search_finds_words_in_paths_and_texts_whatever_their_case(world: Corpus) -> None:
@@ -244,43 +255,44 @@ def test_a_search_finds_words_in_paths_and_texts_whatever_their_case(world: Corp
     assert [d.id for d in find_documents(world, "page/299")] == [f"{299:016x}"]
     assert len(find_documents(world, "text", limit=4)) == 4
     assert find_documents(world, "nowhere-to-be-found") == []
-    assert [(d.path, d.fate) for d in find_documents(world, "broken.gz after")] == [
-        ("broken.gz", "aside: truncated")
+    assert [(d.path, d.outcome) for d in find_documents(world, "broken.gz after")] == [
+        ("broken.gz", "rejected: truncated")
     ]
     with pytest.raises(DataError, match="search for what"):
         find_documents(world, "  ")
 
 
 def test_a_document_is_found_by_the_beginning_of_its_id(world: Corpus) -> None:
-    whole = document_story(world, f"{22:016x}")
+    whole = document_history(world, f"{22:016x}")
     assert whole.final is not None and whole.final.endswith("<EMAIL>") and whole.text.endswith("a@b.org")
     assert [(event.step, event.reason, event.detail) for event in whole.events] == [
         ("privacy", "redacted", "1 email")
     ]
-    assert whole.measures["privacy.email"] == 1 and whole.licence == "CC0"
-    assert document_story(world, "fff").fate == "aside: truncated"
-    assert document_story(world, f"{5:016x}").hits[0]["item"] == "arc#7"
+    assert whole.metrics["privacy.email"] == 1 and whole.licence == "CC0"
+    assert document_history(world, "fff").outcome == "rejected: truncated"
+    assert document_history(world, f"{5:016x}").hits[0]["item"] == "arc#7"
     with pytest.raises(DataError, match="more than one document's id begins with `00`"):
-        document_story(world, "00")
+        document_history(world, "00")
     with pytest.raises(DataError, match="no document's id begins with `abc`"):
-        document_story(world, "abc")
+        document_history(world, "abc")
 
 
 def test_whole_numbers_are_counted_exactly_and_a_threshold_parts_the_bars() -> None:
     random = np.random.default_rng(1)
-    values, fate = random.integers(0, 30, 5000).astype(float), random.integers(0, 3, 5000)
+    values, outcome = random.integers(0, 30, 5000).astype(float), random.integers(0, 3, 5000)
     drawn = Distribution()
-    drawn.add(values, fate)
+    drawn.add(values, outcome)
     said = drawn.histogram(
         "step", "n", [Bound("step", "few", "n", 7.0, None), Bound("step", "many", "n", None, 20.0)]
     )
     assert said is not None and len(said.kept) == 30
     for name, code in (("kept", KEPT), ("later", LATER), ("dropped", DROPPED)):
         assert (
-            list(getattr(said, name)) == np.bincount(values[fate == code].astype(int), minlength=30).tolist()
+            list(getattr(said, name))
+            == np.bincount(values[outcome == code].astype(int), minlength=30).tolist()
         )
     total = np.array(said.kept) + said.later + said.dropped
-    few, many = said.marks
+    few, many = said.thresholds
     assert total[: int(few.at)].sum() == (values < 7).sum()
     assert total[int(many.at) :].sum() == (values > 20).sum()
 
@@ -299,7 +311,7 @@ def test_a_distribution_agrees_with_numpy_and_needs_one_pass(scale: str) -> None
         parts.add(piece, np.zeros(len(piece), int))
     said = whole.histogram("s", "m")
     assert said == parts.histogram("s", "m") and said is not None
-    assert sum(said.kept) == said.measured == len(values)
+    assert sum(said.kept) == said.rows == len(values)
     for share, found in ((0.01, said.low), (0.5, said.median), (0.99, said.high)):
         assert found == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=5e-4)
     assert said.log == (scale == "lognormal")
@@ -309,11 +321,11 @@ def test_a_distribution_agrees_with_numpy_and_needs_one_pass(scale: str) -> None
 def test_odd_values_do_not_break_a_histogram() -> None:
     drawn = Distribution()
     drawn.add(np.array([np.nan, np.inf, -np.inf, 0.0]), np.zeros(4, int))
-    assert drawn.histogram("s", "m").measured == 3  # type: ignore[union-attr]
+    assert drawn.histogram("s", "m").rows == 3  # type: ignore[union-attr]
     constant = Distribution()
     constant.add(np.zeros(10), np.zeros(10, int))
     said = constant.histogram("s", "m", [Bound("s", "r", "m", None, 0.3)])
-    assert said is not None and sum(said.kept) == 10 and 0 < said.marks[0].at <= len(said.kept)
+    assert said is not None and sum(said.kept) == 10 and 0 < said.thresholds[0].at <= len(said.kept)
     assert Distribution().histogram("s", "m") is None
 
 
@@ -334,14 +346,16 @@ def test_a_difference_of_long_texts_is_short_and_leads_to_the_place() -> None:
     assert sum(len(text) for _, text in changes(one_line + "a", one_line + "b", 1500)) < 4000
 
 
-def test_the_page_stays_small_and_says_what_it_left_out(story: CorpusReport) -> None:
+def test_the_page_stays_small_and_says_what_it_left_out(report: CorpusReport) -> None:
     long = "\u6f22" * 1500
-    documents = {f"{n:016x}": DocumentStory(f"{n:016x}", "web", long, "kept", text=long) for n in range(4000)}
-    group = replace(story.groups[0], ids=tuple(documents))
+    documents = {
+        f"{n:016x}": DocumentHistory(f"{n:016x}", "web", long, "kept", text=long) for n in range(4000)
+    }
+    group = replace(report.groups[0], ids=tuple(documents))
     index = tuple((f"{n:016x}", "<" * 1000, "web", "zh", 1, "kept") for n in range(20_000))
-    html = page(replace(story, documents=documents, groups=(group,), index=index))
+    html = page(replace(report, documents=documents, groups=(group,), index=index))
     assert len(html.encode()) < 15_000_000
-    data = json.loads(html.split('id="story">')[1].split("</script>")[0])
+    data = json.loads(html.split('id="report">')[1].split("</script>")[0])
     assert len(data["documents"]) + data["unshown"] == 4000 and 0 < data["unshown"] < 4000
     assert 0 < len(data["index"]) < 20_000
 

@@ -44,7 +44,10 @@ def hostile_world() -> list[Judged]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     attack = HOSTILE[1]
-    aside = [*ASIDE, RejectsLogEntry("e" * 16, attack, attack, "ingest", "aside", attack, None, None, attack)]
+    aside = [
+        *ASIDE,
+        RejectsLogEntry("e" * 16, attack, attack, "ingest", "rejected", attack, None, None, attack),
+    ]
     hits = [*HITS, dict.fromkeys(("item", "task", "text"), attack) | {"id": f"{0xA000:016x}", "overlap": 13}]
     write_page(
         collect(write_world(folder, [*a_world(), *hostile_world()], aside, hits), attack),
@@ -137,7 +140,7 @@ def test_where_not_every_text_is_in_the_page_it_says_so(browser: "playwright.Bro
     )
     visit = Visit(browser, page)
     assert "10 drawn at random" in visit.text("#foot") and "all 308" in visit.text("#foot")
-    left = visit.page.evaluate("story.index.find(([id]) => !embedded.has(id))")
+    left = visit.page.evaluate("report.index.find(([id]) => !embedded.has(id))")
     visit.page.fill("#query", left[1])
     visit.page.locator("#results button").last.click()
     assert "groundup inspect --document" in visit.text("dialog .note")

@@ -54,8 +54,8 @@ def calibrate(truth: Truth, scores: Scores) -> Calibration:
         return float(np.mean(np.logaddexp(0, z) - target * z))
 
     # The slope stays above 0: whatever the scores are worth, their order is kept.
-    found = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(1e-3, None), (None, None)])
-    slope, intercept = (float(value) for value in found.x)
+    fit = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(1e-3, None), (None, None)])
+    slope, intercept = (float(value) for value in fit.x)
     scaled = Calibration(slope, intercept)
     negative = np.quantile(scaled(scores[~truth]), QUANTILES)
     return Calibration(slope, intercept, tuple(negative.tolist()), int((~truth).sum()))
@@ -74,21 +74,21 @@ def average_precision(truth: Truth, scores: Scores) -> float:
     """Precision averaged over the recall gained at each threshold; documents of equal score come together."""
     order = np.argsort(-scores, kind="stable")
     hits, ends = np.cumsum(truth[order]), np.append(np.diff(scores[order]) != 0, True)
-    found, at = hits[ends], np.flatnonzero(ends) + 1
-    return float(np.sum(np.diff(found, prepend=0) * found / at) / hits[-1])
+    true_positives, at = hits[ends], np.flatnonzero(ends) + 1
+    return float(np.sum(np.diff(true_positives, prepend=0) * true_positives / at) / hits[-1])
 
 
 def reliability(truth: Truth, scores: Scores, bins: int = 10) -> list[dict[str, float]]:
     """Per bin of equal width that has documents: how many, their mean score, and the share that is positive."""
-    place = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    bin_of = np.minimum((scores * bins).astype(np.int64), bins - 1)
     return [
         {
             "from": number / bins,
-            "documents": int((inside := place == number).sum()),
+            "documents": int((inside := bin_of == number).sum()),
             "score": float(scores[inside].mean()),
             "positive": float(truth[inside].mean()),
         }
-        for number in np.unique(place).tolist()
+        for number in np.unique(bin_of).tolist()
     ]
 
 
@@ -100,12 +100,12 @@ def calibration_error(truth: Truth, scores: Scores, bins: int = 10) -> float:
 
 def at_threshold(truth: Truth, scores: Scores, threshold: float) -> dict[str, float]:
     """Accuracy, precision, recall and F1 when what scores at least `threshold` is called positive."""
-    said = scores >= threshold
-    hits = int((said & truth).sum())
-    wrong = int(said.sum()) - hits + int(truth.sum()) - hits
+    predicted = scores >= threshold
+    hits = int((predicted & truth).sum())
+    wrong = int(predicted.sum()) - hits + int(truth.sum()) - hits
     return {
-        "accuracy": float((said == truth).mean()),
-        "precision": hits / max(1, int(said.sum())),
+        "accuracy": float((predicted == truth).mean()),
+        "precision": hits / max(1, int(predicted.sum())),
         "recall": hits / max(1, int(truth.sum())),
         "f1": 2 * hits / max(1, 2 * hits + wrong),
     }

@@ -87,14 +87,14 @@ class Classifier(Recipe):
     def sources(self) -> dict[str, Files]:
         """What is to be read, per kind of example."""
         fields = {"text": self.text_field}
-        given = {
+        inputs = {
             POSITIVE: (self.positive, fields),
             NEGATIVE: (self.negative, fields),
             LABELLED: (self.labelled, fields | {"licence": self.label_field}),
         }
         return {
             kind: Files(paths=tuple(map(_documents, paths)), fields=mapped)
-            for kind, (paths, mapped) in given.items()
+            for kind, (paths, mapped) in inputs.items()
             if paths
         }
 
@@ -105,49 +105,51 @@ class Classifier(Recipe):
 
 def external_digest(recipe: Classifier, digests: DigestCache = UNCACHED) -> dict[str, list[list[str]]]:
     """Per kind the files and their contents. Raises DataError for a path that matches nothing."""
-    found = {}
+    files = {}
     for kind, source in recipe.sources().items():
         try:
-            found[kind] = sorted(
+            files[kind] = sorted(
                 [file.path, content_digest(source, file, digests)] for file in source.files()
             )
         except DataError as error:
             raise DataError(f"classifier {recipe.name!r}: {kind} {error}") from None
-    return found
+    return files
 
 
-@stage(version=1, kind="classifier", external_digest=external_digest)
-def classifier(recipe: Classifier, runtime: Runtime, out: StageContext) -> dict[str, Any]:
+@stage(version=2, kind="classifier", external_digest=external_digest)
+def classifier(recipe: Classifier, runtime: Runtime, context: StageContext) -> dict[str, Any]:
     """Train, and measure on what was held out. Raises DataError if a class has too few examples.
 
     A part is held out in turn, each from a model of its own, until enough documents are measured. The first of these
     models is the one that is kept.
     """
     examples = gather(recipe.sources(), recipe.positive_label, recipe.max_documents, recipe.seed)
-    _tell(out, examples)
+    _tell(context, examples)
     _refuse_too_few(recipe, examples)
     part = np.array([hash_fraction(f"held out {text}") for text in examples.texts]) // recipe.held_out
     enough = math.ceil(MEASURED / (recipe.held_out * len(part)))
     models = min(enough, int(1 / recipe.held_out))
     scores = np.full(len(part), np.nan)
-    with out.track("train", models, "models") as progress:
+    with context.track("train", models, "models") as progress:
         for number in range(models):
             rows, others = np.flatnonzero(part != number), np.flatnonzero(part == number)
-            model = train(recipe, examples, rows, out.temporary / "examples.txt")
+            model = train(recipe, examples, rows, context.temporary / "examples.txt")
             if number == 0:
-                model.save_model(str(out.file(MODEL)))
+                model.save_model(str(context.file(MODEL)))
             scores[others] = score(model, [examples.texts[row] for row in others])
             progress.advance(1)
     measured = np.isfinite(scores)
     truth, scores = examples.positive[measured], scores[measured]
-    write_json(out.file(CALIBRATION), calibration.calibrate(truth, scores).as_json())
-    figures = measure(truth, scores)
-    out.info(f"on {len(truth):,} held-out documents: AUC {figures['auc']:.3f}, accuracy {figures['accuracy']:.3f}; "
-            f"the larger class alone {figures['majority_baseline']:.3f}")  # fmt: skip
+    write_json(context.file(CALIBRATION), calibration.calibrate(truth, scores).as_json())
+    held_out_metrics = evaluate(truth, scores)
+    auc, accuracy, baseline = (held_out_metrics[key] for key in ("auc", "accuracy", "majority_baseline"))
+    context.info(
+        f"{len(truth):,} held-out documents: AUC {auc:.3f}, accuracy {accuracy:.3f} (majority class {baseline:.3f})"
+    )
     return {
         "examples": _counts(examples),
-        "held_out": figures | {"models": models},
-        "aside": dict(sorted(examples.aside.items())),
+        "held_out": held_out_metrics | {"models": models},
+        "rejected": dict(sorted(examples.rejected.items())),
     }
 
 
@@ -172,7 +174,7 @@ def score(model: Any, texts: list[str]) -> Scores:
     return np.where(labels == POSITIVE, chances, 1 - chances)
 
 
-def measure(truth: Truth, scores: Scores) -> dict[str, Any]:
+def evaluate(truth: Truth, scores: Scores) -> dict[str, Any]:
     """How good uncalibrated `scores` are, and how good they become.
 
     Each half of the documents is calibrated by the other one: no figure is made with what it was fitted to.
@@ -205,13 +207,13 @@ def _counts(examples: Examples) -> dict[str, int]:
     }
 
 
-def _tell(out: StageContext, examples: Examples) -> None:
+def _tell(context: StageContext, examples: Examples) -> None:
     positive = int(examples.positive.sum())
-    out.info(f"{positive:,} positive and {len(examples.texts) - positive:,} negative examples")
+    context.info(f"{positive:,} positive and {len(examples.texts) - positive:,} negative examples")
     if examples.in_both:
-        out.info(f"{examples.in_both:,} texts are in both classes, and left out")
-    if examples.aside:
-        out.info(f"examples kept aside: {spell_reasons(examples.aside)}")
+        context.info(f"{examples.in_both:,} texts are in both classes, and left out")
+    if examples.rejected:
+        context.info(f"examples rejected: {spell_reasons(examples.rejected)}")
 
 
 def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
@@ -219,18 +221,20 @@ def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
         if belongs.sum() >= LEAST:
             continue
         where = [f"{key} = {list(paths)}" for key in (kind, LABELLED) if (paths := getattr(recipe, key))]
-        said = [f"{examples.read[kind]} read from {' and '.join(where)}"] if where else ["no files are given"]
+        facts = (
+            [f"{examples.read[kind]} read from {' and '.join(where)}"] if where else ["no files are given"]
+        )
         if examples.in_both:
-            said.append(f"{examples.in_both} left out because they are in both classes")
+            facts.append(f"{examples.in_both} left out because they are in both classes")
         if examples.labels:
-            said.append(
+            facts.append(
                 f"labels met: {spell_reasons(examples.labels)}, positive_label is {recipe.positive_label!r}"
             )
-        if examples.aside:
-            said.append(f"kept aside: {spell_reasons(examples.aside)}")
+        if examples.rejected:
+            facts.append(f"rejected: {spell_reasons(examples.rejected)}")
         raise DataError(
             f"classifier {recipe.name!r}: {belongs.sum()} different {kind} examples, and it takes at least {LEAST}. "
-            f"It has: {'; '.join(said)}. Give more under [[classifiers]], as `{kind}` or `labelled`."
+            f"It has: {'; '.join(facts)}. Give more under [[classifiers]], as `{kind}` or `labelled`."
         )
 
 

@@ -36,21 +36,21 @@ class Examples:
     read: Counter[str]
     in_both: int
     labels: Counter[str]
-    aside: Counter[str]
+    rejected: Counter[str]
 
 
 def gather(sources: Mapping[str, Source], positive_label: str, most: int, seed: int) -> Examples:
     """At most `most` examples per class; a text that is in both classes is in neither."""
     samples = {POSITIVE: _Sample(most), NEGATIVE: _Sample(most)}
-    read, labels, aside = Counter[str](), Counter[str](), Counter[str]()
+    read, labels, rejected = Counter[str](), Counter[str](), Counter[str]()
     for kind, source in sources.items():
-        found = _readable(source, aside)
-        while batch := list(islice(found, _BATCH)):
+        items = _readable(source, rejected)
+        while batch := list(islice(items, _BATCH)):
             tokens = fasttext_model.tokens(pa.array([item.text for item in batch], pa.string()))
             for item, text in zip(batch, tokens, strict=True):
                 label = item.licence if kind == LABELLED else kind
                 if not label:
-                    aside["no_label"] += 1
+                    rejected["no_label"] += 1
                     continue
                 if kind == LABELLED:
                     labels[label] += 1
@@ -62,7 +62,7 @@ def gather(sources: Mapping[str, Source], positive_label: str, most: int, seed: 
     keys = sorted((positive.keys() | negative.keys()) - both)
     texts = [positive[key] if key in positive else negative[key] for key in keys]
     is_positive = np.array([key in positive for key in keys], bool)
-    return Examples(texts, is_positive, read, len(both), labels, aside)
+    return Examples(texts, is_positive, read, len(both), labels, rejected)
 
 
 class _Sample:
@@ -83,18 +83,18 @@ class _Sample:
             del self.texts[(-heapq.heappop(self._largest)).to_bytes(len(key))]
 
 
-def _readable(source: Source, aside: Counter[str]) -> Iterator[ExtractedText]:
+def _readable(source: Source, rejected: Counter[str]) -> Iterator[ExtractedText]:
     """All texts; what can't be read is counted."""
     for file in source.files():
-        if file.aside:
-            aside[file.aside] += 1
+        if file.reject_reason:
+            rejected[file.reject_reason] += 1
             continue
         try:
             with source.open(file) as opened:
                 for item in source.read(file.path, opened):
                     if isinstance(item, ExtractedText):
                         yield item
-                    elif item.fate == "aside":
-                        aside[item.reason] += 1
+                    elif item.outcome == "rejected":
+                        rejected[item.reason] += 1
         except Unreadable as error:
-            aside[error.reason] += 1
+            rejected[error.reason] += 1

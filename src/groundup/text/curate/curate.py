@@ -36,12 +36,12 @@ from groundup.text.curate.steps.gopher_repetition import GopherRepetition
 from groundup.text.curate.steps.language import Language
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.steps.repair import Repair
-from groundup.text.curate.types import Classified, Ruled, Step
+from groundup.text.curate.types import HasRules, NeedsClassifier, Step
 from groundup.text.curate.write_pass import WriteTask, gather_shard, write_shard
 from groundup.text.documents import (
     DOCUMENT_SCHEMA,
     DOCUMENTS,
-    LEDGER,
+    REJECTS,
     TableWriter,
     count_rows,
     shards,
@@ -70,12 +70,16 @@ def external_digest(recipe: Curate, digests: DigestCache = UNCACHED) -> Any:
     return item_digest(paths, digests) if paths else None
 
 
-@stage(version=2, kind="corpus", external_digest=external_digest)
+@stage(version=3, kind="corpus", external_digest=external_digest)
 def curate(
-    recipe: Curate, runtime: Runtime, out: StageContext, raw: Artifact, classifiers: Mapping[str, Artifact]
+    recipe: Curate,
+    runtime: Runtime,
+    context: StageContext,
+    raw: Artifact,
+    classifiers: Mapping[str, Artifact],
 ) -> dict[str, Any]:
     """Curate all documents of `raw`. Raises DataError, with the most frequent reasons, if none is left."""
-    work = (out.temporary / "curate").resolve()
+    work = (context.temporary / "curate").resolve()
     work.mkdir(exist_ok=True)
     totals: dict[str, Counter[str]] = {}
     if recipe.decontaminate.paths:
@@ -83,45 +87,49 @@ def curate(
         totals["decontamination"] = Counter(write_index(recipe.decontaminate, items, work))
     names = [shard.name for shard in shards(raw.path / DOCUMENTS)]
     sizes = {name: (raw.path / DOCUMENTS / name).stat().st_size * 3 for name in names}  # packed about 3:1
-    job = _filter_task(
+    filter_task = _filter_task(
         recipe, raw.path.resolve(), work, {name: item.path.resolve() for name, item in classifiers.items()}
     )
     tasks = [ExecutorTask(number, name, sizes[name]) for number, name in enumerate(names)]
-    _add(totals, run_tasks(filter_shard, job, tasks, out, runtime, "judge"))
+    _add(totals, run_tasks(filter_shard, filter_task, tasks, context, runtime, "filter"))
     _check(recipe, totals)
-    with out.track("find duplicates", count_rows(work), "documents") as progress:
-        plan = plan_corpus(recipe.dedup, recipe.mix, work, names, out.path, _score(recipe))
+    with context.track("find duplicates", count_rows(work), "documents") as progress:
+        plan = plan_corpus(recipe.dedup, recipe.mix, work, names, context.path, _score(recipe))
         progress.advance(plan.documents)
-    keep = WriteTask(work, out.path.resolve(), recipe.dedup, recipe.mix.seed, plan.bounds)
-    _add(totals, run_tasks(write_shard, keep, tasks, out, runtime, "write"))
+    write_task = WriteTask(work, context.path.resolve(), recipe.dedup, recipe.mix.seed, plan.bounds)
+    _add(totals, run_tasks(write_shard, write_task, tasks, context, runtime, "write"))
     if plan.bounds:
         gathering = [ExecutorTask(number, number, 1 << 24) for number in range(len(plan.bounds))]
-        run_tasks(gather_shard, keep, gathering, out, runtime, "mix")
-    _write_reports(job, out, names)
+        run_tasks(gather_shard, write_task, gathering, context, runtime, "mix")
+    _write_reports(filter_task, context, names)
     metrics = _metrics(totals)
-    _tell(out, metrics)
+    _tell(context, metrics)
     return metrics
 
 
 def _filter_task(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) -> FilterTask:
     """What all shards share; the steps are asked once, with nothing to judge, what they measure."""
-    job = FilterTask(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
-    nothing = DocumentBatch(DOCUMENT_SCHEMA.empty_table())
-    measured = [f"{name}.{key}" for name, step in ready(job) for key in step.apply(nothing).measures]
-    return replace(job, measures=tuple(measured))
+    task = FilterTask(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
+    empty = DocumentBatch(DOCUMENT_SCHEMA.empty_table())
+    measured = [f"{name}.{key}" for name, step in ready(task) for key in step.apply(empty).metrics]
+    return replace(task, metrics=tuple(measured))
 
 
 def _score(recipe: Curate) -> str:
     """The measure that says how good a document is: the first classifier's."""
     return next(
-        (f"{name}.{step.classifier}" for name, step in named(recipe.steps) if isinstance(step, Classified)),
+        (
+            f"{name}.{step.classifier}"
+            for name, step in named(recipe.steps)
+            if isinstance(step, NeedsClassifier)
+        ),
         "",
     )
 
 
-def _add(totals: dict[str, Counter[str]], done: list[dict[str, Any]]) -> None:
-    for said in done:
-        for group, counts in said.items():
+def _add(totals: dict[str, Counter[str]], results: list[dict[str, Any]]) -> None:
+    for result in results:
+        for group, counts in result.items():
             totals.setdefault(group, Counter()).update(counts)
 
 
@@ -136,19 +144,19 @@ def _check(recipe: Curate, totals: dict[str, Counter[str]]) -> None:
         )
 
 
-def _write_reports(job: FilterTask, out: StageContext, names: list[str]) -> None:
+def _write_reports(task: FilterTask, context: StageContext, names: list[str]) -> None:
     rules = [
-        {"step": name, "reason": rule.reason, "measure": f"{name}.{rule.measure}"}
+        {"step": name, "reason": rule.reason, "metric": f"{name}.{rule.metric}"}
         | {key: value for key in ("at_least", "at_most") if abs(value := getattr(rule, key)) != float("inf")}
-        for name, step in ready(job)
-        if isinstance(step, Ruled)
+        for name, step in ready(task)
+        if isinstance(step, HasRules)
         for rule in step.rules()
     ]
-    write_text(out.file("rules.json"), json.dumps(rules, indent=1) + "\n")
-    if job.decontaminate.paths:
-        with TableWriter[Any](out.file("decontamination.parquet"), HITS_SCHEMA) as file:
+    write_text(context.file("rules.json"), json.dumps(rules, indent=1) + "\n")
+    if task.decontaminate.paths:
+        with TableWriter[Any](context.file("decontamination.parquet"), HITS_SCHEMA) as file:
             for name in names:
-                file.write(pq.read_table(job.work / "hits" / name))
+                file.write(pq.read_table(task.work / "hits" / name))
 
 
 def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:
@@ -178,7 +186,7 @@ def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:
     }
 
 
-def _tell(out: StageContext, metrics: dict[str, Any]) -> None:
-    out.info(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
+def _tell(context: StageContext, metrics: dict[str, Any]) -> None:
+    context.info(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
     if metrics["reasons"]:
-        out.info(f"dropped, each named in {LEDGER}/: {spell_reasons(Counter(metrics['reasons']))}")
+        context.info(f"dropped, each listed in {REJECTS}/: {spell_reasons(Counter(metrics['reasons']))}")

@@ -145,7 +145,7 @@ class Decontaminator:
             value,
             [0.0 if why else None for why in reason],
             detail,
-            measures={"items": item_counts.astype(float)},
+            metrics={"items": item_counts.astype(float)},
         )
 
     def hits(self, batch: DocumentBatch, alive: NDArray[np.bool_]) -> pa.Table:

@@ -60,8 +60,10 @@ def _sha256(path: Path, digests: DigestCache) -> str:
 def _files(paths: Sequence[str]) -> list[SourceFile]:
     files = list(discover.find(paths)) if paths else []
     for file in files:
-        if file.aside:
-            raise DataError(f"curate.decontaminate.paths: {file.path}: {file.aside} {file.detail}".rstrip())
+        if file.reject_reason:
+            raise DataError(
+                f"curate.decontaminate.paths: {file.path}: {file.reject_reason} {file.detail}".rstrip()
+            )
     return files
 
 

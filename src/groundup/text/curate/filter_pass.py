@@ -23,12 +23,13 @@ from groundup.text.batch import DocumentBatch
 from groundup.text.curate.decontaminate import HITS_SCHEMA, Decontaminate, Decontaminator
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.signatures import write_signatures
-from groundup.text.curate.types import Classified, FilterResult, Step, Values
+from groundup.text.curate.types import FilterResult, NeedsClassifier, Step, Values
 from groundup.text.documents import (
+    DOCUMENT_METRICS,
     DOCUMENT_SCHEMA,
     DOCUMENTS,
-    LEDGER,
-    LEDGER_SCHEMA,
+    REJECTS,
+    REJECTS_SCHEMA,
     DocumentWriter,
     RejectsLogWriter,
     TableWriter,
@@ -40,7 +41,6 @@ BATCH_BYTES = 4 << 20
 """About how much text a batch holds: its arrays then stay within some hundred megabytes."""
 CROWDED = 0.5
 """A batch is cut down to the documents that are left when fewer than this share are."""
-MEASURES = "measures"
 KEPT = "kept"
 
 
@@ -54,41 +54,41 @@ class FilterTask:
     classifiers: Mapping[str, Path]
     dedup: Dedup
     decontaminate: Decontaminate
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     """The columns of the measures file, after the fixed ones."""
 
 
-def filter_shard(job: FilterTask, name: str) -> dict[str, Any]:
+def filter_shard(task: FilterTask, name: str) -> dict[str, Any]:
     """Judge one shard; what came of it, in numbers."""
-    judges = ready(job)
+    steps = ready(task)
     tally = Counters()
     hits: list[pa.Table] = []
 
-    def judged(
-        kept: DocumentWriter, ledger: RejectsLogWriter, measures: TableWriter[Any]
+    def filtered_batches(
+        kept: DocumentWriter, rejects: RejectsLogWriter, metrics: TableWriter[Any]
     ) -> Iterator[DocumentBatch]:
-        for table in iter_groups(job.raw / DOCUMENTS / name):
+        for table in iter_groups(task.raw / DOCUMENTS / name):
             for piece in pieces(table):
-                result = apply_steps(piece, judges, job.measures, tally)
+                result = apply_steps(piece, steps, task.metrics, tally)
                 kept.write(result.documents)
-                ledger.write(result.ledger)
-                measures.write(result.measures)
+                rejects.write(result.rejects)
+                metrics.write(result.metrics)
                 hits.append(result.hits)
                 yield DocumentBatch(result.documents)
 
     with (
-        DocumentWriter(job.work / DOCUMENTS / name) as kept,
-        RejectsLogWriter(job.work / LEDGER / name) as ledger,
-        TableWriter[Any](job.work / MEASURES / name, measures_schema(job.measures)) as measures,
+        DocumentWriter(task.work / DOCUMENTS / name) as kept,
+        RejectsLogWriter(task.work / REJECTS / name) as rejects,
+        TableWriter[Any](task.work / DOCUMENT_METRICS / name, metrics_schema(task.metrics)) as metrics,
     ):
-        batches = judged(kept, ledger, measures)
-        if job.dedup.active:
-            write_signatures(job.work / "signatures" / Path(name).stem, batches, job.dedup)
+        batches = filtered_batches(kept, rejects, metrics)
+        if task.dedup.active:
+            write_signatures(task.work / "signatures" / Path(name).stem, batches, task.dedup)
         else:
             for _ in batches:
                 pass
-    with TableWriter[Any](job.work / "hits" / name, HITS_SCHEMA) as found:
-        found.write(pa.concat_tables([HITS_SCHEMA.empty_table(), *hits]))
+    with TableWriter[Any](task.work / "hits" / name, HITS_SCHEMA) as hits_file:
+        hits_file.write(pa.concat_tables([HITS_SCHEMA.empty_table(), *hits]))
     return tally.plain()
 
 
@@ -103,16 +103,19 @@ def pieces(table: pa.Table) -> Iterator[pa.Table]:
         start = end
 
 
-def ready(job: FilterTask) -> list[tuple[str, Step | Decontaminator]]:
+def ready(task: FilterTask) -> list[tuple[str, Step | Decontaminator]]:
     """The steps by name, classifiers loaded; decontamination last."""
-    found: list[tuple[str, Step | Decontaminator]] = []
-    for name, step in named(job.steps):
-        found.append(
-            (name, step.load(job.classifiers[step.classifier]) if isinstance(step, Classified) else step)
+    steps: list[tuple[str, Step | Decontaminator]] = []
+    for name, step in named(task.steps):
+        steps.append(
+            (
+                name,
+                step.load(task.classifiers[step.classifier]) if isinstance(step, NeedsClassifier) else step,
+            )
         )
-    if job.decontaminate.paths:
-        found.append(("decontaminate", Decontaminator.load(job.decontaminate, job.work)))
-    return found
+    if task.decontaminate.paths:
+        steps.append(("decontaminate", Decontaminator.load(task.decontaminate, task.work)))
+    return steps
 
 
 def named(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
@@ -125,9 +128,9 @@ def named(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
         yield (name if seen[name] == 1 else f"{name}-{seen[name]}"), step
 
 
-def measures_schema(names: Sequence[str]) -> pa.Schema:
+def metrics_schema(names: Sequence[str]) -> pa.Schema:
     """One row per document read: who it is, what became of it, and what was measured."""
-    texts = [pa.field(name, pa.string()) for name in ("id", "source", "path", "language", "fate")]
+    texts = [pa.field(name, pa.string()) for name in ("id", "source", "path", "language", "outcome")]
     sizes = [pa.field(name, pa.int64()) for name in ("bytes", "bytes_kept")]
     measured = [pa.field(name, pa.float32()) for name in names]
     return pa.schema(cast(list[Any], texts + sizes) + measured)
@@ -153,8 +156,8 @@ class FilteredBatch:
     """What is left of a batch, and what is to be said of the rest."""
 
     documents: pa.Table
-    ledger: pa.Table
-    measures: pa.Table
+    rejects: pa.Table
+    metrics: pa.Table
     hits: pa.Table
 
 
@@ -172,10 +175,10 @@ def apply_steps(
             break
         sizes = run.batch.bytes[run.alive]
         tally.add(f"step {name}", documents=len(sizes), bytes=int(sizes.sum()))
-        verdicts = step.apply(run.batch)
+        result = step.apply(run.batch)
         if isinstance(step, Decontaminator):
             hits = step.hits(run.batch, run.alive)
-        run.apply(name, verdicts, tally)
+        run.apply(name, result, tally)
     return run.result(columns, hits, tally)
 
 
@@ -188,35 +191,35 @@ class _Run:
         self.read = self.batch.bytes
         self.rows = np.arange(table.num_rows)
         self.alive = np.ones(table.num_rows, dtype=bool)
-        self.fate = np.full(table.num_rows, KEPT, dtype=object)
+        self.outcome = np.full(table.num_rows, KEPT, dtype=object)
         self.language = np.array(strings(table, "language"), dtype=object)
-        self.measures: dict[str, Values] = {}
+        self.metrics: dict[str, Values] = {}
         self.entries: list[pa.Table] = []
 
-    def apply(self, name: str, verdicts: FilterResult, tally: Counters) -> None:
+    def apply(self, name: str, result: FilterResult, tally: Counters) -> None:
         """Note a step's verdicts, and go on with what it leaves."""
-        assert len(verdicts.reason) == self.batch.rows, (name, len(verdicts.reason), self.batch.rows)
-        for measure, values in verdicts.measures.items():
-            column = self.measures.setdefault(f"{name}.{measure}", np.full(len(self.read), np.nan))
+        assert len(result.reason) == self.batch.rows, (name, len(result.reason), self.batch.rows)
+        for metric, values in result.metrics.items():
+            column = self.metrics.setdefault(f"{name}.{metric}", np.full(len(self.read), np.nan))
             column[self.rows[self.alive]] = values[self.alive]
-        if verdicts.language is not None:
-            self.language[self.rows[self.alive]] = np.array(verdicts.language, dtype=object)[self.alive]
-        marked = [row for row in np.flatnonzero(self.alive).tolist() if verdicts.reason[row] is not None]
-        texts = verdicts.text or [None] * self.batch.rows
+        if result.language is not None:
+            self.language[self.rows[self.alive]] = np.array(result.language, dtype=object)[self.alive]
+        marked = [row for row in np.flatnonzero(self.alive).tolist() if result.reason[row] is not None]
+        texts = result.text or [None] * self.batch.rows
         dropped = [row for row in marked if texts[row] is None]
         if marked:
-            self.entries.append(_entries(name, self.batch, verdicts, marked, texts))
-            self._count(name, verdicts, marked, texts, tally)
+            self.entries.append(_entries(name, self.batch, result, marked, texts))
+            self._count(name, result, marked, texts, tally)
         self.alive[dropped] = False
         for row in dropped:
-            self.fate[self.rows[row]] = f"{name}: {verdicts.reason[row]}"
-        self._rebuild(verdicts, texts, changed=len(marked) > len(dropped))
+            self.outcome[self.rows[row]] = f"{name}: {result.reason[row]}"
+        self._rebuild(result, texts, changed=len(marked) > len(dropped))
 
-    def _rebuild(self, verdicts: FilterResult, texts: Sequence[str | None], changed: bool) -> None:
+    def _rebuild(self, result: FilterResult, texts: Sequence[str | None], changed: bool) -> None:
         """The batch as it is now; the same one, with all that is known of it, if its texts are."""
         documents = self.batch.documents
-        if verdicts.language is not None:
-            self.batch.documents = documents = _replaced(documents, "language", verdicts.language)
+        if result.language is not None:
+            self.batch.documents = documents = _replaced(documents, "language", result.language)
         if changed:
             new = [was if now is None else now for was, now in zip(self.batch.texts, texts, strict=True)]
             documents = _replaced(documents, "text", new)
@@ -227,13 +230,13 @@ class _Run:
     def _count(
         self,
         name: str,
-        verdicts: FilterResult,
+        result: FilterResult,
         marked: Sequence[int],
         texts: Sequence[str | None],
         tally: Counters,
     ) -> None:
         for row in marked:
-            reason, size = str(verdicts.reason[row]), int(self.batch.bytes[row])
+            reason, size = str(result.reason[row]), int(self.batch.bytes[row])
             if texts[row] is None:
                 tally.add(f"step {name}", dropped=1, bytes_dropped=size)
                 tally.add("reasons", **{reason: 1})
@@ -248,14 +251,14 @@ class _Run:
         sizes[self.rows[self.alive]] = self.batch.bytes[self.alive]
         sources, which = np.unique(strings(self.table, "source"), return_inverse=True)
         for number, source in enumerate(sources):
-            mine = self.read[which == number]
-            tally.add(f"source {source}", documents_read=len(mine), bytes_read=int(mine.sum()))
+            group_bytes = self.read[which == number]
+            tally.add(f"source {source}", documents_read=len(group_bytes), bytes_read=int(group_bytes.sum()))
         fixed: dict[str, Any] = {name: self.table.column(name) for name in ("id", "source", "path")}
-        fixed |= {"language": self.language, "fate": self.fate, "bytes": self.read, "bytes_kept": sizes}
+        fixed |= {"language": self.language, "outcome": self.outcome, "bytes": self.read, "bytes_kept": sizes}
         nothing = np.full(len(self.read), np.nan)
-        measured = {name: self.measures.get(name, nothing).astype(np.float32) for name in columns}
-        ledger = pa.concat_tables([LEDGER_SCHEMA.empty_table(), *self.entries])
-        return FilteredBatch(kept, ledger, pa.table(fixed | measured, schema=measures_schema(columns)), hits)
+        measured = {name: self.metrics.get(name, nothing).astype(np.float32) for name in columns}
+        rejects = pa.concat_tables([REJECTS_SCHEMA.empty_table(), *self.entries])
+        return FilteredBatch(kept, rejects, pa.table(fixed | measured, schema=metrics_schema(columns)), hits)
 
 
 def _replaced(documents: pa.Table, column: str, values: Sequence[str]) -> pa.Table:
@@ -266,7 +269,7 @@ def _replaced(documents: pa.Table, column: str, values: Sequence[str]) -> pa.Tab
 def _entries(
     step: str,
     batch: DocumentBatch,
-    verdicts: FilterResult,
+    result: FilterResult,
     marked: Sequence[int],
     texts: Sequence[str | None],
 ) -> pa.Table:
@@ -276,10 +279,10 @@ def _entries(
     )
     columns = named_rows | {
         "step": [step] * len(marked),
-        "fate": ["dropped" if texts[row] is None else "changed" for row in marked],
-        "reason": [verdicts.reason[row] for row in marked],
-        "value": [verdicts.value[row] for row in marked],
-        "threshold": [verdicts.threshold[row] for row in marked],
-        "detail": [verdicts.detail[row] if verdicts.detail else "" for row in marked],
+        "outcome": ["dropped" if texts[row] is None else "changed" for row in marked],
+        "reason": [result.reason[row] for row in marked],
+        "value": [result.value[row] for row in marked],
+        "threshold": [result.threshold[row] for row in marked],
+        "detail": [result.detail[row] if result.detail else "" for row in marked],
     }
-    return pa.table(columns, schema=LEDGER_SCHEMA)
+    return pa.table(columns, schema=REJECTS_SCHEMA)

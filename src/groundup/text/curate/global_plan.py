@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.clusters import Duplicates, find_duplicates
 from groundup.text.curate.dedup.repeated_spans import mark_repeats
-from groundup.text.curate.filter_pass import KEPT, MEASURES
-from groundup.text.curate.mix import Corpus, Mix, copies, epochs
+from groundup.text.curate.filter_pass import KEPT
+from groundup.text.curate.mix import Mix, MixInput, copies, epochs
 from groundup.text.curate.write_pass import PLAN_SCHEMA, copy_keys
-from groundup.text.documents import TableWriter, strings
+from groundup.text.documents import DOCUMENT_METRICS, TableWriter, strings
 from groundup.text.shards import SHARD_BYTES
 
 CLUSTER_SCHEMA = pa.schema(
@@ -28,41 +28,43 @@ CLUSTER_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Planned:
+class CorpusPlan:
     """How many documents there are, and the largest key of each shard of a mixed corpus (none: not mixed)."""
 
     documents: int
     bounds: tuple[int, ...]
 
 
-def plan_corpus(dedup: Dedup, mix: Mix, work: Path, names: list[str], out: Path, score: str = "") -> Planned:
+def plan_corpus(
+    dedup: Dedup, mix: Mix, work: Path, names: list[str], out: Path, score: str = ""
+) -> CorpusPlan:
     """Write plan/<shard> into `work` for every shard, and clusters.parquet into `out`.
 
     score: the measure by which `keep = "best"` chooses; "" = there is none.
     """
-    judged = [_judged(work / MEASURES / name, score) for name in names]
-    plans = [_nothing(table.num_rows) for table in judged]
-    gone = [np.zeros(table.num_rows, dtype=bool) for table in judged]
+    filtered = [_judged(work / DOCUMENT_METRICS / name, score) for name in names]
+    plans = [_nothing(table.num_rows) for table in filtered]
+    dropped = [np.zeros(table.num_rows, dtype=bool) for table in filtered]
     if dedup.exact or dedup.fuzzy:
         folders = [work / "signatures" / Path(name).stem for name in names]
         duplicates = find_duplicates(
-            folders, dedup, _scores(judged, score) if dedup.keep == "best" and score else None
+            folders, dedup, _scores(filtered, score) if dedup.keep == "best" and score else None
         )
-        _plan_duplicates(duplicates, dedup, judged, plans, gone, out)
+        _plan_duplicates(duplicates, dedup, filtered, plans, dropped, out)
     if dedup.lines or dedup.paragraphs:
-        mark_repeats([work / "signatures" / Path(name).stem for name in names], dedup, gone)
-    bounds = _plan_mixture(mix, judged, plans, gone) if mix.active else ()
+        mark_repeats([work / "signatures" / Path(name).stem for name in names], dedup, dropped)
+    bounds = _plan_mixture(mix, filtered, plans, dropped) if mix.active else ()
     for name, plan in zip(names, plans, strict=True):
         with TableWriter[Any](work / "plan" / name, PLAN_SCHEMA) as file:
             file.write(pa.table(plan, schema=PLAN_SCHEMA))
-    return Planned(sum(table.num_rows for table in judged), bounds)
+    return CorpusPlan(sum(table.num_rows for table in filtered), bounds)
 
 
 def _judged(path: Path, score: str) -> pa.Table:
     """What is needed of the documents that the steps left, in the order of the judged shard."""
-    wanted = ["id", "source", "language", "fate", "bytes_kept", *([score] if score else [])]
+    wanted = ["id", "source", "language", "outcome", "bytes_kept", *([score] if score else [])]
     table = pq.read_table(path, columns=wanted)
-    return table.filter(pc.field("fate") == KEPT).drop_columns(["fate"])
+    return table.filter(pc.field("outcome") == KEPT).drop_columns(["outcome"])
 
 
 def _nothing(rows: int) -> dict[str, Any]:
@@ -71,26 +73,33 @@ def _nothing(rows: int) -> dict[str, Any]:
     return blank | {"copies": np.ones(rows, np.int64)}
 
 
-def _scores(judged: list[pa.Table], measure: str) -> Any:
-    return np.concatenate([table.column(measure).to_numpy() for table in judged])
+def _scores(filtered: list[pa.Table], metric: str) -> Any:
+    return np.concatenate([table.column(metric).to_numpy() for table in filtered])
 
 
 def _plan_duplicates(
-    found: Duplicates,
+    duplicates: Duplicates,
     dedup: Dedup,
-    judged: list[pa.Table],
+    filtered: list[pa.Table],
     plans: list[dict[str, Any]],
-    gone: list[Any],
+    dropped: list[Any],
     out: Path,
 ) -> None:
-    ids = [table.column("id").to_numpy(zero_copy_only=False) for table in judged]
+    ids = [table.column("id").to_numpy(zero_copy_only=False) for table in filtered]
     rows: dict[str, list[Any]] = {name: [] for name in CLUSTER_SCHEMA.names}
-    columns = (found.shard, found.row, found.kept_shard, found.kept_row, found.similarity, found.kind)
+    columns = (
+        duplicates.shard,
+        duplicates.row,
+        duplicates.kept_shard,
+        duplicates.kept_row,
+        duplicates.similarity,
+        duplicates.kind,
+    )
     for shard, row, kept_shard, kept_row, similarity, kind in zip(
         *(c.tolist() for c in columns), strict=True
     ):
         plan, kept = plans[shard], ids[kept_shard][kept_row]
-        gone[shard][row] = True
+        dropped[shard][row] = True
         plan["step"][row], plan["reason"][row] = "dedup", f"{kind}_duplicate"
         plan["value"][row] = similarity
         plan["threshold"][row] = dedup.similarity if kind == "near" else 1.0
@@ -102,19 +111,21 @@ def _plan_duplicates(
 
 
 def _plan_mixture(
-    mix: Mix, judged: list[pa.Table], plans: list[dict[str, Any]], gone: list[Any]
+    mix: Mix, filtered: list[pa.Table], plans: list[dict[str, Any]], dropped: list[Any]
 ) -> tuple[int, ...]:
-    left = pa.concat_tables([table.filter(pa.array(~lost)) for table, lost in zip(judged, gone, strict=True)])
+    left = pa.concat_tables(
+        [table.filter(pa.array(~is_dropped)) for table, is_dropped in zip(filtered, dropped, strict=True)]
+    )
     ids = strings(left, "id")
-    corpus = Corpus(
+    corpus = MixInput(
         np.array([int(identity, 16) for identity in ids], dtype=np.uint64),
         np.array(strings(left, "source"), dtype=object),
         np.array(strings(left, "language"), dtype=object),
         left.column("bytes_kept").to_numpy(),
     )
     drawn, rate, at = copies(corpus, mix), epochs(corpus, mix), 0
-    for plan, lost in zip(plans, gone, strict=True):
-        rows = np.flatnonzero(~lost)
+    for plan, is_dropped in zip(plans, dropped, strict=True):
+        rows = np.flatnonzero(~is_dropped)
         plan["copies"][rows] = drawn[at : at + len(rows)]
         for row, number in zip(rows.tolist(), range(at, at + len(rows)), strict=True):
             if not drawn[number]:

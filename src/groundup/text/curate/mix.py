@@ -50,7 +50,7 @@ class Mix(Recipe):
 
 
 @dataclass(frozen=True)
-class Corpus:
+class MixInput:
     """[documents] each: what mixing needs to know of the documents that are left."""
 
     id: Hashes
@@ -59,7 +59,7 @@ class Corpus:
     bytes: NDArray[np.int64]
 
 
-def epochs(corpus: Corpus, recipe: Mix) -> dict[tuple[str, str], float]:
+def epochs(corpus: MixInput, recipe: Mix) -> dict[tuple[str, str], float]:
     """How often a document of each (source, language) stands in the corpus, on average.
 
     Each cell's target is its source's weight times its language's share within the source. What a cap takes from one
@@ -73,8 +73,8 @@ def epochs(corpus: Corpus, recipe: Mix) -> dict[tuple[str, str], float]:
     target = _targets(cells, have, recipe)
     cap = np.array([recipe.caps.get(source, recipe.max_epochs) for source, _ in cells]) * have
     total = recipe.total_bytes or _largest_total(target, cap, have)
-    given = _fill(target, cap, total)
-    return {cell: float(given[at] / have[at]) if have[at] else 0.0 for cell, at in number.items()}
+    bytes_per_cell = _fill(target, cap, total)
+    return {cell: float(bytes_per_cell[at] / have[at]) if have[at] else 0.0 for cell, at in number.items()}
 
 
 def _targets(cells: Sequence[tuple[str, str]], have: Floats, recipe: Mix) -> Floats:
@@ -83,11 +83,11 @@ def _targets(cells: Sequence[tuple[str, str]], have: Floats, recipe: Mix) -> Flo
     sources = sorted({source for source, _ in cells})
     whole = have.sum()
     for source in sources:
-        mine = np.array([cell[0] == source for cell in cells])
-        natural = have[mine].sum() / whole if whole else 0.0
+        of_source = np.array([cell[0] == source for cell in cells])
+        natural = have[of_source].sum() / whole if whole else 0.0
         weight = recipe.weights.get(source, natural)
-        tempered = have[mine] ** (1 / recipe.temperature)
-        target[mine] = weight * tempered / max(tempered.sum(), 1e-300)
+        tempered = have[of_source] ** (1 / recipe.temperature)
+        target[of_source] = weight * tempered / max(tempered.sum(), 1e-300)
     shares: Floats = target / max(target.sum(), 1e-300)
     return shares
 
@@ -101,20 +101,20 @@ def _largest_total(target: Floats, cap: Floats, have: Floats) -> float:
 
 def _fill(target: Floats, cap: Floats, total: float) -> Floats:
     """Bytes per cell: `total` shared out by `target`, none above its cap."""
-    given = np.zeros(len(target))
+    filled = np.zeros(len(target))
     free = target > 0
-    while free.any() and (left := total - given.sum()) > 1e-6:
-        share: Floats = given + np.where(free, target, 0) / target[free].sum() * left
+    while free.any() and (left := total - filled.sum()) > 1e-6:
+        share: Floats = filled + np.where(free, target, 0) / target[free].sum() * left
         full = free & (share >= cap)
         if not full.any():
             return share
-        given[full] = cap[full]
+        filled[full] = cap[full]
         free &= ~full
-        given[free] = 0
-    return given
+        filled[free] = 0
+    return filled
 
 
-def copies(corpus: Corpus, recipe: Mix) -> NDArray[np.int64]:
+def copies(corpus: MixInput, recipe: Mix) -> NDArray[np.int64]:
     """[documents]: how often each stands in the corpus; the fraction of an epoch is drawn by the document's id."""
     rate = epochs(corpus, recipe)
     wanted = np.array(

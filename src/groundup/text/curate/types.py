@@ -28,7 +28,7 @@ class FilterResult:
     threshold: Sequence[float | None]
     detail: Sequence[str] | None = None
     text: Sequence[str | None] | None = None
-    measures: Mapping[str, Values] = field(default_factory=dict)
+    metrics: Mapping[str, Values] = field(default_factory=dict)
     language: Sequence[str] | None = None
 
 
@@ -37,7 +37,7 @@ class Rule:
     """A bound on one measure: a document outside `at_least <= value <= at_most` is dropped for `reason`."""
 
     reason: str
-    measure: str
+    metric: str
     at_least: float = -np.inf
     at_most: float = np.inf
 
@@ -50,7 +50,7 @@ class Step(Protocol):
 
 
 @runtime_checkable
-class Ruled(Protocol):
+class HasRules(Protocol):
     """A step whose verdicts are bounds on measures; `groundup inspect` draws them."""
 
     def rules(self) -> tuple[Rule, ...]:
@@ -58,7 +58,7 @@ class Ruled(Protocol):
 
 
 @runtime_checkable
-class Classified(Protocol):
+class NeedsClassifier(Protocol):
     """A step that needs a trained classifier, by the name it has in the blueprint."""
 
     classifier: str
@@ -67,22 +67,22 @@ class Classified(Protocol):
         """The step, ready to judge with the classifier in the folder `model`."""
 
 
-def by_rules(measures: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> FilterResult:
+def apply_rules(metrics: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> FilterResult:
     """Every document's reason is the first rule that it breaks. A value that is NaN breaks none."""
     reason: list[str | None] = [None] * rows
     value: list[float | None] = [None] * rows
     threshold: list[float | None] = [None] * rows
     free = np.ones(rows, dtype=bool)
     for rule in rules:
-        values = measures[rule.measure]
+        values = metrics[rule.metric]
         low, high = values < rule.at_least, values > rule.at_most
         for row in np.flatnonzero((low | high) & free):
             reason[row], value[row] = rule.reason, float(values[row])
             threshold[row] = float(rule.at_least if low[row] else rule.at_most)
         free &= ~(low | high)
-    return FilterResult(reason, value, threshold, measures=measures)
+    return FilterResult(reason, value, threshold, metrics=metrics)
 
 
-def passed(rows: int) -> FilterResult:
+def keep_all(rows: int) -> FilterResult:
     """Nothing to say of any document."""
     return FilterResult([None] * rows, [None] * rows, [None] * rows)

@@ -20,13 +20,14 @@ from groundup.core.atomic_io import write_text
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.dedup.repeated_spans import cut_repeats
-from groundup.text.curate.filter_pass import KEPT, MEASURES
+from groundup.text.curate.filter_pass import KEPT
 from groundup.text.curate.mix import draw
 from groundup.text.documents import (
+    DOCUMENT_METRICS,
     DOCUMENT_SCHEMA,
     DOCUMENTS,
-    LEDGER,
-    LEDGER_SCHEMA,
+    REJECTS,
+    REJECTS_SCHEMA,
     DocumentWriter,
     RejectsLogEntry,
     RejectsLogWriter,
@@ -55,51 +56,51 @@ class WriteTask:
     bounds: tuple[int, ...] = ()
 
 
-def write_shard(job: WriteTask, name: str) -> dict[str, Any]:
+def write_shard(task: WriteTask, name: str) -> dict[str, Any]:
     """Carry out one shard's plan; what is left, in numbers."""
-    plan = pq.read_table(job.work / "plan" / name)
+    plan = pq.read_table(task.work / "plan" / name)
     stays = np.array([step is None for step in plan.column("step").to_pylist()], dtype=bool)
     kept: list[pa.Table] = []
-    entries: list[pa.Table] = [pq.read_table(job.work / LEDGER / name), *_planned(job, name, plan, ~stays)]
-    fate = [
+    entries: list[pa.Table] = [pq.read_table(task.work / REJECTS / name), *_planned(task, name, plan, ~stays)]
+    outcome = [
         f"{step}: {why}" if step else KEPT
         for step, why in zip(strings(plan, "step"), strings(plan, "reason"), strict=True)
     ]
     sizes = np.zeros(len(stays), np.int64)
     first = 0
-    for table in iter_groups(job.work / DOCUMENTS / name):
+    for table in iter_groups(task.work / DOCUMENTS / name):
         rows = first + np.flatnonzero(stays[first : first + table.num_rows])
         first += table.num_rows
         left = table.take(rows - (first - table.num_rows))
-        if job.dedup.lines or job.dedup.paragraphs:
-            left, rows = _cut(job, name, left, rows, entries, fate)
+        if task.dedup.lines or task.dedup.paragraphs:
+            left, rows = _cut(task, name, left, rows, entries, outcome)
         sizes[rows] = pc.binary_length(left.column("text")).to_numpy()
         kept.append(left)
     documents = pa.concat_tables([DOCUMENT_SCHEMA.empty_table(), *kept])
-    copies = plan.column("copies").to_numpy()[[state == KEPT for state in fate]]
-    if job.bounds:
-        _write_slices(job, name, documents, copies)
+    copies = plan.column("copies").to_numpy()[[state == KEPT for state in outcome]]
+    if task.bounds:
+        _write_slices(task, name, documents, copies)
     else:
-        with DocumentWriter(job.out / DOCUMENTS / name) as file:
+        with DocumentWriter(task.out / DOCUMENTS / name) as file:
             file.write(documents)
-    with RejectsLogWriter(job.out / LEDGER / name) as ledger:
-        ledger.write(pa.concat_tables(entries))
-    _write_measures(job, name, fate, sizes)
-    met = {"dedup": job.dedup.active, "mix": bool(job.bounds)}
-    return _sums(documents, copies, entries[1:], [name for name, active in met.items() if active])
+    with RejectsLogWriter(task.out / REJECTS / name) as rejects:
+        rejects.write(pa.concat_tables(entries))
+    _write_metrics(task, name, outcome, sizes)
+    is_active = {"dedup": task.dedup.active, "mix": bool(task.bounds)}
+    return _sums(documents, copies, entries[1:], [name for name, active in is_active.items() if active])
 
 
-def gather_shard(job: WriteTask, number: int) -> dict[str, Any]:
+def gather_shard(task: WriteTask, number: int) -> dict[str, Any]:
     """Shard `number` of a mixed corpus: its slice of every shard, in the order of the keys."""
     parts = [SLICE_SCHEMA.empty_table()]
-    for index in sorted((job.work / "slices").glob("*.json")):
+    for index in sorted((task.work / "slices").glob("*.json")):
         group = json.loads(index.read_text()).get(str(number))
         if group is not None:
             with pq.ParquetFile(index.with_suffix(".parquet")) as file:
                 parts.append(file.read_row_group(group))
     table = pa.concat_tables(parts)
     table = table.sort_by([("key", "ascending"), ("id", "ascending")])
-    with DocumentWriter(job.out / DOCUMENTS / f"{number:05d}.parquet") as file:
+    with DocumentWriter(task.out / DOCUMENTS / f"{number:05d}.parquet") as file:
         file.write(table.drop_columns(["key"]))
     return {"documents": table.num_rows}
 
@@ -115,67 +116,67 @@ def copy_keys(ids: Sequence[str], copies: Any, seed: int) -> tuple[Any, Any]:
     return np.concatenate(rows), np.concatenate(keys)
 
 
-def _planned(job: WriteTask, name: str, plan: pa.Table, gone: Any) -> list[pa.Table]:
+def _planned(task: WriteTask, name: str, plan: pa.Table, is_dropped: Any) -> list[pa.Table]:
     """Ledger rows of what the plan drops."""
-    rows = np.flatnonzero(gone)
-    who = pq.read_table(job.work / DOCUMENTS / name, columns=["id", "source", "path"]).take(rows).to_pydict()
+    rows = np.flatnonzero(is_dropped)
+    who = pq.read_table(task.work / DOCUMENTS / name, columns=["id", "source", "path"]).take(rows).to_pydict()
     what = plan.take(rows).drop_columns(["copies"]).to_pydict()
-    return [pa.table(who | what | {"fate": ["dropped"] * len(rows)}, schema=LEDGER_SCHEMA)]
+    return [pa.table(who | what | {"outcome": ["dropped"] * len(rows)}, schema=REJECTS_SCHEMA)]
 
 
 def _cut(
-    job: WriteTask, name: str, left: pa.Table, rows: Any, entries: list[pa.Table], fate: list[str]
+    task: WriteTask, name: str, left: pa.Table, rows: Any, entries: list[pa.Table], outcome: list[str]
 ) -> tuple[pa.Table, Any]:
     """Cut lines or paragraphs met before; what has nothing else goes."""
     if not left.num_rows:
         return left, rows
-    verdicts = cut_repeats(DocumentBatch(left), rows, job.work / "signatures" / Path(name).stem, job.dedup)
-    found, texts, stays = [], [], np.ones(len(rows), dtype=bool)
+    result = cut_repeats(DocumentBatch(left), rows, task.work / "signatures" / Path(name).stem, task.dedup)
+    cut_entries, texts, stays = [], [], np.ones(len(rows), dtype=bool)
     for row, document in enumerate(left.to_pylist()):
-        text = verdicts.text[row] if verdicts.text else None
-        reason = verdicts.reason[row]
+        text = result.text[row] if result.text else None
+        reason = result.reason[row]
         if reason is not None:
             stays[row] = text is not None
-            said = (document["id"], document["source"], document["path"], "dedup")
-            found.append(
-                RejectsLogEntry(*said, "changed" if stays[row] else "dropped", reason, verdicts.value[row])
+            origin = (document["id"], document["source"], document["path"], "dedup")
+            cut_entries.append(
+                RejectsLogEntry(*origin, "changed" if stays[row] else "dropped", reason, result.value[row])
             )
             if not stays[row]:
-                fate[rows[row]] = f"dedup: {reason}"
+                outcome[rows[row]] = f"dedup: {reason}"
         texts.append(document["text"] if text is None else text)
-    if found:
-        columns = {key: [getattr(entry, key) for entry in found] for key in LEDGER_SCHEMA.names}
-        entries.append(pa.table(columns, schema=LEDGER_SCHEMA))
+    if cut_entries:
+        columns = {key: [getattr(entry, key) for entry in cut_entries] for key in REJECTS_SCHEMA.names}
+        entries.append(pa.table(columns, schema=REJECTS_SCHEMA))
     at = left.schema.get_field_index("text")
     return left.set_column(at, "text", pa.array(texts, pa.string())).filter(pa.array(stays)), rows[stays]
 
 
-def _write_measures(job: WriteTask, name: str, fate: list[str], sizes: Any) -> None:
+def _write_metrics(task: WriteTask, name: str, outcome: list[str], sizes: Any) -> None:
     """The measures of the first pass, with what became of the documents since."""
-    table = pq.read_table(job.work / MEASURES / name)
-    judged = np.array([state == KEPT for state in strings(table, "fate")], dtype=bool)
-    fates = np.array(strings(table, "fate"), dtype=object)
-    fates[judged] = fate
+    table = pq.read_table(task.work / DOCUMENT_METRICS / name)
+    passed = np.array([state == KEPT for state in strings(table, "outcome")], dtype=bool)
+    outcomes = np.array(strings(table, "outcome"), dtype=object)
+    outcomes[passed] = outcome
     kept = np.zeros(table.num_rows, np.int64)
-    kept[judged] = sizes
-    for column, values in (("fate", pa.array(fates, pa.string())), ("bytes_kept", pa.array(kept))):
+    kept[passed] = sizes
+    for column, values in (("outcome", pa.array(outcomes, pa.string())), ("bytes_kept", pa.array(kept))):
         table = table.set_column(table.schema.get_field_index(column), column, values)
-    with TableWriter[Any](job.out / MEASURES / name, table.schema) as file:
+    with TableWriter[Any](task.out / DOCUMENT_METRICS / name, table.schema) as file:
         file.write(table)
 
 
-def _write_slices(job: WriteTask, name: str, documents: pa.Table, copies: Any) -> None:
+def _write_slices(task: WriteTask, name: str, documents: pa.Table, copies: Any) -> None:
     """Every copy with its key, one row group per shard of the mixed corpus."""
-    rows, keys = copy_keys(strings(documents, "id"), copies, job.seed)
-    to = np.searchsorted(np.array(job.bounds, dtype=np.uint64), keys)
+    rows, keys = copy_keys(strings(documents, "id"), copies, task.seed)
+    to = np.searchsorted(np.array(task.bounds, dtype=np.uint64), keys)
     groups: dict[str, int] = {}
-    path = job.work / "slices" / name
+    path = task.work / "slices" / name
     path.parent.mkdir(exist_ok=True)
     with pq.ParquetWriter(path, SLICE_SCHEMA, compression="zstd") as file:
         for number in np.unique(to):
-            mine = np.flatnonzero(to == number)
-            part = documents.take(pa.array(rows[mine])).append_column(
-                "key", pa.array(keys[mine], pa.uint64())
+            in_shard = np.flatnonzero(to == number)
+            part = documents.take(pa.array(rows[in_shard])).append_column(
+                "key", pa.array(keys[in_shard], pa.uint64())
             )
             groups[str(number)] = len(groups)
             file.write_table(part, row_group_size=max(part.num_rows, 1))
@@ -185,23 +186,23 @@ def _write_slices(job: WriteTask, name: str, documents: pa.Table, copies: Any) -
 def _sums(documents: pa.Table, copies: Any, entries: list[pa.Table], steps: list[str]) -> dict[str, Any]:
     """Documents and bytes that stay, per source and language; what `steps`, the last ones, met, dropped and changed."""
     sizes = pc.binary_length(documents.column("text")).to_numpy()
-    said: dict[str, Counter[str]] = {}
+    sums: dict[str, Counter[str]] = {}
     columns = (strings(documents, "source"), strings(documents, "language"), sizes.tolist(), copies.tolist())
     for source, language, size, count in zip(*columns, strict=True):
-        said.setdefault(f"source {source}", Counter()).update(documents_kept=1, bytes_kept=size)
-        said.setdefault(f"language {language}", Counter()).update(documents=1, bytes=size)
+        sums.setdefault(f"source {source}", Counter()).update(documents_kept=1, bytes_kept=size)
+        sums.setdefault(f"language {language}", Counter()).update(documents=1, bytes=size)
         if count > 1:
-            said.setdefault("mix", Counter()).update(documents_repeated=1)
-        said.setdefault("mix", Counter()).update(documents=count, bytes=count * size)
+            sums.setdefault("mix", Counter()).update(documents_repeated=1)
+        sums.setdefault("mix", Counter()).update(documents=count, bytes=count * size)
     for table in entries:
         for step, state, reason in zip(
-            strings(table, "step"), strings(table, "fate"), strings(table, "reason"), strict=True
+            strings(table, "step"), strings(table, "outcome"), strings(table, "reason"), strict=True
         ):
-            said.setdefault(f"step {step}", Counter()).update({state: 1})
-            said.setdefault("reasons" if state == "dropped" else "changed", Counter()).update({reason: 1})
-    met = documents.num_rows
+            sums.setdefault(f"step {step}", Counter()).update({state: 1})
+            sums.setdefault("reasons" if state == "dropped" else "changed", Counter()).update({reason: 1})
+    documents_in = documents.num_rows
     for step in reversed(steps):
-        count = said.setdefault(f"step {step}", Counter())
-        met += count["dropped"]
-        count["documents"] = met
-    return {group: dict(count) for group, count in said.items()}
+        count = sums.setdefault(f"step {step}", Counter())
+        documents_in += count["dropped"]
+        count["documents"] = documents_in
+    return {group: dict(count) for group, count in sums.items()}

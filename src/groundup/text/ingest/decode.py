@@ -77,18 +77,18 @@ def decode(data: bytes, declared: str = "") -> Decoded:
     """
     marked = byte_order_mark(data)
     if marked:
-        found = Decoded(data.decode(marked, "replace"), f"decoded_as_{marked}", None, marked)
+        decoded = Decoded(data.decode(marked, "replace"), f"decoded_as_{marked}", None, marked)
     else:
         _refuse_binary(data)
-        found = _decode_unmarked(data.removeprefix(codecs.BOM_UTF8), declared)
-    text = found.text
-    controls = _controls(data) if found.encoding == "utf-8" else sum(map(len, _CONTROL.findall(text)))
+        decoded = _decode_unmarked(data.removeprefix(codecs.BOM_UTF8), declared)
+    text = decoded.text
+    controls = _controls(data) if decoded.encoding == "utf-8" else sum(map(len, _CONTROL.findall(text)))
     if controls > MAX_CONTROL_SHARE * len(text):
         raise Undecodable("binary", controls / len(text), MAX_CONTROL_SHARE)
     text, nuls = without_nuls(unix_lines(text))
-    if nuls and not found.reason:
-        return Decoded(text, "nul_bytes_removed", nuls, found.encoding)
-    return Decoded(text, found.reason, found.value, found.encoding)
+    if nuls and not decoded.reason:
+        return Decoded(text, "nul_bytes_removed", nuls, decoded.encoding)
+    return Decoded(text, decoded.reason, decoded.value, decoded.encoding)
 
 
 def _controls(data: bytes) -> int:
@@ -142,9 +142,9 @@ def _decode_unmarked(data: bytes, declared: str) -> Decoded:
     if len(text) - (len(data) - high) - bad > bad:
         return Decoded(text, "invalid_utf8_replaced", bad)
     for encoding in _candidates(data, _python_name(declared), high):
-        found = _try(data, encoding)
-        if found:
-            return found
+        decoded = _try(data, encoding)
+        if decoded:
+            return decoded
     if high > MAX_WESTERN_HIGH_SHARE * len(data):
         raise Undecodable("unknown_encoding", high / len(data), MAX_WESTERN_HIGH_SHARE)
     return _try(data, _DEFAULT) or Decoded(data.decode("latin-1"), "decoded_as_latin1", None, "latin-1")
@@ -162,11 +162,11 @@ def _candidates(data: bytes, declared: str, high: int) -> list[str]:
 def _detect(data: bytes) -> str:
     from resiliparse.parse.encoding import detect_encoding
 
-    said = _python_name(detect_encoding(data, max_len=_SAMPLE, html5_compatible=False) or "")
-    if said == "cp852":  # its letters are at 0x80 to 0xA5, Windows' and ISO's from 0xC0 on
+    detected = _python_name(detect_encoding(data, max_len=_SAMPLE, html5_compatible=False) or "")
+    if detected == "cp852":  # its letters are at 0x80 to 0xA5, Windows' and ISO's from 0xC0 on
         dos, windows = (len(data.translate(None, bytes(letters))) for letters in _LETTERS)
-        return said if dos < windows else ""
-    return said
+        return detected if dos < windows else ""
+    return detected
 
 
 def _python_name(encoding: str) -> str:
@@ -175,16 +175,16 @@ def _python_name(encoding: str) -> str:
 
     name = encoding.strip().lower()
     try:
-        found = codecs.lookup(name)
+        codec = codecs.lookup(name)
     except (LookupError, ValueError):
         name = map_encoding_to_html5(name, fallback_utf8=False) or "" if name.isascii() else ""
         if not name:
             return ""
-        found = codecs.lookup(name)
+        codec = codecs.lookup(name)
     # Of Python's own encodings some are no text (`hex`), run code of ours (`idna`), or were ruled out before.
-    if not found._is_text_encoding or found.name.startswith(("utf", "idna", "punycode", "unicode", "raw")):
+    if not codec._is_text_encoding or codec.name.startswith(("utf", "idna", "punycode", "unicode", "raw")):
         return ""
-    return _SUPERSETS.get(found.name, found.name)
+    return _SUPERSETS.get(codec.name, codec.name)
 
 
 def _try(data: bytes, encoding: str) -> Decoded | None:

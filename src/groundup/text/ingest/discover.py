@@ -33,7 +33,11 @@ class Root:
 
     def means(self, file: SourceFile) -> bool:
         """Also a folder that can't be listed is meant: nobody knows what matches in there."""
-        return self.meant is None or file.aside == UNLISTED or self.meant.fullmatch(file.path) is not None
+        return (
+            self.meant is None
+            or file.reject_reason == UNLISTED
+            or self.meant.fullmatch(file.path) is not None
+        )
 
 
 def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
@@ -50,7 +54,9 @@ def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
             if root.folder / file.path not in seen:
                 seen.add(root.folder / file.path)
                 label = labels[root.folder]
-                yield SourceFile(label + file.path, file.location, file.aside, file.detail, _bytes(file))
+                yield SourceFile(
+                    label + file.path, file.location, file.reject_reason, file.detail, _bytes(file)
+                )
         if not matched:
             if root.meant is None and root.folder.is_dir():
                 raise DataError(
@@ -63,22 +69,22 @@ def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
     """`*` and `?` stay within a folder, `**` crosses any number of them, `[...]` is one of a set."""
-    out, at = "", 0
+    regex, at = "", 0
     while at < len(pattern):
         if pattern.startswith("**/", at):
-            out, at = out + "(?:.*/)?", at + 3
+            regex, at = regex + "(?:.*/)?", at + 3
         elif pattern.startswith("**", at):
-            out, at = out + ".*", at + 2
+            regex, at = regex + ".*", at + 2
         elif pattern[at] == "*":
-            out, at = out + "[^/]*", at + 1
+            regex, at = regex + "[^/]*", at + 1
         elif pattern[at] == "?":
-            out, at = out + "[^/]", at + 1
+            regex, at = regex + "[^/]", at + 1
         elif pattern[at] == "[" and (end := pattern.find("]", at + 2)) > 0:
             chosen = pattern[at + 1 : end].replace("\\", "\\\\").replace("[", "\\[")
-            out, at = out + "[" + ("^" + chosen[1:] if chosen[0] == "!" else chosen) + "]", end + 1
+            regex, at = regex + "[" + ("^" + chosen[1:] if chosen[0] == "!" else chosen) + "]", end + 1
         else:
-            out, at = out + re.escape(pattern[at]), at + 1
-    return re.compile(out, re.DOTALL)
+            regex, at = regex + re.escape(pattern[at]), at + 1
+    return re.compile(regex, re.DOTALL)
 
 
 def _root(pattern: str) -> Root:
@@ -158,7 +164,7 @@ def _link(path: Path, root: Path) -> SourceFile:
 
 def _bytes(file: SourceFile) -> int:
     try:
-        return 0 if file.aside else os.lstat(file.location).st_size
+        return 0 if file.reject_reason else os.lstat(file.location).st_size
     except OSError:  # gone meanwhile; whoever opens it says so
         return 0
 

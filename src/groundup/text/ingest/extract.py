@@ -64,26 +64,26 @@ def main_text(html: bytes, extractor: Extractor = "resiliparse", declared_charse
     page, reason, value = decoded.text, decoded.reason, decoded.value
     tree, tags = _tree(page), page.count("<")
     if extractor == "trafilatura" and tags <= MOST_TAGS:
-        found = Extracted(_by_trafilatura(page), reason, value)
+        extracted = Extracted(_by_trafilatura(page), reason, value)
     elif extractor == "trafilatura":
-        found = Extracted(_by_resiliparse(tree), "extracted_by_resiliparse", tags, MOST_TAGS)
+        extracted = Extracted(_by_resiliparse(tree), "extracted_by_resiliparse", tags, MOST_TAGS)
     else:
-        found = Extracted(_by_resiliparse(tree), reason, value)
-        if len(found.text) < SHORT and tags <= MOST_TAGS_FOR_ASKING and _shows_more(tree):
+        extracted = Extracted(_by_resiliparse(tree), reason, value)
+        if len(extracted.text) < SHORT and tags <= MOST_TAGS_FOR_ASKING and _shows_more(tree):
             careful = _by_trafilatura(page)
-            if len(careful) > 2 * len(found.text):
-                found = Extracted(careful, "extracted_by_trafilatura", len(found.text), SHORT)
-    text = without_surrogates(found.text)[0]
+            if len(careful) > 2 * len(extracted.text):
+                extracted = Extracted(careful, "extracted_by_trafilatura", len(extracted.text), SHORT)
+    text = without_surrogates(extracted.text)[0]
     if not any(map(str.isalnum, text)):
         raise NoMainText("no_main_text")
-    return replace(found, text=text)
+    return replace(extracted, text=text)
 
 
 def _page(html: bytes, declared: str) -> Decoded:
     """The page as text: what the server says of its charset, unless that is only what it says of every page."""
     if declared.strip().lower() in _SERVER_DEFAULTS:
-        said = _META_CHARSET.search(html, 0, _META_WITHIN)
-        declared = said[1].decode("ascii", "replace") if said else declared
+        meta = _META_CHARSET.search(html, 0, _META_WITHIN)
+        declared = meta[1].decode("ascii", "replace") if meta else declared
     return decode(html, declared)
 
 
@@ -122,15 +122,15 @@ def _plain(tree: Any, **options: Any) -> str:
 
 def _keep_lists(tree: Any) -> None:
     """resiliparse takes each list near the top of the page's tree for a menu: put those of text deeper."""
-    for found in tree.document.query_selector_all(_LISTS_NEAR_THE_TOP):
-        html = found.html
+    for items in tree.document.query_selector_all(_LISTS_NEAR_THE_TOP):
+        html = items.html
         linked = sum(len(_TAG.sub("", link)) for link in _LINK.findall(html))
         if linked * 2 < len(_TAG.sub("", html)):
             deeper = outer = tree.create_element("div")
             for _ in range(2):
                 deeper = deeper.append_child(tree.create_element("div"))
-            found.parent.replace_child(outer, found)
-            deeper.append_child(found)
+            items.parent.replace_child(outer, items)
+            deeper.append_child(items)
 
 
 def _by_trafilatura(page: str) -> str:

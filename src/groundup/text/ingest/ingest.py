@@ -27,7 +27,7 @@ from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin, plugin_name
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext, stage
-from groundup.text.documents import LEDGER, spell_reasons
+from groundup.text.documents import REJECTS, spell_reasons
 from groundup.text.executor import ExecutorTask, run_tasks
 from groundup.text.ingest.ingest_task import IngestTask, content_digest, read_files
 from groundup.text.ingest.sources.stdlib import Stdlib
@@ -53,26 +53,29 @@ def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dic
     return [_source_digest(label, _digests_of(source, digests)) for label, source in labelled(recipe)]
 
 
-@stage(version=2, kind="raw_corpus", external_digest=external_digest)
-def ingest(recipe: Ingest, runtime: Runtime, out: StageContext) -> dict[str, Any]:
+@stage(version=3, kind="raw_corpus", external_digest=external_digest)
+def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str, Any]:
     """Read all sources into `out`. Raises DataError if not a single document is found."""
     labels = dict(labelled(recipe))
     settings = {label: _settings(recipe, source) for label, source in labels.items()}
     tasks = list(_tasks(labels))
-    job = IngestTask(out.path.resolve(), labels, recipe.max_document_bytes, _known(out, settings))
-    done = run_tasks(read_files, job, tasks, out, runtime, "ingest")
-    lines = [line for said in done for line in said["files"]]
-    out.external_read = [_source_digest(label, _digests_read(label, lines)) for label in labels]
+    earlier = _known(context, settings)
+    ingest_task = IngestTask(context.path.resolve(), labels, recipe.max_document_bytes, earlier)
+    results = run_tasks(read_files, ingest_task, tasks, context, runtime, "ingest")
+    lines = [line for result in results for line in result["files"]]
+    context.external_read = [_source_digest(label, _digests_read(label, lines)) for label in labels]
     text = "".join(json.dumps(_without_digest(line), ensure_ascii=False) + "\n" for line in lines)
-    write_text(out.file("sources.jsonl"), text)
-    write_text(out.file("settings.json"), json.dumps(settings, indent=1, sort_keys=True) + "\n")
-    metrics = _metrics(done)
-    aside = spell_reasons(Counter(metrics["files_aside"]) + Counter(metrics["records_aside"]))
+    write_text(context.file("sources.jsonl"), text)
+    write_text(context.file("settings.json"), json.dumps(settings, indent=1, sort_keys=True) + "\n")
+    metrics = _metrics(results)
+    rejected = spell_reasons(Counter(metrics["files_rejected"]) + Counter(metrics["records_rejected"]))
     if not metrics["documents"]:
-        raise DataError(f"ingest: no document in {len(lines)} files. All went aside: {aside}.")
-    out.info(f"{metrics['documents']:,} documents from {metrics['files_read']:,} files" + _reused(done))
-    if aside:
-        out.info(f"kept aside, each named in {LEDGER}/: {aside}")
+        raise DataError(f"ingest: no document in {len(lines)} files. All were rejected: {rejected}.")
+    context.info(
+        f"{metrics['documents']:,} documents from {metrics['files_read']:,} files" + _reused(results)
+    )
+    if rejected:
+        context.info(f"rejected, each listed in {REJECTS}/: {rejected}")
     return metrics
 
 
@@ -120,22 +123,22 @@ def _borders(path: str) -> bool:
 
 
 def _task(number: int, label: str, files: list[SourceFile], size: int) -> ExecutorTask:
-    listed = [[f.path, str(f.location), f.aside, f.detail, f.bytes, f.digest] for f in files]
+    listed = [[f.path, str(f.location), f.reject_reason, f.detail, f.bytes, f.digest] for f in files]
     return ExecutorTask(number, {"number": number, "label": label, "files": listed}, size)
 
 
-def _known(out: StageContext, settings: dict[str, str]) -> dict[str, Path]:
+def _known(context: StageContext, settings: dict[str, str]) -> dict[str, Path]:
     """For each source the newest earlier artifact that read one of that name with the same settings."""
-    found: dict[str, Path] = {}
-    for folder in out.previous_artifacts():
+    artifacts: dict[str, Path] = {}
+    for folder in context.previous_artifacts():
         try:
-            said = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+            earlier = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         for label, spelled in settings.items():
-            if label not in found and said.get(label) == spelled:
-                found[label] = folder
-    return found
+            if label not in artifacts and earlier.get(label) == spelled:
+                artifacts[label] = folder
+    return artifacts
 
 
 def _digests_of(source: Source, digests: DigestCache) -> Iterator[tuple[str, str]]:
@@ -161,15 +164,15 @@ def _source_digest(label: str, digests: Iterator[tuple[str, str]]) -> dict[str, 
     return {"source": label, "files": files, "sha256": total.hexdigest()}
 
 
-def _metrics(done: list[dict[str, Any]]) -> dict[str, Any]:
+def _metrics(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The sums over all tasks. Every record is counted: read = documents (before cutting) + aside."""
     counts: dict[str, Counter[str]] = {
-        name: sum((Counter(said[name]) for said in done), Counter())
-        for name in ("files_aside", "records_aside", "changed")
+        name: sum((Counter(result[name]) for result in results), Counter())
+        for name in ("files_rejected", "records_rejected", "changed")
     }
     sources: dict[str, Counter[str]] = {}
-    for said in done:
-        sources.setdefault(said["label"], Counter()).update(said["counts"])
+    for result in results:
+        sources.setdefault(result["label"], Counter()).update(result["counts"])
     total = sum(sources.values(), Counter())
     return {
         "files_read": total["files_read"],
@@ -180,6 +183,6 @@ def _metrics(done: list[dict[str, Any]]) -> dict[str, Any]:
     } | {name: dict(sorted(count.items())) for name, count in counts.items()}
 
 
-def _reused(done: list[dict[str, Any]]) -> str:
-    again = sum(said["counts"].get("files_unchanged", 0) for said in done)
+def _reused(results: list[dict[str, Any]]) -> str:
+    again = sum(result["counts"].get("files_unchanged", 0) for result in results)
     return f" ({again:,} of them unchanged since an earlier build, not read again)" if again else ""

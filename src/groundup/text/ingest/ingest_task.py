@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from groundup.core.digests import UNCACHED, DigestCache, file_stamp
 from groundup.core.records import Document
-from groundup.text.documents import DOCUMENTS, LEDGER, RejectsLogEntry, read_rows
+from groundup.text.documents import DOCUMENTS, REJECTS, RejectsLogEntry, read_rows
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import ExtractedText, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
@@ -38,20 +38,20 @@ class IngestTask:
     known: dict[str, Path]
 
 
-def read_files(job: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
+def read_files(task: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
     """Read the files of one task; `about` has its number, the source's label, and the files."""
     label = about["label"]
-    shards = TaskShards(job.folder, about["number"])
-    for path, location, aside, detail, size, digest in about["files"][len(shards.lines) :]:
-        file = SourceFile(path, location, aside, detail, size, digest)
-        _Intake(job, label, shards, file).take()
+    shards = TaskShards(task.folder, about["number"])
+    for path, location, reject_reason, detail, size, digest in about["files"][len(shards.lines) :]:
+        file = SourceFile(path, location, reject_reason, detail, size, digest)
+        _FileReader(task, label, shards, file).take()
     return {"label": label} | shards.finish()
 
 
 def content_digest(source: Source, file: SourceFile, digests: DigestCache = UNCACHED) -> str:
     """Digest of a file's content: the source's own or SHA-256 (hex); the reason where it can't be read."""
-    if file.aside or file.digest:
-        return file.aside or file.digest
+    if file.reject_reason or file.digest:
+        return file.reject_reason or file.digest
 
     def compute() -> str:
         with source.open(file) as opened:
@@ -94,29 +94,33 @@ def cut(text: str, max_bytes: int) -> list[str]:
     return [*pieces, data[start:].decode()]
 
 
-class _Intake:
+class _FileReader:
     """One file on its way into the shards."""
 
     def __init__(self, job: IngestTask, label: str, shards: TaskShards, file: SourceFile) -> None:
         self.job, self.label, self.shards, self.file = job, label, shards, file
         self.source = job.sources[label]
-        self.line: dict[str, Any] = {"source": label, "path": file.path, "digest": file.aside or file.digest}
+        self.line: dict[str, Any] = {
+            "source": label,
+            "path": file.path,
+            "digest": file.reject_reason or file.digest,
+        }
 
     def take(self) -> None:
         """Read the file, or take its rows from an earlier build, or say why neither."""
-        aside = self.file.aside
-        if aside:
-            self._record([ReadIssue("aside", aside, detail=self.file.detail)])
+        reason = self.file.reject_reason
+        if reason:
+            self._record([ReadIssue("rejected", reason, detail=self.file.detail)])
         else:
             try:
-                aside = self._content()
+                reason = self._content()
             except Unreadable as error:
-                aside = error.reason
+                reason = error.reason
                 self.line["digest"] = self.line["digest"] or _unreadable(error)
-                self._record([ReadIssue("aside", aside, "", error.value, error.threshold, error.detail)])
+                self._record([ReadIssue("rejected", reason, "", error.value, error.threshold, error.detail)])
         documents = sum(place[2] for place in self.shards.documents.places)
         self.line["documents"] = documents
-        self.shards.end_file(self.line | ({"aside": aside} if aside and not documents else {}))
+        self.shards.end_file(self.line | ({"rejected": reason} if reason and not documents else {}))
 
     def _content(self) -> str:
         """Returns the reason why nothing of the file could be used, if so. Raises Unreadable."""
@@ -137,20 +141,25 @@ class _Intake:
 
     def _records(self, items: Iterator[ExtractedText | ReadIssue]) -> str:
         """Take what is read, record by record. What has no position is about the whole file."""
-        aside, resumed = "", bool(self.shards.records)
+        reason, resumed = "", bool(self.shards.records)
         for position, group in groupby(items, key=lambda item: item.position):
-            found = list(group)
+            issues_and_texts = list(group)
             if not position and resumed:
                 continue  # said before the stop
             if not position:
-                aside = aside or next(
-                    (i.reason for i in found if isinstance(i, ReadIssue) and i.fate == "aside"), ""
+                reason = reason or next(
+                    (
+                        i.reason
+                        for i in issues_and_texts
+                        if isinstance(i, ReadIssue) and i.outcome == "rejected"
+                    ),
+                    "",
                 )
-            self._record(found)
+            self._record(issues_and_texts)
             if position:
                 resumed = False
                 self.shards.end_record()
-        return aside
+        return reason
 
     def _record(self, items: list[ExtractedText | ReadIssue]) -> None:
         documents: list[Document] = []
@@ -189,7 +198,7 @@ class _Intake:
             self.label,
             shown,
             "ingest",
-            note.fate,
+            note.outcome,
             note.reason,
             note.value,
             note.threshold,
@@ -198,8 +207,8 @@ class _Intake:
 
     def _count(self, entries: list[RejectsLogEntry]) -> None:
         for entry in entries:
-            aside = "files_aside" if entry.path == self.file.path else "records_aside"
-            self.shards.count("changed" if entry.fate == "changed" else aside, entry.reason)
+            name = "files_rejected" if entry.path == self.file.path else "records_rejected"
+            self.shards.count("changed" if entry.outcome == "changed" else name, entry.reason)
 
     def _unchanged(self, sha256: str) -> str | None:
         """Take the rows of a file with the same bytes from an earlier build, and its `aside`; None if there is none."""
@@ -208,11 +217,11 @@ class _Intake:
         if earlier is None or line is None or line.get("sha256") != sha256:
             return None
         documents = [Document(**row) for row in read_rows(earlier / DOCUMENTS, line["rows"][DOCUMENTS])]
-        entries = [RejectsLogEntry(**row) for row in read_rows(earlier / LEDGER, line["rows"][LEDGER])]
+        entries = [RejectsLogEntry(**row) for row in read_rows(earlier / REJECTS, line["rows"][REJECTS])]
         self._count(entries)
         self.shards.add(documents, entries)
         self.shards.tally["counts"]["files_unchanged"] += 1
-        return str(line.get("aside", ""))
+        return str(line.get("rejected", ""))
 
 
 def _stamp(file: BinaryIO) -> str:
@@ -228,7 +237,7 @@ def _sha256(file: BinaryIO) -> str:
 def _index(artifact: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """sources.jsonl of an earlier artifact, by source and path."""
     lines = (artifact / "sources.jsonl").read_text(encoding="utf-8").splitlines()
-    return {(said["source"], said["path"]): said for said in map(json.loads, lines)}
+    return {(line["source"], line["path"]): line for line in map(json.loads, lines)}
 
 
 def _shown(path: str, position: str) -> str:

@@ -49,8 +49,8 @@ def download(file: SourceFile, config: Any, max_bytes: int) -> Iterator[BinaryIO
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
         at = 0
         while left := file.bytes - at:
-            asked = min(CHUNK, left) + (left <= CHUNK)  # one byte more than there should be at the end
-            piece = _piece(str(file.location), at, asked, config)
+            size = min(CHUNK, left) + (left <= CHUNK)  # one byte more than there should be at the end
+            piece = _piece(str(file.location), at, size, config)
             if not min(CHUNK, left) <= len(piece) <= left:
                 raise Unreadable("changed_since_listed", value=at + len(piece), threshold=file.bytes)
             copy.write(piece)
@@ -74,10 +74,10 @@ def _piece(url: str, start: int, size: int, config: Any) -> bytes:
             data: bytes = part.read()
             return data
     except (OSError, ValueError, RuntimeError) as error:
-        said = str(error).replace(url, "")
-        if any(mark in said for mark in _MISSING):
+        message = str(error).replace(url, "")
+        if any(mark in message for mark in _MISSING):
             raise Unreadable("missing", f"it was listed, but is gone: {reason(error)}") from None
-        if _FORBIDDEN in said:
+        if _FORBIDDEN in message:
             raise Unreadable("forbidden", reason(error)) from None
         raise DataError(
             f"ingest.sources: {url} can't be read ({reason(error)}). Check the network, and that you may read it; "

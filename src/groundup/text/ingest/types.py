@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal, Protocol
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
-from groundup.text.documents import Fate
+from groundup.text.documents import Outcome
 
 Extractor = Literal["resiliparse", "trafilatura"]
 
@@ -26,7 +26,7 @@ class SourceFile:
 
     path: str
     location: Path | str
-    aside: str = ""
+    reject_reason: str = ""
     detail: str = ""
     bytes: int = 0
     digest: str = ""
@@ -50,7 +50,7 @@ class ExtractedText:
 class ReadIssue:
     """Something the ledger should say about a file, or about the record at `position` in it."""
 
-    fate: Fate
+    outcome: Outcome
     reason: str
     position: str = ""
     value: float | None = None
@@ -122,7 +122,7 @@ class Source(Protocol):
         "it is read."""
 
     def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-        """What is in one file. A note with the fate "aside" and no position says that nothing is.
+        """What is in one file. A note with the fate "rejected" and no position says that nothing is.
 
         skip: records at the beginning that were read before a stop; passed over without being decoded.
         """

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from groundup.text.documents import strings
 from groundup.text.inspect import distribution
 from groundup.text.inspect.distribution import Distribution
-from groundup.text.inspect.scan import Lowest, lots
-from groundup.text.inspect.story import KEPT, Amount, Bound, Flow, Histogram, SampleGroup
+from groundup.text.inspect.report import KEPT, Amount, Bound, Flow, Histogram, SampleGroup
+from groundup.text.inspect.scan import BottomK, random_keys
 
 _KEPT_SHOWN = 20
 _PASSED_SHOWN = 3
@@ -30,42 +30,42 @@ class Census:
 
     def __init__(self, bounds: Sequence[Bound], per_reason: int, indexed: int, seed: int) -> None:
         self.flows: dict[tuple[str, str], Amount] = defaultdict(Amount)
-        self.fates: dict[str, Amount] = defaultdict(Amount)
+        self.outcomes: dict[str, Amount] = defaultdict(Amount)
         self._read: dict[str, Amount] = defaultdict(Amount)
         self._kept: dict[str, Amount] = defaultdict(Amount)
-        self._measures: dict[str, Distribution] = {}
+        self._metrics: dict[str, Distribution] = {}
         self._bounds, self._seed = bounds, seed
-        self._index = Lowest(indexed)
-        self._fates: dict[str, Lowest] = defaultdict(lambda: Lowest(per_reason))
-        self._fates[KEPT] = Lowest(_KEPT_SHOWN * 4)
-        self._near = {bound: Lowest(_NEAR_SHOWN) for bound in bounds}
+        self._index = BottomK(indexed)
+        self._outcomes: dict[str, BottomK] = defaultdict(lambda: BottomK(per_reason))
+        self._outcomes[KEPT] = BottomK(_KEPT_SHOWN * 4)
+        self._near = {bound: BottomK(_NEAR_SHOWN) for bound in bounds}
 
     def add(self, table: pa.Table) -> None:
         """Look at more documents."""
         self._count(table)
         ids = np.array(strings(table, "id"), str)
-        drawn = lots(strings(table, "id"), self._seed)
+        drawn = random_keys(strings(table, "id"), self._seed)
         self._index.offer(drawn, ids)
-        fates, codes = np.unique(np.array(strings(table, "fate"), str), return_inverse=True)
-        for code, fate in enumerate(fates.tolist()):
-            self._fates[fate].offer(drawn[codes == code], ids[codes == code])
+        outcomes, codes = np.unique(np.array(strings(table, "outcome"), str), return_inverse=True)
+        for code, outcome in enumerate(outcomes.tolist()):
+            self._outcomes[outcome].offer(drawn[codes == code], ids[codes == code])
         for name, kind in zip(table.schema.names, table.schema.types, strict=True):
             if pa.types.is_floating(kind):
                 column: Any = table.column(name)
                 values = column.to_numpy()
-                became = np.array([_became(fate, name) for fate in fates.tolist()])[codes]
-                self._measures.setdefault(name, Distribution()).add(values, became)
+                became = np.array([_became(outcome, name) for outcome in outcomes.tolist()])[codes]
+                self._metrics.setdefault(name, Distribution()).add(values, became)
                 self._look_near(name, values, ids, became == distribution.KEPT)
 
     def steps(self) -> list[str]:
         """The steps that measured or dropped something."""
-        found = [name.rpartition(".")[0] for name in self._measures]
-        return found + [_split(fate)[0] for fate in self.fates if fate != KEPT]
+        steps = [name.rpartition(".")[0] for name in self._metrics]
+        return steps + [_split(outcome)[0] for outcome in self.outcomes if outcome != KEPT]
 
     def flow_list(self) -> tuple[Flow, ...]:
         """Where the documents of every source went."""
         return tuple(
-            Flow(source, *_split(fate), amount) for (source, fate), amount in sorted(self.flows.items())
+            Flow(source, *_split(outcome), amount) for (source, outcome), amount in sorted(self.flows.items())
         )
 
     def languages(self) -> tuple[tuple[str, Amount, Amount], ...]:
@@ -75,40 +75,40 @@ class Census:
 
     def histograms(self, steps: Sequence[str]) -> tuple[Histogram, ...]:
         """One for every measure, in the order of the steps."""
-        found = []
-        for name, counted in self._measures.items():
-            step, _, measure = name.rpartition(".")
+        histograms = []
+        for name, counted in self._metrics.items():
+            step, _, metric = name.rpartition(".")
             bounds = [bound for bound in self._bounds if bound.column == name]
-            drawn = counted.histogram(step, measure, bounds)
-            found += [drawn] if drawn else []
+            drawn = counted.histogram(step, metric, bounds)
+            histograms += [drawn] if drawn else []
         order = {step: place for place, step in enumerate(steps)}
-        return tuple(sorted(found, key=lambda histogram: order.get(histogram.step, -1)))
+        return tuple(sorted(histograms, key=lambda histogram: order.get(histogram.step, -1)))
 
     def positive(self, step: str) -> tuple[tuple[str, int, int], ...]:
         """(measure, documents where it is above 0, its sum) of one step, the largest sum first."""
-        found = [
+        sums = [
             (name.split(".", 1)[1], d.positive, round(d.sum))
-            for name, d in self._measures.items()
+            for name, d in self._metrics.items()
             if name.startswith(f"{step}.") and d.positive
         ]
-        return tuple(sorted(found, key=lambda item: (-item[2], item[0])))
+        return tuple(sorted(sums, key=lambda item: (-item[2], item[0])))
 
     def groups(self, steps: Sequence[str]) -> list[SampleGroup]:
         """Documents kept, dropped for each reason, passed by each step, and those that a rule only just let pass."""
-        dropped = [SampleGroup("dropped", *_split(fate), lowest.seen, lowest.ids())
-                   for fate, lowest in self._fates.items() if fate != KEPT]  # fmt: skip
+        dropped = [SampleGroup("dropped", *_split(outcome), lowest.seen, lowest.ids())
+                   for outcome, lowest in self._outcomes.items() if outcome != KEPT]  # fmt: skip
         near = [SampleGroup("near", bound.step, bound.reason, lowest.seen, lowest.ids())
                 for bound, lowest in self._near.items()]  # fmt: skip
-        kept = self._fates[KEPT]
-        found = [SampleGroup("kept", "", "", kept.seen, kept.ids()[:_KEPT_SHOWN]), *dropped, *near]
-        found += [self._passed(step, steps[place + 1 :], place) for place, step in enumerate(steps)]
-        return [group for group in found if group.total]
+        kept = self._outcomes[KEPT]
+        groups = [SampleGroup("kept", "", "", kept.seen, kept.ids()[:_KEPT_SHOWN]), *dropped, *near]
+        groups += [self._passed(step, steps[place + 1 :], place) for place, step in enumerate(steps)]
+        return [group for group in groups if group.total]
 
     def _passed(self, step: str, later: Sequence[str], place: int) -> SampleGroup:
         """Documents that a step let pass; others at each step, so that one doesn't read the same ones again."""
-        merged = Lowest(_KEPT_SHOWN * 4)
-        for fate, lowest in self._fates.items():
-            if fate == KEPT or _split(fate)[0] in later:
+        merged = BottomK(_KEPT_SHOWN * 4)
+        for outcome, lowest in self._outcomes.items():
+            if outcome == KEPT or _split(outcome)[0] in later:
                 merged.take(lowest)
         ids = merged.ids()
         first = _PASSED_SHOWN * place % max(len(ids), 1)
@@ -119,16 +119,16 @@ class Census:
         return self._index.ids()
 
     def _count(self, table: pa.Table) -> None:
-        sums = table.group_by(["source", "language", "fate"]).aggregate(
+        sums = table.group_by(["source", "language", "outcome"]).aggregate(
             [("bytes", "sum"), ("bytes", "count")]
         )
         for row in sums.to_pylist():
             amount = Amount(row["bytes_count"], row["bytes_sum"])
             language = row["language"] or ""
-            self.flows[row["source"], row["fate"]] += amount
-            self.fates[row["fate"]] += amount
+            self.flows[row["source"], row["outcome"]] += amount
+            self.outcomes[row["outcome"]] += amount
             self._read[language] += amount
-            if row["fate"] == KEPT:
+            if row["outcome"] == KEPT:
                 self._kept[language] += amount
 
     def _look_near(
@@ -143,16 +143,16 @@ class Census:
                     lowest.offer(distance[close], ids[close])
 
 
-def _became(fate: str, measure: str) -> int:
+def _became(outcome: str, metric: str) -> int:
     """Whether a document was kept, dropped by the step of this measure, or later."""
-    if fate == KEPT:
+    if outcome == KEPT:
         return distribution.KEPT
-    return distribution.DROPPED if measure.startswith(_split(fate)[0] + ".") else distribution.LATER
+    return distribution.DROPPED if metric.startswith(_split(outcome)[0] + ".") else distribution.LATER
 
 
-def _split(fate: str) -> tuple[str, str]:
+def _split(outcome: str) -> tuple[str, str]:
     """`("", "")` for kept, else step and reason."""
-    if fate == KEPT:
+    if outcome == KEPT:
         return "", ""
-    step, _, reason = fate.partition(": ")
+    step, _, reason = outcome.partition(": ")
     return step, reason

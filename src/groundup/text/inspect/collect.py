@@ -19,13 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from groundup.core.errors import DataError
-from groundup.text.documents import DOCUMENTS, LEDGER, count_rows, strings
+from groundup.text.documents import DOCUMENTS, REJECTS, count_rows, strings
 from groundup.text.inspect.census import Census
-from groundup.text.inspect.corpus import ABOUT, HITS, Corpus
+from groundup.text.inspect.corpus import DOCUMENT_COLUMNS, HITS, Corpus
 from groundup.text.inspect.duplicates import collect_duplicates, with_changes
-from groundup.text.inspect.lookup import read_bounds, stories
-from groundup.text.inspect.scan import Lowest, groups, lots, rows_with, tables
-from groundup.text.inspect.story import (
+from groundup.text.inspect.lookup import document_histories, read_rules
+from groundup.text.inspect.report import (
     KEPT,
     Amount,
     Bound,
@@ -36,6 +35,7 @@ from groundup.text.inspect.story import (
     SampleGroup,
     SourceFiles,
 )
+from groundup.text.inspect.scan import BottomK, groups, random_keys, rows_with, tables
 
 EXCERPT = 1500
 """Characters of a sample's text."""
@@ -59,23 +59,25 @@ def collect(
 
     Raises DataError if curate measured nothing.
     """
-    bounds = read_bounds(corpus)
+    bounds = read_rules(corpus)
     census = Census(bounds, per_reason, INDEXED, seed)
-    for table in corpus.measured():
+    for table in corpus.rows():
         census.add(table)
     if not census.flows:
-        raise DataError(f"{corpus.curated} has no measures. Build it again with this version: groundup run")
-    ledger = _Ledger(per_reason, seed)
+        raise DataError(
+            f"{corpus.curated} has no document metrics. Rebuild it with this version: groundup run"
+        )
+    rejects = _RejectCounts(per_reason, seed)
     for stage, folder in corpus.stages():
-        ledger.read(stage, folder / LEDGER)
-    steps = _steps(corpus, [*census.steps(), *ledger.steps()])
-    chosen = _fewer([*census.groups(steps), *ledger.groups()], bounds, steps)
+        rejects.read(stage, folder / REJECTS)
+    steps = _steps(corpus, [*census.steps(), *rejects.steps()])
+    chosen = _fewer([*census.groups(steps), *rejects.groups()], bounds, steps)
     duplicates = collect_duplicates(corpus, seed)
     index = census.index()
     shown = [id for cluster in duplicates.shown for id in cluster.ids()] + [
         id for g in chosen for id in g.ids
     ]
-    documents = stories(corpus, dict.fromkeys([*shown, *index[:drawn]]), EXCERPT)
+    documents = document_histories(corpus, dict.fromkeys([*shown, *index[:drawn]]), EXCERPT)
     files, left = _files(corpus.ingested), _left(corpus)
     return CorpusReport(
         title=title or corpus.ingested.name,
@@ -85,12 +87,12 @@ def collect(
         flows=census.flow_list(),
         languages=census.languages(),
         corpus=left,
-        reasons=ledger.reasons(census, bounds, steps),
+        reasons=rejects.reasons(census, bounds, steps),
         redactions=census.positive(PRIVACY),
         histograms=tuple(h for h in census.histograms(steps) if h.step != PRIVACY),
         duplicates=with_changes(duplicates, documents),
         contamination=_contamination(corpus, seed),
-        checks=_checks(corpus, files, census, ledger, left),
+        checks=_checks(corpus, files, census, rejects, left),
         groups=chosen,
         drawn=index[:drawn],
         documents=documents,
@@ -98,20 +100,20 @@ def collect(
     )
 
 
-class _Ledger:
+class _RejectCounts:
     """What both ledgers noted, and examples of what no measure shows: changed documents, files set aside."""
 
     def __init__(self, per_reason: int, seed: int) -> None:
         self.count: Counter[tuple[str, str, str, str]] = Counter()
-        self._lowest: dict[tuple[str, str, str, str], Lowest] = defaultdict(lambda: Lowest(per_reason))
+        self._lowest: dict[tuple[str, str, str, str], BottomK] = defaultdict(lambda: BottomK(per_reason))
         self._seed = seed
 
     def read(self, stage: str, folder: Path) -> None:
         """Count a ledger; `stage` says whose it is."""
-        for table in tables(folder, ["id", "step", "fate", "reason"]):
+        for table in tables(folder, ["id", "step", "outcome", "reason"]):
             ids = np.array(strings(table, "id"), str)
-            drawn = lots(strings(table, "id"), self._seed)
-            kinds = [strings(table, name) for name in ("step", "fate", "reason")]
+            drawn = random_keys(strings(table, "id"), self._seed)
+            kinds = [strings(table, name) for name in ("step", "outcome", "reason")]
             rows: dict[tuple[str, str, str, str], list[int]] = defaultdict(list)
             for row, kind in enumerate(zip(*kinds, strict=True)):
                 rows[stage, *kind].append(row)
@@ -126,41 +128,56 @@ class _Ledger:
 
     def dropped(self) -> Counter[str]:
         """Documents dropped by curate, by fate as measures/ spells it."""
-        said: Counter[str] = Counter()
-        for (stage, step, fate, reason), number in self.count.items():
-            if stage == "curate" and fate == "dropped":
-                said[f"{step}: {reason}"] += number
-        return said
+        documents: Counter[str] = Counter()
+        for (stage, step, outcome, reason), number in self.count.items():
+            if stage == "curate" and outcome == "dropped":
+                documents[f"{step}: {reason}"] += number
+        return documents
 
     def groups(self) -> list[SampleGroup]:
         """Documents changed and files set aside, by reason."""
-        found = []
+        groups = []
         for key, lowest in self._lowest.items():
-            _, step, fate, reason = key
-            found.append(
+            _, step, outcome, reason = key
+            groups.append(
                 SampleGroup(
-                    "aside" if fate == "aside" else "changed", step, reason, self.count[key], lowest.ids()
+                    "rejected" if outcome == "rejected" else "changed",
+                    step,
+                    reason,
+                    self.count[key],
+                    lowest.ids(),
                 )
             )
-        return found
+        return groups
 
     def reasons(self, census: Census, bounds: Sequence[Bound], steps: Sequence[str]) -> tuple[Reason, ...]:
         """Every reason of both ledgers, in the order of the steps, the most frequent first."""
         rule = {(bound.step, bound.reason): bound.words() for bound in bounds}
-        found = [
-            Reason(stage, step, fate, reason, number,
-                   census.fates[f"{step}: {reason}"].bytes if fate == "dropped" else 0, rule.get((step, reason), ""))
-            for (stage, step, fate, reason), number in self.count.items()
-        ]  # fmt: skip
+
+        def bytes_of(step: str, reason: str, outcome: str) -> int:
+            return census.outcomes[f"{step}: {reason}"].bytes if outcome == "dropped" else 0
+
+        reasons = [
+            Reason(
+                stage,
+                step,
+                outcome,
+                reason,
+                number,
+                bytes_of(step, reason, outcome),
+                rule.get((step, reason), ""),
+            )
+            for (stage, step, outcome, reason), number in self.count.items()
+        ]
         order = {step: place for place, step in enumerate(["ingest", *steps])}
-        return tuple(sorted(found, key=lambda r: (order.get(r.step, 0), r.fate, -r.entries, r.reason)))
+        return tuple(sorted(reasons, key=lambda r: (order.get(r.step, 0), r.outcome, -r.entries, r.reason)))
 
 
 def _manifest(corpus: Corpus) -> dict[str, Any]:
     """What curate's manifest says, if there is one."""
-    path = corpus.made("manifest.json")
-    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return said
+    path = corpus.curated_path("manifest.json")
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return manifest
 
 
 def _steps(corpus: Corpus, seen: Sequence[str]) -> tuple[str, ...]:
@@ -181,15 +198,15 @@ def _fewer(
     """The groups in order, each with its rule; with very many of them, fewer documents in each."""
     most = max(1, SAMPLES // max(len(groups), 1))
     bound_of = {(bound.step, bound.reason): bound for bound in bounds}
-    kinds = ("kept", "dropped", "near", "changed", "passed", "aside")
+    kinds = ("kept", "dropped", "near", "changed", "passed", "rejected")
     order = {step: place for place, step in enumerate(["", *steps])}
     ordered = sorted(groups, key=lambda g: (order.get(g.step, -1), kinds.index(g.kind), -g.total, g.reason))
-    found = []
+    shortened = []
     for g in ordered:
         bound = bound_of.get((g.step, g.reason))
         rule, column = (bound.words(), bound.column) if bound else ("", "")
-        found.append(replace(g, ids=g.ids[:most], rule=rule, column=column))
-    return tuple(found)
+        shortened.append(replace(g, ids=g.ids[:most], rule=rule, column=column))
+    return tuple(shortened)
 
 
 def _files(ingested: Path) -> tuple[SourceFiles, ...]:
@@ -199,29 +216,29 @@ def _files(ingested: Path) -> tuple[SourceFiles, ...]:
     if path.exists():
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                said = json.loads(line)
-                added = {"files": 1, "bytes": said.get("bytes", 0), "documents": said.get("documents", 0)}
-                count[said["source"]].update(added | {"aside": bool(said.get("aside"))})
+                entry = json.loads(line)
+                added = {"files": 1, "bytes": entry.get("bytes", 0), "documents": entry.get("documents", 0)}
+                count[entry["source"]].update(added | {"rejected": bool(entry.get("rejected"))})
     licences: dict[str, Counter[str]] = defaultdict(Counter)
     for table in tables(ingested / DOCUMENTS, ["source", "licence"]):
         for row in table.group_by(["source", "licence"]).aggregate([([], "count_all")]).to_pylist():
             licences[row["source"]][row["licence"] or ""] += row["count_all"]
-    found = []
+    sources = []
     for source in sorted(count.keys() | licences.keys()):
         said_of, common = count[source], tuple(licences[source].most_common(6))
-        numbers = (said_of["files"], said_of["bytes"], said_of["aside"], said_of["documents"])
-        found.append(SourceFiles(source, *numbers, licences=common))
-    return tuple(found)
+        numbers = (said_of["files"], said_of["bytes"], said_of["rejected"], said_of["documents"])
+        sources.append(SourceFiles(source, *numbers, licences=common))
+    return tuple(sources)
 
 
 def _left(corpus: Corpus) -> tuple[tuple[str, Amount], ...]:
     """What lies in the corpus at the end, per source."""
-    found: dict[str, Amount] = defaultdict(Amount)
+    amounts: dict[str, Amount] = defaultdict(Amount)
     for table in groups(corpus.stages()[-1][1] / DOCUMENTS, ["source", "text"]):
         sized = pa.table({"source": table.column("source"), "bytes": pc.binary_length(table.column("text"))})
         for row in sized.group_by("source").aggregate([("bytes", "sum"), ("bytes", "count")]).to_pylist():
-            found[row["source"]] += Amount(row["bytes_count"], row["bytes_sum"])
-    return tuple(sorted(found.items()))
+            amounts[row["source"]] += Amount(row["bytes_count"], row["bytes_sum"])
+    return tuple(sorted(amounts.items()))
 
 
 def _contamination(corpus: Corpus, seed: int) -> Contamination:
@@ -229,19 +246,19 @@ def _contamination(corpus: Corpus, seed: int) -> Contamination:
     hits: Counter[str] = Counter()
     items: dict[str, set[str]] = defaultdict(set)
     documents: dict[str, set[str]] = defaultdict(set)
-    lowest: dict[str, Lowest] = defaultdict(lambda: Lowest(10))
-    for table in tables(corpus.made(HITS), ["task", "item", "id"]):
-        tasks, met, ids = (np.array(strings(table, name), str) for name in ("task", "item", "id"))
-        drawn = lots(met.tolist(), seed)
+    lowest: dict[str, BottomK] = defaultdict(lambda: BottomK(10))
+    for table in tables(corpus.curated_path(HITS), ["task", "item", "id"]):
+        tasks, matched, ids = (np.array(strings(table, name), str) for name in ("task", "item", "id"))
+        drawn = random_keys(matched.tolist(), seed)
         for task in np.unique(tasks).tolist():
             here = tasks == task
             hits[task] += int(np.count_nonzero(here))
-            items[task].update(met[here].tolist())
+            items[task].update(matched[here].tolist())
             documents[task].update(ids[here].tolist())
-            lowest[task].offer(drawn[here], met[here])
+            lowest[task].offer(drawn[here], matched[here])
     shown = {item for task in lowest for item in lowest[task].ids()}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows_with(corpus.made(HITS), shown, key="item"):
+    for row in rows_with(corpus.curated_path(HITS), shown, key="item"):
         rows.setdefault((row["task"], row["item"]), row | {"text": str(row["text"])[:300]})
     table_rows = tuple(
         (task, number, len(items[task]), len(documents[task])) for task, number in hits.most_common()
@@ -253,24 +270,36 @@ def _checks(
     corpus: Corpus,
     files: Sequence[SourceFiles],
     census: Census,
-    ledger: _Ledger,
+    rejects: _RejectCounts,
     left: Sequence[tuple[str, Amount]],
 ) -> tuple[Check, ...]:
     """Sums over files that were written apart from one another."""
-    offered, read = count_rows(corpus.ingested), sum((a.documents for a in census.fates.values()), 0)
+    offered, read = count_rows(corpus.ingested), sum((a.documents for a in census.outcomes.values()), 0)
     if corpus.curated is None:
-        told = sum(source.documents for source in files)
-        return (Check(f"{told:,} documents found in the files = {offered:,} ingested", told == offered),)
-    kept, dropped = census.fates[KEPT].documents, ledger.dropped().total()
+        in_files = sum(source.documents for source in files)
+        return (
+            Check(f"{in_files:,} documents found in the files = {offered:,} ingested", in_files == offered),
+        )
+    kept, dropped = census.outcomes[KEPT].documents, rejects.dropped().total()
     written = sum(amount.documents for _, amount in left)
-    apart = [f"{fate} ({n:,} in the ledger, {census.fates[fate].documents:,} measured)"
-             for fate, n in sorted(ledger.dropped().items()) if census.fates[fate].documents != n]  # fmt: skip
-    apart += sorted(fate for fate in census.fates if fate != KEPT and fate not in ledger.dropped())
+    counted = census.outcomes
+    differing = [
+        f"{outcome} ({number:,} in the rejects log, {counted[outcome].documents:,} in the document metrics)"
+        for outcome, number in sorted(rejects.dropped().items())
+        if counted[outcome].documents != number
+    ]
+    differing += sorted(
+        outcome for outcome in census.outcomes if outcome != KEPT and outcome not in rejects.dropped()
+    )
     checks = [
-        Check(f"{offered:,} documents ingested = {read:,} looked at by curate", offered == read),
-        Check(f"{read:,} read = {kept:,} kept + {dropped:,} dropped in the ledger", read == kept + dropped),
+        Check(f"{offered:,} documents ingested = {read:,} read by curate", offered == read),
         Check(
-            "ledger and measures agree on every reason" + (f", but {apart[0]}" if apart else ""), not apart
+            f"{read:,} read = {kept:,} kept + {dropped:,} dropped in the rejects log", read == kept + dropped
+        ),
+        Check(
+            "rejects log and document metrics agree on every reason"
+            + (f", but {differing[0]}" if differing else ""),
+            not differing,
         ),
     ]
     if written > kept:
@@ -280,6 +309,6 @@ def _checks(
 
 
 def _index(corpus: Corpus, ids: tuple[str, ...]) -> tuple[tuple[str, str, str, str, int, str], ...]:
-    rows = corpus.measured_of(ids, ABOUT)
-    names = ("path", "source", "language", "bytes", "fate")
+    rows = corpus.rows_of(ids, DOCUMENT_COLUMNS)
+    names = ("path", "source", "language", "bytes", "outcome")
     return tuple((id, *(rows[id][name] for name in names)) for id in ids)

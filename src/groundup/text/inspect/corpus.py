@@ -12,14 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from groundup.text.documents import DOCUMENTS
+from groundup.text.documents import DOCUMENT_METRICS, DOCUMENTS
+from groundup.text.inspect.report import KEPT
 from groundup.text.inspect.scan import groups, rows_with, tables
-from groundup.text.inspect.story import KEPT
 
-MEASURES = "measures"
 CLUSTERS = "clusters.parquet"
 HITS = "decontamination.parquet"
-ABOUT = ("id", "source", "path", "bytes", "fate", "language")
+DOCUMENT_COLUMNS = ("id", "source", "path", "bytes", "outcome", "language")
 """Columns of a row that say which document it is about."""
 
 
@@ -34,27 +33,27 @@ class Corpus:
         """The folders by the name of the stage, in order."""
         return [("ingest", self.ingested), *([("curate", self.curated)] if self.curated else [])]
 
-    def made(self, name: str) -> Path:
+    def curated_path(self, name: str) -> Path:
         """A file or folder of curate; before curation, one that isn't there, and so has no rows."""
         return (self.curated or self.ingested / "curated") / name
 
-    def measured(self) -> Iterator[pa.Table]:
+    def rows(self) -> Iterator[pa.Table]:
         """All rows. Before curation every document counts as kept."""
         if self.curated:
-            yield from tables(self.curated / MEASURES)
+            yield from tables(self.curated / DOCUMENT_METRICS)
             return
         for table in groups(self.ingested / DOCUMENTS, ["id", "source", "path", "language", "text"]):
             size = pc.binary_length(table.column("text")).cast(pa.int64())
-            fate = pa.array([KEPT] * table.num_rows, pa.string())
-            yield table.drop_columns(["text"]).append_column("bytes", size).append_column("fate", fate)
+            outcome = pa.array([KEPT] * table.num_rows, pa.string())
+            yield table.drop_columns(["text"]).append_column("bytes", size).append_column("outcome", outcome)
 
-    def measured_of(
+    def rows_of(
         self, ids: Collection[str], columns: Sequence[str] | None = None
     ) -> dict[str, dict[str, Any]]:
         """The rows of some documents, by id; `columns`: those wanted, None = all."""
         if self.curated:
             wanted_columns = None if columns is None else list(columns)
-            return {row["id"]: row for row in rows_with(self.curated / MEASURES, ids, wanted_columns)}
+            return {row["id"]: row for row in rows_with(self.curated / DOCUMENT_METRICS, ids, wanted_columns)}
         wanted = pa.array(sorted(ids), pa.string())
-        hits = (table.filter(pc.is_in(table.column("id"), value_set=wanted)) for table in self.measured())
+        hits = (table.filter(pc.is_in(table.column("id"), value_set=wanted)) for table in self.rows())
         return {row["id"]: row for table in hits for row in table.to_pylist()}

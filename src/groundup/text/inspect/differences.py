@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import islice, takewhile
 
-from groundup.text.inspect.story import Diff
+from groundup.text.inspect.report import Diff
 
 CONTEXT = 60
 """Characters shown around a change."""
@@ -79,22 +79,22 @@ def _letters(text: Iterator[str]) -> int:
 
 def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Neighbours of a kind as one piece, none of them empty."""
-    out: list[tuple[str, str]] = []
+    joined: list[tuple[str, str]] = []
     for op, text in pieces:
-        if out and out[-1][0] == op:
-            out[-1] = (op, out[-1][1] + text)
+        if joined and joined[-1][0] == op:
+            joined[-1] = (op, joined[-1][1] + text)
         elif text:
-            out.append((op, text))
-    return out
+            joined.append((op, text))
+    return joined
 
 
 def _shortened(text: str, first: bool, last: bool) -> list[tuple[str, str]]:
     """An unchanged stretch: its ends, where something changed beside them."""
     left, right = (0 if first else CONTEXT), (0 if last else CONTEXT)
-    gone = len(text) - left - right
-    if gone <= CONTEXT:
+    hidden = len(text) - left - right
+    if hidden <= CONTEXT:
         return [("=", text)]
-    middle = ("~", f"{gone:,} characters")
+    middle = ("~", f"{hidden:,} characters")
     head, tail = text[:left], text[len(text) - right :]
     head, tail = head[: head.rfind(" ") + 1] or head, tail[tail.find(" ") + 1 :]  # not within a word
     return [piece for piece in (("=", head), middle, ("=", tail)) if piece[1]]

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.text.inspect.story import Bound, Histogram, Mark
+from groundup.text.inspect.report import Bound, Histogram, Threshold
 
 Floats = NDArray[np.float64]
 
 BARS = 40
-KEPT, LATER, DROPPED, FATES = 0, 1, 2, 3
+KEPT, LATER, DROPPED, OUTCOMES = 0, 1, 2, 3
 _DROPPED_BITS = 11
 _COMPACT = 64
 """How many batches wait before they are added up."""
@@ -32,7 +32,7 @@ class Distribution:
         self.sum = 0.0
         self.positive = 0
 
-    def add(self, values: NDArray[np.floating], fate: NDArray[np.integer]) -> None:
+    def add(self, values: NDArray[np.floating], outcome: NDArray[np.integer]) -> None:
         """Count `values` [rows], `fate` [rows] being KEPT, LATER or DROPPED; NaN isn't counted."""
         there = ~np.isnan(values)
         clipped = np.clip(values[there], -3e38, 3e38).astype(np.float32)
@@ -41,20 +41,20 @@ class Distribution:
         bits = clipped.view(np.int32).astype(np.int64)
         size = (bits & 0x7FFFFFFF) >> _DROPPED_BITS
         key = np.where(bits < 0, -size, size)
-        self._append(*np.unique(key * FATES + fate[there], return_counts=True))
+        self._append(*np.unique(key * OUTCOMES + outcome[there], return_counts=True))
 
     def counts(self) -> tuple[Floats, NDArray[np.int64]]:
         """Distinct values in ascending order, and how many documents of each fate have each: [FATES, values]."""
         self._add_up()
         if not self._keys:
-            return np.zeros(0), np.zeros((FATES, 0), np.int64)
-        distinct, place = np.unique(self._keys[0] // FATES, return_inverse=True)
-        counts = np.zeros((FATES, len(distinct)), np.int64)
-        counts[self._keys[0] % FATES, place] = self._counts[0]
+            return np.zeros(0), np.zeros((OUTCOMES, 0), np.int64)
+        distinct, place = np.unique(self._keys[0] // OUTCOMES, return_inverse=True)
+        counts = np.zeros((OUTCOMES, len(distinct)), np.int64)
+        counts[self._keys[0] % OUTCOMES, place] = self._counts[0]
         size = (np.abs(distinct) << _DROPPED_BITS).astype(np.int32).view(np.float32).astype(np.float64)
         return np.where(distinct < 0, -size, size), counts
 
-    def histogram(self, step: str, measure: str, bounds: Sequence[Bound] = ()) -> Histogram | None:
+    def histogram(self, step: str, metric: str, bounds: Sequence[Bound] = ()) -> Histogram | None:
         """The measure drawn with its thresholds; None without a single value."""
         values, counts = self.counts()
         if not len(values):
@@ -69,13 +69,13 @@ class Distribution:
         low, median, high = (quantile(values, total, share) for share in (0.01, 0.5, 0.99))
         return Histogram(
             step=step,
-            measure=measure,
-            measured=int(total.sum()),
+            metric=metric,
+            rows=int(total.sum()),
             kept=kept,
             later=later,
             dropped=dropped,
             ticks=scale.ticks(),
-            marks=tuple(mark for bound in bounds for mark in _marks(bound, scale)),
+            thresholds=tuple(mark for bound in bounds for mark in _thresholds(bound, scale)),
             low=low,
             median=median,
             high=high,
@@ -156,13 +156,13 @@ class _Scale:
         return tuple((self.at(value) + half, round(value, 9) + 0.0) for value in rounds.tolist())
 
 
-def _marks(bound: Bound, scale: _Scale) -> list[Mark]:
-    marks = []
+def _thresholds(bound: Bound, scale: _Scale) -> list[Threshold]:
+    drawn = []
     if bound.at_least is not None:
-        marks.append(Mark(bound.reason, "at_least", bound.at_least, scale.at(bound.at_least)))
+        drawn.append(Threshold(bound.reason, "at_least", bound.at_least, scale.at(bound.at_least)))
     if bound.at_most is not None:
         edge = (
             np.floor(bound.at_most) + 1 if scale.whole else bound.at_most
         )  # a whole number's bar is still inside
-        marks.append(Mark(bound.reason, "at_most", bound.at_most, scale.at(float(edge))))
-    return marks
+        drawn.append(Threshold(bound.reason, "at_most", bound.at_most, scale.at(float(edge))))
+    return drawn

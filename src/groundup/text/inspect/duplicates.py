@@ -13,8 +13,8 @@ import numpy as np
 from groundup.text.inspect.corpus import CLUSTERS, Corpus
 from groundup.text.inspect.differences import words
 from groundup.text.inspect.distribution import DROPPED, Distribution
-from groundup.text.inspect.scan import Lowest, lots, rows_with, tables
-from groundup.text.inspect.story import Cluster, DocumentStory, Duplicates, Twin
+from groundup.text.inspect.report import Cluster, ClusterMember, DocumentHistory, Duplicates
+from groundup.text.inspect.scan import BottomK, random_keys, rows_with, tables
 
 _EACH = 6
 """Clusters shown of each sort."""
@@ -35,8 +35,8 @@ def collect_duplicates(corpus: Corpus, seed: int) -> Duplicates:
     """Numbers and clusters, without the differences of their texts."""
     kinds: Counter[str] = Counter()
     cluster: Counter[str] = Counter()
-    similarity, least = Distribution(), Lowest(_EACH * 4)
-    for table in tables(corpus.made(CLUSTERS)):
+    similarity, least = Distribution(), BottomK(_EACH * 4)
+    for table in tables(corpus.curated_path(CLUSTERS)):
         columns = [table.column(name).to_pylist() for name in ("id", "kept", "kind", "similarity")]
         twins = [(kept, kind, alike) for id, kept, kind, alike in zip(*columns, strict=True) if id != kept]
         kinds.update(kind for _, kind, _ in twins)
@@ -52,28 +52,30 @@ def collect_duplicates(corpus: Corpus, seed: int) -> Duplicates:
     return Duplicates(len(cluster), tuple(kinds.most_common()), _by_size(cluster), drawn, shown)
 
 
-def with_changes(duplicates: Duplicates, documents: Mapping[str, DocumentStory]) -> Duplicates:
+def with_changes(duplicates: Duplicates, documents: Mapping[str, DocumentHistory]) -> Duplicates:
     """The same with every shown duplicate compared, word by word, with the document kept in its place."""
 
-    def compared(kept: str, twin: Twin) -> Twin:
-        a, b = documents.get(kept), documents.get(twin.id)
+    def compared(kept: str, member: ClusterMember) -> ClusterMember:
+        a, b = documents.get(kept), documents.get(member.id)
         if a is None or b is None:
-            return twin
+            return member
         pieces = words(a.text, b.text)
         while pieces and pieces[-1][0] != "=" and (a.more or b.more):
             pieces.pop()  # where texts are cut off, they seem to differ
-        return replace(twin, changes=tuple(pieces))
+        return replace(member, changes=tuple(pieces))
 
-    shown = (replace(c, twins=tuple(compared(c.kept, twin) for twin in c.twins)) for c in duplicates.shown)
+    shown = (
+        replace(c, members=tuple(compared(c.kept, member) for member in c.members)) for c in duplicates.shown
+    )
     return replace(duplicates, shown=tuple(shown))
 
 
-def _choose(cluster: Counter[str], least: Lowest, seed: int) -> dict[str, str]:
+def _choose(cluster: Counter[str], least: BottomK, seed: int) -> dict[str, str]:
     """Ids of kept documents, and why their clusters are shown."""
-    largest, random = Lowest(_EACH), Lowest(3 * _EACH)
+    largest, random = BottomK(_EACH), BottomK(3 * _EACH)
     names = np.array(list(cluster), str)
     largest.offer(-np.array(list(cluster.values()), np.int64), names)
-    random.offer(lots(list(cluster), seed), names)
+    random.offer(random_keys(list(cluster), seed), names)
     chosen: dict[str, str] = {}
     for why, lowest in (("largest", largest), ("least alike", least), ("random", random)):
         new = [id for id in lowest.ids() if id not in chosen][:_EACH]
@@ -81,22 +83,25 @@ def _choose(cluster: Counter[str], least: Lowest, seed: int) -> dict[str, str]:
     return chosen
 
 
-def _twins(corpus: Corpus, chosen: Mapping[str, str]) -> dict[str, tuple[Twin, ...]]:
+def _twins(corpus: Corpus, chosen: Mapping[str, str]) -> dict[str, tuple[ClusterMember, ...]]:
     """A few duplicates of each of the chosen documents."""
-    found: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
-    for row in rows_with(corpus.made(CLUSTERS), chosen, key="kept"):
+    twins: dict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    for row in rows_with(corpus.curated_path(CLUSTERS), chosen, key="kept"):
         if row["id"] != row["kept"]:
-            best = found[row["kept"]]
+            best = twins[row["kept"]]
             best.append((row["similarity"], row["id"], row["kind"]))
             best.sort()
             del best[_TWINS:]
-    return {kept: tuple(Twin(id, alike, kind) for alike, id, kind in best) for kept, best in found.items()}
+    return {
+        kept: tuple(ClusterMember(id, alike, kind) for alike, id, kind in best)
+        for kept, best in twins.items()
+    }
 
 
 def _by_size(cluster: Counter[str]) -> tuple[tuple[str, int], ...]:
     """(duplicates in a cluster, clusters)"""
-    sizes, found, before = np.array(list(cluster.values()), np.int64), [], 0
-    for most, said in _SIZES:
-        found.append((said, int(np.count_nonzero((sizes > before) & (sizes <= most)))))
+    sizes, counted, before = np.array(list(cluster.values()), np.int64), [], 0
+    for most, label in _SIZES:
+        counted.append((label, int(np.count_nonzero((sizes > before) & (sizes <= most)))))
         before = most
-    return tuple(found)
+    return tuple(counted)

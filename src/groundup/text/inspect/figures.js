@@ -1,11 +1,11 @@
 "use strict";
-// The JSON block of this page -> its sections. What documents say only ever becomes text nodes, never markup.
+// Renders the page from its JSON block. Text of documents becomes text nodes, never markup.
 
-const story = JSON.parse(document.getElementById("story").textContent);
-for (const document of Object.values(story.documents)) {
-  document.measures = new Map(story.columns.map((name, at) => [name, document.measures[at]]).filter(([, value]) => value !== null));
+const report = JSON.parse(document.getElementById("report").textContent);
+for (const document of Object.values(report.documents)) {
+  document.metrics = new Map(report.columns.map((name, at) => [name, document.metrics[at]]).filter(([, value]) => value !== null));
 }
-const embedded = new Map(Object.entries(story.documents));
+const embedded = new Map(Object.entries(report.documents));
 const $ = id => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 let unit = "documents";
@@ -46,7 +46,7 @@ const number = x => {
 };
 const alike = similarity => (100 * similarity).toFixed(0) + " % alike";
 const amount = a => unit === "bytes" ? bytes(a.bytes) : count(a.documents);
-const fateKind = fate => fate === "kept" ? "kept" : ["aside", "changed"].find(kind => fate.startsWith(kind + ":")) || "dropped";
+const outcomeKind = outcome => outcome === "kept" ? "kept" : ["rejected", "changed"].find(kind => outcome.startsWith(kind + ":")) || "dropped";
 const total = amounts => amounts.reduce((a, b) => ({ documents: a.documents + b.documents, bytes: a.bytes + b.bytes }),
   { documents: 0, bytes: 0 });
 
@@ -65,31 +65,31 @@ function table(head, rows, caption) {
     make("thead", {}, make("tr", {}, head.map((name, at) => cell("th", name.replace(/^#?~?/, ""), at)))), make("tbody", {}, body)));
 }
 const cell = (attributes, ...children) => ({ cell: attributes, children });
-const bar = (kept, gone, whole, thin) => make("div", { class: thin ? "bar thin" : "bar", "aria-hidden": "true" },
+const bar = (kept, dropped, whole, thin) => make("div", { class: thin ? "bar thin" : "bar", "aria-hidden": "true" },
   kept ? make("i", { "--share": 100 * kept / whole }) : null,
-  gone ? make("i", { class: "gone", "--share": 100 * gone / whole }) : null);
+  dropped ? make("i", { class: "dropped", "--share": 100 * dropped / whole }) : null);
 
 // ---------------------------------------------------------------- head
 
 function head() {
-  const { read, kept, corpus } = story;
-  const files = story.files.reduce((sum, file) => sum + file.files, 0);
-  const aside = story.files.reduce((sum, file) => sum + file.aside, 0);
-  const size = story.files.reduce((sum, file) => sum + file.bytes, 0);
-  const changed = story.reasons.filter(r => r.stage === "curate" && r.fate === "changed").reduce((n, r) => n + r.entries, 0);
+  const { read, kept, corpus } = report;
+  const files = report.files.reduce((sum, file) => sum + file.files, 0);
+  const rejected = report.files.reduce((sum, file) => sum + file.rejected, 0);
+  const size = report.files.reduce((sum, file) => sum + file.bytes, 0);
+  const changed = report.reasons.filter(r => r.stage === "curate" && r.outcome === "changed").reduce((n, r) => n + r.entries, 0);
   const fact = (value, label) => make("div", {}, make("dt", {}, label), make("dd", {}, value));
-  const worst = story.funnel.reduce((a, b) => b[1].documents > a[1].documents ? b : a, story.funnel[0] || ["", { documents: 0 }]);
+  const worst = report.funnel.reduce((a, b) => b[1].documents > a[1].documents ? b : a, report.funnel[0] || ["", { documents: 0 }]);
   put($("head"), {}, [
-    make("p", { class: "kind" }, story.curated ? "What became of the documents" : "What was read"),
-    make("h1", {}, path(story.title)),
-    make("p", { class: "lead" }, !story.curated
-      ? `${count(read.documents)} documents were read from ${count(files)} files. Nothing has judged them yet: the stage curate is still to come.` : `${count(kept.documents)} of ${count(read.documents)} documents were kept (`
+    make("p", { class: "kind" }, report.curated ? "Corpus report" : "Ingest report"),
+    make("h1", {}, path(report.title)),
+    make("p", { class: "lead" }, !report.curated
+      ? `${count(read.documents)} documents were read from ${count(files)} files. The curate stage has not run yet.` : `${count(kept.documents)} of ${count(read.documents)} documents were kept (`
       + `${share(kept.documents, read.documents)}), and ${share(kept.bytes, read.bytes)} of their text.`
-      + (worst[1].documents ? ` Most went at the step ${worst[0]}: ${count(worst[1].documents)}.` : "")),
+      + (worst[1].documents ? ` The step ${worst[0]} dropped the most: ${count(worst[1].documents)}.` : "")),
     make("dl", { class: "facts" }, fact(count(files), `files found, ${bytes(size)}`),
-      fact(count(aside), "files set aside"), fact(bytes(read.bytes), "of text read"), !story.curated ? null : [
+      fact(count(rejected), "files rejected"), fact(bytes(read.bytes), "of text read"), !report.curated ? null : [
       fact(count(read.documents - kept.documents), "documents dropped"),
-      fact(count(changed), "changes noted"), fact(bytes(corpus.bytes), "in the corpus")]),
+      fact(count(changed), "changes"), fact(bytes(corpus.bytes), "in the corpus")]),
   ]);
 }
 
@@ -102,31 +102,30 @@ function units(redraw) {
 }
 
 function funnel() {
-  const files = { documents: 0, bytes: story.files.reduce((sum, file) => sum + file.bytes, 0) };
-  const whole = Math.max(story.read[unit], files[unit], 1);
-  const changed = name => story.reasons.filter(r => r.fate === "changed" && r.step === name).reduce((n, r) => n + r.entries, 0);
-  const row = (name, gone, left, bold) => ({ total: bold, cells: [name,
-    cell({ class: "wide" }, bar(left[unit], gone ? gone[unit] : 0, whole)), changed(name) ? count(changed(name)) : "",
-    gone && gone.documents ? amount(gone) : "", gone && gone.documents ? share(gone[unit], story.read[unit]) : "",
-    amount(left), share(left[unit], story.read[unit])] });
+  const files = { documents: 0, bytes: report.files.reduce((sum, file) => sum + file.bytes, 0) };
+  const whole = Math.max(report.read[unit], files[unit], 1);
+  const changed = name => report.reasons.filter(r => r.outcome === "changed" && r.step === name).reduce((n, r) => n + r.entries, 0);
+  const row = (name, dropped, left, bold) => ({ total: bold, cells: [name,
+    cell({ class: "wide" }, bar(left[unit], dropped ? dropped[unit] : 0, whole)), changed(name) ? count(changed(name)) : "",
+    dropped && dropped.documents ? amount(dropped) : "", dropped && dropped.documents ? share(dropped[unit], report.read[unit]) : "",
+    amount(left), share(left[unit], report.read[unit])] });
   const rows = [unit === "bytes" ? { cells: ["in the files", cell({ class: "wide" }, bar(files.bytes, 0, whole)), "", "", "", bytes(files.bytes), ""] } : null,
-    row("read", null, story.read), ...story.funnel.map(([step, gone, left]) => row(step, gone, left)),
-    story.curated ? row("kept", null, story.kept, true) : null].filter(Boolean);
-  const change = story.corpus.bytes - story.kept.bytes;
+    row("read", null, report.read), ...report.funnel.map(([step, dropped, left]) => row(step, dropped, left)),
+    report.curated ? row("kept", null, report.kept, true) : null].filter(Boolean);
+  const change = report.corpus.bytes - report.kept.bytes;
   return [units(redraw),
-    make("p", {}, !story.curated ? "What lies in the files, and what of it is text." : "Each step judges what the ones before it left. Bytes are those of the text as it was read, so that the sums "
-      + "come out." + (change ? ` What was kept is ${bytes(Math.abs(change))} ${change < 0 ? "smaller" : "larger"} in the corpus, after repairs, redactions and mixing.` : "")),
+    make("p", {}, !report.curated ? "Bytes of the files and of the text read from them." : "Each step sees the documents that passed all earlier steps. Bytes are counted before any change, so the sums add up." + (change ? ` Repairs, redactions and mixing make the corpus ${bytes(Math.abs(change))} ${change < 0 ? "smaller" : "larger"}.` : "")),
     table(["step", "", "#~changed", "#dropped", "#~of read", "#left", "#~of read"], rows),
-    make("ul", { class: "checks" }, story.checks.map(check => make("li", { class: check.holds ? null : "fails" },
-      make("b", {}, check.holds ? "\u2713" : "\u2717"), check.text, check.holds ? "" : ": this does not add up")))];
+    make("ul", { class: "checks" }, report.checks.map(check => make("li", { class: check.holds ? null : "fails" },
+      make("b", {}, check.holds ? "\u2713" : "\u2717"), check.text, check.holds ? "" : ": mismatch")))];
 }
 
 function sources() {
-  const steps = story.steps.filter(step => story.flows.some(flow => flow.step === step));
-  const names = [...new Set([...story.files.map(file => file.source), ...story.flows.map(flow => flow.source)])];
-  const sum = (source, step) => total(story.flows.filter(flow => flow.source === source
+  const steps = report.steps.filter(step => report.flows.some(flow => flow.step === step));
+  const names = [...new Set([...report.files.map(file => file.source), ...report.flows.map(flow => flow.source)])];
+  const sum = (source, step) => total(report.flows.filter(flow => flow.source === source
     && (step === null || flow.step === step)).map(flow => flow.amount));
-  const rows = names.map(source => ({ source, read: sum(source, null), file: story.files.find(f => f.source === source) || {} }))
+  const rows = names.map(source => ({ source, read: sum(source, null), file: report.files.find(f => f.source === source) || {} }))
     .sort((a, b) => b.read.bytes - a.read.bytes).map(({ source, read, file }) => {
       const kept = sum(source, "");
       const licences = (file.licences || []).map(([name, n]) => `${name || "not stated"}${file.licences.length > 1 ? ` (${count(n)})` : ""}`);
@@ -135,28 +134,28 @@ function sources() {
         return cell({ class: "n heat", "--heat": Math.min(percent, 100) * 0.6 }, part ? share(part, read[unit]) : "\u2013");
       });
       return [cell({ class: "name" }, path(source)), cell({ class: "muted" }, licences.join(", ") || "\u2013"),
-        count(file.files || 0), file.aside ? count(file.aside) : "\u2013", read[unit] ? amount(read) : "\u2013", ...dropped,
-        ...(story.curated ? [amount(kept), cell({ class: "n" }, read[unit] ? share(kept[unit], read[unit]) : "\u2013")] : [])];
+        count(file.files || 0), file.rejected ? count(file.rejected) : "\u2013", read[unit] ? amount(read) : "\u2013", ...dropped,
+        ...(report.curated ? [amount(kept), cell({ class: "n" }, read[unit] ? share(kept[unit], read[unit]) : "\u2013")] : [])];
     });
-  return [steps.length ? make("p", {}, `Share of each source's ${unit} that every step dropped.`) : null,
-    table(["source", "licence", "#files", "#aside", "#read", ...steps.map(step => "#" + words(step)),
-      ...(story.curated ? ["#kept", "#of read"] : [])], rows)];
+  return [steps.length ? make("p", {}, `Share of each source's ${unit} that each step dropped.`) : null,
+    table(["source", "licence", "#files", "#rejected", "#read", ...steps.map(step => "#" + words(step)),
+      ...(report.curated ? ["#kept", "#of read"] : [])], rows)];
 }
 
 function reasons() {
-  const dropped = story.reasons.filter(r => r.fate === "dropped");
+  const dropped = report.reasons.filter(r => r.outcome === "dropped");
   const most = Math.max(1, ...dropped.map(r => r.entries));
-  const noted = story.reasons.filter(r => r.fate === "changed");
-  const open = r => story.groups.some(g => g.step === r.step && g.reason === r.reason && g.ids.length)
+  const noted = report.reasons.filter(r => r.outcome === "changed");
+  const open = r => report.groups.some(g => g.step === r.step && g.reason === r.reason && g.ids.length)
     ? make("a", { href: `#samples-${r.step}-${r.reason}`, click: () => show(r) }, words(r.reason)) : words(r.reason);
   const show = r => document.querySelectorAll("details.group").forEach(group => {
     if (group.dataset.of === `${r.step}-${r.reason}`) group.open = true; });
   return [
     !dropped.length ? null : table(["step", "reason", "#documents", "#~of read", "~", "~rule", "#~text"], dropped.map(r => [r.step, open(r), count(r.entries),
-      share(r.entries, story.read.documents), cell({ class: "some spare" }, bar(0, r.entries, most, true)),
+      share(r.entries, report.read.documents), cell({ class: "some spare" }, bar(0, r.entries, most, true)),
       cell({ class: "muted spare" }, r.rule || "\u2013"), bytes(r.bytes)]), "Why documents were dropped"),
     noted.length ? table(["stage", "step", "change", "#documents"],
-      noted.map(r => [r.stage, r.step, open(r), count(r.entries)]), "What was changed in documents that went on") : null];
+      noted.map(r => [r.stage, r.step, open(r), count(r.entries)]), "Changes in documents that were kept") : null];
 }
 
 function histogram(h) {
@@ -171,9 +170,9 @@ function histogram(h) {
     const part = (kind, n) => n ? draw("rect", { class: kind, x: x(at) + 0.3, y: y -= high(all) * n / all,
       width: W / h.kept.length - 0.6, height: high(all) * n / all }) : null;
     return draw("g", {}, draw("title", {}, `${count(h.kept[at])} kept, ${count(h.dropped[at])} dropped here, ${count(h.later[at])} later`),
-      part("kept", h.kept[at]), part("later", h.later[at]), part("gone", h.dropped[at]));
+      part("kept", h.kept[at]), part("later", h.later[at]), part("dropped", h.dropped[at]));
   });
-  const outside = h.marks.map(m => m.side === "at_least" ? [0, x(m.at)] : [x(m.at), W]).map(([from, to]) =>
+  const outside = h.thresholds.map(m => m.side === "at_least" ? [0, x(m.at)] : [x(m.at), W]).map(([from, to]) =>
     draw("rect", { class: "out", x: from, y: TOP - 4, width: Math.max(to - from, 0), height: BASE - TOP + 4 }));
   const label = (m, at) => {
     const off = m.at < 0 ? "\u2190 " : m.at > n ? " \u2192" : "", sign = m.side === "at_least" ? "\u2265 " : "\u2264 ";
@@ -195,23 +194,23 @@ function histogram(h) {
   };
   const ticks = h.ticks.filter(([at, value]) => fits(at, number(value))).map(([at, value]) => [draw("line", { class: "axis", x1: x(at), x2: x(at), y1: BASE, y2: BASE + 3 }),
     draw("text", { x: x(at), y: BASE + 14, "text-anchor": x(at) < 12 ? "start" : x(at) > W - 12 ? "end" : "middle" }, number(value))]);
-  const rules = h.marks.map(m => m.reason).filter((reason, at, all) => all.indexOf(reason) === at);
-  const gone = rules.map(reason => {
-    const r = story.reasons.find(r => r.step === h.step && r.reason === reason && r.fate === "dropped");
+  const rules = h.thresholds.map(m => m.reason).filter((reason, at, all) => all.indexOf(reason) === at);
+  const droppedBy = rules.map(reason => {
+    const r = report.reasons.find(r => r.step === h.step && r.reason === reason && r.outcome === "dropped");
     return `${words(reason)}: ${r ? count(r.entries) : "none"}`;
   });
-  const said = `median ${number(h.median)}, 1st to 99th percentile ${number(h.low)} to ${number(h.high)}`;
-  return make("figure", {}, make("h4", {}, words(h.measure), h.log ? make("span", { class: "muted" }, " (log)") : ""),
-    draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${h.measure} of ${count(h.measured)} documents: ${said}` },
-      outside, bars, spike, draw("line", { class: "axis", x1: 0, x2: W, y1: BASE, y2: BASE }), ticks, h.marks.map(label)),
-    make("figcaption", {}, said, gone.length ? make("span", { class: "about" }, "dropped for ", gone.join(", ")) : ""));
+  const summary = `median ${number(h.median)}, 1st to 99th percentile ${number(h.low)} to ${number(h.high)}`;
+  return make("figure", {}, make("h4", {}, words(h.metric), h.log ? make("span", { class: "muted" }, " (log)") : ""),
+    draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${h.metric} of ${count(h.measured)} documents: ${summary}` },
+      outside, bars, spike, draw("line", { class: "axis", x1: 0, x2: W, y1: BASE, y2: BASE }), ticks, h.thresholds.map(label)),
+    make("figcaption", {}, summary, droppedBy.length ? make("span", { class: "about" }, "dropped for ", droppedBy.join(", ")) : ""));
 }
 
-function measures() {
-  const steps = [...new Set(story.histograms.map(h => h.step))];
+function metrics() {
+  const steps = [...new Set(report.histograms.map(h => h.step))];
   const legend = (kind, text) => make("span", {}, make("i", { class: kind }), text);
   return [make("p", { class: "legend" }, legend("", "kept"), legend("later", "passed, dropped by a later step"),
-    legend("gone", "dropped by this step"), legend("out", "outside the rule")),
+    legend("dropped", "dropped by this step"), legend("out", "outside the rule")),
     ...steps.map(step => [make("h3", {}, step), make("div", { class: "grid" },
-      story.histograms.filter(h => h.step === step).map(histogram))])];
+      report.histograms.filter(h => h.step === step).map(histogram))])];
 }

@@ -15,34 +15,34 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from groundup.core.errors import DataError
-from groundup.text.documents import DOCUMENTS, LEDGER
-from groundup.text.inspect.corpus import ABOUT, CLUSTERS, HITS, Corpus
+from groundup.text.documents import DOCUMENTS, REJECTS
+from groundup.text.inspect.corpus import CLUSTERS, DOCUMENT_COLUMNS, HITS, Corpus
 from groundup.text.inspect.differences import changes
+from groundup.text.inspect.report import Bound, DocumentHistory, Event
 from groundup.text.inspect.scan import groups, ids_like, rows_with, tables
-from groundup.text.inspect.story import Bound, DocumentStory, Event
 
 COMPARED = 100_000
 """Characters of a text that are held in memory, compared, or shown, unless the whole text is asked for."""
 
 
-def document_story(corpus: Corpus, prefix: str) -> DocumentStory:
+def document_history(corpus: Corpus, prefix: str) -> DocumentHistory:
     """The whole story, texts uncut, of the document (or file set aside) whose id begins with `prefix`.
 
     Raises DataError if there is none, or more than one.
     """
-    ledger = tables(corpus.ingested / LEDGER, ["id"])
-    found = ids_like(corpus.measured(), prefix, 9) or ids_like(ledger, prefix, 9)
-    if not found:
+    rejects = tables(corpus.ingested / REJECTS, ["id"])
+    ids = ids_like(corpus.rows(), prefix, 9) or ids_like(rejects, prefix, 9)
+    if not ids:
         raise DataError(
             f"no document's id begins with `{prefix}`. `groundup inspect --search WORDS` finds ids"
         )
-    if len(found) > 1 and prefix not in found:
-        raise DataError(f"more than one document's id begins with `{prefix}`: {', '.join(found[:8])}")
-    id = prefix if prefix in found else found[0]
-    return stories(corpus, [id], room=None)[id]
+    if len(ids) > 1 and prefix not in ids:
+        raise DataError(f"more than one document's id begins with `{prefix}`: {', '.join(ids[:8])}")
+    id = prefix if prefix in ids else ids[0]
+    return document_histories(corpus, [id], room=None)[id]
 
 
-def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[DocumentStory]:
+def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[DocumentHistory]:
     """The first `limit` documents that hold every one of `words` in path or text (case doesn't matter).
 
     Their `text` is the place where the first word stands. Files set aside unread are found by path and reason.
@@ -54,59 +54,63 @@ def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[Document
     read = groups(corpus.ingested / DOCUMENTS, ["id", "path", "text"])
     for row in _holding(read, wanted, ("path", "text"), limit):
         places[row["id"]] = _around(row["text"], wanted[0])
-    about = corpus.measured_of(places, ABOUT)
-    found = [DocumentStory(**about[id], text=place) for id, place in places.items() if id in about]
-    ledger = tables(corpus.ingested / LEDGER)
-    for row in _holding(ledger, wanted, ("path", "reason", "detail"), limit - len(found)):
-        if row["fate"] == "aside" and row["id"] not in places:
-            fate = f"aside: {row['reason']}"
-            found.append(DocumentStory(row["id"], row["source"], row["path"], fate, text=row["detail"]))
-    return found
+    about = corpus.rows_of(places, DOCUMENT_COLUMNS)
+    documents = [DocumentHistory(**about[id], text=place) for id, place in places.items() if id in about]
+    rejects = tables(corpus.ingested / REJECTS)
+    for row in _holding(rejects, wanted, ("path", "reason", "detail"), limit - len(documents)):
+        if row["outcome"] == "rejected" and row["id"] not in places:
+            outcome = f"rejected: {row['reason']}"
+            documents.append(
+                DocumentHistory(row["id"], row["source"], row["path"], outcome, text=row["detail"])
+            )
+    return documents
 
 
-def read_bounds(corpus: Corpus) -> list[Bound]:
+def read_rules(corpus: Corpus) -> list[Bound]:
     """The rules of all steps, from rules.json."""
-    path = corpus.made("rules.json")
-    said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    path = corpus.curated_path("rules.json")
+    rules = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
     def bound(rule: dict[str, Any]) -> Bound:
-        measure = rule["measure"].removeprefix(rule["step"] + ".")
+        metric = rule["metric"].removeprefix(rule["step"] + ".")
         limits = (_finite(rule.get(side)) for side in ("at_least", "at_most"))
-        return Bound(rule["step"], rule["reason"], measure, *limits)
+        return Bound(rule["step"], rule["reason"], metric, *limits)
 
-    return [bound(rule) for rule in said]
+    return [bound(rule) for rule in rules]
 
 
-def stories(corpus: Corpus, ids: Collection[str], room: int | None) -> dict[str, DocumentStory]:
+def document_histories(corpus: Corpus, ids: Collection[str], room: int | None) -> dict[str, DocumentHistory]:
     """What happened to each document. `room`: characters of text, None = all of them."""
     events: dict[str, list[Event]] = defaultdict(list)
     paths: dict[str, tuple[str, str]] = {}
     for stage, folder in corpus.stages():
-        for row in rows_with(folder / LEDGER, ids):
+        for row in rows_with(folder / REJECTS, ids):
             paths.setdefault(row["id"], (row["source"], row["path"]))
-            said = {name: row[name] or "" for name in ("step", "fate", "reason", "detail")}
+            columns = {name: row[name] or "" for name in ("step", "outcome", "reason", "detail")}
             value, threshold = _finite(row["value"]), _finite(row["threshold"])
-            events[row["id"]].append(Event(stage, **said, value=value, threshold=threshold))
-    measured = corpus.measured_of(ids)
+            events[row["id"]].append(Event(stage, **columns, value=value, threshold=threshold))
+    rows = corpus.rows_of(ids)
     changed = {
-        id for id, said in events.items() if any(e.stage == "curate" and e.fate == "changed" for e in said)
+        id
+        for id, columns in events.items()
+        if any(e.stage == "curate" and e.outcome == "changed" for e in columns)
     }
     texts = _texts(corpus, ids, room, changed)
-    twins = {row["id"]: (row["kept"], row["similarity"], row["kind"])
-             for row in rows_with(corpus.made(CLUSTERS), ids) if row["id"] != row["kept"]}  # fmt: skip
+    kept_copies = {row["id"]: (row["kept"], row["similarity"], row["kind"])
+             for row in rows_with(corpus.curated_path(CLUSTERS), ids) if row["id"] != row["kept"]}  # fmt: skip
     hits: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows_with(corpus.made(HITS), ids):
+    for row in rows_with(corpus.curated_path(HITS), ids):
         hits[row["id"]].append({name: row[name] for name in ("task", "item", "overlap", "text")})
     return {
-        id: DocumentStory(
-            **_about(id, measured.get(id), paths.get(id), events[id]),
+        id: DocumentHistory(
+            **_about(id, rows.get(id), paths.get(id), events[id]),
             **texts.get(id, {}),
             events=tuple(events[id]),
-            twin=twins.get(id),
+            duplicate_of=kept_copies.get(id),
             hits=tuple(hits[id]),
         )
         for id in ids
-        if id in measured or id in paths
+        if id in rows or id in paths
     }
 
 
@@ -127,12 +131,12 @@ def _holding(
         for word in wanted:
             inside = np.zeros(table.num_rows, bool)
             for name in columns:
-                met: Any = pc.match_substring(table.column(name), word, ignore_case=True)
-                inside |= pc.fill_null(met, False).to_numpy()
+                contains: Any = pc.match_substring(table.column(name), word, ignore_case=True)
+                inside |= pc.fill_null(contains, False).to_numpy()
             hit &= inside
-        found = table.filter(pa.array(hit)).slice(0, left).to_pylist()
-        left -= len(found)
-        yield from found
+        matches = table.filter(pa.array(hit)).slice(0, left).to_pylist()
+        left -= len(matches)
+        yield from matches
 
 
 def _about(
@@ -141,12 +145,17 @@ def _about(
     """The fields that measures/ knows; of a file that never became a document, those of its ledger."""
     if row is None:
         assert place is not None, id
-        noted = next((event for event in events if event.fate == "aside"), events[0])
-        return {"id": id, "source": place[0], "path": place[1], "fate": f"{noted.fate}: {noted.reason}"}
+        rejection = next((event for event in events if event.outcome == "rejected"), events[0])
+        return {
+            "id": id,
+            "source": place[0],
+            "path": place[1],
+            "outcome": f"{rejection.outcome}: {rejection.reason}",
+        }
     numbers = {
         name: value for name, value in row.items() if isinstance(value, float) and math.isfinite(value)
     }
-    return {name: row[name] for name in ABOUT} | {"measures": numbers}
+    return {name: row[name] for name in DOCUMENT_COLUMNS} | {"metrics": numbers}
 
 
 def _texts(
@@ -157,13 +166,13 @@ def _texts(
     for row in rows_with(corpus.ingested / DOCUMENTS, ids, ["id", "text", "licence"]):
         most = COMPARED if room is not None and row["id"] in changed else room
         raw[row["id"]] = {"text": row["text"][:most], "licence": row["licence"], "more": len(row["text"])}
-    for row in rows_with(corpus.made(DOCUMENTS), changed, ["id", "text"]):
+    for row in rows_with(corpus.curated_path(DOCUMENTS), changed, ["id", "text"]):
         before = raw[row["id"]]["text"]
         after = row["text"] if room is None else row["text"][:COMPARED]
         raw[row["id"]] |= {"changes": changes(before, after, room or COMPARED), "final": after[:room]}
-    for said in raw.values():
-        said["text"] = said["text"][:room]
-        said["more"] -= len(said["text"])
+    for document in raw.values():
+        document["text"] = document["text"][:room]
+        document["more"] -= len(document["text"])
     return raw
 
 

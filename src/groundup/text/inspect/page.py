@@ -18,7 +18,7 @@ from string import Template
 from typing import Any
 
 from groundup.core.atomic_io import write_text
-from groundup.text.inspect.story import Amount, CorpusReport, plain
+from groundup.text.inspect.report import Amount, CorpusReport, plain
 
 SAMPLE_BYTES = 10_000_000
 """The most that documents with their texts may take in the page."""
@@ -28,12 +28,12 @@ _NAME_CHARS = 300
 """Of a path, or of what a ledger says: longer ones are cut."""
 
 
-def write_page(story: CorpusReport, path: Path) -> None:
+def write_page(report: CorpusReport, path: Path) -> None:
     """Write the page to `path`."""
-    write_text(path, page(story))
+    write_text(path, page(report))
 
 
-def page(story: CorpusReport) -> str:
+def page(report: CorpusReport) -> str:
     """The whole page."""
     script, style = _file("figures.js") + _file("documents.js"), _file("page.css")
     policy = (
@@ -41,63 +41,63 @@ def page(story: CorpusReport) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     return Template(_file("page.html")).substitute(
-        title=escape(story.title), policy=policy, style=style, script=script, data=_block(_data(story))
+        title=escape(report.title), policy=policy, style=style, script=script, data=_block(_data(report))
     )
 
 
-def _data(story: CorpusReport) -> dict[str, Any]:
+def _data(report: CorpusReport) -> dict[str, Any]:
     """What the script reads."""
-    said: dict[str, Any] = {
-        name: plain(getattr(story, name)) for name in story.__slots__ if name not in ("documents", "drawn")
+    payload: dict[str, Any] = {
+        name: plain(getattr(report, name)) for name in report.__slots__ if name not in ("documents", "drawn")
     }
-    documents, index = _fitting(_samples(story), SAMPLE_BYTES), _fitting(_rows(story), INDEX_BYTES)
-    corpus = sum((amount for _, amount in story.corpus), Amount())
-    totals = {"read": story.amount(), "kept": story.amount(""), "corpus": corpus, "funnel": story.funnel()}
-    columns = list(dict.fromkeys(name for document in documents for name in document["measures"]))
+    documents, index = _fitting(_samples(report), SAMPLE_BYTES), _fitting(_rows(report), INDEX_BYTES)
+    corpus = sum((amount for _, amount in report.corpus), Amount())
+    totals = {"read": report.amount(), "kept": report.amount(""), "corpus": corpus, "funnel": report.funnel()}
+    columns = list(dict.fromkeys(name for document in documents for name in document["metrics"]))
     for document in documents:
-        document["measures"] = [document["measures"].get(name) for name in columns]
+        document["metrics"] = [document["metrics"].get(name) for name in columns]
     there = {document["id"] for document in documents}
-    return said | {
+    return payload | {
         "columns": columns,
         **{name: plain(value) for name, value in totals.items()},
         "documents": {document["id"]: document for document in documents},
         "index": index,
-        "unlisted": story.amount().documents - len(index),
-        "unshown": len(story.documents) - len(documents),
-        "drawn": sum(id in there for id in story.drawn),
+        "unlisted": report.amount().documents - len(index),
+        "unshown": len(report.documents) - len(documents),
+        "drawn": sum(id in there for id in report.drawn),
     }
 
 
-def _samples(story: CorpusReport) -> Iterator[dict[str, Any]]:
+def _samples(report: CorpusReport) -> Iterator[dict[str, Any]]:
     """Documents with their texts: those of clusters, the first of every group, the second ..., then the drawn ones."""
-    ids = [id for cluster in story.duplicates.shown for id in cluster.ids()]
-    deepest = max((len(group.ids) for group in story.groups), default=0)
-    ids += [group.ids[rank] for rank in range(deepest) for group in story.groups if rank < len(group.ids)]
-    ids += story.drawn
+    ids = [id for cluster in report.duplicates.shown for id in cluster.ids()]
+    deepest = max((len(group.ids) for group in report.groups), default=0)
+    ids += [group.ids[rank] for rank in range(deepest) for group in report.groups if rank < len(group.ids)]
+    ids += report.drawn
     for id in dict.fromkeys(ids):
-        if id in story.documents:
-            said = plain(story.documents[id])
-            del said["final"]
-            said["measures"] = {name: float(f"{value:.4g}") for name, value in said["measures"].items()}
-            for event in said["events"]:
+        if id in report.documents:
+            document = plain(report.documents[id])
+            del document["final"]
+            document["metrics"] = {name: float(f"{value:.4g}") for name, value in document["metrics"].items()}
+            for event in document["events"]:
                 event["detail"] = _cut(event["detail"])
-            yield said | {"path": _cut(said["path"]), "hits": said["hits"][:5]}
+            yield document | {"path": _cut(document["path"]), "hits": document["hits"][:5]}
 
 
-def _rows(story: CorpusReport) -> Iterator[list[Any]]:
-    for id, path, *others in story.index:
+def _rows(report: CorpusReport) -> Iterator[list[Any]]:
+    for id, path, *others in report.index:
         yield [id, _cut(path), *others]
 
 
-def _fitting(items: Iterator[Any], room: int) -> list[Any]:
+def _fitting(items: Iterator[Any], limit: int) -> list[Any]:
     """The first of them that take no more than `room` bytes in the page."""
-    found = []
+    fitting = []
     for item in items:
-        room -= len(_block(item).encode()) + 1
-        if room < 0:
+        limit -= len(_block(item).encode()) + 1
+        if limit < 0:
             break
-        found.append(item)
-    return found
+        fitting.append(item)
+    return fitting
 
 
 def _cut(text: str) -> str:

@@ -52,25 +52,25 @@ def rows_with(path: Path, ids: Collection[str], columns: list[str] | None = None
 
 def ids_like(rows: Iterator[pa.Table], prefix: str, limit: int) -> list[str]:
     """The first ids that begin with `prefix`, at most `limit`."""
-    found: dict[str, None] = {}
+    ids: dict[str, None] = {}
     for table in rows:
         hit = pc.starts_with(table.column("id"), pattern=prefix)
-        found |= dict.fromkeys(strings(table.filter(hit), "id"))
-        if len(found) >= limit:
+        ids |= dict.fromkeys(strings(table.filter(hit), "id"))
+        if len(ids) >= limit:
             break
-    return list(found)[:limit]
+    return list(ids)[:limit]
 
 
-def lots(ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
+def random_keys(ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
     """[rows]: a number drawn for each id; the same in every run."""
-    said = [id.encode() for id in ids]
-    sizes = np.array([len(one) for one in said], np.int64)
+    encoded = [id.encode() for id in ids]
+    sizes = np.array([len(one) for one in encoded], np.int64)
     ends = np.cumsum(sizes)
-    hashes = hash_ranges(np.frombuffer(b"".join(said), np.uint8), ends - sizes, ends)
+    hashes = hash_ranges(np.frombuffer(b"".join(encoded), np.uint8), ends - sizes, ends)
     return mix(hashes ^ np.uint64(derive_seed("inspect", seed)))
 
 
-class Lowest:
+class BottomK:
     """The `most` ids with the lowest keys of all that were offered; equal keys in the order of ids."""
 
     def __init__(self, most: int) -> None:
@@ -90,7 +90,7 @@ class Lowest:
             best = np.lexsort((ids, keys))[: self.most]
             self._keys, self._ids = keys[best], ids[best]
 
-    def take(self, other: "Lowest") -> None:
+    def take(self, other: "BottomK") -> None:
         """Look at what another one has seen."""
         seen = self.seen + other.seen
         self.offer(other._keys, other._ids)

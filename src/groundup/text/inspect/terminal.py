@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from groundup.text.inspect.story import Diff, DocumentStory, Event
+from groundup.text.inspect.report import Diff, DocumentHistory, Event
 
 _SHOWN = 4000
 """Characters of a text that are printed."""
@@ -23,43 +23,43 @@ _VISIBLE |= dict.fromkeys([*range(0x80, 0xA0), *ORDERING], "\ufffd")
 _ONE_LINE = _VISIBLE | {ord("\n"): "\u240a", ord("\t"): " "}
 
 
-def print_found(found: Sequence[DocumentStory], console: Console, limit: int) -> None:
+def print_found(documents: Sequence[DocumentHistory], console: Console, limit: int) -> None:
     """Documents that a search found."""
-    if not found:
+    if not documents:
         console.print("nothing found")
         return
-    for document in found:
+    for document in documents:
         console.print(
             one_line(f"{document.id}  {document.source}: ")
             + one_line(document.path, "bold")
-            + one_line(f"  {document.fate}")
+            + one_line(f"  {document.outcome}")
         )
         console.print(one_line(f"  {document.text}", "dim"), no_wrap=True, overflow="ellipsis")
-    if len(found) == limit:
+    if len(documents) == limit:
         console.print(f"the first {limit}; --limit shows more", style="dim")
 
 
-def print_document(document: DocumentStory, console: Console) -> None:
+def print_document(document: DocumentHistory, console: Console) -> None:
     """Everything that happened to one document, and its text."""
     facts = [document.source, document.language, document.licence, f"{document.bytes:,} bytes"]
     console.print(one_line(document.path, "bold"))
     console.print(
-        one_line(f"{document.id}  {document.fate}"), one_line(" · ".join(filter(None, facts)), "dim")
+        one_line(f"{document.id}  {document.outcome}"), one_line(" · ".join(filter(None, facts)), "dim")
     )
     for event in document.events:
         console.print(
-            one_line(f"  {event.stage}, {event.step}: {event.fate}, {event.reason}{_numbers(event)}")
+            one_line(f"  {event.stage}, {event.step}: {event.outcome}, {event.reason}{_numbers(event)}")
         )
-    if document.twin:
-        kept, similarity, kind = document.twin
+    if document.duplicate_of:
+        kept, similarity, kind = document.duplicate_of
         console.print(one_line(f"  a duplicate ({kind}, {similarity:.0%} alike) of {kept}"))
     for hit in document.hits:
         console.print(
             one_line(f"  shares {hit['overlap']} words with {hit['task']}, item {hit['item']}: {hit['text']}")
         )
-    if document.measures:
+    if document.metrics:
         table = new_table("measured", "measure", ">value")
-        for name, value in document.measures.items():
+        for name, value in document.metrics.items():
             table.add_row(one_line(name), f"{value:,.4g}")
         console.print(table)
     if document.changes:

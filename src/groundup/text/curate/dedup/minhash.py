@@ -51,11 +51,11 @@ def shingles(words: Spans, n: int) -> tuple[Shingles, Ints]:
 def _whole(words: Spans, n: int) -> tuple[Hashes, Hashes]:
     """A hash of all words for each document of 1 to n words, and those documents' numbers."""
     short = np.flatnonzero((words.counts > 0) & (words.counts <= n))
-    out = words.counts[short].astype(np.uint64)
+    hashes = words.counts[short].astype(np.uint64)
     for word in range(n):
         has = words.counts[short] > word
-        out[has] = out[has] * _ODD + words.hashes[words.first[short[has]] + word]
-    return mix(out), short.astype(np.uint64)
+        hashes[has] = hashes[has] * _ODD + words.hashes[words.first[short[has]] + word]
+    return mix(hashes), short.astype(np.uint64)
 
 
 def permutations(count: int, seed: int) -> Shingles:
@@ -69,14 +69,14 @@ def minhash(sets: Shingles, first: Ints, multipliers: Shingles) -> Shingles:
 
     Two sets agree at one permutation with the probability of their Jaccard similarity.
     """
-    out = np.full((len(first) - 1, len(multipliers)), np.iinfo(np.uint32).max, np.uint32)
-    room = np.empty(len(multipliers) * _BLOCK, np.uint32)
+    signature = np.full((len(first) - 1, len(multipliers)), np.iinfo(np.uint32).max, np.uint32)
+    products_buffer = np.empty(len(multipliers) * _BLOCK, np.uint32)
     column = multipliers[:, None]
     for document, begin, end in _blocks(first):
-        products = room[: len(multipliers) * (end - begin)].reshape(len(multipliers), end - begin)
+        products = products_buffer[: len(multipliers) * (end - begin)].reshape(len(multipliers), end - begin)
         np.multiply(column, sets[begin:end], out=products)
-        np.minimum(out[document], products.min(axis=1), out=out[document])
-    return out
+        np.minimum(signature[document], products.min(axis=1), out=signature[document])
+    return signature
 
 
 def _blocks(first: Ints) -> Iterator[tuple[int, int, int]]:

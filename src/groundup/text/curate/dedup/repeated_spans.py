@@ -19,7 +19,7 @@ from groundup.text.curate.dedup import Dedup
 from groundup.text.curate.types import FilterResult
 from groundup.text.segment import Hashes, Ints, Spans
 
-Marks = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 PARAGRAPH = 0
 """The run of lines that ends at an empty line."""
@@ -29,19 +29,19 @@ _AT_ONCE = 1 << 24
 
 def kinds(lines: int, paragraphs: bool) -> dict[str, int]:
     """The sorts of spans that are asked for, and how many lines are in one."""
-    asked = {"lines": lines} if lines else {}
-    return asked | ({"paragraphs": PARAGRAPH} if paragraphs else {})
+    lines_per_span = {"lines": lines} if lines else {}
+    return lines_per_span | ({"paragraphs": PARAGRAPH} if paragraphs else {})
 
 
 def spans(batch: DocumentBatch, run: int) -> tuple[Spans, Spans]:
     """Runs of `run` lines (or paragraphs): from first word to last, and the whole lines with their ends."""
     lines, words = batch.lines, batch.words
     first, last = np.searchsorted(words.start, lines.start), np.searchsorted(words.start, lines.end)
-    said = (last > first) & ~batch.is_code[lines.document]
+    is_text = (last > first) & ~batch.is_code[lines.document]
     if run == PARAGRAPH:
-        begin, end = _paragraphs(batch, lines, said)
+        begin, end = _paragraphs(batch, lines, is_text)
     else:
-        with_words = np.flatnonzero(said)
+        with_words = np.flatnonzero(is_text)
         begin, end = with_words[: max(len(with_words) - run + 1, 0)], with_words[run - 1 :]
         within = lines.document[begin] == lines.document[end]
         begin, end = begin[within], end[within]
@@ -52,9 +52,9 @@ def spans(batch: DocumentBatch, run: int) -> tuple[Spans, Spans]:
     return trimmed, whole
 
 
-def _paragraphs(batch: DocumentBatch, lines: Spans, said: Marks) -> tuple[Ints, Ints]:
+def _paragraphs(batch: DocumentBatch, lines: Spans, is_text: Mask) -> tuple[Ints, Ints]:
     """The first and last line of each paragraph."""
-    at = np.flatnonzero(said)
+    at = np.flatnonzero(is_text)
     if not len(at):
         return at, at
     ends = np.cumsum(batch.data == ord("\n"))
@@ -64,43 +64,43 @@ def _paragraphs(batch: DocumentBatch, lines: Spans, said: Marks) -> tuple[Ints, 
     return at[apart[:-1]], at[apart[1:]]
 
 
-def earlier(hashes: Hashes) -> Marks:
+def earlier(hashes: Hashes) -> Mask:
     """Which elements equal one before them."""
     order = np.argsort(hashes, kind="stable")
     same = hashes[order[1:]] == hashes[order[:-1]]
-    marks = np.zeros(len(hashes), dtype=bool)
-    marks[order[1:][same]] = True
-    return marks
+    repeated = np.zeros(len(hashes), dtype=bool)
+    repeated[order[1:][same]] = True
+    return repeated
 
 
-def mark_repeats(folders: Sequence[Path], recipe: Dedup, dropped: Sequence[Marks]) -> None:
+def mark_repeats(folders: Sequence[Path], recipe: Dedup, dropped: Sequence[Mask]) -> None:
     """Write `<kind>.repeated.npy` [spans] into every shard's folder.
 
     `dropped`: per shard, which documents are gone, so that the first occurrence is one that is kept. Hashes are
     taken by their leading bits, so that memory holds a byte per span and some `_AT_ONCE` hashes.
     """
     for kind in kinds(recipe.lines, recipe.paragraphs):
-        gone = [
-            np.repeat(lost, np.load(folder / f"{kind}.counts.npy"))
-            for folder, lost in zip(folders, dropped, strict=True)
+        excluded = [
+            np.repeat(is_dropped, np.load(folder / f"{kind}.counts.npy"))
+            for folder, is_dropped in zip(folders, dropped, strict=True)
         ]
-        bounds = np.concatenate([[0], np.cumsum([len(lost) for lost in gone])])
-        marks = np.zeros(bounds[-1], dtype=bool)
-        for hashes, at in _by_leading_bits([folder / f"{kind}.npy" for folder in folders], gone, bounds):
-            marks[at[earlier(hashes)]] = True
+        bounds = np.concatenate([[0], np.cumsum([len(is_dropped) for is_dropped in excluded])])
+        repeated = np.zeros(bounds[-1], dtype=bool)
+        for hashes, at in _by_leading_bits([folder / f"{kind}.npy" for folder in folders], excluded, bounds):
+            repeated[at[earlier(hashes)]] = True
         for folder, begin, end in zip(folders, bounds[:-1], bounds[1:], strict=True):
-            np.save(folder / f"{kind}.repeated.npy", marks[begin:end])
+            np.save(folder / f"{kind}.repeated.npy", repeated[begin:end])
 
 
-def _by_leading_bits(files: list[Path], gone: list[Marks], bounds: Ints) -> Iterator[tuple[Hashes, Ints]]:
+def _by_leading_bits(files: list[Path], excluded: list[Mask], bounds: Ints) -> Iterator[tuple[Hashes, Ints]]:
     """(hashes, their numbers in the corpus): every hash is in one of the parts, in corpus order."""
     bits = max(int(bounds[-1]) // _AT_ONCE, 0).bit_length()
     for part in range(1 << bits):
         hashes, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-        for file, lost, begin in zip(files, gone, bounds[:-1], strict=True):
+        for file, is_excluded, begin in zip(files, excluded, bounds[:-1], strict=True):
             shard: Any = np.load(file)
-            mine = ~lost if bits == 0 else ~lost & (shard >> np.uint64(64 - bits) == part)
-            at = np.flatnonzero(mine)
+            selected = ~is_excluded if bits == 0 else ~is_excluded & (shard >> np.uint64(64 - bits) == part)
+            at = np.flatnonzero(selected)
             hashes.append(shard[at])
             numbers.append(at + begin)
         yield np.concatenate(hashes), np.concatenate(numbers)
@@ -113,11 +113,11 @@ def cut_repeats(batch: DocumentBatch, rows: Ints, folder: Path, recipe: Dedup) -
     """
     cut = Cut(batch)
     for kind, run in kinds(recipe.lines, recipe.paragraphs).items():
-        marks, counts = np.load(folder / f"{kind}.repeated.npy"), np.load(folder / f"{kind}.counts.npy")
+        repeated, counts = np.load(folder / f"{kind}.repeated.npy"), np.load(folder / f"{kind}.counts.npy")
         _, whole = spans(batch, run)
         begin = (np.cumsum(counts) - counts)[rows]
         number = np.repeat(begin - whole.first[:-1], whole.counts) + np.arange(len(whole.start))
-        cut.add(kind, whole, marks[number])
+        cut.add(kind, whole, repeated[number])
     return cut.results()
 
 
@@ -129,7 +129,7 @@ class Cut:
         self._gone = np.zeros(len(batch.data), dtype=bool)
         self._reason: list[str | None] = [None] * batch.rows
 
-    def add(self, kind: str, whole: Spans, chosen: Marks) -> None:
+    def add(self, kind: str, whole: Spans, chosen: Mask) -> None:
         """Cut the chosen ones of `whole`."""
         depth = np.zeros(len(self._gone) + 1, np.int32)
         np.add.at(depth, whole.start[chosen], 1)
@@ -140,12 +140,12 @@ class Cut:
 
     def results(self) -> FilterResult:
         """`repeated_lines` or `repeated_paragraphs` and the share of bytes cut; dropped if no word is left."""
-        batch, gone = self._batch, self._gone
+        batch, cut = self._batch, self._gone
         value: list[float | None] = [None] * batch.rows
         text: list[str | None] = [None] * batch.rows
         for row in (row for row, reason in enumerate(self._reason) if reason):
             at = slice(batch.offsets[row], batch.offsets[row + 1])
-            left = batch.data[at][~gone[at]].tobytes().decode()
-            value[row] = float(gone[at].mean())
+            left = batch.data[at][~cut[at]].tobytes().decode()
+            value[row] = float(cut[at].mean())
             text[row] = left if left.strip() else None
         return FilterResult(self._reason, value, [None] * batch.rows, text=text)

@@ -27,29 +27,32 @@ _SPACES = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 
 def write_signatures(folder: Path, batches: Iterable[DocumentBatch], recipe: Dedup) -> None:
     """Write the files named above for one shard. The folder is made; files of that name in it are replaced."""
-    nothing = signatures(DocumentBatch(DOCUMENT_SCHEMA.empty_table()), recipe)
-    parts = [nothing, *(signatures(batch, recipe) for batch in batches)]
+    empty = signatures(DocumentBatch(DOCUMENT_SCHEMA.empty_table()), recipe)
+    parts = [empty, *(signatures(batch, recipe) for batch in batches)]
     folder.mkdir(parents=True, exist_ok=True)
-    for name in nothing:
+    for name in empty:
         np.save(folder / f"{name}.npy", np.concatenate([part[name] for part in parts], axis=-1))
 
 
 def signatures(batch: DocumentBatch, recipe: Dedup) -> dict[str, NDArray[Any]]:
     """The arrays that stand in the files of the same names, for one batch."""
     keys = b"".join(text_key(text) for text in batch.texts)
-    out: dict[str, NDArray[Any]] = {"keys": np.frombuffer(keys, "<u8").reshape(-1, 2).T, "bytes": batch.bytes}
+    arrays: dict[str, NDArray[Any]] = {
+        "keys": np.frombuffer(keys, "<u8").reshape(-1, 2).T,
+        "bytes": batch.bytes,
+    }
     if recipe.fuzzy:
         sets, first = shingles(batch.plain_words, recipe.ngram)
         minimum = minhash(sets, first, permutations(recipe.bands * recipe.rows, recipe.seed))
-        out |= {
+        arrays |= {
             "sizes": np.diff(first),
             "shingles": sets,
             "bands": band_keys(minimum, recipe.bands, recipe.rows),
         }
     for kind, run in kinds(recipe.lines, recipe.paragraphs).items():
-        found, _ = spans(batch, run)
-        out |= {kind: found.hashes, f"{kind}.counts": found.counts}
-    return out
+        trimmed, _ = spans(batch, run)
+        arrays |= {kind: trimmed.hashes, f"{kind}.counts": trimmed.counts}
+    return arrays
 
 
 def text_key(text: str) -> bytes:

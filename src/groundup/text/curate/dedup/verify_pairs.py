@@ -26,7 +26,7 @@ _AT_ONCE = 1 << 21
 _32 = np.uint64(32)
 
 Floats = NDArray[np.float64]
-Marks = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 class ShingleStore:
@@ -46,8 +46,8 @@ class ShingleStore:
         shared = np.zeros(len(left), np.int64)
         for pairs in _portions(both):
             shared[pairs] = self._shared(left[pairs], right[pairs])
-        found: Floats = shared / np.maximum(both - shared, 1)
-        return found
+        jaccard: Floats = shared / np.maximum(both - shared, 1)
+        return jaccard
 
     def _shared(self, left: Ints, right: Ints) -> Ints:
         """[pairs]: n-grams in both: those that stand twice among a pair's sorted n-grams."""
@@ -65,16 +65,16 @@ class ShingleStore:
     def _read(self, documents: Ints) -> Shingles:
         """The sets of `documents` (ascending), end to end. Not by mapping: its pages would count as our memory."""
         bytes_of = self.sizes[documents] * 4
-        room, to = memoryview(bytearray(bytes_of.sum())), np.cumsum(bytes_of)
+        buffer, to = memoryview(bytearray(bytes_of.sum())), np.cumsum(bytes_of)
         cuts = np.searchsorted(documents, self._bounds)
         for shard in np.flatnonzero(np.diff(cuts)):
-            mine = slice(cuts[shard], cuts[shard + 1])
-            at = self._offsets[shard] + self._begin[documents[mine]] * 4
+            in_shard = slice(cuts[shard], cuts[shard + 1])
+            at = self._offsets[shard] + self._begin[documents[in_shard]] * 4
             with self._files[shard].open("rb", buffering=0) as file:
-                for begin, size, end in zip(at, bytes_of[mine], to[mine], strict=True):
-                    read = os.preadv(file.fileno(), [room[end - size : end]], begin)
+                for begin, size, end in zip(at, bytes_of[in_shard], to[in_shard], strict=True):
+                    read = os.preadv(file.fileno(), [buffer[end - size : end]], begin)
                     assert read == size, (file.name, read, size)
-        return np.frombuffer(room, np.uint32)
+        return np.frombuffer(buffer, np.uint32)
 
 
 def _offset(file: Path, length: int) -> int:
@@ -109,10 +109,10 @@ def verify_pairs(
     return left, right
 
 
-def _near(sets: ShingleStore, left: Ints, right: Ints, similarity: float) -> Marks:
+def _near(sets: ShingleStore, left: Ints, right: Ints, similarity: float) -> Mask:
     """[pairs]: whether two documents are near-duplicates."""
     small, large = np.sort([sets.sizes[left], sets.sizes[right]], axis=0)
-    near: Marks = small >= similarity * large  # the smaller set over the larger bounds their Jaccard
+    near: Mask = small >= similarity * large  # the smaller set over the larger bounds their Jaccard
     near[near] = sets.similarities(left[near], right[near]) >= similarity
     return near
 

@@ -21,8 +21,8 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
-from groundup.text.segment import Ints, Marks, SpanGroups, Spans
+from groundup.text.curate.types import FilterResult, Rule, Values, apply_rules
+from groundup.text.segment import Ints, Mask, SpanGroups, Spans
 
 _CITATION = r"\[[0-9]*\]|\[edit\]|\[citation needed\]"
 _POLICY = (
@@ -53,33 +53,33 @@ class C4(Recipe):
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Take lines and citation marks away, look at what stays, and hand over the new texts."""
-        measures, texts = self.clean(batch)
+        metrics, texts = self.clean(batch)
         if self.citations:
             cited, without = without_citations(batch)
             again, cleaned = self.clean(without)
             for name, values in again.items():
-                measures[name][cited] = values
+                metrics[name][cited] = values
             for row, uncited, new in zip(cited, without.texts, cleaned, strict=True):
                 texts[row] = uncited if new is None else new
-        measures = {name: batch.of_prose(values) for name, values in measures.items()}
-        return _changed(by_rules(measures, self.rules(), batch.rows), texts)
+        metrics = {name: batch.of_prose(values) for name, values in metrics.items()}
+        return _changed(apply_rules(metrics, self.rules(), batch.rows), texts)
 
     def clean(self, batch: DocumentBatch) -> tuple[dict[str, Values], list[str | None]]:
         """Every measure [rows], and the texts of prose without the lines that go; None where none does."""
-        said, lines = self.look(batch), batch.trimmed_lines
-        removed = lines.per_document(~said.kept)
-        measures = {
+        selection, lines = self.look(batch), batch.trimmed_lines
+        removed = lines.per_document(~selection.kept)
+        metrics = {
             "lines_removed": share(removed, lines.counts),
-            "lorem_ipsum": lines.per_document(said.filler),
-            "curly_brackets": lines.per_document(said.curly),
-            "sentences": lines.per_document(_sentences(lines) * said.kept),
+            "lorem_ipsum": lines.per_document(selection.filler),
+            "curly_brackets": lines.per_document(selection.curly),
+            "sentences": lines.per_document(_sentences(lines) * selection.kept),
         }
-        staying = _staying(lines, said.kept)
+        staying = _staying(lines, selection.kept)
         texts: list[str | None] = [None] * batch.rows
         for row in np.flatnonzero((removed > 0) & ~batch.is_code):
             whole = slice(batch.offsets[row], batch.offsets[row + 1])
             texts[row] = batch.data[whole][staying[whole]].tobytes().decode().strip()
-        return measures, texts
+        return metrics, texts
 
     def look(self, batch: DocumentBatch) -> "_Lines":
         """Which lines stay, and which of them are reasons to drop the document."""
@@ -106,9 +106,9 @@ class C4(Recipe):
 class _Lines:
     """[lines] each: those that stay; those with filler text; those with a curly bracket."""
 
-    kept: Marks
-    filler: Marks
-    curly: Marks
+    kept: Mask
+    filler: Mask
+    curly: Mask
 
 
 def without_citations(batch: DocumentBatch) -> tuple[Ints, DocumentBatch]:
@@ -144,7 +144,7 @@ def _line_of(lines: SpanGroups, words: Ints) -> Ints:
     return np.searchsorted(lines.word, words, side="right") - 1
 
 
-def _holding(lines: Spans, positions: Ints, size: int = 1) -> Marks:
+def _holding(lines: Spans, positions: Ints, size: int = 1) -> Mask:
     """[lines]: whether any of these stretches of `size` bytes stands whole in it."""
     line = lines.at(positions)
     holding = np.zeros(len(lines.start), dtype=bool)
@@ -152,7 +152,7 @@ def _holding(lines: Spans, positions: Ints, size: int = 1) -> Marks:
     return holding
 
 
-def _mentions(lines: Spans, lower: bytes, phrase: str) -> Marks:
+def _mentions(lines: Spans, lower: bytes, phrase: str) -> Mask:
     """[lines]: whether each has `phrase` in it; `lower` is the texts in small letters."""
     wanted, positions = phrase.encode(), []
     at = lower.find(wanted)
@@ -162,7 +162,7 @@ def _mentions(lines: Spans, lower: bytes, phrase: str) -> Marks:
     return _holding(lines, np.array(positions, dtype=np.int64), len(wanted))
 
 
-def _staying(lines: Spans, kept: Marks) -> Marks:
+def _staying(lines: Spans, kept: Mask) -> Mask:
     """[bytes]: those of the lines that stay, each with the white space between it and the one before."""
     begin = np.append(0, lines.end)[:-1]
     firsts = lines.first[:-1][lines.counts > 0]
@@ -173,10 +173,10 @@ def _staying(lines: Spans, kept: Marks) -> Marks:
     return np.cumsum(depth[:-1], dtype=np.int8) > 0
 
 
-def _changed(verdicts: FilterResult, texts: list[str | None]) -> FilterResult:
+def _changed(result: FilterResult, texts: list[str | None]) -> FilterResult:
     """The verdicts, with new texts and why they are new for documents that aren't dropped; empty ones are."""
-    reason, value = list(verdicts.reason), list(verdicts.value)
-    removed = verdicts.measures["lines_removed"]
+    reason, value = list(result.reason), list(result.value)
+    removed = result.metrics["lines_removed"]
     for row, text in enumerate(texts):
         if reason[row] is not None:
             texts[row] = None
@@ -184,4 +184,4 @@ def _changed(verdicts: FilterResult, texts: list[str | None]) -> FilterResult:
             texts[row] = text or None
             reason[row] = "lines_removed" if removed[row] else "citations_removed"
             value[row] = float(removed[row]) if removed[row] else None
-    return replace(verdicts, reason=reason, value=value, text=texts)
+    return replace(result, reason=reason, value=value, text=texts)

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
-from groundup.text.segment import Marks, stretches
+from groundup.text.curate.types import FilterResult, Rule, Values, apply_rules
+from groundup.text.segment import Mask, stretches
 
 _GENERATED = (
     r"(?i)\A(?:[^\n]*\n){0,4}[^\n]*"
@@ -71,14 +71,14 @@ class Code(Recipe):
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure the source code of the batch, then compare."""
         rows = np.flatnonzero(batch.is_code)
-        measured = self.measure(DocumentBatch(batch.documents.take(rows)))
-        measures: dict[str, Values] = {}
+        measured = self.compute_metrics(DocumentBatch(batch.documents.take(rows)))
+        metrics: dict[str, Values] = {}
         for name, values in measured.items():
-            measures[name] = np.full(batch.rows, np.nan)
-            measures[name][rows] = values
-        return by_rules(measures, self.rules(), batch.rows)
+            metrics[name] = np.full(batch.rows, np.nan)
+            metrics[name][rows] = values
+        return apply_rules(metrics, self.rules(), batch.rows)
 
-    def measure(self, code: DocumentBatch) -> dict[str, Values]:
+    def compute_metrics(self, code: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] of documents that are all source code."""
         lines, trimmed, path = code.lines, code.trimmed_lines, code.documents.column("path")
         longest = np.zeros(code.rows)
@@ -98,7 +98,7 @@ class Code(Recipe):
         }
 
 
-def _matches(texts: Any, pattern: str) -> Marks:
+def _matches(texts: Any, pattern: str) -> Mask:
     return np.asarray(pc.match_substring_regex(texts, pattern).to_numpy(zero_copy_only=False), dtype=bool)
 
 
@@ -109,6 +109,6 @@ def _encoded(code: DocumentBatch) -> tuple[Values, Values]:
     total, longest = runs.per_document(size), np.zeros(code.rows)
     np.maximum.at(longest, runs.document, size)
     for row in np.flatnonzero(_matches(code.text, _ESCAPED.replace(",}", "}"))):
-        found = [len(match[0]) for match in re.finditer(_ESCAPED, code.text[row].as_py())]
-        total[row], longest[row] = max(total[row], sum(found)), max(longest[row], *found, 0)
+        run_lengths = [len(match[0]) for match in re.finditer(_ESCAPED, code.text[row].as_py())]
+        total[row], longest[row] = max(total[row], sum(run_lengths)), max(longest[row], *run_lengths, 0)
     return share(total, code.chars), longest

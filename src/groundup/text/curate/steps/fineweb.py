@@ -13,7 +13,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
+from groundup.text.curate.types import FilterResult, Rule, Values, apply_rules
 
 
 class FineWeb(Recipe):
@@ -40,10 +40,10 @@ class FineWeb(Recipe):
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure prose, then compare."""
-        measures = {name: batch.of_prose(values) for name, values in self.measure(batch).items()}
-        return by_rules(measures, self.rules(), batch.rows)
+        metrics = {name: batch.of_prose(values) for name, values in self.compute_metrics(batch).items()}
+        return apply_rules(metrics, self.rules(), batch.rows)
 
-    def measure(self, batch: DocumentBatch) -> dict[str, Values]:
+    def compute_metrics(self, batch: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] that the rules look at."""
         lines = batch.trimmed_lines
         return {

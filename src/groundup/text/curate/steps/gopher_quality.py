@@ -18,8 +18,8 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
-from groundup.text.segment import Marks, Spans, hashes_of, stretches
+from groundup.text.curate.types import FilterResult, Rule, Values, apply_rules
+from groundup.text.segment import Mask, Spans, hashes_of, stretches
 from groundup.text.unicode_classes import LETTER
 
 ELLIPSES = ("...", "…")
@@ -67,16 +67,16 @@ class GopherQuality(Recipe):
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure prose, then compare."""
-        measures = {name: batch.of_prose(values) for name, values in self.measure(batch).items()}
-        return by_rules(measures, self.rules(), batch.rows)
+        metrics = {name: batch.of_prose(values) for name, values in self.compute_metrics(batch).items()}
+        return apply_rules(metrics, self.rules(), batch.rows)
 
-    def measure(self, batch: DocumentBatch) -> dict[str, Values]:
+    def compute_metrics(self, batch: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] that the rules look at."""
         words, lines = batch.words, batch.trimmed_lines
         alphabetic = words.marked(batch.content == LETTER) > 0
-        said = words.marked(batch.content > 0) > 0
-        count = words.per_document(said)
-        length = share(words.per_document(words.chars * said), count)
+        has_content = words.marked(batch.content > 0) > 0
+        count = words.per_document(has_content)
+        length = share(words.per_document(words.chars * has_content), count)
         return {
             "words": count / batch.letters_per_word,
             "word_length": np.where(batch.letters_per_word > 1, np.nan, length),
@@ -88,12 +88,12 @@ class GopherQuality(Recipe):
             "stop_words": np.where(self._may_say(batch), _different(words, self.stop_words), np.nan),
         }
 
-    def _may_say(self, batch: DocumentBatch) -> Marks:
+    def _may_say(self, batch: DocumentBatch) -> Mask:
         """[rows]: whether a text can be expected to have the stop words."""
         languages = batch.strings("language")
-        known = np.array([said == self.language for said in languages], dtype=bool)
-        unknown = np.array([said in ("", "und") for said in languages], dtype=bool)
-        maybe: Marks = unknown & (batch.letters_per_word == 1)
+        known = np.array([code == self.language for code in languages], dtype=bool)
+        unknown = np.array([code in ("", "und") for code in languages], dtype=bool)
+        maybe: Mask = unknown & (batch.letters_per_word == 1)
         return known | maybe
 
 
@@ -105,13 +105,13 @@ def _ellipses(batch: DocumentBatch) -> Values:
     return dots.per_document(dots.sizes // 3) + batch.count(single)
 
 
-def _any(test: Callable[[str], Marks], marks: tuple[str, ...]) -> Marks:
-    return np.asarray(np.any([test(mark) for mark in marks], axis=0))
+def _any(test: Callable[[str], Mask], prefixes: tuple[str, ...]) -> Mask:
+    return np.asarray(np.any([test(prefix) for prefix in prefixes], axis=0))
 
 
 def _different(words: Spans, wanted: tuple[str, ...]) -> Values:
     """[documents]: how many of the wanted words stand in each."""
-    found = np.zeros(len(words.counts))
+    counts = np.zeros(len(words.counts))
     for wanted_hash in hashes_of(wanted):
-        found[words.document[words.hashes == wanted_hash]] += 1
-    return found
+        counts[words.document[words.hashes == wanted_hash]] += 1
+    return counts

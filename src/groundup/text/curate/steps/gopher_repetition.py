@@ -17,7 +17,7 @@ from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
-from groundup.text.curate.types import FilterResult, Rule, Values, by_rules
+from groundup.text.curate.types import FilterResult, Rule, Values, apply_rules
 from groundup.text.segment import Ints, Spans, groups, longer
 
 _FREQUENT = range(2, 5)
@@ -62,22 +62,22 @@ class GopherRepetition(Recipe):
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Measure prose that isn't short, then compare."""
         long = batch.word_counts >= self.min_words
-        measures = {
+        metrics = {
             name: batch.of_prose(np.where(long, values, np.nan))
-            for name, values in self.measure(batch).items()
+            for name, values in self.compute_metrics(batch).items()
         }
-        return by_rules(measures, self.rules(), batch.rows)
+        return apply_rules(metrics, self.rules(), batch.rows)
 
-    def measure(self, batch: DocumentBatch) -> dict[str, Values]:
+    def compute_metrics(self, batch: DocumentBatch) -> dict[str, Values]:
         """Every measure [rows] that the rules look at."""
-        measures: dict[str, Values] = {}
+        metrics: dict[str, Values] = {}
         for name, pieces in (("line", batch.trimmed_lines), ("paragraph", batch.paragraphs)):
             repeated = pieces.repeated
-            measures[f"repeated_{name}s"] = share(pieces.per_document(repeated), pieces.counts)
-            measures[f"repeated_{name}_chars"] = share(
+            metrics[f"repeated_{name}s"] = share(pieces.per_document(repeated), pieces.counts)
+            metrics[f"repeated_{name}_chars"] = share(
                 pieces.per_document(repeated * pieces.chars), batch.chars
             )
-        return measures | ngram_shares(batch.words, batch.chars, batch.letters_per_word)
+        return metrics | ngram_shares(batch.words, batch.chars, batch.letters_per_word)
 
 
 def ngram_shares(words: Spans, chars: Ints, letters: Ints) -> dict[str, Values]:
@@ -93,9 +93,9 @@ def ngram_shares(words: Spans, chars: Ints, letters: Ints) -> dict[str, Values]:
     for size, starts, counts in repeated_ngrams(words, letters * _REPEATED[-1]):
         for each in np.unique(letters):
             if size % each == 0 and size // each in measured:
-                name, measure, before = measured[size // each]
-                found = measure(words, before, size, starts, counts) / np.maximum(chars, 1)
-                np.copyto(shares[f"{name}_{size // each}gram"], found, where=letters == each)
+                name, count_chars, before = measured[size // each]
+                shares_of_size = count_chars(words, before, size, starts, counts) / np.maximum(chars, 1)
+                np.copyto(shares[f"{name}_{size // each}gram"], shares_of_size, where=letters == each)
     return shares
 
 

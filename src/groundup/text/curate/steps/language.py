@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from groundup.core.recipe import Recipe
 from groundup.text import fasttext_model
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.types import FilterResult, Rule, by_rules
+from groundup.text.curate.types import FilterResult, Rule, apply_rules
 
 MODEL = Path(__file__).parents[2] / "models" / "lid.176.ftz"
 UNDETERMINED = "und"
@@ -57,8 +57,8 @@ class Language(Recipe):
         for code in value:
             if code not in LANGUAGES:
                 near = difflib.get_close_matches(code, sorted(LANGUAGES), n=3, cutoff=0.5)
-                said = {"code": code, "near": ", ".join(near) or "codes of two letters, as `en`"}
-                raise PydanticCustomError("language", "unknown language `{code}`; near it: {near}", said)
+                values = {"code": code, "near": ", ".join(near) or "codes of two letters, as `en`"}
+                raise PydanticCustomError("language", "unknown language `{code}`; near it: {near}", values)
         return value
 
     def rules(self) -> tuple[Rule, ...]:
@@ -70,19 +70,21 @@ class Language(Recipe):
         """Identify, then compare."""
         prose = np.flatnonzero(~batch.is_code)
         texts = pc.utf8_slice_codeunits(batch.text.take(pa.array(prose)), 0, self.max_chars)
-        found, chance = fasttext_model.predict(fasttext_model.load(MODEL), fasttext_model.lines(texts))
+        predicted, probability = fasttext_model.predict(
+            fasttext_model.load(MODEL), fasttext_model.lines(texts)
+        )
         has_letters = pc.match_substring_regex(texts, r"\pL").to_numpy(zero_copy_only=False)
         confidence = np.full(batch.rows, np.nan)
-        confidence[prose] = chance * has_letters  # the model is sure that some numbers are Basque
+        confidence[prose] = probability * has_letters  # the model is sure that some numbers are Basque
         guess = np.full(batch.rows, CODE, dtype=object)
-        guess[prose] = found
+        guess[prose] = predicted
         uncertain = confidence < self.min_confidence
         language = np.where(uncertain, UNDETERMINED, guess).tolist()
-        verdicts = by_rules({"confidence": confidence}, self.rules(), batch.rows)
-        reason, value = list(verdicts.reason), list(verdicts.value)
+        result = apply_rules({"confidence": confidence}, self.rules(), batch.rows)
+        reason, value = list(result.reason), list(result.value)
         kept = {*(self.keep or LANGUAGES), UNDETERMINED, CODE}
         for row, code in enumerate(language):
             if code not in kept:
                 reason[row], value[row] = "language_not_kept", float(confidence[row])
         detail = guess.tolist()
-        return FilterResult(reason, value, verdicts.threshold, detail, None, verdicts.measures, language)
+        return FilterResult(reason, value, result.threshold, detail, None, result.metrics, language)

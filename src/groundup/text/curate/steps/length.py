@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
-from groundup.text.curate.types import FilterResult, Rule, by_rules
+from groundup.text.curate.types import FilterResult, Rule, apply_rules
 
 
 class Length(Recipe):
@@ -37,8 +37,8 @@ class Length(Recipe):
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Count, then compare."""
-        measures = {
+        metrics = {
             "chars": batch.chars.astype(np.float64),
             "words": batch.words.counts.astype(np.float64),
         }
-        return by_rules(measures, self.rules(), batch.rows)
+        return apply_rules(metrics, self.rules(), batch.rows)

@@ -23,7 +23,7 @@ from groundup.text import fasttext_model
 from groundup.text.batch import DocumentBatch
 from groundup.text.curate.calibration import Calibration
 from groundup.text.curate.classifier import CALIBRATION, MODEL, score
-from groundup.text.curate.types import FilterResult, Rule, by_rules
+from groundup.text.curate.types import FilterResult, Rule, apply_rules
 
 
 class ModelFilter(Recipe):
@@ -48,20 +48,20 @@ class ModelFilter(Recipe):
             raise ValueError("min_score is above max_score: nothing could pass")
         return self
 
-    def load(self, model: Path) -> "Loaded":
+    def load(self, model: Path) -> "LoadedModelFilter":
         """The step with the classifier in the folder `model`. Raises DataError if that can't tell `keep_share`."""
-        said = Calibration(**json.loads((model / CALIBRATION).read_text(encoding="utf-8")))
+        calibration = Calibration(**json.loads((model / CALIBRATION).read_text(encoding="utf-8")))
         low = self.min_score
         if self.keep_share is not None:
             least = math.ceil(1 / self.keep_share)
-            if said.negatives < least:
+            if calibration.negatives < least:
                 raise DataError(
-                    f"model_filter: keep_share = {self.keep_share} can't be told from only {said.negatives} negative "
-                    f"examples of classifier {self.classifier!r} that were held out: it takes at least {least:,}. "
-                    "Give the classifier more, or set min_score."
+                    f"model_filter: keep_share = {self.keep_share} needs {least:,} held-out negative examples or more, "
+                    f"but classifier {self.classifier!r} has {calibration.negatives}. "
+                    "Give the classifier more negative examples, or set min_score."
                 )
-            low = said.at_share(self.keep_share)
-        return Loaded(self, model / MODEL, said, self._rules(low))
+            low = calibration.at_share(self.keep_share)
+        return LoadedModelFilter(self, model / MODEL, calibration, self._rules(low))
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Raises BlueprintError: only `load` makes a step that can judge."""
@@ -77,7 +77,7 @@ class ModelFilter(Recipe):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModelFilter:
     """A step with its classifier. The model itself is read in the process that judges, once."""
 
     step: ModelFilter
@@ -96,4 +96,4 @@ class Loaded:
         scores = np.full(batch.rows, np.nan)
         texts = fasttext_model.tokens(batch.text.take(pa.array(rows)))
         scores[rows] = self.calibration(score(fasttext_model.load(self.model), texts))
-        return by_rules({name: scores}, self.bounds, batch.rows)
+        return apply_rules({name: scores}, self.bounds, batch.rows)

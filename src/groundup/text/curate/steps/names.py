@@ -41,24 +41,24 @@ class Names(Recipe):
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Replace every person's name. Raises BlueprintError if spaCy or its pipeline isn't installed."""
-        found: list[list[Range]] = [[] for _ in range(batch.rows)]
+        ranges: list[list[Range]] = [[] for _ in range(batch.rows)]
         pieces = ((piece, (row, at)) for row, text in enumerate(batch.texts) for at, piece in _pieces(text))
         for document, (row, at) in _load(self.pipeline).pipe(pieces, as_tuples=True):
-            found[row] += [
+            ranges[row] += [
                 (at + entity.start_char, at + entity.end_char)
                 for entity in document.ents
                 if entity.label_ in self.labels
             ]
-        counts = np.array([len(ranges) for ranges in found], dtype=np.float64)
+        counts = np.array([len(found) for found in ranges], dtype=np.float64)
         return FilterResult(
-            reason=["redacted" if ranges else None for ranges in found],
-            value=[float(len(ranges)) if ranges else None for ranges in found],
+            reason=["redacted" if ranges else None for ranges in ranges],
+            value=[float(len(ranges)) if ranges else None for ranges in ranges],
             threshold=[None] * batch.rows,
             text=[
                 replace(text, [(*at, PLACEHOLDER) for at in ranges]) if ranges else None
-                for text, ranges in zip(batch.texts, found, strict=True)
+                for text, ranges in zip(batch.texts, ranges, strict=True)
             ],
-            measures={"names": counts},
+            metrics={"names": counts},
         )
 
 

@@ -85,17 +85,17 @@ class Privacy(Recipe):
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Find, count by kind, and replace."""
-        found = self.find(batch)
-        measures: dict[str, Values] = {kind: np.zeros(batch.rows) for kind in self.kinds}
+        matches = self.find(batch)
+        metrics: dict[str, Values] = {kind: np.zeros(batch.rows) for kind in self.kinds}
         reason: list[str | None] = [None] * batch.rows
         value: list[float | None] = [None] * batch.rows
         threshold: list[float | None] = [None] * batch.rows
         detail = [""] * batch.rows
         text: list[str | None] = [None] * batch.rows
-        for row, findings in found.items():
+        for row, findings in matches.items():
             counts = Counter(kind for _, _, kind in findings)
             for kind, count in counts.items():
-                measures[kind][row] = count
+                metrics[kind][row] = count
             reason[row], value[row] = "redacted", float(len(findings))
             detail[row] = ", ".join(f"{kind} {counts[kind]}" for kind in KINDS if kind in counts)
             if self.mode == "drop" and len(findings) > self.at_most:
@@ -104,13 +104,13 @@ class Privacy(Recipe):
                 text[row] = replace(
                     batch.texts[row], ((start, end, PLACEHOLDERS[kind]) for start, end, kind in findings)
                 )
-        return FilterResult(reason, value, threshold, detail, text, measures)
+        return FilterResult(reason, value, threshold, detail, text, metrics)
 
     def find(self, batch: DocumentBatch) -> dict[int, list[_Finding]]:
         """(start, end, kind) of all that is private, in characters and in order, of the rows that have some."""
-        found: dict[int, list[_Finding]] = {}
+        matches: dict[int, list[_Finding]] = {}
         if not batch.rows:
-            return found
+            return matches
         texts = [to_ascii_widths(text) for text in batch.texts]
         finders = _finders(self.kinds, self.regions, self.countries, self.reserved)
         changed = any(plain is not text for plain, text in zip(texts, batch.texts, strict=True))
@@ -119,8 +119,8 @@ class Privacy(Recipe):
             for row in rows:
                 ranges = [(start, end, finder.kind) for start, end in finder.find(texts[row])]
                 if ranges:
-                    found.setdefault(row, []).extend(ranges)
-        return {row: _disjoint(found[row]) for row in sorted(found)}
+                    matches.setdefault(row, []).extend(ranges)
+        return {row: _disjoint(matches[row]) for row in sorted(matches)}
 
 
 def _hinted(texts: Any, finders: tuple[Finder, ...]) -> Iterator[tuple[Finder, list[int]]]:

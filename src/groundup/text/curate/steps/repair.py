@@ -60,18 +60,18 @@ class Repair(Recipe):
         value: list[float | None] = [None] * batch.rows
         text: list[str | None] = [None] * batch.rows
         detail = [""] * batch.rows
-        measures: dict[str, Values] = {measure: np.zeros(batch.rows) for measure in KINDS.values()}
+        metrics: dict[str, Values] = {metric: np.zeros(batch.rows) for metric in KINDS.values()}
         for row, (repaired, counts) in self._repairs(batch).items():
             done = [kind for kind in KINDS if counts[kind]]
             if not done:
                 continue
             for kind in done:
-                measures[KINDS[kind]][row] = counts[kind]
+                metrics[KINDS[kind]][row] = counts[kind]
             detail[row] = ", ".join(f"{kind} {counts[kind]}" for kind in done)
             reason[row], value[row], text[row] = done[0], float(counts[done[0]]), repaired
             if not repaired.strip():
                 reason[row], text[row] = "nothing_left", None
-        return FilterResult(reason, value, [None] * batch.rows, detail, text, measures)
+        return FilterResult(reason, value, [None] * batch.rows, detail, text, metrics)
 
     def _repairs(self, batch: DocumentBatch) -> dict[int, tuple[str, dict[str, int]]]:
         """For the rows that may need it: the repaired text, and how many places of each kind there were."""

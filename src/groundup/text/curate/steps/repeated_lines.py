@@ -29,7 +29,7 @@ class RepeatedLines(Recipe):
         """Compare the hashes of spans within each document."""
         cut = Cut(batch)
         for kind, run in kinds(self.lines, self.paragraphs).items():
-            found, whole = spans(batch, run)
-            again = earlier(found.hashes ^ mix((found.document + 1).astype("u8")))
-            cut.add(kind, whole, again & (found.sizes >= self.min_bytes))
+            trimmed, whole = spans(batch, run)
+            again = earlier(trimmed.hashes ^ mix((trimmed.document + 1).astype("u8")))
+            cut.add(kind, whole, again & (trimmed.sizes >= self.min_bytes))
         return cut.results()

@@ -89,13 +89,13 @@ def _decompress(data: bytes, encoding: str, options: ReadOptions) -> tuple[bytes
         unpacked += piece
     if len(unpacked) > options.max_file_bytes:
         return b"", ReadIssue(
-            "aside", "too_large", value=len(unpacked), threshold=options.max_file_bytes, detail=encoding
+            "rejected", "too_large", value=len(unpacked), threshold=options.max_file_bytes, detail=encoding
         )
     if stream.too_large:
         return b"", stream.issues[-1]
     if stream.issues and not unpacked:
         return data, None
-    return bytes(unpacked), replace(stream.issues[0], fate="changed") if stream.issues else None
+    return bytes(unpacked), replace(stream.issues[0], outcome="changed") if stream.issues else None
 
 
 def _inflate(data: bytes, options: ReadOptions) -> tuple[bytes, ReadIssue | None]:
@@ -109,7 +109,7 @@ def _inflate(data: bytes, options: ReadOptions) -> tuple[bytes, ReadIssue | None
             continue
         if len(inflated) > limit:
             return b"", ReadIssue(
-                "aside", "expands_too_much", value=len(inflated), threshold=limit, detail="deflate"
+                "rejected", "expands_too_much", value=len(inflated), threshold=limit, detail="deflate"
             )
         return inflated, None if stream.eof else ReadIssue("changed", "damaged_deflate", value=len(inflated))
     return data, None

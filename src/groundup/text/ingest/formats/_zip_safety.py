@@ -42,17 +42,17 @@ def open_zip(file: BinaryIO, options: ReadOptions, kind: str) -> zipfile.ZipFile
     """
     size = file.seek(0, 2)
     if size > options.max_file_bytes:
-        raise RefusedFile(ReadIssue("aside", "too_large", value=size, threshold=options.max_file_bytes))
+        raise RefusedFile(ReadIssue("rejected", "too_large", value=size, threshold=options.max_file_bytes))
     _check_directory(file, size, kind)
     try:
         archive = zipfile.ZipFile(file)
     except _DAMAGED as error:
-        raise RefusedFile(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
+        raise RefusedFile(ReadIssue("rejected", f"damaged_{kind}", detail=str(error))) from None
     unpacked = sum(entry.file_size for entry in archive.infolist())
     ratio_limit = max(EXPANSION_FLOOR, int(size * options.max_expansion))
     limit, reason = min((ratio_limit, "expands_too_much"), (options.max_file_bytes, "too_large"))
     if unpacked > limit:
-        raise RefusedFile(ReadIssue("aside", reason, value=unpacked, threshold=limit, detail=kind))
+        raise RefusedFile(ReadIssue("rejected", reason, value=unpacked, threshold=limit, detail=kind))
     return archive
 
 
@@ -61,10 +61,10 @@ def read_member(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
     try:
         entry = archive.getinfo(name)
         if entry.flag_bits & 1:
-            raise RefusedFile(ReadIssue("aside", "encrypted", detail=name))
+            raise RefusedFile(ReadIssue("rejected", "encrypted", detail=name))
         return archive.read(entry)
     except _DAMAGED as error:
-        raise RefusedFile(ReadIssue("aside", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
+        raise RefusedFile(ReadIssue("rejected", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
 
 
 def parse_xml(data: bytes, kind: str) -> Any:
@@ -75,7 +75,7 @@ def parse_xml(data: bytes, kind: str) -> Any:
     try:
         return etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
-        raise RefusedFile(ReadIssue("aside", f"damaged_{kind}", detail=str(error))) from None
+        raise RefusedFile(ReadIssue("rejected", f"damaged_{kind}", detail=str(error))) from None
 
 
 def plain_text(html: str) -> str:
@@ -98,11 +98,11 @@ def _check_directory(file: BinaryIO, size: int, kind: str) -> None:
         head = file.read(8)
         encrypted = head == _OLE and _ENCRYPTED_OFFICE in head + file.read()
         raise RefusedFile(
-            ReadIssue("aside", "encrypted" if encrypted else f"damaged_{kind}", detail="no zip directory")
+            ReadIssue("rejected", "encrypted" if encrypted else f"damaged_{kind}", detail="no zip directory")
         )
     length = _END.unpack_from(tail, at)[1]
     if length > MAX_DIRECTORY_BYTES:
         raise RefusedFile(
-            ReadIssue("aside", "too_many_parts", value=length, threshold=MAX_DIRECTORY_BYTES, detail=kind)
+            ReadIssue("rejected", "too_many_parts", value=length, threshold=MAX_DIRECTORY_BYTES, detail=kind)
         )
     file.seek(0)

@@ -29,7 +29,7 @@ def read(
     try:
         decoded = decode(_whole_lines(sample))
     except Undecodable as error:
-        yield ReadIssue("aside", error.reason, value=error.value, threshold=error.threshold)
+        yield ReadIssue("rejected", error.reason, value=error.value, threshold=error.threshold)
         return
     if decoded.reason.startswith("decoded_as"):
         yield ReadIssue("changed", decoded.reason)
@@ -41,28 +41,28 @@ def read(
     rows = _rows(text, delimiter, options.max_file_bytes)
     names = next(rows, [])
     if isinstance(names, csv.Error):
-        yield ReadIssue("aside", "bad_row", detail=str(names)[:300])
+        yield ReadIssue("rejected", "bad_row", detail=str(names)[:300])
         return
     if options.fields["text"] not in names:
         detail = f"no column {options.fields['text']!r}; there are: {', '.join(names)}"
-        yield ReadIssue("aside", "no_text_field", detail=detail[:300])
+        yield ReadIssue("rejected", "no_text_field", detail=detail[:300])
         return
     number = 0
     for number, row in enumerate(rows, 1):
         if number > skip:
             yield from _record(row, names, str(number), options)
     if not number:
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
 
 
 def _record(
     row: _Row, names: list[str], position: str, options: ReadOptions
 ) -> Iterator[ExtractedText | ReadIssue]:
     if isinstance(row, csv.Error):
-        yield ReadIssue("aside", "bad_row", position, detail=str(row)[:300])
+        yield ReadIssue("rejected", "bad_row", position, detail=str(row)[:300])
     elif len(row) != len(names):
         yield ReadIssue(
-            "aside", "bad_row", position, len(row), len(names), "number of fields, and of columns"
+            "rejected", "bad_row", position, len(row), len(names), "number of fields, and of columns"
         )
     else:
         record = dict(zip(names, row, strict=True))

@@ -86,7 +86,9 @@ class DecompressedFile(io.RawIOBase):
         else:
             return False
         if self.bytes > self.limit:
-            self.issues.append(ReadIssue("aside", "expands_too_much", "", self.bytes, self.limit, self.kind))
+            self.issues.append(
+                ReadIssue("rejected", "expands_too_much", "", self.bytes, self.limit, self.kind)
+            )
         return True
 
 
@@ -103,7 +105,7 @@ class Gap:
         """The issue; its value is the number of bytes decompressed before the gap."""
         after = "the rest isn't read" if self.next is None else f"reading continues at byte {self.next}"
         return ReadIssue(
-            "aside", f"damaged_{kind}", value=size, detail=f"byte {self.start}: {self.message}; {after}"
+            "rejected", f"damaged_{kind}", value=size, detail=f"byte {self.start}: {self.message}; {after}"
         )
 
 

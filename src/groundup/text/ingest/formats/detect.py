@@ -128,7 +128,7 @@ def detect_format(path: str, head: bytes, tail: bytes, packed: str, options: Rea
         by_name = PLAIN
     by_magic = format_by_magic(head, tail, by_name)
     if by_magic and by_magic not in _FORMATS:
-        return Detection(None, (ReadIssue("aside", "unknown_format", detail=by_magic),))
+        return Detection(None, (ReadIssue("rejected", "unknown_format", detail=by_magic),))
     format_ = _FORMATS[by_magic] if by_magic else PLAIN if by_name is None or by_name.has_magic else by_name
     if not by_magic and (by_name is None or _may_be_other(by_name, name)):
         format_ = _by_content(head) or format_

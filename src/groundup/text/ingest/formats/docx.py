@@ -43,7 +43,7 @@ def read(
     if any(map(str.isalnum, text)):
         yield ExtractedText(text)
     else:
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
 
 
 def _blocks(file: BinaryIO) -> list[tuple[str, bool]]:
@@ -53,7 +53,7 @@ def _blocks(file: BinaryIO) -> list[tuple[str, bool]]:
         return _Body(docx.Document(file)).blocks()
     except Exception as error:  # python-docx doesn't wrap errors of lxml and zipfile
         raise RefusedFile(
-            ReadIssue("aside", "damaged_docx", detail=f"{type(error).__name__}: {error}"[:300])
+            ReadIssue("rejected", "damaged_docx", detail=f"{type(error).__name__}: {error}"[:300])
         ) from None
 
 

@@ -41,7 +41,7 @@ def read(
             book = _book(archive)
             encrypted = _encrypted_entries(archive)
             if encrypted.intersection(book.chapters):
-                raise RefusedFile(ReadIssue("aside", "encrypted", detail="digital rights management"))
+                raise RefusedFile(ReadIssue("rejected", "encrypted", detail="digital rights management"))
             parts = [_chapter(archive, name) for name in book.chapters]
     except RefusedFile as refused:
         yield refused.issue
@@ -49,8 +49,8 @@ def read(
     texts = [part for part in parts if isinstance(part, str) and part]
     failed = [part for part in parts if isinstance(part, ReadIssue)]
     if not texts:
-        first = failed[0] if failed else ReadIssue("aside", "empty")
-        yield ReadIssue("aside", first.reason, detail=first.detail)
+        first = failed[0] if failed else ReadIssue("rejected", "empty")
+        yield ReadIssue("rejected", first.reason, detail=first.detail)
         return
     yield from failed
     heading = [f"# {book.title}"] if book.title and not texts[0].lstrip("# ").startswith(book.title) else []
@@ -62,7 +62,7 @@ def _book(archive: zipfile.ZipFile) -> _Book:
     container = parse_xml(read_member(archive, _CONTAINER, "epub"), "epub")
     rootfile = next((e for e in container.iter("{*}rootfile") if e.get("full-path")), None)
     if rootfile is None:
-        raise RefusedFile(ReadIssue("aside", "damaged_epub", detail=f"{_CONTAINER} names no package file"))
+        raise RefusedFile(ReadIssue("rejected", "damaged_epub", detail=f"{_CONTAINER} names no package file"))
     package_name = rootfile.get("full-path")
     package = parse_xml(read_member(archive, package_name, "epub"), "epub")
     items = {item.get("id"): item for item in package.iter("{*}item")}
@@ -78,7 +78,7 @@ def _book(archive: zipfile.ZipFile) -> _Book:
         )
     )
     if not chapters:
-        raise RefusedFile(ReadIssue("aside", "damaged_epub", detail=f"{package_name} names no chapters"))
+        raise RefusedFile(ReadIssue("rejected", "damaged_epub", detail=f"{package_name} names no chapters"))
     language = _LANGUAGE.match(_metadata(package, "language"))
     language_code = language[0].lower() if language else ""
     return _Book(_metadata(package, "title"), "" if language_code == "und" else language_code, chapters)
@@ -103,9 +103,9 @@ def _chapter(archive: zipfile.ZipFile, name: str) -> str | ReadIssue:
         data = read_member(archive, name, "epub")
         return plain_text(_decoded(data))
     except RefusedFile as refused:
-        return ReadIssue("aside", "damaged_chapter", name, detail=refused.issue.detail)
+        return ReadIssue("rejected", "damaged_chapter", name, detail=refused.issue.detail)
     except Undecodable as error:
-        return ReadIssue("aside", "damaged_chapter", name, error.value, error.threshold, error.reason)
+        return ReadIssue("rejected", "damaged_chapter", name, error.value, error.threshold, error.reason)
 
 
 def _decoded(data: bytes) -> str:

@@ -19,7 +19,7 @@ def read(
     """The whole file as one document; `skip` is not used."""
     data = file.read(options.max_file_bytes + 1)
     if len(data) > options.max_file_bytes:
-        yield ReadIssue("aside", "too_large", value=len(data), threshold=options.max_file_bytes)
+        yield ReadIssue("rejected", "too_large", value=len(data), threshold=options.max_file_bytes)
     else:
         yield from read_page(data, "", options)
 
@@ -34,7 +34,7 @@ def read_page(
     try:
         extracted = main_text(data, options.extractor, declared)
     except Undecodable as error:
-        yield ReadIssue("aside", error.reason, position, error.value, error.threshold)
+        yield ReadIssue("rejected", error.reason, position, error.value, error.threshold)
         return
     items = list(document(extracted.text, position, options))
     if extracted.reason and isinstance(items[-1], ExtractedText):

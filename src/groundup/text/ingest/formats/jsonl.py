@@ -36,11 +36,11 @@ def read(
         if seen <= skip:
             continue
         if size > len(line):
-            yield ReadIssue("aside", "too_large", str(number), size, options.max_file_bytes)
+            yield ReadIssue("rejected", "too_large", str(number), size, options.max_file_bytes)
         else:
             yield from _record(line, str(number), options)
     if not seen:
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
 
 
 def _lines(chunks: Iterator[bytes], most: int) -> Iterator[tuple[bytes, int]]:
@@ -72,19 +72,19 @@ def _record(line: bytes, position: str, options: ReadOptions) -> Iterator[Extrac
         try:
             decoded = decode(line)
         except Undecodable as error:
-            yield ReadIssue("aside", error.reason, position, error.value, error.threshold)
+            yield ReadIssue("rejected", error.reason, position, error.value, error.threshold)
             return
         text, changed = decoded.text, ReadIssue("changed", decoded.reason, position, decoded.value)
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        yield ReadIssue("aside", "bad_json", position, detail=f"line {position}: {error}"[:300])
+        yield ReadIssue("rejected", "bad_json", position, detail=f"line {position}: {error}"[:300])
         return
     value = get_field(record, options.fields["text"])
     if not isinstance(value, str):
         there = f"; there are: {', '.join(record)}" if isinstance(record, dict) else ""
         detail = f"line {position}: no string under {options.fields['text']!r}{there}"
-        yield ReadIssue("aside", "no_text_field", position, detail=without_surrogates(detail)[0][:300])
+        yield ReadIssue("rejected", "no_text_field", position, detail=without_surrogates(detail)[0][:300])
         return
     about = {name: get_field(record, key) for name, key in options.fields.items() if name != "text"}
     if changed:

@@ -44,13 +44,13 @@ def read(
     if start == b"From ":
         for number, data in _messages(file, options.max_file_bytes, skip):
             if isinstance(data, int):
-                yield ReadIssue("aside", "too_large", str(number), data, options.max_file_bytes)
+                yield ReadIssue("rejected", "too_large", str(number), data, options.max_file_bytes)
             else:
                 yield from _document(_QUOTED_SEPARATOR.sub(rb"\1", data), str(number))
     else:
         data = file.read(options.max_file_bytes + 1)
         if len(data) > options.max_file_bytes:
-            yield ReadIssue("aside", "too_large", value=len(data), threshold=options.max_file_bytes)
+            yield ReadIssue("rejected", "too_large", value=len(data), threshold=options.max_file_bytes)
         else:
             yield from _document(data, "")
 
@@ -90,12 +90,12 @@ class _MessageTexts:
 
 def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]:
     if not data.strip():
-        yield ReadIssue("aside", "empty", position)
+        yield ReadIssue("rejected", "empty", position)
         return
     message_texts = _MessageTexts()
     work = data.count(b"\n") * sum(1 for _ in _CONTAINER.finditer(data))
     if work > _MAX_WORK:
-        yield ReadIssue("aside", "too_costly", position, work, _MAX_WORK, "lines times nested parts")
+        yield ReadIssue("rejected", "too_costly", position, work, _MAX_WORK, "lines times nested parts")
         return
     try:
         message = email.message_from_bytes(data, policy=email.policy.default)
@@ -104,13 +104,15 @@ def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]
         _collect(message, message_texts, 0)
     except _BROKEN as error:
         yield ReadIssue(
-            "aside", "malformed_message", position, detail=f"{type(error).__name__}: {error}"[:300]
+            "rejected", "malformed_message", position, detail=f"{type(error).__name__}: {error}"[:300]
         )
         return
     body = "\n\n".join(message_texts.texts)
     if not body.strip():
         reason = "binary" if message_texts.defects["undecodable"] else "empty"
-        yield ReadIssue("aside", reason, position, detail=f"{message_texts.attachments} attachments, no text")
+        yield ReadIssue(
+            "rejected", reason, position, detail=f"{message_texts.attachments} attachments, no text"
+        )
         return
     if message_texts.attachments:
         yield ReadIssue("changed", "attachments_left_out", position, message_texts.attachments)

@@ -37,7 +37,7 @@ def read(
         yield refused
         return
     if not table.metadata.num_rows:
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
     rows_before = 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
@@ -74,13 +74,15 @@ def _refused(table: Any, columns: dict[str, str], options: ReadOptions) -> ReadI
     text_column = options.fields["text"]
     if "text" not in columns:
         detail = f"no column {text_column!r}; there are: {', '.join(table.schema_arrow.names)}"
-        return ReadIssue("aside", "no_text_field", detail=detail[:300])
+        return ReadIssue("rejected", "no_text_field", detail=detail[:300])
     kind = _field(table.schema_arrow, text_column)
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
                                          pa.types.is_large_binary)):  # fmt: skip
         return None
-    return ReadIssue("aside", "no_text_field", detail=f"column {text_column!r} holds {kind}, not text"[:300])
+    return ReadIssue(
+        "rejected", "no_text_field", detail=f"column {text_column!r} holds {kind}, not text"[:300]
+    )
 
 
 def _bomb(table: Any, group: int, options: ReadOptions) -> ReadIssue | None:
@@ -91,7 +93,7 @@ def _bomb(table: Any, group: int, options: ReadOptions) -> ReadIssue | None:
     limit = max(RATIO_FLOOR, int(packed * options.max_expansion))
     if unpacked <= limit:
         return None
-    return ReadIssue("aside", "expands_too_much", f"group {group + 1}", unpacked, limit, "parquet")
+    return ReadIssue("rejected", "expands_too_much", f"group {group + 1}", unpacked, limit, "parquet")
 
 
 def _field(schema: Any, key: str) -> Any:
@@ -121,4 +123,4 @@ def _values(batch: Any, key: str) -> list[Any]:
 
 
 def _damaged(error: Exception, position: str = "") -> ReadIssue:
-    return ReadIssue("aside", "damaged_parquet", position, detail=f"{type(error).__name__}: {error}"[:300])
+    return ReadIssue("rejected", "damaged_parquet", position, detail=f"{type(error).__name__}: {error}"[:300])

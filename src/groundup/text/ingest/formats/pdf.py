@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from groundup.text.ingest.formats._pdf_pages import join_hyphenated
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
-from groundup.text.subprocess_server import Helper, helper
+from groundup.text.subprocess_server import SubprocessServer, subprocess_server
 
 MAX_PAGES = 20_000
 PAGE_SECONDS = 20.0
@@ -52,19 +52,19 @@ def read(
     """The whole file as one document; `skip` is not used."""
     data = file.read(options.max_file_bytes + 1)
     if len(data) > options.max_file_bytes:
-        yield ReadIssue("aside", "too_large", value=len(data), threshold=options.max_file_bytes)
+        yield ReadIssue("rejected", "too_large", value=len(data), threshold=options.max_file_bytes)
         return
     pages: list[_Page] = []
     limit, chars = max(1 << 20, int(len(data) * options.max_expansion)), 0
     for page in _pages(data):
         if isinstance(page, ReadIssue):
             yield page
-            if page.fate == "aside":
+            if page.outcome == "rejected":
                 return
             continue
         chars += sum(len(line) for _, line in page.lines)
         if chars > limit:
-            yield ReadIssue("aside", "expands_too_much", value=chars, threshold=limit, detail="pdf")
+            yield ReadIssue("rejected", "expands_too_much", value=chars, threshold=limit, detail="pdf")
             return
         pages.append(page)
     lines = [page.lines for page in pages if page.lines]
@@ -74,10 +74,10 @@ def read(
     failed = [page for page in pages if page.reason]
     if not any(map(str.isalnum, text)):
         first = failed[0] if failed else _Page(0, reason="no_text_layer")
-        yield ReadIssue("aside", first.reason, value=len(pages), detail=first.detail)
+        yield ReadIssue("rejected", first.reason, value=len(pages), detail=first.detail)
         return
     for page in failed[:MAX_ISSUES]:
-        yield ReadIssue("aside", page.reason, f"page{page.number + 1}", detail=page.detail)
+        yield ReadIssue("rejected", page.reason, f"page{page.number + 1}", detail=page.detail)
     if len(failed) > MAX_ISSUES:
         yield ReadIssue("changed", "damaged_pages", value=len(failed), detail="only the first are listed")
     yield ExtractedText(text)
@@ -89,7 +89,7 @@ def _pages(data: bytes) -> Iterator[_Page | ReadIssue]:
     while True:
         for answer in _request_pages(data, first):
             if "refused" in answer:
-                yield ReadIssue("aside", answer["refused"], detail=answer["detail"])
+                yield ReadIssue("rejected", answer["refused"], detail=answer["detail"])
                 return
             if "pages" in answer:
                 if answer["pages"] > MAX_PAGES:
@@ -109,7 +109,7 @@ def _pages(data: bytes) -> Iterator[_Page | ReadIssue]:
 
 def _request_pages(data: bytes, first: int) -> Iterator[dict[str, Any]]:
     """Answers of the subprocess; they end early if it crashes."""
-    server = _helper()
+    server = _page_server()
     with server.lock:
         request = {"bytes": len(data), "first": first, "most": MAX_PAGES, "seconds": PAGE_SECONDS}
         try:
@@ -120,7 +120,7 @@ def _request_pages(data: bytes, first: int) -> Iterator[dict[str, Any]]:
             return
         finished = False
         try:
-            for line in server.answers:
+            for line in server.responses:
                 if not line.endswith(b"\n"):
                     break
                 answer: dict[str, Any] = json.loads(line)
@@ -133,10 +133,10 @@ def _request_pages(data: bytes, first: int) -> Iterator[dict[str, Any]]:
                 server.stop()
 
 
-def _helper() -> Helper:
+def _page_server() -> SubprocessServer:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUTF8": "1"}
     command = (sys.executable, "-P", "-m", "groundup.text.ingest.formats._pdf_pages")
-    return helper(command, tuple(sorted(environment.items())))
+    return subprocess_server(command, tuple(sorted(environment.items())))
 
 
 def _running_lines(pages: list[_Lines]) -> set[str]:

@@ -48,7 +48,7 @@ def read(
 
 def _is_not_text(found: ExtractedText | ReadIssue, piece: bytes) -> bool:
     """Whether a file's first piece shows that none of it is text: 16 MB of something else, or without a line end."""
-    said = found.reason if isinstance(found, ReadIssue) and found.fate == "aside" else ""
+    said = found.reason if isinstance(found, ReadIssue) and found.outcome == "rejected" else ""
     return said == "binary" or (said == "line_too_long" and b"\n" not in piece)
 
 
@@ -74,13 +74,13 @@ def document(
     about: the other fields of `Text` that the file says (path, licence, language).
     """
     if value is None:
-        yield ReadIssue("aside", "empty", position)
+        yield ReadIssue("rejected", "empty", position)
         return
     if isinstance(value, bytes):
         try:
             decoded = decode(value, declared)
         except Undecodable as error:
-            yield ReadIssue("aside", error.reason, position, error.value, error.threshold)
+            yield ReadIssue("rejected", error.reason, position, error.value, error.threshold)
             return
         text, reason, number = decoded.text, decoded.reason, decoded.value
     else:
@@ -101,14 +101,16 @@ def document(
 def _refused(text: str, position: str, line_bytes: int) -> ReadIssue | None:
     """Why a text is no document: nothing in it, not text, or a line longer than any person writes."""
     if not text.strip():
-        return ReadIssue("aside", "empty", position)
+        return ReadIssue("rejected", "empty", position)
     data = text.encode()
     controls = (len(data) - len(data.translate(None, CONTROL_BYTES))) / len(data)
     if controls > MAX_CONTROL_SHARE:
-        return ReadIssue("aside", "binary", position, controls, MAX_CONTROL_SHARE)
+        return ReadIssue("rejected", "binary", position, controls, MAX_CONTROL_SHARE)
     if len(data) <= line_bytes:
         return None
     longest = max(map(len, data.split(b"\n")))
     return (
-        ReadIssue("aside", "line_too_long", position, longest, line_bytes) if longest > line_bytes else None
+        ReadIssue("rejected", "line_too_long", position, longest, line_bytes)
+        if longest > line_bytes
+        else None
     )

@@ -42,7 +42,7 @@ def read(
     """
     head = file.read(_HEAD)
     if not head:
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
     elif kind := compression(head) or _damaged_compression(path, head):
         yield from _read_compressed(path, file, kind, options, skip)
     else:
@@ -52,7 +52,7 @@ def read(
         file.seek(0)
         yield from detection.issues
         if detection.format and detection.format.in_memory and size > options.max_file_bytes:
-            yield ReadIssue("aside", "too_large", value=size, threshold=options.max_file_bytes)
+            yield ReadIssue("rejected", "too_large", value=size, threshold=options.max_file_bytes)
         elif detection.format:
             yield from _read_format(detection.format, path, file, options, skip)
 
@@ -79,7 +79,7 @@ def _read_format(
         raise
     except Exception as error:
         detail = f"{format_.name}: {type(error).__name__}: {error}"[:300]
-        yield ReadIssue("changed" if any_text else "aside", "reader_failed", detail=detail)
+        yield ReadIssue("changed" if any_text else "rejected", "reader_failed", detail=detail)
 
 
 def _read_compressed(
@@ -90,7 +90,7 @@ def _read_compressed(
         head = stream.peek(_HEAD)
         detection = detect_format(path, head, b"", kind, options)
         if not head and detection.format is not WARC:  # the WARC reader has its own way past damage
-            yield from content.issues or [ReadIssue("aside", "empty")]
+            yield from content.issues or [ReadIssue("rejected", "empty")]
             return
         yield from detection.issues
         if not detection.format:
@@ -123,7 +123,7 @@ def _read_spooled(
         if content.too_large:
             yield content.issues[-1]
         elif spool.tell() > limit:
-            yield ReadIssue("aside", "too_large", value=spool.tell(), threshold=limit, detail=content.kind)
+            yield ReadIssue("rejected", "too_large", value=spool.tell(), threshold=limit, detail=content.kind)
         else:
             yield from map(_partial, content.issues)
             spool.seek(0)
@@ -132,4 +132,4 @@ def _read_spooled(
 
 def _partial(issue: ReadIssue) -> ReadIssue:
     """The issue of a file from which other content was read."""
-    return replace(issue, fate="changed", detail=f"{issue.detail}; everything before it is kept")
+    return replace(issue, outcome="changed", detail=f"{issue.detail}; everything before it is kept")

@@ -52,7 +52,7 @@ def read(
         if record.number > skip:
             yield from _at_record(record, _items_or_failure(record, options))
     if not record:
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
 
 
 def _at_record(record: Record, items: list[ExtractedText | ReadIssue]) -> Iterator[ExtractedText | ReadIssue]:
@@ -62,9 +62,9 @@ def _at_record(record: Record, items: list[ExtractedText | ReadIssue]) -> Iterat
         if isinstance(item, ExtractedText):
             yield replace(item, position=position, path=uri)
         else:
-            fate = "changed" if item.position else item.fate
+            outcome = "changed" if item.position else item.outcome
             detail = "; ".join(filter(None, (item.position, item.detail, uri)))
-            yield replace(item, fate=fate, position=position, detail=detail[:1000])
+            yield replace(item, outcome=outcome, position=position, detail=detail[:1000])
 
 
 def _items_or_failure(record: Record, options: ReadOptions) -> list[ExtractedText | ReadIssue]:
@@ -74,22 +74,22 @@ def _items_or_failure(record: Record, options: ReadOptions) -> list[ExtractedTex
     except _NOT_THE_RECORDS:
         raise
     except Exception as error:
-        return [ReadIssue("aside", "reader_failed", detail=f"{type(error).__name__}: {error}"[:300])]
+        return [ReadIssue("rejected", "reader_failed", detail=f"{type(error).__name__}: {error}"[:300])]
 
 
 def _items(record: Record, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
     """The document of a record, or the reason why it has none."""
     kind, uri = record.headers.get("warc-type", "").lower(), _uri(record).lower()
     if record.reason:
-        yield ReadIssue("aside", record.reason, "", record.value, record.threshold, record.detail)
+        yield ReadIssue("rejected", record.reason, "", record.value, record.threshold, record.detail)
     elif kind not in _CARRIERS:
         yield (
-            ReadIssue("aside", kind)
+            ReadIssue("rejected", kind)
             if kind in _OTHERS
-            else ReadIssue("aside", "unknown_record_type", detail=kind)
+            else ReadIssue("rejected", "unknown_record_type", detail=kind)
         )
     elif uri and not uri.startswith(_ADDRESSES):
-        yield ReadIssue("aside", "crawler_record")
+        yield ReadIssue("rejected", "crawler_record")
     else:
         yield from _read_payload(record, options)
 
@@ -99,11 +99,11 @@ def _read_payload(record: Record, options: ReadOptions) -> Iterator[ExtractedTex
     over_http = content_type.lower().startswith("application/http") or record.body.startswith(b"HTTP/")
     http = response(record.body, options) if over_http else payload(content_type, record.body)
     if http.status and not 200 <= http.status < 300:
-        yield ReadIssue("aside", "http_status", value=http.status)
-    elif http.issue and http.issue.fate == "aside":
+        yield ReadIssue("rejected", "http_status", value=http.status)
+    elif http.issue and http.issue.outcome == "rejected":
         yield http.issue
     elif not http.body.strip():
-        yield ReadIssue("aside", "empty")
+        yield ReadIssue("rejected", "empty")
     else:
         yield from [http.issue] if http.issue else []
         if "warc-truncated" in record.headers:
@@ -117,7 +117,7 @@ def _document(http: Payload, options: ReadOptions) -> Iterator[ExtractedText | R
     detection = detect.detect_format(name, http.body[:_EDGE], http.body[-_EDGE:], "", options)
     kind = detection.format.name if detection.format else detection.issues[0].detail
     if kind not in _READ or (kind == "plain" and not name):
-        yield ReadIssue("aside", "not_a_document", detail=f"{http.media_type or 'no media type'}, {kind}")
+        yield ReadIssue("rejected", "not_a_document", detail=f"{http.media_type or 'no media type'}, {kind}")
         return
     for note in detection.issues:
         yield replace(note, reason="wrong_media_type")

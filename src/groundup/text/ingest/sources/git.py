@@ -23,7 +23,7 @@ from groundup.text.ingest.discover import glob_to_regex
 from groundup.text.ingest.file_source import ReadingRecipe
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import SourceFile, SourceRecipe
-from groundup.text.subprocess_server import Helper, helper
+from groundup.text.subprocess_server import SubprocessServer, subprocess_server
 
 _SAFE = (
     *("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}", "-c", "protocol.allow=never"),
@@ -70,7 +70,7 @@ class Git(ReadingRecipe):
         )
         listed = self._run("ls-tree", "-r", "-z", "--long", commit.decode().strip())
         wanted, unwanted = map(_any_glob, (self.include, self.exclude))
-        found = False
+        any_file = False
         for entry in filter(None, listed.split(b"\x00")):
             about, _, name = entry.partition(b"\t")
             mode, _, blob, size = about.decode().split()
@@ -78,10 +78,12 @@ class Git(ReadingRecipe):
             if any(glob.fullmatch(path) for glob in wanted) and not any(
                 glob.fullmatch(path) for glob in unwanted
             ):
-                found = True
-                aside = _KINDS.get(mode, "")
-                yield SourceFile(path, blob, aside, bytes=int(size) if size.isdecimal() else 0, digest=blob)
-        if not found:
+                any_file = True
+                reject_reason = _KINDS.get(mode, "")
+                yield SourceFile(
+                    path, blob, reject_reason, bytes=int(size) if size.isdecimal() else 0, digest=blob
+                )
+        if not any_file:
             raise DataError(
                 f"ingest.sources: git repository {self.repository!r} has no tracked file at {self.revision!r} that "
                 f"matches include = {list(self.include)}, exclude = {list(self.exclude)}."
@@ -107,15 +109,15 @@ class Git(ReadingRecipe):
             try:
                 running.requests.write(blob.encode() + b"\n")
                 running.requests.flush()
-                said = running.answers.readline().split()
+                header = running.responses.readline().split()
             except BrokenPipeError:
-                said = []
-            if len(said) != 3:
-                if not said:
+                header = []
+            if len(header) != 3:
+                if not header:
                     running.stop()
                 raise Unreadable("missing_object", f"git has no blob {blob}")
-            left = int(said[2]) + 1  # and a line end
-            while left and (chunk := running.answers.read(min(left, _CHUNK))):
+            left = int(header[2]) + 1  # and a line end
+            while left and (chunk := running.responses.read(min(left, _CHUNK))):
                 left -= len(chunk)
                 copy.write(chunk if left else chunk[:-1])
             if left:
@@ -125,8 +127,8 @@ class Git(ReadingRecipe):
     def _command(self, *words: str) -> tuple[str, ...]:
         return ("git", "-C", str(Path(self.repository).expanduser().absolute()), *_SAFE, *words)
 
-    def _reader(self) -> Helper:
-        return helper(self._command("cat-file", "--batch"), tuple(sorted(_environment().items())))
+    def _reader(self) -> SubprocessServer:
+        return subprocess_server(self._command("cat-file", "--batch"), tuple(sorted(_environment().items())))
 
     def _run(self, *words: str) -> bytes:
         """What git says. Raises DataError for people."""
@@ -136,20 +138,20 @@ class Git(ReadingRecipe):
             raise DataError("ingest.sources: `git` needs the program git, which isn't installed.") from None
         if done.returncode == 0:
             return done.stdout
-        said = done.stderr.decode("utf-8", "replace").strip()
-        if "dubious ownership" in said:
+        message = done.stderr.decode("utf-8", "replace").strip()
+        if "dubious ownership" in message:
             raise DataError(
                 f"ingest.sources: {self.repository!r} belongs to another user, so git won't read it. If you trust "
                 f"it: git config --global --add safe.directory {Path(self.repository).expanduser().resolve()}"
             )
-        if "cannot change to" in said or "not a git repository" in said:
+        if "cannot change to" in message or "not a git repository" in message:
             raise DataError(f"ingest.sources: {self.repository!r} is no git repository. Check the spelling.")
         if words[0] == "rev-parse":
             raise DataError(
                 f"ingest.sources: git repository {self.repository!r} has no revision {self.revision!r}. "
                 "Name a commit, branch or tag; `git log` and `git branch -a` list them."
             )
-        raise DataError(f"ingest.sources: git {words[0]} failed in {self.repository!r}: {said[:300]}")
+        raise DataError(f"ingest.sources: git {words[0]} failed in {self.repository!r}: {message[:300]}")
 
 
 def _environment() -> dict[str, str]:

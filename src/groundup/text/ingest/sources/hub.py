@@ -73,17 +73,17 @@ class Hub(ReadingRecipe):
         except (KeyError, TypeError):
             raise DataError(f"ingest.sources: {self.endpoint} doesn't answer as the Hub does.") from None
         wanted, unwanted = ([glob_to_regex(glob) for glob in globs] for globs in (self.include, self.exclude))
-        found = False
+        any_file = False
         for entry in listed:
             path = entry["path"]
             if any(glob.fullmatch(path) for glob in wanted) and not any(
                 glob.fullmatch(path) for glob in unwanted
             ):
-                found = True
+                any_file = True
                 stored = entry.get("lfs") or entry
                 url = f"{self._address('datasets')}/resolve/{quote(commit, safe='')}/{quote(path)}"
                 yield SourceFile(path, url, bytes=int(stored["size"]), digest=str(stored["oid"]))
-        if not found:
+        if not any_file:
             kinds = Counter("".join(PurePosixPath(entry["path"]).suffixes) or "none" for entry in listed)
             has = ", ".join(f"{kind} ({number})" for kind, number in kinds.most_common(5)) or "nothing"
             raise DataError(
@@ -110,8 +110,8 @@ class Hub(ReadingRecipe):
 
     def _commit(self) -> str:
         """The commit that `revision` is now, so that a push between two files doesn't mix them."""
-        said, _ = self._ask(f"{self._address('api/datasets')}/revision/{quote(self.revision, safe='')}")
-        return str(said["sha"])
+        revision, _ = self._ask(f"{self._address('api/datasets')}/revision/{quote(self.revision, safe='')}")
+        return str(revision["sha"])
 
     def _tree(self, commit: str) -> list[Any]:
         """The entries of all files by path, from one page after another."""
@@ -161,8 +161,8 @@ class Hub(ReadingRecipe):
 
 def _digest(copy: BinaryIO, file: SourceFile) -> str:
     """SHA-256 as for large files, or git's name of a blob as for small ones; whichever the listing gave."""
-    said = hashlib.sha256() if len(file.digest) == 64 else hashlib.sha1(b"blob %d\x00" % file.bytes)
+    digest = hashlib.sha256() if len(file.digest) == 64 else hashlib.sha1(b"blob %d\x00" % file.bytes)
     while chunk := copy.read(1 << 20):
-        said.update(chunk)
+        digest.update(chunk)
     copy.seek(0)
-    return said.hexdigest()
+    return digest.hexdigest()

@@ -81,10 +81,10 @@ class S3(ReadingRecipe):
         from daft.daft import io_glob
 
         try:
-            found = io_glob(pattern, io_config=self._config())
+            entries = io_glob(pattern, io_config=self._config())
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(_explained(pattern, error)) from None
-        listed = [(each["path"], each["size"] or 0) for each in found if each["type"] == "File"]
+        listed = [(each["path"], each["size"] or 0) for each in entries if each["type"] == "File"]
         exact = _MAGIC.search(pattern) is None  # else Daft takes an object's name for a folder's, too
         meant = [(url, size) for url, size in listed if (url == pattern if exact else not url.endswith("/"))]
         if not meant:
@@ -99,17 +99,17 @@ def _pattern(url: str) -> str:
 
 def _explained(pattern: str, error: Exception) -> str:
     """What went wrong with a listing, and what to do."""
-    said, start = str(error), f"ingest.sources: {pattern!r} "
-    if "NoSuchBucket" in said:
+    message, start = str(error), f"ingest.sources: {pattern!r} "
+    if "NoSuchBucket" in message:
         return f"{start}names a bucket that doesn't exist there. Check the spelling and endpoint_url."
     if isinstance(error, FileNotFoundError):
         return f"{start}matches no object. Check the spelling; a folder is written with / at its end."
-    if "credentials" in said:
+    if "credentials" in message:
         return (
             f"{start}can't be listed: no credentials found. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
             "AWS_PROFILE in the environment, or anonymous = true for a public bucket."
         )
-    if any(code in said for code in ("AccessDenied", "Unhandled Error", "InvalidAccessKeyId")):
+    if any(code in message for code in ("AccessDenied", "Unhandled Error", "InvalidAccessKeyId")):
         return (
             f"{start}may not be listed with these credentials ({remote.reason(error)}). Check AWS_PROFILE or "
             "AWS_ACCESS_KEY_ID in the environment, and `anonymous`."

@@ -39,19 +39,19 @@ class Stdlib(SourceRecipe):
     def files(self) -> Iterator[SourceFile]:
         """The library's modules by path. Raises DataError if this Python came without sources."""
         root = Path(sysconfig.get_path("stdlib"))
-        found: list[str] = []
+        paths: list[str] = []
         for folder, folders, names in os.walk(root):
             folders[:] = [
                 name for name in folders if name not in _NOT_LIBRARY and not name.startswith("config-")
             ]
             here = Path(folder).relative_to(root)
-            found += [(here / name).as_posix() for name in names if _is_source(name)]
-        if not found:
+            paths += [(here / name).as_posix() for name in names if _is_source(name)]
+        if not paths:
             raise DataError(
                 f"ingest.sources: `stdlib` finds no .py files in {root}: this Python came without sources. "
                 "Use another Python, or your own files with --data FOLDER."
             )
-        for path in sorted(found):
+        for path in sorted(paths):
             yield SourceFile(path, root / path, bytes=(root / path).lstat().st_size)
 
     def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:
@@ -63,10 +63,10 @@ class Stdlib(SourceRecipe):
         try:
             decoded = decode(file.read())
         except Undecodable as error:
-            yield ReadIssue("aside", error.reason, value=error.value, threshold=error.threshold)
+            yield ReadIssue("rejected", error.reason, value=error.value, threshold=error.threshold)
             return
         if not decoded.text.strip():
-            yield ReadIssue("aside", "empty")
+            yield ReadIssue("rejected", "empty")
         elif path == TOPICS:
             for topic, text in sorted(_topics(decoded.text).items())[skip:]:
                 yield ExtractedText(text, topic, f"{TOPICS.removesuffix('.py')}/{topic}")

@@ -38,7 +38,7 @@ class SourceFiles:
     source: str
     files: int = 0
     bytes: int = 0
-    aside: int = 0
+    rejected: int = 0
     documents: int = 0
     licences: tuple[tuple[str, int], ...] = ()
 
@@ -49,7 +49,7 @@ class Reason:
 
     stage: str
     step: str
-    fate: str
+    outcome: str
     reason: str
     entries: int
     bytes: int = 0
@@ -62,24 +62,24 @@ class Bound:
 
     step: str
     reason: str
-    measure: str
+    metric: str
     at_least: float | None
     at_most: float | None
 
     @property
     def column(self) -> str:
         """The measure's column in measures/."""
-        return f"{self.step}.{self.measure}"
+        return f"{self.step}.{self.metric}"
 
     def words(self) -> str:
         """`words ≥ 50 and ≤ 100,000`"""
         limits = [f"≥ {self.at_least:,g}"] if self.at_least is not None else []
         limits += [f"≤ {self.at_most:,g}"] if self.at_most is not None else []
-        return f"{self.measure} {' and '.join(limits)}"
+        return f"{self.metric} {' and '.join(limits)}"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Threshold:
     """A threshold in a histogram. `at` counts in bars from the left; below 0 or above their number = off the scale."""
 
     reason: str
@@ -97,13 +97,13 @@ class Histogram:
     """
 
     step: str
-    measure: str
-    measured: int
+    metric: str
+    rows: int
     kept: tuple[int, ...]
     later: tuple[int, ...]
     dropped: tuple[int, ...]
     ticks: tuple[tuple[float, float], ...]
-    marks: tuple[Mark, ...]
+    thresholds: tuple[Threshold, ...]
     low: float
     median: float
     high: float
@@ -116,7 +116,7 @@ class Event:
 
     stage: str
     step: str
-    fate: str
+    outcome: str
     reason: str
     detail: str = ""
     value: float | None = None
@@ -124,7 +124,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentStory:
+class DocumentHistory:
     """What happened to one document. `fate` is "kept", "<step>: <reason>" or "aside: <reason>".
 
     `text` is as it was read, `more` the characters left out of it; `changes` how the text in the corpus differs,
@@ -134,17 +134,17 @@ class DocumentStory:
     id: str
     source: str
     path: str
-    fate: str
+    outcome: str
     bytes: int = 0
     language: str = ""
     licence: str = ""
-    measures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     text: str = ""
     more: int = 0
     changes: Diff = ()
     final: str | None = None
-    twin: tuple[str, float, str] | None = None
+    duplicate_of: tuple[str, float, str] | None = None
     hits: tuple[Mapping[str, Any], ...] = ()
 
 
@@ -156,7 +156,7 @@ class SampleGroup:
     `rule` is the limit in words, `column` the measure that it bounds, e.g. `gopher_quality.words`.
     """
 
-    kind: Literal["kept", "passed", "dropped", "changed", "aside", "near"]
+    kind: Literal["kept", "passed", "dropped", "changed", "rejected", "near"]
     step: str
     reason: str
     total: int
@@ -166,7 +166,7 @@ class SampleGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class ClusterMember:
     """A duplicate beside the document kept in its place; `changes` leads from that one's beginning to this one's."""
 
     id: str
@@ -182,11 +182,11 @@ class Cluster:
     kept: str
     dropped: int
     why: str
-    twins: tuple[Twin, ...]
+    members: tuple[ClusterMember, ...]
 
     def ids(self) -> tuple[str, ...]:
         """The document kept, and the duplicates that are shown."""
-        return (self.kept, *(twin.id for twin in self.twins))
+        return (self.kept, *(member.id for member in self.members))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ class CorpusReport:
     groups: tuple[SampleGroup, ...]
     drawn: tuple[str, ...]
     """Ids of a random choice of all documents (or of all of them), to be searched"""
-    documents: Mapping[str, DocumentStory]
+    documents: Mapping[str, DocumentHistory]
     index: tuple[tuple[str, str, str, str, int, str], ...]
     """(id, path, source, language, bytes, fate) of some documents, or of all"""
 
@@ -258,15 +258,15 @@ class CorpusReport:
         """(step, what it dropped, what was left after it), in the order of the steps."""
         left, levels = self.amount(None, source), []
         for step in self.steps:
-            gone = self.amount(step, source)
-            left = Amount(left.documents - gone.documents, left.bytes - gone.bytes)
-            levels.append((step, gone, left))
+            dropped = self.amount(step, source)
+            left = Amount(left.documents - dropped.documents, left.bytes - dropped.bytes)
+            levels.append((step, dropped, left))
         return levels
 
     def numbers(self) -> dict[str, Any]:
         """The story without any text, for programs."""
-        said = {name: getattr(self, name) for name in self.__slots__ if name not in _WITH_TEXT}
-        numbers = {name: plain(value) for name, value in said.items()}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in _WITH_TEXT}
+        numbers = {name: plain(value) for name, value in fields.items()}
         numbers["duplicates"].pop("shown")
         numbers["contamination"].pop("hits")
         read, kept, corpus = self.amount(), self.amount(""), sum((a for _, a in self.corpus), Amount())
