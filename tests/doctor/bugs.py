@@ -1,12 +1,9 @@
-"""What goes wrong in training engines, and the check that must name it.
-
-(where, the right text, the wrong one, check, other checks that notice it too)
-"""
+"""Planted bugs: (function, correct source, wrong source, check that must fail, other checks that may fail)."""
 
 GENERATION = ("generation: engine", "generation: trainer", "generation: rollouts")
 
 BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
-    # Alignment's mathematics.
+    # Alignment objectives.
     ("align.objectives:only", "torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))", "(x * mask)",
      "objectives: masks", ("all",)),
     ("align.objectives:masked_mean", "mask.sum().clamp(min=1)", "mask.numel()", "objectives: masks",
@@ -56,7 +53,7 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
      ("losses: cross-entropy",)),
     ("model.losses:_log_probs", "-(log_probs.exp()", "(log_probs.exp()", "losses: log-probabilities", ()),
     ("model.losses:softcap", "cap * torch.tanh(logits / cap)", "logits.clamp(-cap, cap)", "losses: softcap", ("all",)),
-    # The pieces of a decoder.
+    # Layers of the decoder.
     ("model.attention:causal_mask", ".tril()", ".tril(1)", "layers: masks", ("all",)),
     ("model.attention:causal_mask", "1 - window", "-window", "layers: masks", ("all",)),
     ("model.attention:document_mask", "None] == documents", "None] >= documents", "layers: masks", ("all",)),
@@ -107,13 +104,13 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("infer.engine:Engine._append", "one.numbers[len(one.ids)]", "one.numbers[one.place]", "generation: engine",
      ()),
     ("infer.kv_cache:StaticKVCache._mask", "(keys < self._prompt_ends[:, None]) |", "(keys < self._prompt_slots) |",
-     "generation: cache", ()),
+     "generation: KV cache", ()),
     ("infer.kv_cache:StaticKVCache._mask", "places[:, None] < window", "places[:, None] <= window",
-     "generation: cache", ()),
+     "generation: KV cache", ()),
     ("infer.kv_cache:StaticKVCache.select_rows", "self._prompt_ends = self._prompt_ends[rows]",
-     "self._prompt_ends = self._prompt_ends[: len(rows)]", "generation: cache", ()),
+     "self._prompt_ends = self._prompt_ends[: len(rows)]", "generation: KV cache", ()),
     ("infer.kv_cache:StaticKVCache.select_rows", "(k[rows], v[rows])", "(k[: len(rows)], v[: len(rows)])",
-     "generation: cache", ()),
+     "generation: KV cache", ()),
     ("infer.sampling:log_probabilities", " / (temperature or 1.0)", "", "generation: sampling", ()),
     ("infer.sampling:_kept", "mass_before >= sampling.top_p", "mass_before + ordered.exp() > sampling.top_p",
      "generation: sampling", ()),
@@ -124,17 +121,17 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
      "generation: rollouts", ()),
     ("align.rollouts:states", "len(rollouts.prompts[place.group]) - 1", "len(rollouts.prompts[place.group])",
      "generation: rollouts", ()),
-    # What reaches the model.
-    ("tokens.chat:render", 'message.role == "assistant"', 'message.role != "system"', "data: chat masks", ()),
+    # Training data.
+    ("tokens.chat:render", 'message.role == "assistant"', 'message.role != "system"', "data: loss masks", ()),
     ("tokens.chat:render", '[message.role == "assistant"] * (len(content) + 1)',
-     '[message.role == "assistant"] * len(content) + [False]', "data: chat masks", ()),
-    ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: rows", ()),
+     '[message.role == "assistant"] * len(content) + [False]', "data: loss masks", ()),
+    ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: targets", ()),
     ("text.curate.steps.privacy:Privacy.apply", "start, end, kind in findings)", "start, end, kind in findings[1:])",
      "privacy: recall", ()),
     ("align.data:pack", "segments[span] = sequence, number", "segments[span] = sequence, 0", "data: packing", ()),
     ("align.data:chosen_at", "(step * per_step, (step + 1) * per_step)",
      "(step * per_step + 1, (step + 1) * per_step + 1)", "data: order", ()),
-    # Steps.
+    # Training steps.
     ("train.optimizers.adamw:AdamW.build", 'if kind == "hidden" else 0.0', "if kind else 0.0", "training: AdamW", ()),
     ("train.optimizers._orthogonal:orthogonal", "in coefficients:", "in coefficients[:1]:", "training: Muon", ()),
     ("train.schedules:schedule_factor", "1 - (1 - final) * min(1.0, fallen)", "1 - min(1.0, fallen)",
@@ -148,7 +145,7 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
      "training: resume", ()),
     ("train.batches:step_batches", "whole.weights / whole.weights.sum().clamp(min=1)", "whole.weights",
      "training: pretraining", ()),
-    # Alignment's methods.
+    # Alignment methods.
     ("align.methods.sft:_Fine.loss", "total / batch.total", "total / batch.weights.sum()",
      "alignment: fine-tuning", ()),
     ("align.methods.sft:_with_targets", ".loss_mask[1:]", ".loss_mask[:-1]", "alignment: fine-tuning", ()),

@@ -1,4 +1,4 @@
-"""The bugs planted by the tests of this folder lie beside them."""
+"""Makes the helper modules of this folder importable."""
 
 import sys
 from pathlib import Path

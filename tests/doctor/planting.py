@@ -1,7 +1,7 @@
-"""Bugs as developers make them: one expression in the source of a function, changed.
+"""Plants a bug: replaces one expression in the source of a function.
 
-in:  where the function is, the text that changes, and into what
-out: the function with the bug in every module that uses it
+in:  the function's path, the source text to replace, its replacement
+out: the changed function in every module that uses it
 """
 
 import importlib
@@ -22,19 +22,19 @@ def plant(patch: pytest.MonkeyPatch, where: str, old: str, new: str) -> None:
     module = importlib.import_module(f"groundup.{module_name}")
     *outer, name = path.split(".")
     owner = getattr(module, outer[0]) if outer else module
-    found = inspect.getattr_static(owner, name)
-    source = textwrap.dedent(inspect.getsource(getattr(found, "__func__", found)))
-    assert source.count(old) == 1, f"{where} has {source.count(old)} times {old!r}: plant the bug anew"
+    function = inspect.getattr_static(owner, name)
+    source = textwrap.dedent(inspect.getsource(getattr(function, "__func__", function)))
+    assert source.count(old) == 1, f"{where} has {source.count(old)} times {old!r}: update the bug"
     space: dict[str, Any] = dict(vars(module))
     exec(compile(source.replace(old, new), f"<a bug in {where}>", "exec"), space)
     if outer:
         patch.setattr(owner, name, space[name])
     else:
-        put(patch, found, space[name])
+        put(patch, function, space[name])
 
 
 def put(patch: pytest.MonkeyPatch, old: Any, new: Any) -> None:
-    """Replace a function wherever a module of the package has it, attention kernels included."""
+    """Replace a function in every module of the package and in attention kernels."""
     for module_name, module in list(sys.modules.items()):
         if not module_name.startswith("groundup"):
             continue
@@ -42,5 +42,5 @@ def put(patch: pytest.MonkeyPatch, old: Any, new: Any) -> None:
             if value is old:
                 patch.setattr(module, name, new)
             elif isinstance(value, AttentionKernel) and old in (value.make_mask, value.attend):
-                parts = {part: new for part in ("see", "attend") if getattr(value, part) is old}
-                patch.setattr(module, name, replace(value, **parts))
+                fields = {field: new for field in ("make_mask", "attend") if getattr(value, field) is old}
+                patch.setattr(module, name, replace(value, **fields))

@@ -1,4 +1,4 @@
-"""Bugs planted into the real code are found, and the check that finds them is the one that names them."""
+"""Every bug planted in the real code fails the check that is named for it."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -32,16 +32,16 @@ PUBLIC = {
     fp8: ("layers: fp8",),
     lora: ("model: adapters",),
     cpu: ("layers: ",),
-    kv_cache: ("generation: cache",),
+    kv_cache: ("generation: KV cache",),
     sampling: ("generation: sampling", "generation: random"),
 }
-"""Modules of our mathematics, and the checks that look at them."""
+"""Modules under test, and the checks of each."""
 
 
 def failing(checks: Sequence[Check]) -> set[str]:
     """Names of the checks that fail, in fp32 and eager mode."""
     hardware = choose_hardware(Runtime(device="cpu", threads=1, compile="off"), "fp32")
-    return {found.name for found in doctor.run(checks, hardware) if not found.ok}
+    return {result.name for result in doctor.run(checks, hardware) if not result.ok}
 
 
 def beginning(*names: str) -> list[Check]:
@@ -49,15 +49,15 @@ def beginning(*names: str) -> list[Check]:
 
 
 def nearby(check: str) -> list[Check]:
-    """The check itself and others of its kind; of the slow kinds only those that take no time."""
+    """The check and others of its group; of slow groups only the quick checks."""
     kind = check.split(":")[0]
     slow = {"generation", "training", "alignment", "model"}
     quick = (
-        "generation: cache",
+        "generation: KV cache",
         "generation: sampling",
         "training: AdamW",
         "training: schedules",
-        "model: rows",
+        "model: batch",
     )
     return [
         one for one in beginning(f"{kind}: ") if kind not in slow or one.name == check or one.name in quick
@@ -67,7 +67,7 @@ def nearby(check: str) -> list[Check]:
 @pytest.mark.parametrize(
     ("where", "old", "new", "check", "also"), BUGS, ids=[f"{w}-{n}" for w, _, n, _, _ in BUGS]
 )
-def test_a_planted_bug_fails_the_check_that_names_it(
+def test_a_planted_bug_fails_its_check(
     where: str, old: str, new: str, check: str, also: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, where, old, new)
@@ -101,22 +101,22 @@ def test_a_dropped_bias_correction_is_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def public(module: ModuleType) -> list[tuple[Any, str]]:
-    """(owner, name) of every function and of every module's or cache's main method that others may use."""
-    found: list[tuple[Any, str]] = []
+    """(owner, name) of every public function, every nn.Module's forward and the cache's update."""
+    functions: list[tuple[Any, str]] = []
     for name, value in vars(module).items():
         if name.startswith("_") or getattr(value, "__module__", "") != module.__name__:
             continue
         if inspect.isfunction(value):
-            found.append((module, name))
+            functions.append((module, name))
         elif inspect.isclass(value) and issubclass(value, nn.Module):
-            found.append((value, "forward"))
+            functions.append((value, "forward"))
         elif value is kv_cache.StaticKVCache:
-            found += [(value, "update")]
-    return found
+            functions += [(value, "update")]
+    return functions
 
 
 def disturbed(value: Any) -> Any:
-    """The same with every number a little off, every truth turned round, every count one more."""
+    """The value with floats slightly changed, bools negated, integers incremented."""
     if isinstance(value, Tensor):
         if value.dtype == torch.bool:
             return ~value
@@ -132,14 +132,14 @@ def disturbed(value: Any) -> Any:
 
 
 def disturbing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with a wrong result; without an effect, where it is there for its effect."""
+    """`function` with a wrong result, or without its side effect if it returns None."""
     if inspect.signature(function).return_annotation is None:
-        return lambda *given, **named: None
-    return lambda *given, **named: disturbed(function(*given, **named))
+        return lambda *args, **kwargs: None
+    return lambda *args, **kwargs: disturbed(function(*args, **kwargs))
 
 
-ELSEWHERE = {"norm", "feed_forward", "sparse_layers", "adapted", "save_adapters", "load_adapters"}
-"""What chooses or lists modules, whose own `forward` is disturbed instead; and files of adapters."""
+EXCLUDED = {"norm", "feed_forward", "sparse_layers", "adapted", "save_adapters", "load_adapters"}
+"""Functions that choose or list modules, whose `forward` is disturbed instead; and adapter files."""
 
 
 @pytest.mark.parametrize(
@@ -148,10 +148,10 @@ ELSEWHERE = {"norm", "feed_forward", "sparse_layers", "adapted", "save_adapters"
         pytest.param(module, owner, name, id=f"{getattr(owner, '__name__', '')}.{name}")
         for module in PUBLIC
         for owner, name in public(module)
-        if name not in ELSEWHERE
+        if name not in EXCLUDED
     ],
 )
-def test_no_public_function_of_the_mathematics_can_be_wrong_unnoticed(
+def test_a_wrong_public_function_fails_a_check(
     module: ModuleType, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = getattr(owner, name)

@@ -17,8 +17,8 @@ TEXTS = [
 ]
 
 
-class Says:
-    """A step with a fixed answer."""
+class FixedResult:
+    """A step with a fixed result."""
 
     def __init__(self, reason: str | None = None, text: str | None = None) -> None:
         self.reason, self.text = reason, text
@@ -33,12 +33,12 @@ class Nothing:
         return keep_all(batch.rows)
 
 
-def test_the_default_step_finds_98_of_100_secrets_of_every_kind() -> None:
-    found = recall(Privacy(), plant(TEXTS, seed=11, per_kind=250))
-    assert min(found.values()) >= 0.98, found
+def test_the_default_step_redacts_98_percent_of_every_kind() -> None:
+    recalls = recall(Privacy(), plant(TEXTS, seed=11, per_kind=250))
+    assert min(recalls.values()) >= 0.98, recalls
 
 
-def test_every_secret_stands_where_it_is_said_to() -> None:
+def test_every_planted_value_is_at_its_position() -> None:
     planted = plant(TEXTS, seed=3, per_kind=20)
     assert Counter(item.kind for item in planted.pii) == dict.fromkeys(recall(Nothing(), planted), 20)
     for text, item in zip(planted.texts, planted.pii, strict=True):
@@ -51,7 +51,7 @@ def test_the_same_seed_plants_the_same() -> None:
     assert plant(TEXTS, seed=1, per_kind=5).pii != plant(TEXTS, seed=2, per_kind=5).pii
 
 
-def test_secrets_can_be_planted_into_nothing() -> None:
+def test_values_can_be_planted_without_texts() -> None:
     assert len(plant([], seed=1, per_kind=3).texts) == len(plant([""], seed=1, per_kind=3).texts) == 24
 
 
@@ -59,19 +59,21 @@ def test_secrets_can_be_planted_into_nothing() -> None:
     ("step", "share"),
     [
         (Nothing(), 0.0),
-        (Says("dropped"), 1.0),
-        (Says("redacted", "call <PHONE> now"), 1.0),
-        (Says("redacted", "call <PHONE>0958 now"), 1.0),
-        (Says("redacted", "call <PHONE> 0958 now"), 0.0),
-        (Says("redacted", "call +44 20 <PHONE>"), 0.0),
+        (FixedResult("dropped"), 1.0),
+        (FixedResult("redacted", "call <PHONE> now"), 1.0),
+        (FixedResult("redacted", "call <PHONE>0958 now"), 1.0),
+        (FixedResult("redacted", "call <PHONE> 0958 now"), 0.0),
+        (FixedResult("redacted", "call +44 20 <PHONE>"), 0.0),
     ],
 )
-def test_five_characters_that_are_left_are_a_secret_that_is_left(step: Says | Nothing, share: float) -> None:
+def test_a_value_is_redacted_when_no_five_characters_of_it_are_left(
+    step: FixedResult | Nothing, share: float
+) -> None:
     planted = PlantedTexts(["call +44 20 7946 0958 now"], [SyntheticPii("phone", "+44 20 7946 0958", 5)])
     assert recall(step, planted) == {"phone": share}
 
 
-def test_a_step_that_looks_for_less_finds_less() -> None:
-    found = recall(Privacy(kinds=("email",)), plant(TEXTS, seed=5, per_kind=40))
-    assert found["email"] == 1.0 and found["iban"] == 0.0
-    assert np.isfinite(list(found.values())).all()
+def test_a_step_for_fewer_kinds_redacts_fewer_kinds() -> None:
+    recalls = recall(Privacy(kinds=("email",)), plant(TEXTS, seed=5, per_kind=40))
+    assert recalls["email"] == 1.0 and recalls["iban"] == 0.0
+    assert np.isfinite(list(recalls.values())).all()

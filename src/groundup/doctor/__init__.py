@@ -1,1 +1,1 @@
-"""Is this machine right, and are our numbers right on it?"""
+"""MACHINE -> DIAGNOSIS: hardware rates and numerical checks against float64 references."""

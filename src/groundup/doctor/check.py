@@ -1,11 +1,10 @@
-"""A check holds a piece of our arithmetic against a reference and says how far apart they are.
+"""A numerical check: compares one part of the library with a reference.
 
-in:  a bench (hardware, dtypes, a folder for scratch files), a list of checks
-out: an outcome per check: its largest error, the error allowed, and what a failure means
+in:  a `CheckContext` (hardware, dtypes, a scratch folder), a `Check`
+out: a `CheckResult`: largest error, tolerance, and the meaning of a failure
 
-How much error is allowed follows from the dtype: every rounding may be off by the dtype's epsilon, and a check says
-how many roundings lie one after the other in what it looks at. An error is the largest difference of any number,
-divided by the largest number of the reference.
+An error is the largest absolute difference divided by the largest absolute value of the reference. The tolerance is
+the dtype's epsilon times the number of consecutive roundings of the computation, which each check declares.
 """
 
 import math
@@ -20,30 +19,30 @@ from torch import Tensor
 
 from groundup.parallel.hardware import Hardware
 
-ADVICE = "Don't trust a training here. Install groundup and torch anew; if it stays, report `groundup doctor --json`"
+ADVICE = "Don't train on this machine. Reinstall groundup and torch; if it still fails, report `groundup doctor --json`"
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """Where checks work. `folder` is theirs alone and goes when they are done."""
+    """Hardware and scratch folder of a check; the folder is deleted after the check."""
 
     hardware: Hardware
     folder: Path
 
     @property
     def device(self) -> torch.device:
-        """Where our side of a comparison is computed; references are computed on the CPU."""
+        """The device of the code under test; references are computed on the CPU."""
         return self.hardware.device
 
     @property
     def dtypes(self) -> tuple[torch.dtype, ...]:
-        """fp32, and the dtype that training on this hardware computes in."""
+        """fp32 and the compute dtype of training on this hardware."""
         return tuple(dict.fromkeys((torch.float32, self.hardware.dtype)))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far `what` is from its reference, and how far it may be."""
+    """The error of `what` against its reference, and its tolerance."""
 
     what: str
     error: float
@@ -51,12 +50,12 @@ class Difference:
 
     @property
     def ok(self) -> bool:
-        """Whether it is near enough; NaN never is."""
+        """Whether the error is within the tolerance; false for NaN."""
         return self.error <= self.tolerance
 
     @property
     def share(self) -> float:
-        """The error as a share of what is allowed; infinite where it isn't a number."""
+        """The error as a fraction of the tolerance; infinite for NaN."""
         if math.isnan(self.error):
             return math.inf
         return self.error / self.tolerance if self.tolerance else (math.inf if self.error else 0.0)
@@ -64,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Check:
-    """`guards`: what is wrong when it fails. `advice`: what to do then."""
+    """One check. `guards`: the fault that a failure indicates; `advice`: what to do about it."""
 
     name: str
     guards: str
@@ -74,7 +73,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found. `worst` is what came nearest to its tolerance, or went furthest beyond it."""
+    """The result of a check. `worst` is the comparison with the largest error relative to its tolerance."""
 
     name: str
     ok: bool
@@ -94,22 +93,22 @@ def compare(
     dtype: torch.dtype = torch.float32,
     scale: float = 0.0,
 ) -> Difference:
-    """Tensors of one shape, of any dtype and device. Another shape is an infinite error.
+    """Compare tensors of any dtype and device; different shapes are an infinite error.
 
-    scale: the size of the numbers from which both were made, where that isn't the reference's own (0).
+    scale: the magnitude that errors are relative to; 0 = the largest absolute value of `want`.
     """
     tolerance = roundings * torch.finfo(dtype).eps
     name = what if dtype == torch.float32 else f"{what}, {short(dtype)}"
     if got.shape != want.shape:
         return Difference(f"{name}: shape {tuple(got.shape)}, not {tuple(want.shape)}", math.inf, tolerance)
-    found, wanted = got.detach().double().cpu(), want.detach().double().cpu()
-    error = float((found - wanted).abs().max()) if wanted.numel() else 0.0
-    size = scale or (float(wanted.abs().max()) if wanted.numel() else 0.0) or 1.0
+    got_values, want_values = got.detach().double().cpu(), want.detach().double().cpu()
+    error = float((got_values - want_values).abs().max()) if want_values.numel() else 0.0
+    size = scale or (float(want_values.abs().max()) if want_values.numel() else 0.0) or 1.0
     return Difference(name, error / size, tolerance)
 
 
 def equal(what: str, got: object, want: object) -> Difference:
-    """Things that must be the same to the last bit: tensors, lists, numbers. The error is 0 or infinite."""
+    """Compare tensors, lists or numbers for exact equality. The error is 0 or infinite."""
     if isinstance(got, Tensor) and isinstance(want, Tensor):
         same = got.shape == want.shape and bool((got.detach().cpu() == want.detach().cpu()).all())
     else:
@@ -118,14 +117,14 @@ def equal(what: str, got: object, want: object) -> Difference:
 
 
 def short(dtype: torch.dtype) -> str:
-    """A dtype's usual name."""
+    """The short name of a dtype, e.g. `bf16`."""
     return {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(dtype, str(dtype).removeprefix("torch."))
 
 
-def draw(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
-    """Normal noise in float64 that depends on `seed` alone, and that bf16 holds exactly.
+def normal(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+    """Normally distributed float64 numbers, a function of `seed`, exactly representable in bf16.
 
-    So our side, in whatever dtype, and the reference start from the same numbers.
+    The code under test, in any dtype, and the reference thus start from the same numbers.
     """
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
     return noise.bfloat16().double()
@@ -133,7 +132,7 @@ def draw(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Compute on so many CPU threads while the context is open."""
+    """Set the number of CPU threads inside the `with` block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -142,17 +141,19 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def outcome(check: Check, bench: CheckContext) -> CheckResult:
-    """Run one check. Whatever it raises is its failure: code that can't be run isn't right."""
+def run_check(check: Check, context: CheckContext) -> CheckResult:
+    """Run one check; an exception counts as a failure."""
     began = time.perf_counter()
     try:
-        found = list(check.run(bench)) or [Difference("nothing was compared", math.inf, 0.0)]
+        differences = list(check.run(context)) or [Difference("nothing was compared", math.inf, 0.0)]
     except Exception as error:
-        found = [Difference(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", math.inf, 0.0)]
-    worst = max(found, key=lambda difference: difference.share)
+        differences = [
+            Difference(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", math.inf, 0.0)
+        ]
+    worst = max(differences, key=lambda difference: difference.share)
     return CheckResult(
         name=check.name,
-        ok=all(difference.ok for difference in found),
+        ok=all(difference.ok for difference in differences),
         error=worst.error,
         tolerance=worst.tolerance,
         worst=worst.what,

@@ -1,9 +1,9 @@
-"""Checks of whole alignment methods: what their first step learns from, against the reference's forward passes.
+"""Checks of the alignment methods: the loss of the first step against the reference's forward passes.
 
-in:  a bench
+in:  a `CheckContext`
 out: differences
 
-Each method is prepared as a run prepares it, on a handful of conversations which are all in its first step.
+Each method is prepared as in a run, on a few conversations that are all in its first step.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ from groundup.doctor.check import Check, CheckContext, Difference, compare
 from groundup.doctor.checks_data import plain_chat
 from groundup.doctor.checks_model import plain_logits, roundings
 from groundup.doctor.checks_training import runtime
-from groundup.doctor.toy_models import TALK, loud, tokenizer, weights_of
+from groundup.doctor.toy_models import CHATS, set_distinct_weights, toy_tokenizer, weights_of
 from groundup.evaluate.tasks import Example
 from groundup.model import checkpoint
 from groundup.model.config import DecoderConfig
@@ -33,53 +33,53 @@ from groundup.model.value_head import ValueModel
 from groundup.tokens.tokenizer import Tokenizer
 
 TIME = 96
-"""A row's tokens; a pair of answers to one question fits in."""
+"""Tokens per packed sequence; a pair of answers to one question fits."""
 
 
-def _config(words: Tokenizer) -> DecoderConfig:
-    return DecoderConfig(words.vocab_size, 32, 2, 2, 1, 16, 48, logit_softcap=3.0, max_seq_len=TIME)
+def _config(tokenizer: Tokenizer) -> DecoderConfig:
+    return DecoderConfig(tokenizer.vocab_size, 32, 2, 2, 1, 16, 48, logit_softcap=3.0, max_seq_len=TIME)
 
 
-def _start(bench: CheckContext, words: Tokenizer) -> tuple[Path, Decoder]:
-    """A checkpoint of a model whose answers are short, for it likes to end a turn; and the model."""
-    model = Decoder(_config(words))
-    loud(model)
-    folder = bench.folder / "start"
+def _start(context: CheckContext, tokenizer: Tokenizer) -> tuple[Path, Decoder]:
+    """A checkpoint of a model with short answers (end-of-turn is likely), and the model."""
+    model = Decoder(_config(tokenizer))
+    set_distinct_weights(model)
+    folder = context.folder / "start"
     folder.mkdir()
-    checkpoint.save_model(folder, model, words)
+    checkpoint.save_model(folder, model, tokenizer)
     return folder, model
 
 
 def _examples() -> list[Example]:
     return [
         Example(f"talk-{number}", "talk", "what", f"document-{number}", f"thing-{number}", question, answer)
-        for number, (question, answer) in enumerate(TALK)
+        for number, (question, answer) in enumerate(CHATS)
     ]
 
 
-def _given(bench: CheckContext, words: Tokenizer, **reads: Path) -> MethodContext:
-    work = StageContext(bench.folder / "work", Reporter(quiet=True))
-    return MethodContext(runtime(bench), work, words, _examples(), _examples(), reads)
+def _given(context: CheckContext, tokenizer: Tokenizer, **reads: Path) -> MethodContext:
+    work = StageContext(context.folder / "work", Reporter(quiet=True))
+    return MethodContext(runtime(context), work, tokenizer, _examples(), _examples(), reads)
 
 
 def _first_step(session: Session) -> tuple[float, Counter[str]]:
-    """Loss and figures of the first step, summed over its micro-batches."""
-    total, figures = 0.0, Counter[str]()
+    """Loss and metrics of the first step, summed over its micro-batches."""
+    total, metrics = 0.0, Counter[str]()
     for batch in session.batches(0) or []:
-        value, said = session.loss(session.model, batch)
+        value, step_metrics = session.loss(session.model, batch)
         total += value.item()
-        figures.update({name: float(torch.as_tensor(part).detach()) for name, part in said.items()})
-    return total, figures
+        metrics.update({name: float(torch.as_tensor(part).detach()) for name, part in step_metrics.items()})
+    return total, metrics
 
 
-def _check_sft(bench: CheckContext) -> Iterator[Difference]:
-    """Mean -log p over the assistants' tokens of all conversations."""
-    words = tokenizer()
-    folder, model = _start(bench, words)
-    session = sft.Sft(batch_rows=4, precision="fp32").prepare(_given(bench, words, start=folder))
+def _check_sft(context: CheckContext) -> Iterator[Difference]:
+    """Mean -log p over the assistant's tokens of all conversations."""
+    tokenizer = toy_tokenizer()
+    folder, model = _start(context, tokenizer)
+    session = sft.Sft(batch_rows=4, precision="fp32").prepare(_given(context, tokenizer, start=folder))
     losses: list[Tensor] = []
-    for question, answer in TALK:
-        ids, learn = plain_chat([Message("user", question), Message("assistant", answer)], words)
+    for question, answer in CHATS:
+        ids, learn = plain_chat([Message("user", question), Message("assistant", answer)], tokenizer)
         row = torch.tensor([ids])
         log_probs = formulas.log_softmax(plain_logits(model, row)[0, :-1])
         losses += [-log_probs[at - 1, ids[at]] for at in range(1, len(ids)) if learn[at]]
@@ -89,55 +89,55 @@ def _check_sft(bench: CheckContext) -> Iterator[Difference]:
     )
 
 
-def _check_reward(bench: CheckContext) -> Iterator[Difference]:
-    """Mean of -log sigmoid(better - worse - margin), and how often the better one wins."""
-    words = tokenizer()
-    folder, _ = _start(bench, words)
+def _check_reward(context: CheckContext) -> Iterator[Difference]:
+    """Mean of -log sigmoid(chosen - rejected - margin), and the accuracy."""
+    tokenizer = toy_tokenizer()
+    folder, _ = _start(context, tokenizer)
     recipe = reward.Reward(
         batch_rows=8, other=4, truncated=4, garbled=0, sampled=0, held_out=2, margin=0.4, precision="fp32"
     )
-    session = recipe.prepare(_given(bench, words, start=folder))
+    session = recipe.prepare(_given(context, tokenizer, start=folder))
     assert isinstance(session.model, ValueModel)
-    loud(session.model, seed=2)
-    right = {tuple(plain_chat(example.conversation().messages, words)[0]) for example in _examples()}
+    set_distinct_weights(session.model, seed=2)
+    right = {tuple(plain_chat(example.conversation().messages, tokenizer)[0]) for example in _examples()}
     losses, wins = [], []
     for batch in session.batches(0) or []:
         flat, segments = batch.packed.ids.flatten().tolist(), batch.packed.segments.flatten().tolist()
-        texts = [
+        random_ids = [
             [token for token, segment in zip(flat, segments, strict=True) if segment == number]
             for number in range(len(batch.packed.places))
         ]
-        for pair in zip(texts[::2], texts[1::2], strict=True):
+        for pair in zip(random_ids[::2], random_ids[1::2], strict=True):
             better, worse = sorted(pair, key=lambda text: tuple(text) not in right)
-            assert tuple(better) in right and tuple(worse) not in right, "a pair holds one right answer"
+            assert tuple(better) in right and tuple(worse) not in right, "a pair has one right answer"
             scores = [_score(session.model, text)[None] for text in (better, worse)]
             losses.append(formulas.bradley_terry(scores[0], scores[1], 0.4))
             wins.append(float(scores[0] > scores[1]))
-    loss, figures = _first_step(session)
+    loss, metrics = _first_step(session)
     allowed = 2 * roundings(session.model.config)
     yield compare("loss of the first step", torch.tensor(loss), torch.cat(losses).mean(), allowed)
     share = torch.tensor(sum(wins) / len(wins))
-    yield compare("accuracy of the first step", torch.tensor(figures["accuracy"]), share, allowed)
+    yield compare("accuracy of the first step", torch.tensor(metrics["accuracy"]), share, allowed)
 
 
 def _score(model: ValueModel, ids: list[int]) -> Tensor:
-    """The reference's value at the last token."""
+    """The reference's score at the last token."""
     plain = {name.removeprefix("decoder."): weight for name, weight in weights_of(model).items()}
     hidden = reference.hidden(plain, model.config, torch.tensor([ids]), [[0] * len(ids)])
     return (hidden @ plain["score.weight"][0])[0, -1].detach()
 
 
-def _check_ppo(bench: CheckContext) -> Iterator[Difference]:
-    """In its first step the policy still is the one that sampled: no ratio differs from 1, and no clip is active.
+def _check_ppo(context: CheckContext) -> Iterator[Difference]:
+    """In the first step the policy is the one that sampled: all ratios are 1 and no clip is active.
 
-    Advantages have mean 0 over the phase, so the policy's loss is 0, and the critic's is half its error.
+    Advantages have mean 0 over the iteration, so the policy loss is 0 and the value loss is half the squared error.
     """
-    words = tokenizer()
-    start, model = _start(bench, words)
-    folder, critic = bench.folder / "reward", ValueModel(_config(words))
-    loud(critic, seed=3)
+    tokenizer = toy_tokenizer()
+    start, model = _start(context, tokenizer)
+    folder, critic = context.folder / "reward", ValueModel(_config(tokenizer))
+    set_distinct_weights(critic, seed=3)
     folder.mkdir()
-    checkpoint.save_model(folder, critic, words)
+    checkpoint.save_model(folder, critic, tokenizer)
     write_json(folder / REWARD_FILE, {"mean": 0.3, "std": 2.0})
     recipe = ppo.Ppo(
         iterations=1,
@@ -149,21 +149,19 @@ def _check_ppo(bench: CheckContext) -> Iterator[Difference]:
         held_out=2,
         precision="fp32",
     )
-    session = recipe.prepare(_given(bench, words, start=start, reward=folder))
-    _, figures = _first_step(session)
+    session = recipe.prepare(_given(context, tokenizer, start=start, reward=folder))
+    _, metrics = _first_step(session)
     allowed = 8 * roundings(model.config)
     zero, one = torch.zeros(()), 1.0
-    yield compare("policy's loss", torch.tensor(figures["policy_loss"]), zero, allowed, scale=one)
-    yield compare("clipped share", torch.tensor(figures["clipped"]), zero, 0)
-    yield compare("distance to the start", torch.tensor(figures["kl"]), zero, allowed, scale=one)
-    half = torch.tensor(figures["value_error"] / 2)
-    yield compare("critic's loss", torch.tensor(figures["value_loss"]), half, allowed)
+    yield compare("policy loss", torch.tensor(metrics["policy_loss"]), zero, allowed, scale=one)
+    yield compare("clip fraction", torch.tensor(metrics["clipped"]), zero, 0)
+    yield compare("KL to the reference policy", torch.tensor(metrics["kl"]), zero, allowed, scale=one)
+    half = torch.tensor(metrics["value_error"] / 2)
+    yield compare("value loss", torch.tensor(metrics["value_loss"]), half, allowed)
 
 
 CHECKS = [
-    Check(
-        "alignment: fine-tuning", "fine-tuning learns from other tokens, or with other weights", _check_sft
-    ),
-    Check("alignment: reward model", "a reward model learns to prefer the wrong answers", _check_reward),
-    Check("alignment: PPO", "PPO compares a policy with another one than it sampled from", _check_ppo),
+    Check("alignment: fine-tuning", "fine-tuning trains on wrong tokens or with wrong weights", _check_sft),
+    Check("alignment: reward model", "a reward model is trained to prefer wrong answers", _check_reward),
+    Check("alignment: PPO", "PPO's ratios aren't relative to the policy that sampled", _check_ppo),
 ]

@@ -21,8 +21,8 @@ TEXTS = (
 def _check_recall(context: CheckContext) -> Iterator[Difference]:
     """Default settings, every kind."""
     step = Privacy()
-    found = recall(step, plant(TEXTS, seed=0, per_kind=PER_KIND, regions=step.regions))
-    for kind, share in found.items():
+    recalls = recall(step, plant(TEXTS, seed=0, per_kind=PER_KIND, regions=step.regions))
+    for kind, share in recalls.items():
         yield Difference(f"{kind}: planted values left in the text", 1 - share, MAX_MISSED)
 
 

@@ -1,6 +1,6 @@
-"""Checks of training steps: optimizers, schedules, the loop, pretraining whole, compiled against plain.
+"""Checks of training steps: optimizers, schedules, the loop, pretraining, resuming, compiled layers.
 
-in:  a bench
+in:  a `CheckContext`
 out: differences
 """
 
@@ -21,9 +21,17 @@ from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, StageContext
 from groundup.doctor import formulas, reference
-from groundup.doctor.check import Check, CheckContext, Difference, compare, draw, equal, threads
-from groundup.doctor.checks_model import compare_slopes, roundings
-from groundup.doctor.toy_models import LLAMA, QWEN3, decoder, documents, texts, tokenizer, weights_of
+from groundup.doctor.check import Check, CheckContext, Difference, compare, equal, normal, threads
+from groundup.doctor.checks_model import compare_gradients, roundings
+from groundup.doctor.toy_models import (
+    LLAMA,
+    QWEN3,
+    decoder,
+    document_segments,
+    random_ids,
+    toy_tokenizer,
+    weights_of,
+)
 from groundup.model import checkpoint, losses
 from groundup.model.architectures.llama import Llama
 from groundup.model.decoder import Decoder
@@ -41,31 +49,31 @@ NAMES = {
     "lm_head.weight": (30, 16),
     "model.norm.weight": (16,),
 }
-"""Parameters of every kind, by the names that decide how they are trained."""
+"""Parameters of every optimizer group, which the names determine."""
 HIDDEN = list(NAMES)[:2]
 STEPS = 4
 ROUNDINGS = 16
-"""Of fp32, for a few optimizer steps on a weight."""
+"""Consecutive fp32 roundings of a few optimizer steps."""
 SMALL = Llama(d_model=32, n_heads=2, d_ff=48, logit_softcap=0.2)
 STRETCH = 0.35
-"""How far from 1 a few iterations leave the singular values of an orthogonal step (Jordan et al. 2024)."""
+"""Largest deviation from 1 of the singular values after a few Newton-Schulz iterations (Jordan et al. 2024)."""
 
 
-def runtime(bench: CheckContext) -> Runtime:
-    """One row per micro-batch, eager, on the bench's device, in this thread."""
-    device: Any = bench.device.type
+def runtime(context: CheckContext) -> Runtime:
+    """Runtime of the checks: micro-batch 1, eager, one thread."""
+    device: Any = context.device.type
     return Runtime(device=device, threads=1, compile="off", micro_batch=1)
 
 
-def _parameters(bench: CheckContext) -> dict[str, nn.Parameter]:
-    tensors = (draw(seed, *shape) for seed, shape in enumerate(NAMES.values(), start=1))
-    return {name: nn.Parameter(x.float().to(bench.device)) for name, x in zip(NAMES, tensors, strict=True)}
+def _parameters(context: CheckContext) -> dict[str, nn.Parameter]:
+    tensors = (normal(seed, *shape) for seed, shape in enumerate(NAMES.values(), start=1))
+    return {name: nn.Parameter(x.float().to(context.device)) for name, x in zip(NAMES, tensors, strict=True)}
 
 
 def _gradients(name: str) -> list[Tensor]:
-    """One per step; a hidden matrix's have singular values between 1/2 and 1."""
+    """One gradient per step; those of hidden matrices have singular values between 1/2 and 1."""
     seed = 10 * (1 + list(NAMES).index(name))
-    noise = [draw(seed + step, *NAMES[name]) for step in range(STEPS)]
+    noise = [normal(seed + step, *NAMES[name]) for step in range(STEPS)]
     if name not in HIDDEN:
         return noise
     factors = [torch.linalg.svd(one, full_matrices=False) for one in noise]
@@ -75,7 +83,7 @@ def _gradients(name: str) -> list[Tensor]:
 def _stepped(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], steps: int
 ) -> dict[str, list[Tensor]]:
-    """Every parameter before the first and after every step."""
+    """Each parameter before the first step and after every step."""
     seen = {name: [parameter.detach().clone()] for name, parameter in parameters.items()}
     for step in range(steps):
         for name, parameter in parameters.items():
@@ -86,10 +94,10 @@ def _stepped(
     return seen
 
 
-def _check_adamw(bench: CheckContext) -> Iterator[Difference]:
-    """Every step, with bias correction; only hidden matrices decay."""
+def _check_adamw(context: CheckContext) -> Iterator[Difference]:
+    """AdamW step by step, with bias correction; weight decay on hidden matrices only."""
     recipe = adamw.AdamW(lr=0.03, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.2)
-    parameters = _parameters(bench)
+    parameters = _parameters(context)
     seen = _stepped(recipe.build(parameters.items()), parameters, STEPS)
     for name, tensors in seen.items():
         decay = 0.2 if name in HIDDEN else 0.0
@@ -99,13 +107,13 @@ def _check_adamw(bench: CheckContext) -> Iterator[Difference]:
             yield compare(f"AdamW: {name} after {step} steps", tensors[step], want, ROUNDINGS)
 
 
-def _check_muon(bench: CheckContext) -> Iterator[Difference]:
-    """Hidden matrices move along the orthogonal factor of their momentum, everything else as AdamW says."""
+def _check_muon(context: CheckContext) -> Iterator[Difference]:
+    """Hidden matrices move along the orthogonal factor of their momentum; AdamW updates the others."""
     rate, memory = 0.02, 0.9
     recipe = muon.Muon(
         lr=rate, momentum=memory, weight_decay=0.0, adam_lr=0.03, adam_beta1=0.8, adam_beta2=0.9
     )
-    parameters = _parameters(bench)
+    parameters = _parameters(context)
     seen = _stepped(recipe.build(parameters.items()), parameters, STEPS)
     for name in HIDDEN:
         momentum = torch.zeros(NAMES[name], dtype=torch.float64)
@@ -113,8 +121,8 @@ def _check_muon(bench: CheckContext) -> Iterator[Difference]:
             momentum = memory * momentum + (1 - memory) * gradient
             u, _, v = torch.linalg.svd(memory * momentum + (1 - memory) * gradient, full_matrices=False)
             before, after = (seen[name][at].double().cpu() for at in (step, step + 1))
-            turned = u.T @ ((before - after) / (0.2 * rate * max(NAMES[name]) ** 0.5)) @ v.T
-            error = float((turned - torch.eye(len(turned), dtype=torch.float64)).abs().max())
+            rotated = u.T @ ((before - after) / (0.2 * rate * max(NAMES[name]) ** 0.5)) @ v.T
+            error = float((rotated - torch.eye(len(rotated), dtype=torch.float64)).abs().max())
             yield Difference(f"Muon: {name}, step {step + 1} is orthogonal", error, STRETCH)
     for name in NAMES.keys() - set(HIDDEN):
         start, gradients = seen[name][0].double().cpu(), _gradients(name)
@@ -122,8 +130,8 @@ def _check_muon(bench: CheckContext) -> Iterator[Difference]:
         yield compare(f"Muon's AdamW: {name}", seen[name][-1], want, ROUNDINGS)
 
 
-def _check_schedules(bench: CheckContext) -> Iterator[Difference]:
-    """Every factor of a run: the rise, the top, the way down, and where it ends."""
+def _check_schedules(context: CheckContext) -> Iterator[Difference]:
+    """Every learning rate factor of a run: warmup, peak, decay, final value."""
     for warmup, steps, final in ((0, 20, 0.0), (5, 40, 0.1), (10, 100, 0.0)):
         at = np.arange(warmup, steps + 1)
         share = (at - warmup) / (steps - warmup)
@@ -135,19 +143,19 @@ def _check_schedules(bench: CheckContext) -> Iterator[Difference]:
         }
         rise = np.arange(1, warmup + 1) / (warmup + 1)
         for kind, fall in falls.items():
-            found = [
+            factors = [
                 schedules.schedule_factor(kind, step, steps, warmup, final, 0.3)  # type: ignore[arg-type]
                 for step in range(steps + 1)
             ]
             wanted = torch.from_numpy(np.concatenate((rise, fall)))
-            yield compare(f"{kind}, {steps} steps, warm-up {warmup}", torch.tensor(found), wanted, 4)
+            yield compare(f"{kind}, {steps} steps, warmup {warmup}", torch.tensor(factors), wanted, 4)
 
 
-def _check_loop(bench: CheckContext) -> Iterator[Difference]:
-    """Plain gradient descent through the training loop: schedule, clipping, sums over micro-batches of uneven size."""
-    ids, weights = texts(5, 17), (documents(5, 16) >= 0).float()
+def _check_loop(context: CheckContext) -> Iterator[Difference]:
+    """SGD through the training loop: schedule, gradient clipping, micro-batches of uneven size."""
+    ids, weights = random_ids(5, 17), (document_segments(5, 16) >= 0).float()
     for clip in (0.0, 0.05):
-        model = decoder(LLAMA, bench)
+        model = decoder(LLAMA, context)
         plain = weights_of(model)
         for factor in (1.0, 0.5):
             _descend(plain, ids, weights, 0.1 * factor, clip)
@@ -157,11 +165,11 @@ def _check_loop(bench: CheckContext) -> Iterator[Difference]:
             loop.TrainSpec(
                 label="train",
                 engine=NativeEngine(model, torch.optim.SGD(model.parameters(), lr=0.1), _loss, clip),
-                batches=lambda step, found=micro_batches: found,  # type: ignore[misc]
+                batches=lambda step, step_batches=micro_batches: step_batches,  # type: ignore[misc]
                 schedule=lambda step: (1.0, 0.5)[step],
                 steps=2,
-                context=StageContext(bench.folder / f"clip {clip}", Reporter(quiet=True)),
-                runtime=runtime(bench),
+                context=StageContext(context.folder / f"clip {clip}", Reporter(quiet=True)),
+                runtime=runtime(context),
             )
         )
         for name, parameter in model.named_parameters():
@@ -170,7 +178,7 @@ def _check_loop(bench: CheckContext) -> Iterator[Difference]:
 
 
 def _loss(model: Decoder, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Any]]:
-    """Cross-entropy of every next token, weighted."""
+    """Weighted cross-entropy of the next tokens."""
     device = model.head_weight.device
     ids, weights = batch[0].to(device), batch[1].to(device)
     hidden, targets = model.hidden(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()
@@ -178,55 +186,57 @@ def _loss(model: Decoder, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[st
 
 
 def _descend(plain: dict[str, Tensor], ids: Tensor, weights: Tensor, rate: float, clip: float) -> None:
-    """One step of gradient descent on the reference's weights, over the whole batch at once."""
+    """One SGD step on the reference's weights, over the whole batch."""
     whole = [[0] * (ids.shape[1] - 1)] * len(ids)
     logits = reference.logits(plain, LLAMA, ids[:, :-1], whole).flatten(0, 1)
     loss = formulas.cross_entropy(
         logits, ids[:, 1:].flatten(), weights.flatten().double() / weights.double().sum()
     )
-    slopes = torch.autograd.grad(loss, list(plain.values()))
-    norm = math.sqrt(sum(float((slope**2).sum()) for slope in slopes))
+    gradients = torch.autograd.grad(loss, list(plain.values()))
+    norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
     scale = clip / norm if clip and norm > clip else 1.0
     with torch.no_grad():
-        for parameter, slope in zip(plain.values(), slopes, strict=True):
-            parameter -= rate * scale * slope
+        for parameter, gradient in zip(plain.values(), gradients, strict=True):
+            parameter -= rate * scale * gradient
 
 
-def _rows(words: Tokenizer) -> np.ndarray:
-    """Four rows of documents and uneven padding."""
-    noise, rows = np.random.default_rng(0), np.full((4, 33), words.pad)
+def _rows(tokenizer: Tokenizer) -> np.ndarray:
+    """Four packed sequences of documents and uneven padding."""
+    noise, rows = np.random.default_rng(0), np.full((4, 33), tokenizer.pad)
     for number, row in enumerate(rows):
         borders = [0, 9 + number, 20, 33 - 4 * number]
         for start, end in pairwise(borders):
             row[start:end] = noise.integers(0, 250, end - start)
-            row[start], row[end - 1] = words.bos, words.eos
+            row[start], row[end - 1] = tokenizer.bos, tokenizer.eos
     return rows
 
 
 def _plain_step(
-    plain: dict[str, Tensor], model: Decoder, rows: np.ndarray, words: Tokenizer
+    plain: dict[str, Tensor], model: Decoder, rows: np.ndarray, tokenizer: Tokenizer
 ) -> tuple[Tensor, int]:
-    """Sum of -log p of every target that counts, and the number of those."""
+    """Sum of -log p over the targets in the loss, and their number."""
     ids = torch.from_numpy(rows.astype(np.int64))
-    found = []
+    segments = []
     for row in ids.tolist():
-        document = np.cumsum([token == words.bos for token in row])
-        found.append([-1 if token == words.pad else int(d) for token, d in zip(row, document, strict=True)])
-    counts = (ids[:, 1:] != words.pad) & (ids[:, 1:] != words.bos)
-    logits = reference.logits(plain, model.config, ids[:, :-1], [row[:-1] for row in found]).flatten(0, 1)
+        document = np.cumsum([token == tokenizer.bos for token in row])
+        segments.append(
+            [-1 if token == tokenizer.pad else int(d) for token, d in zip(row, document, strict=True)]
+        )
+    counts = (ids[:, 1:] != tokenizer.pad) & (ids[:, 1:] != tokenizer.bos)
+    logits = reference.logits(plain, model.config, ids[:, :-1], [row[:-1] for row in segments]).flatten(0, 1)
     return formulas.cross_entropy(logits, ids[:, 1:].flatten(), counts.flatten().double()), int(counts.sum())
 
 
-def _check_pretrain(bench: CheckContext) -> Iterator[Difference]:
-    """The stage `pretrain` for one step of four micro-batches: its loss, gradient norm and validation."""
-    words = tokenizer()
-    tokens, held = bench.folder / "tokens", bench.folder / "tokenizer"
+def _check_pretrain(context: CheckContext) -> Iterator[Difference]:
+    """The stage `pretrain` for one step of four micro-batches: loss, gradient norm and validation."""
+    tokenizer = toy_tokenizer()
+    tokens, held = context.folder / "tokens", context.folder / "tokenizer"
     tokens.mkdir()
     held.mkdir()
-    rows = _rows(words)
+    rows = _rows(tokenizer)
     np.save(tokens / "train.npy", rows.astype(np.uint16))
     np.save(tokens / "validation.npy", rows[:2].astype(np.uint16))
-    words.save(held)
+    tokenizer.save(held)
     recipe = pretrain.Pretrain(
         depth=1,
         architecture=SMALL,
@@ -235,47 +245,47 @@ def _check_pretrain(bench: CheckContext) -> Iterator[Difference]:
         batch_tokens=128,
         precision="fp32",
     )
-    out = StageContext(bench.folder / "pretrain", Reporter(quiet=True))
-    made = [Artifact(folder, "0" * 12, folder.name, "token_dataset") for folder in (tokens, held)]
-    metrics = pretrain.pretrain(recipe, runtime(bench), out, *made)
-    lines = [json.loads(line) for line in out.file("metrics.jsonl").read_text().splitlines()]
+    stage_context = StageContext(context.folder / "pretrain", Reporter(quiet=True))
+    inputs = [Artifact(folder, "0" * 12, folder.name, "token_dataset") for folder in (tokens, held)]
+    metrics = pretrain.pretrain(recipe, runtime(context), stage_context, *inputs)
+    lines = [json.loads(line) for line in stage_context.file("metrics.jsonl").read_text().splitlines()]
     logged = next(line for line in lines if "grad_norm" in line)
-    out.close()
-    after = checkpoint.load_decoder(out.path)
+    stage_context.close()
+    after = checkpoint.load_decoder(stage_context.path)
     before = Decoder(after.config)
     before.init_weights(recipe.seed)
     plain = weights_of(before)
-    total, count = _plain_step(plain, before, rows, words)
-    slopes = torch.autograd.grad(total / count, list(plain.values()))
-    norm = torch.stack([slope.square().sum() for slope in slopes]).sum().sqrt()
+    total, count = _plain_step(plain, before, rows, tokenizer)
+    gradients = torch.autograd.grad(total / count, list(plain.values()))
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
     allowed = 2 * roundings(after.config)
     yield compare("loss of the first step", torch.tensor(logged["loss"]), total / count, allowed)
     yield compare("gradient norm of the first step", torch.tensor(logged["grad_norm"]), norm, allowed)
     with torch.no_grad():
-        scored = _plain_step(weights_of(after), after, rows[:2], words)[0]
-    size = sum(len(words.token_bytes(int(token))) for row in rows[:2] for token in row[1:])
+        scored = _plain_step(weights_of(after), after, rows[:2], tokenizer)[0]
+    size = sum(len(tokenizer.token_bytes(int(token))) for row in rows[:2] for token in row[1:])
     bits = scored / math.log(2) / size
     yield compare("validation, bits per byte", torch.tensor(metrics["val_bpb"]), bits, allowed)
 
 
 class _Interrupted(Exception):
-    """Raised in the middle of a training."""
+    """Interrupts a training."""
 
 
-def _check_resume(bench: CheckContext) -> Iterator[Difference]:
-    """Interrupted after a step and taken up again, a training ends in the same bits."""
-    whole = _trained(bench, bench.folder / "whole")
+def _check_resume(context: CheckContext) -> Iterator[Difference]:
+    """A training that is interrupted and resumed ends in the same bits."""
+    whole = _trained(context, context.folder / "whole")
     with contextlib.suppress(_Interrupted):
-        _trained(bench, bench.folder / "parts", stop_at=2)
-    states = list((bench.folder / "parts").rglob("step-*"))
-    yield equal("a state was saved", bool(states), True)
-    yield equal("weights after resuming", _trained(bench, bench.folder / "parts"), whole)
+        _trained(context, context.folder / "parts", stop_at=2)
+    states = list((context.folder / "parts").rglob("step-*"))
+    yield equal("a resume state was saved", bool(states), True)
+    yield equal("weights after resuming", _trained(context, context.folder / "parts"), whole)
 
 
-def _trained(bench: CheckContext, folder: Path, stop_at: int = -1) -> Tensor:
-    """All weights after three steps with momentum; `stop_at`: the step that raises."""
-    ids, weights = texts(2, 17), torch.full((2, 16), 1 / 32)
-    model = decoder(LLAMA, bench)
+def _trained(context: CheckContext, folder: Path, stop_at: int = -1) -> Tensor:
+    """All weights after three steps with momentum; `stop_at`: the step that is interrupted."""
+    ids, weights = random_ids(2, 17), torch.full((2, 16), 1 / 32)
+    model = decoder(LLAMA, context)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
         if step == stop_at:
@@ -291,55 +301,55 @@ def _trained(bench: CheckContext, folder: Path, stop_at: int = -1) -> Tensor:
             schedule=lambda step: 1.0 - step / 4,
             steps=3,
             context=StageContext(folder, Reporter(quiet=True)),
-            runtime=runtime(bench).model_copy(update={"checkpoint_seconds": 1e-9}),
+            runtime=runtime(context).model_copy(update={"checkpoint_seconds": 1e-9}),
         )
     )
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def _check_compiled(bench: CheckContext) -> Iterator[Difference]:
-    """A model fitted to the hardware, as training runs it: compiled where that can be done.
+def _check_compiled(context: CheckContext) -> Iterator[Difference]:
+    """A model fitted to this hardware as in training: compiled where possible.
 
-    One layer: others would be compiled to the same kernels, and compiling is what takes the time. The rows are long
-    enough for attention by blocks to need two of them.
+    One layer, since compiling takes the time and further layers use the same kernels. The sequences are long enough
+    for two blocks of blockwise attention.
     """
-    ids, segments = texts(2, 2 * MIN_BLOCK + 1), documents(2, 2 * MIN_BLOCK)
+    ids, segments = random_ids(2, 2 * MIN_BLOCK + 1), document_segments(2, 2 * MIN_BLOCK)
     targets, weights = ids[:, 1:].flatten(), (segments >= 0).flatten().float() / 100
     config = replace(QWEN3, n_layers=1, logit_softcap=4.0)
-    plain = weights_of(decoder(config, bench))
+    plain = weights_of(decoder(config, context))
     logits = reference.logits(plain, config, ids[:, :-1], segments.tolist())
     want = formulas.cross_entropy(logits.flatten(0, 1), targets, weights.double())
     want.backward()  # type: ignore[no-untyped-call]
-    model, dtype = decoder(config, bench), bench.hardware.dtype
-    hardware.prepare_model(model, bench.hardware)
+    model, dtype = decoder(config, context), context.hardware.dtype
+    hardware.prepare_model(model, context.hardware)
     model.train()
-    kernel = hardware.compiled(losses.chunk_with_gradient, bench.hardware)
+    kernel = hardware.compiled(losses.chunk_with_gradient, context.hardware)
     for turn in ("first", "second"):
-        with threads(bench.hardware.cores):
-            hidden = model.hidden(ids[:, :-1].to(bench.device), segments.to(bench.device)).flatten(0, 1)
-            there = (targets.to(bench.device), weights.to(bench.device))
+        with threads(context.hardware.cores):
+            hidden = model.hidden(ids[:, :-1].to(context.device), segments.to(context.device)).flatten(0, 1)
+            there = (targets.to(context.device), weights.to(context.device))
             loss = losses.cross_entropy(hidden, model.head_weight, *there, kernel, config.logit_softcap)[0]
             model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
         yield compare(f"fitted model, {turn} step: loss", loss, want, roundings(config, dtype), dtype)
-        yield from compare_slopes(f"fitted model, {turn} step", model, plain, dtype)
+        yield from compare_gradients(f"fitted model, {turn} step", model, plain, dtype)
 
 
 CHECKS = [
-    Check("training: AdamW", "weights move too far, too little, or decay where they shouldn't", _check_adamw),
-    Check("training: Muon", "hidden matrices move in a wrong direction or too far", _check_muon),
-    Check("training: schedules", "the learning rate rises or falls wrongly", _check_schedules),
-    Check("training: loop", "a step's micro-batches, clipping or rate are wrong", _check_loop),
+    Check("training: AdamW", "AdamW's updates or weight decay are wrong", _check_adamw),
+    Check("training: Muon", "Muon's updates are wrong", _check_muon),
+    Check("training: schedules", "the learning rate schedule is wrong", _check_schedules),
+    Check("training: loop", "gradient accumulation, clipping or learning rate are wrong", _check_loop),
     Check(
         "training: pretraining",
-        "pretraining learns from or reports something else than its loss",
+        "pretraining optimizes or reports a wrong loss",
         _check_pretrain,
     ),
-    Check("training: resume", "an interrupted training doesn't end where a whole one would", _check_resume),
+    Check("training: resume", "a resumed training differs from an uninterrupted one", _check_resume),
     Check(
         "training: this hardware",
-        "steps as they run here, compiled where possible, aren't the model's",
+        "compiled or low-precision steps on this hardware are wrong",
         _check_compiled,
-        'Set runtime.compile = "off", or precision = "fp32" in the recipe, and run `groundup doctor` again',
+        'Set runtime.compile = "off" or precision = "fp32", and run `groundup doctor` again',
     ),
 ]

@@ -1,7 +1,7 @@
-"""Look at the machine, then check our numbers on it.
+"""`groundup doctor`: measures the machine and runs every numerical check on it.
 
 in:  a runtime, the workspace
-out: Diagnosis: the machine, an outcome per check
+out: `Diagnosis`: the machine, one result per check
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from groundup.doctor import (
     checks_pii,
     checks_training,
 )
-from groundup.doctor.check import Check, CheckContext, CheckResult, outcome, threads
+from groundup.doctor.check import Check, CheckContext, CheckResult, run_check, threads
 from groundup.doctor.machine import Machine, examine
 from groundup.parallel.hardware import Hardware, choose_hardware
 
@@ -44,38 +44,38 @@ CHECKS: tuple[Check, ...] = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. `seconds`: how long it took in all."""
+    """The machine, the results of all checks, and the total time in seconds."""
 
     machine: Machine
-    outcomes: list[CheckResult]
+    results: list[CheckResult]
     seconds: float
 
     @property
     def ok(self) -> bool:
         """Whether every check passed."""
-        return all(found.ok for found in self.outcomes)
+        return all(result.ok for result in self.results)
 
 
 def diagnose(runtime: Runtime, workspace: Path, reporter: Reporter) -> Diagnosis:
     """Measure the machine and run every check."""
     began = time.perf_counter()
     hardware = choose_hardware(runtime)
-    reporter.info("looking at the machine")
+    reporter.info("measuring the machine")
     machine = examine(hardware, workspace)
-    outcomes = []
+    results = []
     with reporter.track("check", len(CHECKS), "checks") as tracker:
-        for found in run(CHECKS, hardware):
-            outcomes.append(found)
-            tracker.note(found.name)
+        for result in run(CHECKS, hardware):
+            results.append(result)
+            tracker.note(result.name)
             tracker.advance()
-    return Diagnosis(machine, outcomes, time.perf_counter() - began)
+    return Diagnosis(machine, results, time.perf_counter() - began)
 
 
 def run(checks: Sequence[Check], hardware: Hardware) -> Iterator[CheckResult]:
-    """The outcome of every check, each with an empty folder of its own.
+    """Results of `checks`, each run with its own empty folder.
 
-    On one thread: the tensors are small, and on a busy machine many threads mostly wait for each other.
+    Checks run on one thread: their tensors are small, and more threads only wait for each other on a busy machine.
     """
     for check in checks:
         with tempfile.TemporaryDirectory() as folder, threads(1):
-            yield outcome(check, CheckContext(hardware, Path(folder)))
+            yield run_check(check, CheckContext(hardware, Path(folder)))

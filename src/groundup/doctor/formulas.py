@@ -1,10 +1,10 @@
-"""The losses and estimators as their papers write them, in float64, token by token.
+"""Reference losses, estimators and AdamW: the papers' formulas in float64, token by token.
 
-in:  the same arguments as the fast functions of `align/objectives.py` and `model/losses.py` get
-out: the same results, for comparison; nothing of the code under test is used
+in:  the arguments of the functions of `align/objectives.py` and `model/losses.py`
+out: the same results; no code under test is used
 
-Answers are given by their lengths, so a token beyond an answer's end is never touched. All of it can be
-differentiated, so the gradients are references, too.
+Responses are passed with their lengths, so tokens past a response's end are never read. Everything is differentiable,
+so the gradients are references too.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ Lengths = Sequence[int]
 
 
 def tokens(lengths: Lengths) -> list[tuple[int, int]]:
-    """(row, time) of every token of answers of these lengths."""
+    """(row, time) of every token of responses of these lengths."""
     return [(row, t) for row, length in enumerate(lengths) for t in range(length)]
 
 
 def mean(x: Float[Tensor, "batch time"], lengths: Lengths) -> Float[Tensor, ""]:
-    """The mean over the answers' tokens."""
+    """The mean over the responses' tokens."""
     places = tokens(lengths)
     return torch.stack([x[place] for place in places]).sum() / len(places)
 
@@ -38,7 +38,7 @@ def bradley_terry(
 def token_rewards(
     scores: Float[Tensor, " batch"], log_ratios: Float[Tensor, "batch time"], lengths: Lengths, kl_coef: float
 ) -> Float[Tensor, "batch time"]:
-    """-kl_coef log(policy / start) on every token, and the answer's score on the last (arXiv:1909.08593)."""
+    """-kl_coef log(policy / reference) on every token, plus the response's score on the last (arXiv:1909.08593)."""
     rewards = torch.zeros_like(log_ratios)
     for row, t in tokens(lengths):
         rewards[row, t] = -kl_coef * log_ratios[row, t] + (scores[row] if t == lengths[row] - 1 else 0.0)
@@ -67,13 +67,13 @@ def gae(
 
 
 def whiten(x: Float[Tensor, "batch time"], lengths: Lengths, eps: float) -> Float[Tensor, "batch time"]:
-    """(x - mean) / sqrt(variance + eps) on the answers' tokens."""
+    """(x - mean) / sqrt(variance + eps) on the responses' tokens."""
     centre = mean(x, lengths)
     spread = mean((x - centre) ** 2, lengths)
-    found = torch.zeros_like(x)
+    whitened = torch.zeros_like(x)
     for place in tokens(lengths):
-        found[place] = (x[place] - centre) / torch.sqrt(spread + eps)
-    return found
+        whitened[place] = (x[place] - centre) / torch.sqrt(spread + eps)
+    return whitened
 
 
 def ppo(
@@ -84,9 +84,9 @@ def ppo(
     clip: float,
     total: float,
 ) -> tuple[Float[Tensor, ""], float]:
-    """-sum of min(r A, clip(r, 1 - clip, 1 + clip) A) / total (arXiv:1707.06347, equation 7), and the clipped share.
+    """-sum of min(r A, clip(r, 1 - clip, 1 + clip) A) / total (arXiv:1707.06347, equation 7), and the clipped fraction.
 
-    The clip is written out by cases: it holds where the ratio has already gone where the advantage pulls it.
+    The clip by cases: it is active where the ratio has already moved past the clip range in the advantage's direction.
     """
     loss, clipped = log_probs.new_zeros(()), 0
     for place in tokens(lengths):
@@ -109,7 +109,7 @@ def value_loss(
     clip: float,
     total: float,
 ) -> tuple[Float[Tensor, ""], float]:
-    """1/2 max((V - R)^2, (V_near - R)^2) / total, V_near at most `clip` from the old value; the clipped share."""
+    """1/2 max((V - R)^2, (V_near - R)^2) / total, V_near within `clip` of the old value; the clipped fraction."""
     loss, clipped = values.new_zeros(()), 0
     for place in tokens(lengths):
         low, high = old_values[place] - clip, old_values[place] + clip

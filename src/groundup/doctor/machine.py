@@ -1,7 +1,7 @@
-"""What this machine is and how fast it computes.
+"""Properties and measured rates of this machine.
 
-in:  Hardware (what was chosen for it), the workspace
-out: Machine: names, sizes, measured rates, and the choices with their reasons
+in:  `Hardware` (the selected device, dtype and kernels), the workspace
+out: `Machine`: names, sizes, measured rates, and the selections with their reasons
 """
 
 import os
@@ -22,12 +22,12 @@ from groundup.parallel import fp8
 from groundup.parallel.hardware import Hardware, choose_attention_kernel, cpu_has_fast_bf16, matmul_rate
 
 SECONDS = 0.7
-"""For each measured rate."""
+"""Seconds to measure each rate."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Sizes in bytes, rates per second. What isn't there is 0 or missing."""
+    """Sizes in bytes, rates per second; 0 or absent where the machine has none."""
 
     device: str
     cores: int
@@ -42,21 +42,21 @@ class Machine:
     """bytes read and written by a copy"""
     precision: str
     attention: str
-    """the kernel of a small model, and why"""
+    """the attention kernel of a small model, with the reason"""
     reason: str
     versions: dict[str, str]
 
 
 def examine(hardware: Hardware, workspace: Path) -> Machine:
-    """Look and measure; takes a few seconds."""
+    """Collect and measure; takes a few seconds."""
     cuda = hardware.device.type == "cuda"
-    said = environment()
+    facts = environment()
     free, total = torch.cuda.mem_get_info(hardware.device) if cuda else (0, 0)
     memory, memory_free = _memory()
     kernel, why = choose_attention_kernel(QWEN3, hardware)
     with threads(hardware.cores):
         return Machine(
-            device=torch.cuda.get_device_name(hardware.device) if cuda else said["cpu"],
+            device=torch.cuda.get_device_name(hardware.device) if cuda else facts["cpu"],
             cores=hardware.cores,
             memory=memory,
             memory_free=memory_free,
@@ -68,22 +68,22 @@ def examine(hardware: Hardware, workspace: Path) -> Machine:
             precision=hardware.precision,
             attention=f"{kernel.name}: {why}",
             reason=hardware.reason,
-            versions=_versions(said),
+            versions=_versions(facts),
         )
 
 
-def _versions(said: dict[str, Any]) -> dict[str, str]:
-    found = {"python": said["python"], **said["libraries"], "platform": said["platform"]}
-    return found | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
+def _versions(facts: dict[str, Any]) -> dict[str, str]:
+    versions = {"python": facts["python"], **facts["libraries"], "platform": facts["platform"]}
+    return versions | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes in all and free; in a container no more than it may use."""
+    """Total and free bytes, limited to the container's cgroup."""
     page = os.sysconf("SC_PAGE_SIZE")
     total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-    except (OSError, ValueError):  # no such limit, or the word "max"
+    except (OSError, ValueError):  # no limit, or the literal "max"
         return total, free
     return min(total, limit), min(free, limit)
 
@@ -93,19 +93,19 @@ def _nearest_folder(path: Path) -> Path:
 
 
 def _matmul_rates(hardware: Hardware) -> dict[str, float]:
-    found = {}
+    rates = {}
     for dtype in (torch.float32, torch.bfloat16):
         # Where bf16 is emulated a large product takes seconds.
         slow = hardware.device.type == "cpu" and dtype == torch.bfloat16 and not cpu_has_fast_bf16()
         rate = matmul_rate(replace(hardware, dtype=dtype), 256 if slow else 2048, SECONDS)
-        found[short(dtype)] = rate
+        rates[short(dtype)] = rate
     if hardware.device.type == "cuda" and torch.cuda.get_device_capability(hardware.device) >= fp8.CAPABILITY:
-        found["fp8"] = _fp8_rate(hardware.device)
-    return found
+        rates["fp8"] = _fp8_rate(hardware.device)
+    return rates
 
 
 def _fp8_rate(device: torch.device, size: int = 8192) -> float:
-    """FLOP/s of a product of fp8 matrices (e4m3) with one scale each, into bf16."""
+    """FLOP/s of a product of fp8 matrices (e4m3, one scale each) with bf16 output."""
     a, b = (torch.randn(size, size, device=device).to(torch.float8_e4m3fn) for _ in range(2))
     scale = torch.ones((), device=device)
     multiply = cast(Callable[..., Tensor], torch._scaled_mm)
@@ -117,7 +117,7 @@ def _fp8_rate(device: torch.device, size: int = 8192) -> float:
 
 
 def _bandwidth(device: torch.device, size: int = 2**28) -> float:
-    """Bytes per second of a copy, read and written ones both counted."""
+    """Bytes per second of a copy, reads and writes both counted."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * size / _fastest(lambda: target.copy_(source), device)

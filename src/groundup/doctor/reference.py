@@ -1,10 +1,10 @@
-"""A decoder's forward pass as the papers write it, in float64: the reference for the fast one.
+"""Reference forward pass of the decoder: the papers' formulas in float64.
 
-in:  weights under our names, the config, ids, the document of every position
+in:  weights by parameter name, the config, ids, the document of every position
 out: hidden vectors [batch, time, d_model], logits [batch, time, vocab_size]
 
-Nothing of `model/` is used but the config's numbers. Slow and plain on purpose: no caches, no chunks, no fused
-kernels; masks are made by looking at every pair of positions.
+Of `model/` only the config is used. Deliberately slow and simple: no caches, chunks or fused kernels; masks are
+computed for every pair of positions.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from groundup.doctor.rope_reference import stretched
+from groundup.doctor.rope_reference import scaled_frequencies
 from groundup.model.config import DecoderConfig, RopeScaling
 
 Weights = dict[str, Tensor]
@@ -24,15 +24,15 @@ Segments = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Routed:
-    """What a router thought of every expert, and which it chose."""
+class RouterOutput:
+    """A router's probability of every expert, and the chosen experts."""
 
     probs: Float[Tensor, "batch time experts"]
     chosen: Int[Tensor, "batch time per_token"]
 
 
-def may_see(segments: Segments, window: int = 0) -> Bool[Tensor, "batch time time"]:
-    """Every position sees itself, and what stands before it in the same document, `window` positions in all."""
+def attention_mask(segments: Segments, window: int = 0) -> Bool[Tensor, "batch time time"]:
+    """Causal mask within documents: each position sees itself and up to `window` - 1 earlier ones (0 = all)."""
     batch, time = len(segments), len(segments[0])
     mask = torch.zeros(batch, time, time, dtype=torch.bool)
     for row, documents in enumerate(segments):
@@ -49,52 +49,56 @@ def hidden(
     config: DecoderConfig,
     ids: Int[Tensor, "batch time"],
     segments: Segments,
-    routed: list[Routed] | None = None,
+    router_outputs: list[RouterOutput] | None = None,
 ) -> Float[Tensor, "batch time width"]:
-    """The output of the last norm. `routed` is given what every router decided."""
+    """The output of the last norm. `router_outputs` collects the output of every router."""
     x = weights["model.embed_tokens.weight"][ids]
     if config.positions == "learned":
-        x = x + weights["model.embed_positions.weight"][places(segments)]
+        x = x + weights["model.embed_positions.weight"][document_positions(segments)]
     embedded = x
-    masks = {window: may_see(segments, window) for window in set(config.windows) | {0}}
+    masks = {window: attention_mask(segments, window) for window in set(config.windows) | {0}}
     for number in range(config.n_layers):
-        layer = _below(weights, f"model.layers.{number}.")
+        layer = _submodule(weights, f"model.layers.{number}.")
         if config.residual_scalars:
             x = x * layer["residual_scalar"]
         if config.embedding_scalars:
             x = x + layer["embedding_scalar"] * embedded
         values = weights.get(f"model.value_embeds.{number}.weight")
-        spoken = None if values is None else values[ids]
+        value_embedding = None if values is None else values[ids]
         window = config.windows[number] if config.windows else 0
         scaling = None if window else config.rope_scaling
         if config.norm_at == "input":
             normed = norm(layer, "input_layernorm", config, x)
-            x = x + attention(layer, config, normed, masks[window], spoken, scaling)
-            x = x + feed_forward(layer, config, norm(layer, "post_attention_layernorm", config, x), routed)
+            x = x + attention(layer, config, normed, masks[window], value_embedding, scaling)
+            x = x + feed_forward(
+                layer, config, norm(layer, "post_attention_layernorm", config, x), router_outputs
+            )
         else:
-            mixed = attention(layer, config, x, masks[window], spoken, scaling)
+            mixed = attention(layer, config, x, masks[window], value_embedding, scaling)
             x = x + norm(layer, "post_attention_layernorm", config, mixed)
-            x = x + norm(layer, "post_feedforward_layernorm", config, feed_forward(layer, config, x, routed))
+            x = x + norm(
+                layer, "post_feedforward_layernorm", config, feed_forward(layer, config, x, router_outputs)
+            )
     return norm(weights, "model.norm", config, x)
 
 
-def places(segments: Segments) -> Int[Tensor, "batch time"]:
-    """How far each position is from where its document begins."""
-    found = []
-    for row in segments:
+def document_positions(segments: Segments) -> Int[Tensor, "batch time"]:
+    """The index of each position within its document."""
+    rows = []
+    for document_row in segments:
         since = 0
         counted = []
-        for number, document in enumerate(row):
-            since = since + 1 if number and row[number - 1] == document else 0
+        for number, document in enumerate(document_row):
+            since = since + 1 if number and document_row[number - 1] == document else 0
             counted.append(since)
-        found.append(counted)
-    return torch.tensor(found)
+        rows.append(counted)
+    return torch.tensor(rows)
 
 
 def logits(
     weights: Weights, config: DecoderConfig, ids: Int[Tensor, "batch time"], segments: Segments
 ) -> Float[Tensor, "batch time vocab"]:
-    """Scores of every token as the next one."""
+    """Logits of the next token."""
     head = weights["model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"]
     return capped(hidden(weights, config, ids, segments) @ head.T, config.logit_softcap)
 
@@ -119,14 +123,14 @@ def norm(weights: Weights, name: str, config: DecoderConfig, x: Tensor) -> Tenso
 def rms(
     x: Float[Tensor, "*axes dim"], weight: Float[Tensor, " dim"], eps: float
 ) -> Float[Tensor, "*axes dim"]:
-    """x over its root mean square, times a weight."""
+    """RMSNorm: x divided by its root mean square, times a weight."""
     return x / torch.sqrt((x * x).sum(dim=-1, keepdim=True) / x.shape[-1] + eps) * weight
 
 
 def product(layer: Weights, name: str, x: Float[Tensor, "*axes inner"]) -> Float[Tensor, "*axes outer"]:
-    """x W^T, and the bias where there is one."""
-    made = torch.einsum("...i,oi->...o", x, layer[f"{name}.weight"])
-    return made + layer[f"{name}.bias"] if f"{name}.bias" in layer else made
+    """x W^T, plus the bias if the layer has one."""
+    output = torch.einsum("...i,oi->...o", x, layer[f"{name}.weight"])
+    return output + layer[f"{name}.bias"] if f"{name}.bias" in layer else output
 
 
 def attention(
@@ -134,31 +138,30 @@ def attention(
     config: DecoderConfig,
     x: Float[Tensor, "batch time width"],
     mask: Bool[Tensor, "batch time time"],
-    spoken: Float[Tensor, "batch time kv_width"] | None = None,
+    value_embedding: Float[Tensor, "batch time kv_width"] | None = None,
     scaling: RopeScaling | None = None,
 ) -> Float[Tensor, "batch time width"]:
-    """Grouped-query attention; queries and keys normed per head or over all heads, then turned.
+    """Grouped-query attention; queries and keys are normed per head or over all heads, then rotated.
 
-    spoken: what a value embedding says of each token; it joins the values by a gate per head, 2 sigmoid(W x), that
-    reads the first numbers of x.
+    value_embedding: added to the values with a gate per head, 2 sigmoid(W x), computed from the first channels of x.
     """
 
     def heads(name: str) -> Float[Tensor, "batch time heads dim"]:
-        made = product(layer, f"self_attn.{name}_proj", x)
+        projected = product(layer, f"self_attn.{name}_proj", x)
         if name != "v" and config.qk_norm == "width":
-            made = norm(layer, f"self_attn.{name}_norm", config, made)
-        made = made.view(*x.shape[:2], -1, config.head_dim)
+            projected = norm(layer, f"self_attn.{name}_norm", config, projected)
+        projected = projected.view(*x.shape[:2], -1, config.head_dim)
         if name != "v" and config.qk_norm == "head":
-            made = norm(layer, f"self_attn.{name}_norm", config, made)
+            projected = norm(layer, f"self_attn.{name}_norm", config, projected)
         if name == "v" or config.positions == "learned":
-            return made
-        return turned(made, torch.arange(x.shape[1]), config.rope_theta, scaling)
+            return projected
+        return rotated(projected, torch.arange(x.shape[1]), config.rope_theta, scaling)
 
     q, k, v = heads("q"), heads("k"), heads("v")
-    if spoken is not None:
+    if value_embedding is not None:
         read = layer["self_attn.value_gate.weight"].shape[1]
         gate = 2 / (1 + torch.exp(-product(layer, "self_attn.value_gate", x[..., :read])))
-        v = v + gate[..., None] * spoken.view(v.shape)
+        v = v + gate[..., None] * value_embedding.view(v.shape)
     return product(layer, "self_attn.o_proj", attend(q, k, v, mask).flatten(2))
 
 
@@ -168,7 +171,7 @@ def attend(
     v: Float[Tensor, "batch keys kv_heads dim"],
     mask: Bool[Tensor, "batch time keys"],
 ) -> Float[Tensor, "batch time heads dim"]:
-    """softmax(q . k / sqrt(dim)) v over the keys that may be seen; head h uses key/value head h // group."""
+    """softmax(q . k / sqrt(dim)) v over unmasked keys; query head h uses key/value head h // group."""
     group = q.shape[2] // k.shape[2]
     serving = torch.arange(q.shape[2]) // group
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k[:, :, serving]) / q.shape[3] ** 0.5
@@ -176,16 +179,16 @@ def attend(
     return torch.einsum("bhqk,bkhd->bqhd", powers / powers.sum(dim=-1, keepdim=True), v[:, :, serving])
 
 
-def turned(
+def rotated(
     x: Float[Tensor, "batch time heads dim"],
     positions: Int[Tensor, " time"],
     theta: float,
     scaling: RopeScaling | None = None,
 ) -> Float[Tensor, "batch time heads dim"]:
-    """Numbers i and i + dim/2 as one complex number, times e^(i position / theta^(2i/dim)) (arXiv:2104.09864)."""
+    """RoPE: channels i and i + dim/2 as a complex number, times e^(i position / theta^(2i/dim)) (arXiv:2104.09864)."""
     half = x.shape[-1] // 2
-    rates, factor = stretched(half, theta, scaling, int(positions.max()))
-    angle = positions.double()[:, None] * rates
+    frequencies, factor = scaled_frequencies(half, theta, scaling, int(positions.max()))
+    angle = positions.double()[:, None] * frequencies
     spun = factor * torch.complex(x[..., :half], x[..., half:]) * torch.exp(1j * angle)[:, None]
     return torch.cat((spun.real, spun.imag), dim=-1)
 
@@ -194,14 +197,14 @@ def feed_forward(
     layer: Weights,
     config: DecoderConfig,
     x: Float[Tensor, "batch time width"],
-    routed: list[Routed] | None = None,
+    router_outputs: list[RouterOutput] | None = None,
 ) -> Float[Tensor, "batch time width"]:
     """SwiGLU (arXiv:2002.05202), GELU by its tanh (arXiv:1606.08415), ReLU^2 (arXiv:2109.08668), or experts."""
     if config.moe is not None:
-        out, decided = experts(layer, config, x)
-        if routed is not None:
-            routed.append(decided)
-        return out
+        output, router_output = experts(layer, config, x)
+        if router_outputs is not None:
+            router_outputs.append(router_output)
+        return output
     if config.activation == "swiglu":
         return swiglu(layer, "mlp", x)
     up = product(layer, "mlp.up_proj", x)
@@ -221,10 +224,10 @@ def swiglu(layer: Weights, name: str, x: Float[Tensor, "*axes width"]) -> Float[
 
 def experts(
     layer: Weights, config: DecoderConfig, x: Float[Tensor, "batch time width"]
-) -> tuple[Float[Tensor, "batch time width"], Routed]:
-    """Token by token: its best experts by softmax (arXiv:1701.06538), and those that every token uses.
+) -> tuple[Float[Tensor, "batch time width"], RouterOutput]:
+    """Mixture of experts, token by token: top-k experts by softmax (arXiv:1701.06538), plus the shared experts.
 
-    A bias, where there is one, is added for the choice alone (arXiv:2408.15664).
+    A bias affects the choice of experts only (arXiv:2408.15664).
     """
     assert config.moe is not None
     powers = torch.exp(x @ layer["mlp.gate.weight"].T)
@@ -241,14 +244,14 @@ def experts(
                 for one in picked
             ]
             rows.append(torch.stack(parts).sum(dim=0))
-    out = torch.stack(rows).view(x.shape)
+    output = torch.stack(rows).view(x.shape)
     if config.moe.n_shared_experts:
-        out = out + swiglu(layer, "mlp.shared_experts", x)
-    return out, Routed(probs, chosen)
+        output = output + swiglu(layer, "mlp.shared_experts", x)
+    return output, RouterOutput(probs, chosen)
 
 
 def _expert(layer: Weights, number: int, width: int, x: Float[Tensor, " width"]) -> Float[Tensor, " width"]:
-    """SwiGLU of one expert; its gate and up matrices lie in one."""
+    """SwiGLU of one expert; its gate and up matrices are stored in one tensor."""
     both = layer["mlp.experts.gate_up_proj"][number]
     names = {
         "gate_proj": both[:width],
@@ -258,23 +261,26 @@ def _expert(layer: Weights, number: int, width: int, x: Float[Tensor, " width"])
     return swiglu({f"e.{name}.weight": matrix for name, matrix in names.items()}, "e", x)
 
 
-def balance(routed: Sequence[Routed], segments: Segments, row_weights: Sequence[float]) -> Float[Tensor, ""]:
-    """Sum over layers and rows of weight * experts * sum of share(e) * opinion(e) (arXiv:2101.03961).
+def balance(
+    router_outputs: Sequence[RouterOutput], segments: Segments, row_weights: Sequence[float]
+) -> Float[Tensor, ""]:
+    """Load-balancing loss: sum over layers and rows of weight * experts * sum of share(e) * mean_prob(e).
 
-    share: the part of a row's choices that fell on e; opinion: its mean probability; both over real tokens.
+    share: the fraction of a row's choices that are e; mean_prob: its mean router probability; both over tokens that
+    are not padding (arXiv:2101.03961).
     """
-    found = []
-    for decided in routed:
-        n_experts = decided.probs.shape[-1]
+    terms = []
+    for router_output in router_outputs:
+        n_experts = router_output.probs.shape[-1]
         for row, weight in enumerate(row_weights):
             real = [t for t, document in enumerate(segments[row]) if document >= 0]
             for e in range(n_experts):
-                picked = sum(e in decided.chosen[row, t].tolist() for t in real)
-                share = picked / (len(real) * decided.chosen.shape[-1])
-                opinion = torch.stack([decided.probs[row, t, e] for t in real]).mean()
-                found.append(weight * n_experts * share * opinion)
-    return torch.stack(found).sum()
+                picked = sum(e in router_output.chosen[row, t].tolist() for t in real)
+                share = picked / (len(real) * router_output.chosen.shape[-1])
+                mean_prob = torch.stack([router_output.probs[row, t, e] for t in real]).mean()
+                terms.append(weight * n_experts * share * mean_prob)
+    return torch.stack(terms).sum()
 
 
-def _below(weights: Weights, prefix: str) -> Weights:
+def _submodule(weights: Weights, prefix: str) -> Weights:
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}

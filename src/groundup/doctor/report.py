@@ -1,7 +1,7 @@
-"""A diagnosis for people and programs.
+"""Prints a diagnosis as tables or as JSON.
 
-in:  a Diagnosis
-out: tables on stdout, or JSON
+in:  a `Diagnosis`
+out: text on stdout
 """
 
 import json
@@ -17,27 +17,31 @@ from groundup.doctor.doctor import Diagnosis
 from groundup.doctor.machine import Machine
 
 
-def print_diagnosis(found: Diagnosis, as_json: bool) -> None:
-    """The machine, a line per check, and for what failed: what it means and what to do."""
+def print_diagnosis(diagnosis: Diagnosis, as_json: bool) -> None:
+    """Print the machine, one line per check, and for each failure its meaning and advice."""
     if as_json:
-        print(json.dumps(_plain(found), indent=2, allow_nan=False))
+        print(json.dumps(_plain(diagnosis), indent=2, allow_nan=False))
         return
     console = Console(highlight=False, soft_wrap=False)
-    console.print(_machine_table(found.machine))
+    console.print(_machine_table(diagnosis.machine))
     console.print()
-    console.print(_checks_table(found.outcomes, console.width))
-    failed = [one for one in found.outcomes if not one.ok]
-    for one in failed:
+    console.print(_checks_table(diagnosis.results, console.width))
+    failed = [result for result in diagnosis.results if not result.ok]
+    for result in failed:
         console.print()
-        console.print(Text(f"{one.name} FAILED", style="bold red"))
+        console.print(Text(f"{result.name} FAILED", style="bold red"))
         console.print(
-            Text(f"  where:  {one.worst}: error {_number(one.error)}, allowed {_number(one.tolerance)}")
+            Text(
+                f"  where:  {result.worst}: error {_number(result.error)}, allowed {_number(result.tolerance)}"
+            )
         )
-        console.print(Text(f"  means:  {one.guards}"))
-        console.print(Text(f"  do:     {one.advice}"))
-    said = f"{len(failed)} of {len(found.outcomes)} checks FAILED" if failed else "All numbers are right"
+        console.print(Text(f"  means:  {result.guards}"))
+        console.print(Text(f"  do:     {result.advice}"))
+    summary = f"{len(failed)} of {len(diagnosis.results)} checks FAILED" if failed else "All checks passed"
     console.print()
-    console.print(Text(f"{said}, {found.seconds:.0f} seconds", style="bold red" if failed else "bold green"))
+    console.print(
+        Text(f"{summary}, {diagnosis.seconds:.0f} seconds", style="bold red" if failed else "bold green")
+    )
 
 
 def _machine_table(machine: Machine) -> Table:
@@ -52,7 +56,7 @@ def _machine_table(machine: Machine) -> Table:
         "disk": f"{_size(machine.disk_free)} free for the workspace",
         "products": f"{rates} TFLOP/s",
         "bandwidth": f"{machine.bandwidth / 1e9:,.1f} GB/s, read and written",
-        "chosen": machine.reason,
+        "selected": machine.reason,
         "attention": machine.attention,
         "versions": ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
     }
@@ -63,17 +67,17 @@ def _machine_table(machine: Machine) -> Table:
     return table
 
 
-def _checks_table(outcomes: list[CheckResult], width: int) -> Table:
-    """A line per check; the meaning gets what is left of the line."""
+def _checks_table(results: list[CheckResult], width: int) -> Table:
+    """One line per check; the last column is cut to the terminal's width."""
     rows = [
         (
-            one.name,
-            "ok" if one.ok else "FAILED",
-            _number(one.error),
-            _number(one.tolerance),
-            f"{one.seconds:.1f}",
+            result.name,
+            "ok" if result.ok else "FAILED",
+            _number(result.error),
+            _number(result.tolerance),
+            f"{result.seconds:.1f}",
         )
-        for one in outcomes
+        for result in results
     ]
     titles = ("check", "", "error", "allowed", "s")
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
@@ -82,17 +86,22 @@ def _checks_table(outcomes: list[CheckResult], width: int) -> Table:
         table.add_column(title, no_wrap=True, min_width=size, justify="right" if number > 1 else "left")
     left = max(8, width - sum(widths) - 2 * len(widths))
     table.add_column("guards against", no_wrap=True, overflow="ellipsis", max_width=left, style="dim")
-    for one, (name, verdict, *numbers) in zip(outcomes, rows, strict=True):
-        table.add_row(name, Text(verdict, "green" if one.ok else "bold red"), *numbers, one.guards)
+    for result, (name, status, *numbers) in zip(results, rows, strict=True):
+        table.add_row(name, Text(status, "green" if result.ok else "bold red"), *numbers, result.guards)
     return table
 
 
-def _plain(found: Diagnosis) -> dict[str, object]:
-    """As JSON has it, which knows no infinite numbers: they become null."""
-    checks = [asdict(one) for one in found.outcomes]
-    for one in checks:
-        one["error"] = one["error"] if math.isfinite(one["error"]) else None
-    return {"ok": found.ok, "seconds": found.seconds, "machine": asdict(found.machine), "checks": checks}
+def _plain(diagnosis: Diagnosis) -> dict[str, object]:
+    """The diagnosis as JSON values; infinite errors become null."""
+    checks = [asdict(result) for result in diagnosis.results]
+    for result in checks:
+        result["error"] = result["error"] if math.isfinite(result["error"]) else None
+    return {
+        "ok": diagnosis.ok,
+        "seconds": diagnosis.seconds,
+        "machine": asdict(diagnosis.machine),
+        "checks": checks,
+    }
 
 
 def _number(value: float) -> str:

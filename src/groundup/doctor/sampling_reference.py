@@ -1,6 +1,6 @@
-"""How a token is drawn, step by step over plain lists: the reference for `infer/sampling.py`.
+"""Reference sampler for `infer/sampling.py`: inverse transform sampling over plain lists.
 
-in:  a distribution in float64, how to sample, one uniform number
+in:  logits in float64, sampling settings, one uniform number
 out: the token, or None where rounding decides between two
 """
 
@@ -12,11 +12,11 @@ from groundup.doctor import formulas
 from groundup.infer.sampling import Sampling
 
 NEAR = 1e-4
-"""Nearer than this to a border, the rounding of fp32 may decide otherwise than float64."""
+"""Distance to a threshold within which fp32 rounding may decide differently from float64."""
 
 
-def drawn(logits: Float[Tensor, " vocab"], number: float, sampling: Sampling) -> int | None:
-    """Invert the cumulative distribution, in the order of ids, over what top-k and top-p keep."""
+def sampled_token(logits: Float[Tensor, " vocab"], number: float, sampling: Sampling) -> int | None:
+    """Invert the cumulative distribution, in id order, over the tokens that top-k and top-p keep."""
     if sampling.temperature == 0:
         best = logits.topk(2)
         return int(best.indices[0]) if best.values[0] - best.values[1] > NEAR else None
@@ -35,7 +35,7 @@ def drawn(logits: Float[Tensor, " vocab"], number: float, sampling: Sampling) ->
 
 
 def _kept(probabilities: list[float], sampling: Sampling) -> list[int] | None:
-    """The likeliest tokens: at most top-k, and of those as few as hold top-p; None near a border."""
+    """The top-k tokens, reduced to the smallest set with probability >= top_p; None near a threshold."""
     ordered = sorted((i for i, p in enumerate(probabilities) if p > 0), key=lambda i: -probabilities[i])
     if sampling.top_k:
         ordered = ordered[: sampling.top_k]
@@ -50,13 +50,13 @@ def _kept(probabilities: list[float], sampling: Sampling) -> list[int] | None:
     return kept
 
 
-def agreed(ours: list[int], plain: list[int | None]) -> float:
-    """The share of draws that differ, among those that rounding can't decide."""
+def mismatch_share(ours: list[int], plain: list[int | None]) -> float:
+    """The fraction of differing draws, among those that rounding can't decide."""
     sure = [(token, want) for token, want in zip(ours, plain, strict=True) if want is not None]
-    assert 2 * len(sure) > len(ours), "nearly every draw lies on a border"
+    assert 2 * len(sure) > len(ours), "most draws are near a threshold"
     return sum(token != want for token, want in sure) / len(sure)
 
 
-def numbers(count: int) -> Float[Tensor, " count"]:
-    """Evenly spread over [0, 1), both ends nearly touched."""
+def uniform_grid(count: int) -> Float[Tensor, " count"]:
+    """`count` evenly spaced numbers in (0, 1)."""
     return (torch.arange(count, dtype=torch.float64) + 0.5) / count

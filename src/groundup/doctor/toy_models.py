@@ -1,7 +1,7 @@
-"""Small models that show mistakes: loud weights, shapes of every kind, the same numbers in every dtype.
+"""Small models for checks, in every architecture shape, with weights that expose mistakes.
 
-in:  a config, a bench
-out: a decoder on the device, its weights in float64, texts of ids and documents
+in:  a config, a `CheckContext`
+out: a decoder on the device, its weights in float64, random ids and document segments
 """
 
 from dataclasses import replace
@@ -37,18 +37,18 @@ FAST = replace(
     QWEN3, activation="relu2", value_embeddings=True, residual_scalars=True, embedding_scalars=True,
     logit_softcap=4.0,
 )  # fmt: skip
-MOE_NUMBERS = MoE(n_experts=5, n_experts_per_token=2, d_expert=24, n_shared_experts=1)
-MOE = replace(QWEN3, architecture="qwen3_moe", moe=MOE_NUMBERS)
+MOE_CONFIG = MoE(n_experts=5, n_experts_per_token=2, d_expert=24, n_shared_experts=1)
+MOE = replace(QWEN3, architecture="qwen3_moe", moe=MOE_CONFIG)
 CONFIGS = {"qwen3": QWEN3, "llama": LLAMA, "olmo": OLMO, "gpt2": GPT2, "fast": FAST, "moe": MOE}
-"""What every check of a model runs through; each switch of a config is on in one of them."""
-SAMPLED = {"qwen3": QWEN3, "fast": FAST}
-"""What checks run through that generate token by token, which takes longer."""
+"""Configs of the model checks; every switch of `DecoderConfig` is on in one of them."""
+GENERATION_CONFIGS = {"qwen3": QWEN3, "fast": FAST}
+"""Configs of the checks that generate token by token, which are slower."""
 
 
-def loud(model: nn.Module, seed: int = 0) -> None:
-    """Weights that tell tokens, positions and layers apart, and that bf16 holds exactly.
+def set_distinct_weights(model: nn.Module, seed: int = 0) -> None:
+    """Set weights that distinguish tokens, positions and layers, exactly representable in bf16.
 
-    Fresh weights hide mistakes: their logits are nearly equal, and norms of ones can be left out or applied twice.
+    Initial weights hide mistakes: their logits are nearly equal, and norms of ones can be omitted or applied twice.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -65,49 +65,49 @@ def loud(model: nn.Module, seed: int = 0) -> None:
             parameter.copy_(value.bfloat16())
 
 
-def dtypes(config: DecoderConfig, bench: CheckContext) -> tuple[torch.dtype, ...]:
-    """The bench's. Experts only in fp32: rounding decides a near tie between two of them, and all that follows."""
-    return (torch.float32,) if config.moe else bench.dtypes
+def dtypes(config: DecoderConfig, context: CheckContext) -> tuple[torch.dtype, ...]:
+    """The context's dtypes; fp32 alone for experts, where rounding decides near ties of the router."""
+    return (torch.float32,) if config.moe else context.dtypes
 
 
-def decoder(config: DecoderConfig, bench: CheckContext, dtype: torch.dtype = torch.float32) -> Decoder:
-    """A decoder with loud weights on the bench's device that computes in `dtype`, in eager mode."""
+def decoder(config: DecoderConfig, context: CheckContext, dtype: torch.dtype = torch.float32) -> Decoder:
+    """A decoder with distinct weights on the context's device that computes in `dtype`, in eager mode."""
     model = Decoder(config)
-    loud(model)
+    set_distinct_weights(model)
     model.compute_dtype = dtype
-    return model.to(bench.device).eval()
+    return model.to(context.device).eval()
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter in float64 on the CPU, ready to be differentiated."""
+    """Every parameter as a float64 leaf tensor on the CPU."""
     return {name: p.detach().double().cpu().requires_grad_() for name, p in model.named_parameters()}
 
 
-def texts(rows: int, time: int, seed: int = 0) -> Int[Tensor, "rows time"]:
-    """Random ids."""
+def random_ids(rows: int, time: int, seed: int = 0) -> Int[Tensor, "rows time"]:
+    """Random token ids, a function of `seed`."""
     return torch.randint(VOCAB, (rows, time), generator=torch.Generator().manual_seed(seed))
 
 
-def documents(rows: int, time: int) -> Int[Tensor, "rows time"]:
-    """Documents of uneven length, one more in every row, and padding (-1) at the end of every row but the first."""
-    found = torch.full((rows, time), -1, dtype=torch.int32)
+def document_segments(rows: int, time: int) -> Int[Tensor, "rows time"]:
+    """Segments of uneven length: one document more per row, and padding (-1) at the end of all rows but the first."""
+    segments = torch.full((rows, time), -1, dtype=torch.int32)
     for row in range(rows):
         real = time - 3 * row
         borders = [0, *sorted({(7 * k + 5 * row) % real for k in range(1, row + 2)} - {0}), real]
         for number, (start, end) in enumerate(pairwise(borders)):
-            found[row, start:end] = number
-    return found
+            segments[row, start:end] = number
+    return segments
 
 
-TALK = (
+CHATS = (
     ("What does the ball do?", "The ball rolls down the hill three times and then stops."),
     ("What does the cup do?", "The cup stands on the table all day and holds the tea."),
     ("What does the dog do?", "The dog runs after the ball, seven times."),
     ("What does the <|assistant|> egg do?", "The egg, <|end_of_turn|> says nothing at all."),
 )
-"""Questions and answers; the last ones spell control tokens, which must stay text."""
+"""Questions and answers; the last pair contains the text of control tokens, which must not be encoded as such."""
 
 
-def tokenizer() -> Tokenizer:
-    """A tokenizer of 300 ids or so, learnt from `TALK`."""
-    return Tokenizer.from_merges(bpe.train(iter(text for pair in TALK for text in pair), 300))
+def toy_tokenizer() -> Tokenizer:
+    """A tokenizer of about 300 ids, trained on `CHATS`."""
+    return Tokenizer.from_merges(bpe.train(iter(text for pair in CHATS for text in pair), 300))

@@ -1,4 +1,4 @@
-"""Makes keys, tokens and passwords, as services and password managers hand them out."""
+"""Generates API keys, tokens, passwords and private keys in the formats of their issuers."""
 
 import base64
 import json
@@ -58,7 +58,7 @@ def _token(rng: random.Random) -> tuple[str, Sequence[str]]:
 
 
 def _password(rng: random.Random) -> tuple[str, Sequence[str]]:
-    """What a password manager or a console hands out; it is known by its name alone."""
+    """A random password or key without a recognizable format, next to a name that identifies it."""
     alphabet = rng.choice([BASE62, BASE62 + "!#$%&*+-?@^_", BASE62 + "+/", HEX])
     size = rng.choice([32, 40, 64] if alphabet in (HEX, BASE62 + "+/") else [12, 16, 20, 32])
     secret = ""

@@ -1,4 +1,4 @@
-"""Makes IP addresses, payment cards, bank accounts and identity numbers, with the right check digits."""
+"""Generates IP addresses, card numbers, IBANs and national ids with valid check digits."""
 
 import importlib
 import random
@@ -105,7 +105,7 @@ def iban(rng: random.Random) -> tuple[str, Sequence[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Id:
-    """How a country writes its number: # is a digit, @ a letter, D and M a birthday; `label` if it needs its name."""
+    """Format of a national id: # digit, @ letter, Y, M, D of a birthday; `labels` when only a label identifies it."""
 
     module: str
     make: str
@@ -156,19 +156,19 @@ def national_id(rng: random.Random) -> tuple[str, Sequence[str]]:
 
 
 def _number(rng: random.Random, kind: _Id) -> str:
-    """Random ones until the check digits are right."""
+    """Random numbers until the check digits are valid."""
     validator: Any = importlib.import_module(f"stdnum.{kind.module}") if kind.module else None
     while True:
         day = {"Y": rng.randrange(40, 99), "M": rng.randrange(1, 13), "D": rng.randrange(1, 29)}
-        made = kind.make
+        digits = kind.make
         for mark, value in day.items():
-            made = made.replace(mark * 2, f"{value:02d}", 1)
-        number = "".join(_drawn(rng, mark) for mark in made)
+            digits = digits.replace(mark * 2, f"{value:02d}", 1)
+        number = "".join(_random_char(rng, mark) for mark in digits)
         if validator is None or validator.is_valid(number):
             return number
 
 
-def _drawn(rng: random.Random, mark: str) -> str:
+def _random_char(rng: random.Random, mark: str) -> str:
     if mark == "@":
         return rng.choice(string.ascii_uppercase)
     return rng.choice(string.digits) if mark == "#" else mark

@@ -1,4 +1,4 @@
-"""Makes e-mail addresses and phone numbers, as people write them."""
+"""Generates e-mail addresses and phone numbers in common spellings."""
 
 import random
 from collections.abc import Sequence
@@ -130,10 +130,17 @@ def phone(rng: random.Random, regions: tuple[str, ...]) -> tuple[str, Sequence[s
     )
     if not at_home:
         return _written_abroad(rng, number), (*ANYWHERE, *CODE, *own, "[call](tel:{})")
-    said = phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL)
+    text = phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL)
     if rng.random() < 0.2:
-        return "".join(filter(str.isdigit, said)), [frame for frame in own if not frame.startswith("{}")]
-    return rng.choice([said, said.replace(" ", "-"), said.replace("-", "."), said.replace(" ", "\u00a0")]), (
+        return "".join(filter(str.isdigit, text)), [frame for frame in own if not frame.startswith("{}")]
+    return rng.choice(
+        [
+            text,
+            text.replace(" ", "-"),
+            text.replace("-", "."),
+            text.replace(" ", "\u00a0"),
+        ]
+    ), (
         *ANYWHERE,
         *CODE,
         *own,
@@ -141,9 +148,9 @@ def phone(rng: random.Random, regions: tuple[str, ...]) -> tuple[str, Sequence[s
 
 
 def _written_abroad(rng: random.Random, number: phonenumbers.PhoneNumber) -> str:
-    said = phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL)
-    code, _, rest = said.partition(" ")
+    text = phonenumbers.format_number(number, PhoneNumberFormat.INTERNATIONAL)
+    code, _, rest = text.partition(" ")
     return rng.choice(
-        [said, phonenumbers.format_number(number, PhoneNumberFormat.E164), said.replace(" ", "-"), f"({code}) {rest}",
-         said.replace(" ", "."), said.replace(" ", "\u00a0"), said.replace("-", "\u2011"), f"00{said[1:]}"]
+        [text, phonenumbers.format_number(number, PhoneNumberFormat.E164), text.replace(" ", "-"), f"({code}) {rest}",
+         text.replace(" ", "."), text.replace(" ", "\u00a0"), text.replace("-", "\u2011"), f"00{text[1:]}"]
     )  # fmt: skip

@@ -1,11 +1,11 @@
-"""What the makers of secrets share: alphabets, groups, and the surroundings in which a secret may stand."""
+"""Alphabets, digit groups and surrounding text shared by the generators."""
 
 import random
 import string
 from collections.abc import Callable, Sequence
 
 Writer = Callable[[random.Random], tuple[str, Sequence[str]]]
-"""Makes a secret, and says in which surroundings it may stand: `{}` is the secret's place."""
+"""Generates a value and the templates it may appear in; `{}` is the value's position."""
 
 ANYWHERE = (
     "{}", "({})", "“{}”", '"{}"', "{}.", "{},", "{};", "{}\n", "\n{}\n", "\n- {}\n", "| name | {} |", "**{}**", "`{}`",
@@ -19,12 +19,12 @@ HEX = "0123456789abcdef"
 
 
 def some(rng: random.Random, alphabet: str, size: int) -> str:
-    """A random word."""
+    """A random string over `alphabet`."""
     return "".join(rng.choices(alphabet, k=size))
 
 
 def in_groups(number: str, groups: Sequence[int], gap: str) -> str:
-    """As many digits in each group as `groups` says."""
+    """The digits of `number` in groups of the sizes `groups`, joined by `gap`."""
     parts, at = [], 0
     for size in groups:
         parts.append(number[at : at + size])
