@@ -111,7 +111,7 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
      "self._prompt_ends = self._prompt_ends[: len(rows)]", "generation: KV cache", ()),
     ("infer.kv_cache:StaticKVCache.select_rows", "(k[rows], v[rows])", "(k[: len(rows)], v[: len(rows)])",
      "generation: KV cache", ()),
-    ("infer.sampling:log_probabilities", " / (temperature or 1.0)", "", "generation: sampling", ()),
+    ("infer.sampling:log_probabilities", " / (1.0 if temperature < GREEDY_BELOW else temperature)", "", "generation: sampling", ()),
     ("infer.sampling:_kept", "mass_before >= sampling.top_p", "mass_before + ordered.exp() > sampling.top_p",
      "generation: sampling", ()),
     ("infer.sampling:_kept", "log_probs < least", "log_probs <= least", "generation: sampling", ()),
