@@ -1,10 +1,10 @@
 #!/bin/bash
-# The GPUs of one machine, a rank for each.
+# One machine, one rank per GPU.
 #
 #     launch/eight-gpus.sh handbook.toml
-#     RANKS=4 launch/eight-gpus.sh handbook.toml      # the same run, continued on four
+#     RANKS=4 launch/eight-gpus.sh handbook.toml      # resumes the same run on four
 #
-# Everything after the blueprint is passed on to `groundup run`.
+# Arguments after the blueprint are passed to `groundup run`.
 set -euo pipefail
 
 exec groundup run "$@" --set runtime.ranks="${RANKS:-8}" --workspace "${WORKSPACE:-workspace}"

@@ -3,7 +3,7 @@
 #
 #     launch/one-gpu.sh handbook.toml
 #
-# CUDA_VISIBLE_DEVICES=3 chooses the GPU. Everything after the blueprint is passed on to `groundup run`.
+# CUDA_VISIBLE_DEVICES=3 selects the GPU. Arguments after the blueprint are passed to `groundup run`.
 set -euo pipefail
 
 exec groundup run "$@" --set runtime.ranks=1 --workspace "${WORKSPACE:-workspace}"
