@@ -138,7 +138,7 @@ def disturbing(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: disturbed(function(*args, **kwargs))
 
 
-EXCLUDED = {"norm", "feed_forward", "sparse_layers", "adapted", "save_adapters", "load_adapters"}
+EXCLUDED = {"norm", "feed_forward", "sparse_layers", "adapters", "save_adapters", "load_adapters"}
 """Functions that choose or list modules, whose `forward` is disturbed instead; and adapter files."""
 
 

@@ -98,7 +98,9 @@ def _check_kernel(
         what = f"{kernel.name}, {heads} heads, {kv_heads} for keys, window {window}"
         for dtype in dtypes:
             q, k, v = (x.detach().transpose(1, 2).to(context.device, dtype).requires_grad_() for x in wide)
-            attended = kernel.attend(q, k, v, kernel.make_mask(segments.to(context.device), window)).transpose(1, 2)
+            attended = kernel.attend(
+                q, k, v, kernel.make_mask(segments.to(context.device), window)
+            ).transpose(1, 2)
             got = attended * real.to(attended)
             yield compare(what, got, want, _roundings(dtype), dtype)
             gradients = torch.autograd.grad(got, (q, k, v), upstream.to(got))
@@ -209,7 +211,9 @@ def _check_products(context: CheckContext) -> Iterator[Difference]:
             projection.to(context.device)
         for dtype in context.dtypes:
             inputs = x.to(context.device, dtype)
-            for name, project in (("one by projection", layers.one_by_one), ("stacked", cpu.stacked)):
+            for name, op in (("separate", linear.PLAIN), ("stacked", cpu.STACKED)):
+                for projection in projections:
+                    projection.op = op
                 for ours, plain in zip(linear.project(inputs, *projections), want, strict=True):
                     yield compare(f"projections, {name}", ours, plain, _roundings(dtype), dtype)
 
@@ -258,7 +262,9 @@ def _check_fp8(context: CheckContext) -> Iterator[Difference]:
         want = model(ids)
         fp8.use_fp8(model)
         yield equal("evaluation doesn't use fp8", model(ids), want)
-    swapped = {name for name, part in model.named_modules() if isinstance(part, linear.Linear) and fp8.is_fp8(part)}
+    swapped = {
+        name for name, part in model.named_modules() if isinstance(part, linear.Linear) and fp8.is_fp8(part)
+    }
     inner = {name for name, part in model.named_modules() if ".layers.1." in name and name.endswith("_proj")}
     yield equal("fp8 layers", swapped, inner)
     cuda = context.device.type == "cuda"
