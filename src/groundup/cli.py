@@ -102,7 +102,7 @@ def status(
     from groundup.status import pipeline_status
 
     table, origin = blueprint_table(blueprint, data, name)
-    print_status(pipeline_status(_store(workspace), table, set, origin), as_json)
+    print_status(pipeline_status(_store(workspace), table, set, origin, _plugin_folder(blueprint)), as_json)
 
 
 @app.command
@@ -373,7 +373,12 @@ def _plan(
     from groundup.presets import blueprint_table
 
     table, origin = blueprint_table(blueprint, data, name, preset)
-    return load(Blueprint, table, overrides, origin)
+    return load(Blueprint, table, overrides, origin, _plugin_folder(blueprint))
+
+
+def _plugin_folder(blueprint: Path | None) -> Path:
+    """Where the modules of local plugins are: next to the blueprint, without one in the current folder."""
+    return blueprint.parent if blueprint else Path.cwd()
 
 
 def _model_folder(model: str, stage: str | None, workspace: Path) -> Path:

@@ -6,7 +6,7 @@ out: every artifact of the run by its label, in the order of the pipeline
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from groundup.align.align import Align, AlignStep, align
 from groundup.book.book import Book, book
@@ -18,7 +18,8 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, ArtifactKind
 from groundup.core.status import PlannedStage, StageCollector
 from groundup.evaluate.evaluate import Evaluate, evaluate
-from groundup.evaluate.tasks import Task
+from groundup.evaluate.examples import tasks_by_name
+from groundup.evaluate.tasks import REQUIRED_METRIC, Task
 from groundup.text.curate.classifier import Classifier, classifier
 from groundup.text.curate.curate import Curate, curate
 from groundup.text.curate.types import NeedsClassifier
@@ -47,6 +48,17 @@ class Blueprint(Recipe):
     evaluate: Evaluate = Evaluate()
     book: Book = Book()
     runtime: Runtime = Runtime()
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_give_what_evaluation_needs(cls, tasks: tuple[Task, ...]) -> tuple[Task, ...]:
+        for name, task in tasks_by_name(tasks).items():
+            if REQUIRED_METRIC not in task.metrics:
+                raise ValueError(
+                    f"task `{name}` does not give the metric `{REQUIRED_METRIC}`, which evaluation needs. "
+                    f"Its metrics: {', '.join(task.metrics) or 'none'}"
+                )
+        return tasks
 
     @model_validator(mode="after")
     def _steps_fit_together(self) -> Self:

@@ -13,6 +13,7 @@ from groundup.core.atomic_io import write_text
 from groundup.core.builder import ATTEMPTS, Builder, StageRunner, StopAfterStage
 from groundup.core.errors import BlueprintError, DamagedInputError
 from groundup.core.progress import Reporter
+from groundup.core.registry import local_sources
 from groundup.core.store import Artifact, Store
 from groundup.parallel.stage_runner import run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
@@ -55,9 +56,17 @@ def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runn
         reporter.info(f"\nDone up to {until}: {_near(made[until].path)}")
         return made[until].path
     store.record_run(plan.name, made, {"final": plan.final_policy()})
-    write_text(store.runs / plan.name / "blueprint.toml", resolved(plan))
+    _save_blueprint(plan, store.runs / plan.name)
     _tell(plan, made, builder, reporter, time.monotonic() - started)
     return made["book"].path / "book.html"
+
+
+def _save_blueprint(plan: Blueprint, folder: Path) -> None:
+    """Write the resolved blueprint, and next to it the local plugins that it names."""
+    write_text(folder / "blueprint.toml", resolved(plan))
+    for source in local_sources(plan):
+        if source.parent != folder.resolve():
+            write_text(folder / source.name, source.read_text(encoding="utf-8"))
 
 
 def _tell(

@@ -34,7 +34,6 @@ def examples() -> list[Example]:
             made.append(
                 Example(
                     subject,
-                    "tiny",
                     "what",
                     f"doc-{subject}",
                     subject,

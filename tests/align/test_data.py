@@ -71,7 +71,7 @@ ANSWER = "textwrap.dedent: Remove any common leading whitespace from every line 
 
 def example(number: int, kind: str = "does") -> Example:
     answer = f"thing{number}: it has the number {number} and does {number} things."
-    return Example(f"id{number}", "t", kind, f"doc{number}", f"thing{number}", "What is it?", answer)
+    return Example(f"id{number}", kind, f"doc{number}", f"thing{number}", "What is it?", answer)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -110,6 +110,6 @@ def test_pairs_depend_on_the_seed_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MADE)
 def test_where_no_pair_can_be_made_there_is_none(kind: str) -> None:
-    lonely = Example("id", "t", "does", "doc", "x", "What is x?", "x")
+    lonely = Example("id", "does", "doc", "x", "What is x?", "x")
     assert made_pairs([lonely], kind, 1000, seed=0) == []
     assert made_pairs([], kind, 1000, seed=0) == []

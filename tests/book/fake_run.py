@@ -222,7 +222,7 @@ def _ppo(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
         "response_length_after": 44.9, "ended_before": 0.94, "ended_after": 0.99,
         "stopped_early": False}, log=log)  # fmt: skip
     write_json(artifact.path / "samples.json", [
-        {"question": question + hostile, "truth": truth, "before": before, "after": after + hostile,
+        {"question": question + hostile, "reference": truth, "before": before, "after": after + hostile,
          "reward_before": 0.2, "reward_after": 1.3}
         for question, truth, before, after, _ in QUESTIONS])  # fmt: skip
     return _with_tokenizer(artifact, tokenizer)
@@ -236,7 +236,7 @@ def _evaluate(folder: Path, hostile: str) -> Artifact:
         "exact_interval": [0.01, 0.05], "baseline_chrf": 24.2,
         "chrf_by_kind": {"does": 24.8, "parameters": 38.1, "signature": 31.0, "which": 12.2}})  # fmt: skip
     write_json(artifact.path / "samples.json", [
-        {"question": question + hostile, "truth": truth, "chat": after + hostile, "chrf": score, "kind": "does",
+        {"question": question + hostile, "reference": truth, "chat": after + hostile, "chrf": score, "kind": "does",
          "held_out": index < 6}
         for index, (question, truth, _, after, score) in enumerate(QUESTIONS)])  # fmt: skip
     write_json(

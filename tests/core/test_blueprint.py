@@ -64,11 +64,11 @@ def test_a_value_out_of_range_says_value_and_range(kind: type[Recipe]) -> None:
 
 def test_an_unknown_part_says_the_nearest_and_all(kind: type[Recipe]) -> None:
     said = refusal(kind, {"steps": [{"use": "gofer"}]})
-    assert said.startswith("mine.toml: steps[0]: there is no part `gofer`. Did you mean `gopher`?")
+    assert said.startswith("mine.toml: steps[0]: there is no toy_step `gofer`. Did you mean `gopher`?")
 
 
 def test_a_missing_use_says_so(kind: type[Recipe]) -> None:
-    assert "steps[0]: say which part with `use = ...`" in refusal(kind, {"steps": [{"min_words": 1}]})
+    assert "steps[0]: name the toy_step with `use = ...`" in refusal(kind, {"steps": [{"min_words": 1}]})
 
 
 def test_a_mistake_inside_a_part_names_its_place(kind: type[Recipe]) -> None:

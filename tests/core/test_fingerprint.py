@@ -6,6 +6,7 @@ import pytest
 
 from groundup.core.fingerprint import canonical_json, digest, fingerprint_payload
 from groundup.core.recipe import Recipe
+from groundup.core.registry import plugin_source_digest
 
 
 class Inner(Recipe):
@@ -29,8 +30,9 @@ def identity(recipe: Recipe, **changes: object) -> str:
 
 
 def test_fields_at_their_default_are_not_spelled() -> None:
-    assert canonical_json(Outer()) == {"part": "test_fingerprint.Outer/1"}
-    assert canonical_json(Outer(rate=0.25)) == {"part": "test_fingerprint.Outer/1", "rate": 0.25}
+    identity = {"part": "test_fingerprint.Outer/1", "source": plugin_source_digest(Outer())}
+    assert canonical_json(Outer()) == identity
+    assert canonical_json(Outer(rate=0.25)) == identity | {"rate": 0.25}
 
 
 def test_a_field_that_says_where_is_never_spelled() -> None:

@@ -33,7 +33,7 @@ def session(folder: Path, micro_rows: int) -> tuple[Session, Tokenizer]:
     for n in range(40):
         answer = "It is a thing. " * (1 + n % 3)
         name = f"q{n}"
-        examples.append(Example(name, "tiny", "what", name, name, f"What is {name}?", answer, (name,)))
+        examples.append(Example(name, "what", name, name, f"What is {name}?", answer, (name,)))
     words = Tokenizer.from_merges(bpe.train(iter([one.question + one.answer for one in examples]), 300))
     model = Decoder(DecoderConfig(words.vocab_size, 32, 2, 4, 2, 8, 48, max_seq_len=TIME))
     model.init_weights(3)

@@ -53,7 +53,7 @@ def comparison(sample: Sample) -> Dialogue:
 def _sample(item: Any) -> Sample | None:
     if not isinstance(item, dict):
         return None
-    question, reference = item.get("question"), item.get("truth")
+    question, reference = item.get("question"), item.get("reference")
     answers = tuple(
         (model, str(item[key]), _scores(item, key))
         for key, model in _ANSWERS.items()

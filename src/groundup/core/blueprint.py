@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import is_plugin, plugin_name
+from groundup.core.registry import FOLDER, is_plugin, plugin_name
 
 R = TypeVar("R", bound=Recipe)
 
@@ -32,12 +32,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BlueprintError(f"{path}: not valid TOML: {error}") from None
 
 
-def load(kind: type[R], table: dict[str, Any], overrides: list[str], origin: str) -> R:
-    """Turn `table`, with `overrides` laid over it, into `kind`. `origin` names the table in messages."""
+def load(
+    kind: type[R], table: dict[str, Any], overrides: list[str], origin: str, folder: Path | None = None
+) -> R:
+    """`table` with `overrides` applied, validated as `kind`.
+
+    origin: name of the table in messages. folder: where the modules of local plugins are.
+    """
     for override in overrides:
         put(table, override)
     try:
-        return kind.model_validate(table)
+        return kind.model_validate(table, context={FOLDER: folder})
     except ValidationError as error:
         lines = explain(error)
         raise BlueprintError("\n".join(f"{origin}: {line}" for line in lines)) from None
@@ -71,7 +76,7 @@ def explain(error: ValidationError, at: tuple[Any, ...] = ()) -> list[str]:
     for item in error.errors(include_url=False):
         where = (*at, *item["loc"])
         context = item.get("ctx") or {}
-        if item["type"] == "part_fields":
+        if item["type"] == "plugin_fields":
             lines += explain(context["error"], where)
         elif item["type"] == "unknown_key":
             lines.append(f"{spell_place((*where, context['key']))}: {item['msg']}")

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from groundup.core.recipe import Recipe
-from groundup.core.registry import plugin_name
+from groundup.core.registry import plugin_name, plugin_source_digest
 
 
 def canonical_json(value: Any) -> Any:
@@ -24,7 +24,9 @@ def canonical_json(value: Any) -> Any:
             if name not in value.not_identity
             and getattr(value, name) != field.get_default(call_default_factory=True)
         }
-        return {"part": f"{plugin_name(value)}.{type(value).__name__}/{value.version}"} | fields
+        source = plugin_source_digest(value)
+        identity = {"part": f"{plugin_name(value)}.{type(value).__name__}/{value.version}"}
+        return identity | ({"source": source} if source else {}) | fields
     if isinstance(value, dict):
         return {str(key): canonical_json(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):

@@ -17,6 +17,7 @@ from typing import Any
 from groundup.core.atomic_io import write_json
 from groundup.core.fingerprint import digest
 from groundup.core.recipe import Recipe
+from groundup.core.registry import is_users_module
 from groundup.core.status import PlannedStage
 from groundup.core.store import Store
 
@@ -43,7 +44,7 @@ def load_plan(store: Store, key: str) -> tuple[str, list[PlannedStage]] | None:
 
 def keep_plan(store: Store, key: str, name: str, blueprint: Recipe, stages: list[PlannedStage]) -> None:
     """Write the stages of a blueprint that depends on no file but its own."""
-    if all(module.startswith("groundup.") for module in _modules(blueprint)):
+    if not any(map(is_users_module, _modules(blueprint))):
         with contextlib.suppress(OSError):
             write_json(_path(store, key), {"name": name, "stages": [asdict(stage) for stage in stages]})
 

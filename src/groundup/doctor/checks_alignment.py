@@ -52,7 +52,7 @@ def _start(context: CheckContext, tokenizer: Tokenizer) -> tuple[Path, Decoder]:
 
 def _examples() -> list[Example]:
     return [
-        Example(f"talk-{number}", "talk", "what", f"document-{number}", f"thing-{number}", question, answer)
+        Example(f"talk-{number}", "what", f"document-{number}", f"thing-{number}", question, answer)
         for number, (question, answer) in enumerate(CHATS)
     ]
 

@@ -1,10 +1,10 @@
-"""chrF: how many character n-grams an answer shares with the true one.
+"""chrF: F-score of the character n-grams of an answer against those of the reference.
 
-in:  an answer and the truth
-out: 0 (nothing) to 100 (the same but for white space)
+in:  an answer and its reference
+out: 0 (no common n-gram) to 100 (equal apart from white space)
 
 Popović 2015 (https://aclanthology.org/W15-3049), n = 1..6, recall counted twice (beta = 2), as sacrebleu computes it
-for one sentence: orders for which either text is too short are left out of the averages.
+for one sentence: the averages omit orders for which either text is too short.
 """
 
 from collections import Counter
@@ -13,16 +13,16 @@ ORDER = 6
 BETA = 2
 
 
-def chrf(answer: str, truth: str) -> float:
+def chrf(answer: str, reference: str) -> float:
     """The score of one answer."""
-    said, true = "".join(answer.split()), "".join(truth.split())
+    answer, reference = "".join(answer.split()), "".join(reference.split())
     precisions, recalls = [], []
     for n in range(1, ORDER + 1):
-        ours, theirs = _ngrams(said, n), _ngrams(true, n)
-        if ours and theirs:
-            shared = (ours & theirs).total()
-            precisions.append(shared / ours.total())
-            recalls.append(shared / theirs.total())
+        answer_ngrams, reference_ngrams = _ngrams(answer, n), _ngrams(reference, n)
+        if answer_ngrams and reference_ngrams:
+            shared = (answer_ngrams & reference_ngrams).total()
+            precisions.append(shared / answer_ngrams.total())
+            recalls.append(shared / reference_ngrams.total())
     if not precisions:
         return 0.0
     precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)

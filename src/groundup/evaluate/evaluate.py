@@ -1,7 +1,7 @@
-"""Stage: how good is it?
+"""Stage `evaluate`: scores of the base model and of the chat model.
 
-in:  validation rows, documents, the base model and the final chat model
-out: bits per byte of both, marks of the chat model's answers with intervals, samples.json
+in:  validation sequences, documents, the base model and the final policy
+out: bits per byte of both, scores of the chat model's answers with intervals, samples.json, continuations.json
 
 The questions come from documents that were held out of fine-tuning; unless `tokenize` keeps a smaller share for
 validation, no model has read them at all.
@@ -16,12 +16,12 @@ from pydantic import Field
 
 from groundup.core.atomic_io import write_json
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Plugin, plugin_name
+from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
-from groundup.evaluate.examples import collect, split
-from groundup.evaluate.score import GradedAnswer, chat_engine, graded
+from groundup.evaluate.examples import collect, split, tasks_by_name
+from groundup.evaluate.score import GradedAnswer, answer_and_grade, chat_engine, grade
 from groundup.evaluate.statistics import bootstrap
 from groundup.evaluate.tasks import Example, Task
 from groundup.model.checkpoint import load_decoder
@@ -33,114 +33,133 @@ from groundup.train.validate import bits_per_byte, token_loss
 
 
 class Evaluate(Recipe):
-    """What is measured, and on how much."""
+    """Held-out questions and text that both models are scored on."""
 
     tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
         default=(), description="filled in from the blueprint's [[tasks]]"
     )
-    examples: int = Field(default=200, ge=1, description="held-out questions asked")
-    max_new_tokens: int = Field(default=96, ge=1, description="longest answer")
-    validation_rows: int = Field(default=256, ge=1, description="most rows scored for bits per byte")
-    familiar: int = Field(default=4, ge=0, description="questions from the training side among the samples")
-    continuations: int = Field(default=3, ge=0, description="texts that the base model continues")
-    precision: Precision = "auto"
+    examples: int = Field(default=200, ge=1, description="number of held-out questions")
+    max_new_tokens: int = Field(default=96, ge=1, description="longest answer in tokens")
+    validation_rows: int = Field(
+        default=256, ge=1, description="most packed sequences scored for bits per byte"
+    )
+    train_samples: int = Field(
+        default=4, ge=0, description="questions of training documents that are answered for samples.json"
+    )
+    continuations: int = Field(
+        default=3, ge=0, description="beginnings of validation documents that the base model continues"
+    )
+    precision: Precision = Field(
+        default="auto",
+        description="dtype of the computation; auto = bf16 where the hardware is fast at it, else fp32",
+    )
 
 
 @stage(version=1, kind="scores")
 def evaluate(
     recipe: Evaluate,
     runtime: Runtime,
-    out: StageContext,
+    context: StageContext,
     tokens: Artifact,
     documents: Artifact,
     base: Artifact,
-    chat: Artifact,
+    policy: Artifact,
 ) -> Metrics:
-    """Score both models on held-out text, and the chat model on held-out questions."""
-    vocabulary = Tokenizer.load(chat.path)
+    """Score both models on held-out text, and the final policy on held-out questions."""
+    tokenizer = Tokenizer.load(policy.path)
     hardware = choose_hardware(runtime, recipe.precision)
-    base_model, chat_model = (load_decoder(item.path) for item in (base, chat))
+    base_model, chat_model = (load_decoder(item.path) for item in (base, policy))
     for model in (base_model, chat_model):
         prepare_model(model, hardware)
     rows = PackedDataset(tokens.path / "validation.npy")
     metrics: Metrics = {
-        "base_bpb": bits_per_byte(partial(token_loss, base_model), rows, vocabulary, recipe.validation_rows),
-        "chat_bpb": bits_per_byte(partial(token_loss, chat_model), rows, vocabulary, recipe.validation_rows),
+        "base_bpb": bits_per_byte(partial(token_loss, base_model), rows, tokenizer, recipe.validation_rows),
+        "chat_bpb": bits_per_byte(partial(token_loss, chat_model), rows, tokenizer, recipe.validation_rows),
     }
-    tasks: dict[str, Task] = {plugin_name(task): task for task in recipe.tasks}  # type: ignore[arg-type]
-    known, held_out = split(collect(recipe.tasks, documents.path))
-    asked = held_out[: recipe.examples]
-    if asked:
-        found = graded(chat_model, vocabulary, asked, tasks, recipe.max_new_tokens, out, "held-out questions")
-        metrics |= _marks(found) | {"baseline_chrf": _baseline(asked, tasks)}
-        seen = graded(
-            chat_model, vocabulary, known[: recipe.familiar], tasks, recipe.max_new_tokens, out, "samples"
+    train_examples, held_out = split(collect(recipe.tasks, documents.path))
+    questions = held_out[: recipe.examples]
+    if questions:
+        tasks = tasks_by_name(recipe.tasks)
+        answer = partial(
+            answer_and_grade,
+            chat_model,
+            tokenizer,
+            tasks=tasks,
+            max_new_tokens=recipe.max_new_tokens,
+            context=context,
         )
-        write_json(
-            out.file("samples.json"),
-            [_sample(item, True) for item in found] + [_sample(i, False) for i in seen],
-        )
-    write_json(
-        out.file("continuations.json"), _continuations(base_model, rows, vocabulary, recipe.continuations)
-    )
+        graded = answer(questions, label="held-out questions")
+        metrics |= _scores(graded) | {"baseline_chrf": _baseline(questions, tasks)}
+        train_graded = answer(train_examples[: recipe.train_samples], label="samples")
+        samples = [_sample(item, True) for item in graded] + [_sample(item, False) for item in train_graded]
+        write_json(context.file("samples.json"), samples)
+    continuations = _continuations(base_model, rows, tokenizer, recipe.continuations)
+    write_json(context.file("continuations.json"), continuations)
     return metrics
 
 
-def _marks(found: Sequence[GradedAnswer]) -> Metrics:
+def _scores(graded: Sequence[GradedAnswer]) -> Metrics:
     """Means over all questions with bootstrap intervals clustered by document, and chrF by kind of question."""
-    by_name: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    values: dict[str, list[float]] = defaultdict(list)
+    documents: dict[str, list[str]] = defaultdict(list)
     by_kind: dict[str, list[float]] = defaultdict(list)
-    for item in found:
-        by_kind[item.example.kind].append(item.marks["chrf"])
-        for name, value in item.marks.items():
-            by_name[name].append((value, item.example.group))
-    metrics: Metrics = {"examples": len(found)}
-    for name, scored in by_name.items():
-        values, documents = zip(*scored, strict=True)
-        interval = bootstrap(values, clusters=documents)
+    for item in graded:
+        by_kind[item.example.kind].append(item.scores["chrf"])
+        for name, value in item.scores.items():
+            values[name].append(value)
+            documents[name].append(item.example.group)
+    metrics: Metrics = {"examples": len(graded)}
+    for name in values:
+        interval = bootstrap(values[name], clusters=documents[name])
         label = "chat_chrf" if name == "chrf" else name
         metrics |= {label: interval.mean, f"{label}_interval": interval.bounds}
-    kinds = {kind: sum(values) / len(values) for kind, values in sorted(by_kind.items())}
+    kinds = {kind: sum(scores) / len(scores) for kind, scores in sorted(by_kind.items())}
     return metrics | {"chrf_by_kind": kinds}
 
 
-def _baseline(asked: Sequence[Example], tasks: dict[str, Task]) -> float:
-    """chrF of answering with the true answer to another question of the same kind: form without facts."""
+def _baseline(questions: Sequence[Example], tasks: dict[str, Task]) -> float:
+    """chrF of the reference answer to another question of the same kind: the right form without the facts."""
     by_kind: dict[str, list[Example]] = defaultdict(list)
-    for example in asked:
+    for example in questions:
         by_kind[example.kind].append(example)
     scores = []
-    for example in asked:
+    for example in questions:
         others = [other for other in by_kind[example.kind] if other.subject != example.subject]
-        other = others[derive_seed(example.id, "baseline") % len(others)].answer if others else ""
-        scores.append(tasks[example.task].grade(example, other)["chrf"])
+        answer = others[derive_seed(example.id, "baseline") % len(others)].answer if others else ""
+        scores.append(grade(tasks[example.task], example, answer)["chrf"])
     return sum(scores) / len(scores)
 
 
 def _sample(item: GradedAnswer, held_out: bool) -> dict[str, Any]:
     example = item.example
-    said = {"kind": example.kind, "question": example.question, "truth": example.answer, "chat": item.answer}
-    return said | {"chrf": item.marks["chrf"], "held_out": held_out}
+    return {
+        "kind": example.kind,
+        "question": example.question,
+        "reference": example.answer,
+        "chat": item.answer,
+        "chrf": item.scores["chrf"],
+        "held_out": held_out,
+    }
 
 
 def _continuations(
     model: Decoder, rows: PackedDataset, tokenizer: Tokenizer, count: int
 ) -> list[dict[str, str]]:
-    """Beginnings of validation documents, and how the base model goes on."""
+    """Beginnings of validation documents with the base model's continuations."""
     engine = chat_engine(model, tokenizer)
     starts = []
     for index in range(len(rows)):
         row = rows[[index]][0]
-        begins = [
+        positions = [
             at for at, token in enumerate(row.tolist()) if token == tokenizer.bos and at + 32 < len(row)
         ]
-        if begins:
-            starts.append(row[begins[0] : begins[0] + 32].tolist())
+        if positions:
+            starts.append(row[positions[0] : positions[0] + 32].tolist())
         if len(starts) == count:
             break
     starts = [ids for ids in starts if len(ids) < model.config.max_seq_len]
-    found = engine.generate(starts, max_new_tokens=64, temperature=0.0) if starts else []
+    completions = engine.generate(starts, max_new_tokens=64, temperature=0.0) if starts else []
     return [
-        {"beginning": tokenizer.decode(ids), "continuation": tokenizer.decode(done.content)}
-        for ids, done in zip(starts, found, strict=True)
+        {"beginning": tokenizer.decode(ids), "continuation": tokenizer.decode(completion.content)}
+        for ids, completion in zip(starts, completions, strict=True)
     ]

@@ -1,12 +1,13 @@
-"""A chat model -> answers to examples, and their marks.
+"""A chat model -> answers to examples, with their scores.
 
 in:  a decoder with its tokenizer, examples
-out: one answer per example (greedy), marks by figure
+out: one greedy answer per example, with a score for each metric of the example's task
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from groundup.core.errors import DataError
 from groundup.core.stage import StageContext
 from groundup.evaluate.tasks import Example, Task
 from groundup.infer.engine import Engine
@@ -17,42 +18,57 @@ from groundup.tokens.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class GradedAnswer:
-    """An example, what the model said, and its marks."""
+    """An example, the model's answer, and its scores."""
 
     example: Example
     answer: str
-    marks: dict[str, float]
+    scores: dict[str, float]
 
 
 def chat_engine(model: Decoder, tokenizer: Tokenizer) -> Engine:
-    """An engine that stops where a turn or a text ends."""
+    """An engine that stops at the end of a turn or of a text."""
     stop = {tokenizer.end_of_turn, tokenizer.eos, tokenizer.bos}
     return Engine(model, stop, tokenizer.pad, model.config.max_seq_len)
 
 
-def graded(
+def answer_and_grade(
     model: Decoder,
     tokenizer: Tokenizer,
     examples: Sequence[Example],
     tasks: dict[str, Task],
     max_new_tokens: int,
-    out: StageContext,
+    context: StageContext,
     label: str,
 ) -> list[GradedAnswer]:
-    """Answer and mark every example; a question too long for the context gets an empty answer."""
+    """Answer and grade every example; a question too long for the model's context gets an empty answer."""
     prompts = [prompt(example.conversation().messages[:-1], tokenizer) for example in examples]
     fitting = [index for index, ids in enumerate(prompts) if len(ids) < model.config.max_seq_len]
     engine = chat_engine(model, tokenizer)
-    with out.track(label, len(fitting), "answers") as tracker:
+    with context.track(label, len(fitting), "answers") as tracker:
         completions = engine.generate(
             [prompts[index] for index in fitting],
             max_new_tokens=max_new_tokens,
             temperature=0.0,
             on_done=tracker.advance,
         )
-    said = {index: tokenizer.decode(done.content) for index, done in zip(fitting, completions, strict=True)}
-    texts = [said.get(index, "") for index in range(len(examples))]
+    answers = {
+        index: tokenizer.decode(completion.content)
+        for index, completion in zip(fitting, completions, strict=True)
+    }
     return [
-        GradedAnswer(example, text, tasks[example.task].grade(example, text))
-        for example, text in zip(examples, texts, strict=True)
+        GradedAnswer(example, answer, grade(tasks[example.task], example, answer))
+        for index, example in enumerate(examples)
+        for answer in [answers.get(index, "")]
     ]
+
+
+def grade(task: Task, example: Example, answer: str) -> dict[str, float]:
+    """The task's scores of an answer. Raises DataError for a score that the task does not declare."""
+    scores = task.grade(example, answer)
+    undeclared = scores.keys() - set(task.metrics)
+    if undeclared or "chrf" not in scores:
+        raise DataError(
+            f"task {example.task}: grade() returned {', '.join(scores) or 'nothing'}; it has to return `chrf`, "
+            f"and may return what its `metrics` declare: {', '.join(task.metrics)}"
+        )
+    return scores

@@ -4,6 +4,7 @@ A method prepares a session: a model, the batches of every step, and the loss of
 does the rest. For PPO the batches happen to be sampled from the model itself.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,6 @@ class Method(Recipe):
     precision: Precision = Field(default="auto", description="dtype of the arithmetic")
     seed: int = Field(default=0, ge=0)
 
+    @abstractmethod
     def prepare(self, given: MethodContext) -> Session:
         """Load the models, make the data. Raises DataError when there is nothing to learn from."""
-        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Questions about the functions and classes of Python documents, answered from their docstrings and signatures.
+"""Task `docstrings`: questions about Python functions and classes, answered from docstrings and signatures.
 
 in:  a document whose path ends in .py (read by `ast`, never run)
 out: what does X do, what are X's parameters, which function does Y, write X's signature, what is module M for
@@ -12,16 +12,16 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
 from groundup.core.rng import derive_seed
-from groundup.evaluate.grading import grade_text
+from groundup.evaluate.grading import TEXT_METRICS, grade_text
 from groundup.evaluate.tasks import Example
 
-TASK = "docstrings"
 QUESTIONS = {
     "does": ("What does {subject} do?", "What is {subject} for?", "Explain {subject}."),
     "parameters": ("What are the parameters of {subject}?", "Which arguments does {subject} take?"),
@@ -50,10 +50,14 @@ class _Thing:
 class Docstrings(Recipe):
     """Questions and answers from the docstrings of Python files."""
 
+    metrics: ClassVar[tuple[str, ...]] = TEXT_METRICS
+
     max_answer_chars: int = Field(
-        default=320, ge=40, description="longer docstrings are cut after a sentence"
+        default=320, ge=40, description="longest answer in characters, cut at the end of a sentence"
     )
-    max_parameters: int = Field(default=8, ge=1, description="no questions about longer parameter lists")
+    max_parameters: int = Field(
+        default=8, ge=1, description="most parameters of a function that is asked about its parameters"
+    )
 
     def examples(self, document: Document) -> list[Example]:
         """Every public thing's questions, in the order of the file."""
@@ -71,7 +75,7 @@ class Docstrings(Recipe):
         return list(found.values())
 
     def grade(self, example: Example, answer: str) -> dict[str, float]:
-        """chrF against the docstring, share of names held, exact match."""
+        """chrF against the docstring, fraction of the names in the answer, exact match."""
         return grade_text(answer, example.answer, example.names)
 
     def _things(self, tree: ast.Module, module: str) -> Iterator[_Thing]:
@@ -161,4 +165,4 @@ def _example(
     question = forms[derive_seed(key) % len(forms)].format(
         subject=thing.subject, what=thing.what, module=module, summary=_first_sentence(thing.summary)
     )
-    return Example(key, TASK, kind, document.id, thing.subject, question, answer, names)
+    return Example(key, kind, document.id, thing.subject, question, answer, names)

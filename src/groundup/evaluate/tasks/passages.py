@@ -1,22 +1,22 @@
-"""Questions about prose: what a section says, what a thing is, how a passage goes on.
+"""Task `passages`: questions about prose: the content of a section, a definition, the continuation of a passage.
 
-in:  a document that is no Python source (Markdown, reStructuredText, plain text)
+in:  a document that is not Python source (Markdown, reStructuredText, plain text)
 out: a few examples per document, chosen by hash
 """
 
 import re
 from collections.abc import Iterator
+from typing import ClassVar
 
 from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.core.records import Document
 from groundup.core.rng import derive_seed
-from groundup.evaluate.grading import grade_text
+from groundup.evaluate.grading import TEXT_METRICS, grade_text
 from groundup.evaluate.sentences import count_words, is_complete, join_sentences, split_sentences
 from groundup.evaluate.tasks import Example
 
-TASK = "passages"
 QUESTIONS = {
     "section": ('What does the section "{subject}" say?', 'What is "{subject}" about?'),
     "definition": ("What is {subject}?", "What do you know about {subject}?"),
@@ -36,9 +36,15 @@ MIN_ANSWER_WORDS = 5
 class Passages(Recipe):
     """Questions and answers from headings, definitions and passages of prose."""
 
-    max_per_document: int = Field(default=8, ge=1, description="examples one document gives at most")
-    max_answer_chars: int = Field(default=320, ge=40, description="answers end after a sentence before this")
-    max_document_chars: int = Field(default=200_000, ge=1000, description="how far into a document to look")
+    metrics: ClassVar[tuple[str, ...]] = TEXT_METRICS
+
+    max_per_document: int = Field(default=8, ge=1, description="most examples of one document")
+    max_answer_chars: int = Field(
+        default=320, ge=40, description="longest answer in characters, cut at the end of a sentence"
+    )
+    max_document_chars: int = Field(
+        default=200_000, ge=1000, description="characters of a document that are read; the rest is ignored"
+    )
 
     def examples(self, document: Document) -> list[Example]:
         """At most `max_per_document` examples, in the order of the text."""
@@ -50,7 +56,7 @@ class Passages(Recipe):
         return [item for item in found if item.id in chosen]
 
     def grade(self, example: Example, answer: str) -> dict[str, float]:
-        """chrF against the passage, share of names held, exact match."""
+        """chrF against the passage, fraction of the names in the answer, exact match."""
         return grade_text(answer, example.answer, example.names)
 
     def _candidates(self, document: Document) -> Iterator[Example]:
@@ -92,7 +98,7 @@ def _is_opening(sentence: str) -> bool:
 
 
 def _split_heading(paragraph: str, waiting: str) -> tuple[str, str]:
-    """(heading this paragraph stands under, its body); a heading alone waits for the next paragraph."""
+    """(heading, body) of a paragraph; a heading without a body is returned for the next paragraph."""
     rst = _RST_HEADING.match(paragraph)
     if rst:
         return rst[1].strip(), paragraph[rst.end() :].strip()
@@ -106,4 +112,4 @@ def _example(document: Document, number: int, kind: str, subject: str, answer: s
     forms = QUESTIONS[kind]
     question = forms[derive_seed(key) % len(forms)].format(subject=subject)
     names = (subject.rsplit(" ", 1)[-1],) if kind == "definition" else ()
-    return Example(key, TASK, kind, document.id, subject, question, answer, names)
+    return Example(key, kind, document.id, subject, question, answer, names)

@@ -3,6 +3,7 @@
 The Hugging Face form of a model is a config.json and tensor names, as transformers and vLLM read them.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -34,19 +35,19 @@ class Architecture(Recipe):
     supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """keys of config.json besides `NEUTRAL` that change the arithmetic, with the values supported here"""
 
+    @abstractmethod
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
         """The DecoderConfig for this depth. Raises ValueError if the plugin's own values do not fit it."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def to_hf(cls, config: DecoderConfig) -> dict[str, Any]:
         """The config.json for the class in transformers."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def from_hf(cls, hf_config: dict[str, Any]) -> DecoderConfig:
         """The DecoderConfig of a config.json. Raises ValueError for an unsupported variant."""
-        raise NotImplementedError
 
     @classmethod
     def tensors_to_hf(cls, config: DecoderConfig, tensors: Tensors) -> Tensors:

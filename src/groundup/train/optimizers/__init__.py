@@ -1,5 +1,6 @@
 """The slot of optimizers: a part turns named parameters into a torch optimizer."""
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -36,20 +37,20 @@ class Optimizer(Recipe):
                 fields[name] = by_rule
         return self.model_copy(update=fields)
 
+    @abstractmethod
     def resolved(self, d_model: int, *, batch_tokens: int = REFERENCE_BATCH, tokens: int = 0) -> "Optimizer":
         """The same with everything that is left to the rules of `model/scaling.py` written out.
 
         For a model of this width that learns from `tokens` tokens from noise on, `batch_tokens` at a step. 0 tokens =
         not known, or the weights were trained before: the rate is that of a short run, and nothing decays by rule.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, named_parameters: NamedParameters) -> torch.optim.Optimizer:
         """An optimizer over all that learn, whose state_dict the training loop can save and restore.
 
         Rates must be written out; decay that is still "auto" is none.
         """
-        raise NotImplementedError
 
 
 def kind_of(name: str, parameter: nn.Parameter) -> Kind:
