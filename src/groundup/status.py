@@ -18,7 +18,10 @@ from groundup.core.store import Store
 def pipeline_status(
     store: Store, table: dict[str, Any], overrides: list[str], origin: str, folder: Path
 ) -> list[StageReport]:
-    """A report per stage, in the order of the pipeline. `folder`: where the modules of local plugins are. Raises BlueprintError for a blueprint that isn't valid."""
+    """A report per stage, in the order of the pipeline. `folder`: where the modules of local plugins are.
+
+    Raises BlueprintError for a blueprint that isn't valid.
+    """
     key = plan_key(table, overrides)
     name, stages = load_plan(store, key) or _plan(store, key, table, overrides, origin, folder)
     return stage_reports(stages, store, store.previous_manifests(name), store.digests())
