@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 MAX_CONTROL_SHARE = 0.01
 """Control characters per character above which a file is binary."""
+MAX_FEW_CONTROLS, MAX_FEW_SHARE = 4, 0.1
+"""Control characters that a text of any length may have, if they are no more than this share of it."""
 MAX_BAD_SHARE = 0.02
 """Bytes that an encoding can't read, per byte that isn't ASCII, above which it is the wrong one."""
 MAX_WESTERN_HIGH_SHARE = 0.25
@@ -83,12 +85,18 @@ def decode(data: bytes, declared: str = "") -> Decoded:
         decoded = _decode_unmarked(data.removeprefix(codecs.BOM_UTF8), declared)
     text = decoded.text
     controls = _controls(data) if decoded.encoding == "utf-8" else sum(map(len, _CONTROL.findall(text)))
-    if controls > MAX_CONTROL_SHARE * len(text):
+    if is_binary(controls, len(text)):
         raise Undecodable("binary", controls / len(text), MAX_CONTROL_SHARE)
     text, nuls = without_nuls(unix_lines(text))
     if nuls and not decoded.reason:
         return Decoded(text, "nul_bytes_removed", nuls, decoded.encoding)
     return Decoded(text, decoded.reason, decoded.value, decoded.encoding)
+
+
+def is_binary(controls: int, size: int) -> bool:
+    """Whether so many control characters make content of this size binary; a few in a short text don't."""
+    few = max(1.0, min(MAX_FEW_CONTROLS, MAX_FEW_SHARE * size))
+    return controls > max(few, MAX_CONTROL_SHARE * size)
 
 
 def _controls(data: bytes) -> int:
@@ -125,7 +133,7 @@ def without_surrogates(text: str) -> tuple[str, int]:
 def _refuse_binary(data: bytes) -> None:
     """Control bytes are no part of any letter in the encodings that come without a mark. Raises Undecodable."""
     controls = len(data) - len(data.translate(None, CONTROL_BYTES))
-    if controls > MAX_CONTROL_SHARE * len(data):
+    if is_binary(controls, len(data)):
         raise Undecodable("binary", controls / len(data), MAX_CONTROL_SHARE)
 
 

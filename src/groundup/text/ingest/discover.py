@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.core.errors import DataError
+from groundup.text.ingest.exclude import GitIgnore, excluded_folder, is_ignored, read_gitignore
 from groundup.text.ingest.safe_open import irregular
 from groundup.text.ingest.types import SourceFile
 
 UNLISTED = "unreadable_folder"
 VERSION_CONTROL = frozenset({".git", ".hg", ".svn", ".bzr", "CVS"})
 _MAGIC = re.compile(r"[*?\[]")
+_WILDCARD = re.compile(r"[*?]")
+_ESCAPE = re.compile(r"\\x[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Root:
     folder: Path
     meant: re.Pattern[str] | None = None
     depth: int | None = None
+    is_file: bool = False
 
     def means(self, file: SourceFile) -> bool:
         """Also a folder that can't be listed is meant: nobody knows what matches in there."""
@@ -40,14 +44,14 @@ class Root:
         )
 
 
-def find(patterns: Iterable[str]) -> Iterator[SourceFile]:
+def find(patterns: Iterable[str], skip_ignored: bool = False) -> Iterator[SourceFile]:
     """The files meant by `patterns`, each once. Raises DataError naming a pattern that matches nothing."""
     roots = [_root(pattern) for pattern in patterns]
     labels = _labels([root.folder for root in roots])
     seen: set[Path] = set()  # paths may overlap
     for root in roots:
         matched = False
-        for file in _walk(root.folder, root.depth):
+        for file in _walk(root.folder, root.depth, skip_ignored and not root.is_file):
             if not root.means(file):
                 continue
             matched = True
@@ -92,9 +96,9 @@ def _root(pattern: str) -> Root:
     if path.is_dir():
         return Root(pattern, path.resolve())
     if path.exists() or path.is_symlink():
-        return Root(pattern, path.parent.resolve(), re.compile(re.escape(path.name)), depth=1)
+        return Root(pattern, path.parent.resolve(), re.compile(re.escape(path.name)), 1, is_file=True)
     parts = path.parts
-    fixed = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), None)
+    fixed = next((n for n, part in enumerate(parts) if _is_pattern(part, Path(*parts[: n + 1]))), None)
     if fixed is None:
         raise DataError(f"paths: {pattern!r} doesn't exist. Looked for {path.absolute()}.")
     folder = Path(*parts[:fixed])
@@ -103,6 +107,11 @@ def _root(pattern: str) -> Root:
     inside = "/".join(parts[fixed:])
     depth = None if "**" in inside else len(parts) - fixed
     return Root(pattern, folder.resolve(), glob_to_regex(inside), depth)
+
+
+def _is_pattern(part: str, path: Path) -> bool:
+    """Whether a part of a path is a pattern; brackets in the name of a folder that exists are not."""
+    return bool(_WILDCARD.search(part)) or (bool(_MAGIC.search(part)) and not path.is_dir())
 
 
 def _labels(folders: list[Path]) -> dict[Path, str]:
@@ -119,11 +128,12 @@ def _labels(folders: list[Path]) -> dict[Path, str]:
     return labels
 
 
-def _walk(root: Path, depth: int | None) -> Iterator[SourceFile]:
+def _walk(root: Path, depth: int | None, skip_ignored: bool) -> Iterator[SourceFile]:
     """Everything under `root`, by name, with paths relative to it; no recursion, however deep it is."""
-    waiting = [root]
+    waiting: list[tuple[Path, tuple[GitIgnore, ...]]] = [(root, ())]
     while waiting:
-        folder = waiting.pop()
+        folder, ignores = waiting.pop()
+        ignores += read_gitignore(folder) if skip_ignored else ()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
@@ -132,16 +142,26 @@ def _walk(root: Path, depth: int | None) -> Iterator[SourceFile]:
         folders: list[Path] = []
         for entry in entries:
             path = Path(entry.path)
-            if entry.is_symlink():
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if skip_ignored and (reason := _left_out(path, is_folder, ignores)):
+                yield SourceFile(_relative(path, root) + "/" * is_folder, path, reason)
+            elif entry.is_symlink():
                 yield _link(path, root)
-            elif not entry.is_dir(follow_symlinks=False):
+            elif not is_folder:
                 yield SourceFile(_relative(path, root), path, _refused(path))
             elif entry.name in VERSION_CONTROL:
                 yield SourceFile(_relative(path, root) + "/", path, "version_control")
             else:
                 folders.append(path)
         if depth is None or len(folder.relative_to(root).parts) + 1 < depth:
-            waiting.extend(reversed(folders))
+            waiting.extend((folder, ignores) for folder in reversed(folders))
+
+
+def _left_out(path: Path, is_folder: bool, ignores: tuple[GitIgnore, ...]) -> str:
+    """Why an entry isn't read although it could be; "" if it is read."""
+    if is_folder and path.name not in VERSION_CONTROL and (reason := excluded_folder(path)):
+        return reason
+    return "gitignored" if ignores and is_ignored(path, is_folder, ignores) else ""
 
 
 def _link(path: Path, root: Path) -> SourceFile:
@@ -180,6 +200,17 @@ def _relative(path: Path, root: Path) -> str:
     return _printable(path.relative_to(root).as_posix())
 
 
+def printable_path(name: bytes) -> str:
+    r"""A path as UTF-8, different for each path: bytes that are no UTF-8 become \xNN.
+
+    In such paths, and in paths that contain \xNN literally, backslashes are doubled.
+    """
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return name.replace(b"\\", rb"\\").decode("utf-8", "backslashreplace")
+    return text.replace("\\", r"\\") if _ESCAPE.search(text) else text
+
+
 def _printable(path: str) -> str:
-    r"""A path as UTF-8 can hold it: bytes of the name that are no UTF-8 become \xNN."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return printable_path(os.fsencode(path))

@@ -17,6 +17,7 @@ from groundup.text.ingest.decode import (
     as_utf8,
     byte_order_mark,
     decode,
+    is_binary,
     unix_lines,
     without_nuls,
     without_surrogates,
@@ -103,9 +104,9 @@ def _refused(text: str, position: str, line_bytes: int) -> ReadIssue | None:
     if not text.strip():
         return ReadIssue("rejected", "empty", position)
     data = text.encode()
-    controls = (len(data) - len(data.translate(None, CONTROL_BYTES))) / len(data)
-    if controls > MAX_CONTROL_SHARE:
-        return ReadIssue("rejected", "binary", position, controls, MAX_CONTROL_SHARE)
+    controls = len(data) - len(data.translate(None, CONTROL_BYTES))
+    if is_binary(controls, len(data)):
+        return ReadIssue("rejected", "binary", position, controls / len(data), MAX_CONTROL_SHARE)
     if len(data) <= line_bytes:
         return None
     longest = max(map(len, data.split(b"\n")))

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import BinaryIO, cast
 
 from groundup.core.errors import DataError, GroundupError
-from groundup.text.ingest.decode import CONTROL_BYTES, MAX_CONTROL_SHARE, byte_order_mark
+from groundup.text.ingest.decode import CONTROL_BYTES, byte_order_mark, is_binary
 from groundup.text.ingest.formats.decompress import DecompressedFile, compression
 from groundup.text.ingest.formats.detect import (
     WARC,
@@ -61,8 +61,8 @@ def _damaged_compression(path: str, head: bytes) -> str:
     """Compression by file name, for binary content without known magic: the first member is damaged; else ""."""
     kind = strip_compression(path.lower())[1]
     controls = len(head) - len(head.translate(None, CONTROL_BYTES))
-    is_binary = controls > MAX_CONTROL_SHARE * len(head) and not byte_order_mark(head)
-    return kind if is_binary and not format_by_magic(head, b"", None) else ""
+    binary = is_binary(controls, len(head)) and not byte_order_mark(head)
+    return kind if binary and not format_by_magic(head, b"", None) else ""
 
 
 def _read_format(

@@ -28,12 +28,17 @@ class Files(ReadingRecipe):
     not_identity: ClassVar[frozenset[str]] = ReadingRecipe.not_identity | {"paths"}
 
     paths: tuple[str, ...] = Field(default=(), description="folders, files and globs (`docs/**/*.md`)")
+    skip_ignored: bool = Field(
+        default=True,
+        description="leave out workspaces, virtual environments, node_modules, caches, and files that a .gitignore "
+        "within a folder excludes; false reads them too",
+    )
 
     def files(self) -> Iterator[SourceFile]:
         """Every file meant by `paths`. Raises DataError naming what matches nothing."""
         if not self.paths:
             raise DataError('ingest.sources: `files` needs paths, e.g. paths = ["docs/**/*.md"].')
-        yield from discover.find(self.paths)
+        yield from discover.find(self.paths, self.skip_ignored)
 
     def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:
         """The file, if it is a regular one. Raises Unreadable. Formats that hold it whole bound its size."""

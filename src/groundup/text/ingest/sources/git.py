@@ -19,7 +19,7 @@ from typing import BinaryIO, ClassVar, cast
 from pydantic import Field
 
 from groundup.core.errors import DataError
-from groundup.text.ingest.discover import glob_to_regex
+from groundup.text.ingest.discover import glob_to_regex, printable_path
 from groundup.text.ingest.file_source import ReadingRecipe
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import SourceFile, SourceRecipe
@@ -74,7 +74,7 @@ class Git(ReadingRecipe):
         for entry in filter(None, listed.split(b"\x00")):
             about, _, name = entry.partition(b"\t")
             mode, _, blob, size = about.decode().split()
-            path = name.decode("utf-8", "backslashreplace")
+            path = printable_path(name)
             if any(glob.fullmatch(path) for glob in wanted) and not any(
                 glob.fullmatch(path) for glob in unwanted
             ):
