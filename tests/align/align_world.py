@@ -62,12 +62,16 @@ def start(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def given(
-    folder: Path, examples: list[Example], tokenizer: Tokenizer, runtime: Runtime = SITE, **reads: Path
+def method_context(
+    folder: Path,
+    examples: list[Example],
+    tokenizer: Tokenizer,
+    runtime: Runtime = SITE,
+    keeps_log: bool = True,
+    **inputs: Path,
 ) -> MethodContext:
-    """What a method gets, with every seventh example held out."""
+    """What a method reads, with every seventh example held out."""
     held_out = examples[::7]
     train = [example for example in examples if example not in held_out]
-    return MethodContext(
-        runtime, StageContext(folder, Reporter(quiet=True)), tokenizer, train, held_out, reads
-    )
+    stage = StageContext(folder, Reporter(quiet=True), keeps_log=keeps_log)
+    return MethodContext(runtime, stage, tokenizer, train, held_out, inputs)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from align_world import SITE, TIME, given
+from align_world import SITE, TIME, method_context
 
 from groundup.align.align import train_with
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.methods.ppo import Ppo
 from groundup.align.methods.reward import Reward
 from groundup.align.methods.sft import Sft
-from groundup.align.rollouts import RewardModel, Shape, answer_log_probs, sample
+from groundup.align.rollouts import BatchShape, RewardModel, rollout_log_probs, sample
 from groundup.core.errors import DataError
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
@@ -51,7 +51,7 @@ def river(
              "ppo": {"start": folders["sft"], "reward": folders["reward"]}}  # fmt: skip
     methods: dict[str, Method] = {"sft": SFT, "reward": REWARD, "ppo": PPO}
     metrics = {
-        name: train_with(method, given(folders[name], examples, tokenizer, **reads[name]))
+        name: train_with(method, method_context(folders[name], examples, tokenizer, **reads[name]))
         for name, method in methods.items()
     }
     return River(folders, metrics)
@@ -111,11 +111,11 @@ def test_rollout_log_probabilities_equal_those_the_loss_starts_from(
     river: River, tokenizer: Tokenizer, examples: list[Example], temperature: float, tmp_path: Path
 ) -> None:
     policy = load_decoder(river.folders["sft"])
-    world = given(tmp_path, examples, tokenizer)
-    prompts = [tokenizer.encode(example.question) for example in world.held_out]
+    world = method_context(tmp_path, examples, tokenizer)
+    prompts = [tokenizer.encode(example.question) for example in world.held_out_examples]
     engine = Engine(policy, {tokenizer.end_of_turn}, tokenizer.pad, TIME)
     rollouts = sample(engine, prompts, 24, temperature, 0, tokenizer.end_of_turn)
-    trainers = answer_log_probs(policy, rollouts, Shape(3, TIME, tokenizer.pad), temperature)
+    trainers = rollout_log_probs(policy, rollouts, BatchShape(3, TIME, tokenizer.pad), temperature)
     assert torch.allclose(trainers, rollouts.log_probs, atol=1e-4)
     assert rollouts.mask.sum() > 40
 
@@ -134,8 +134,8 @@ class _Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.method, name)
 
-    def prepare(self, given: MethodContext) -> Session:
-        session = self.method.prepare(given)
+    def prepare(self, context: MethodContext) -> Session:
+        session = self.method.prepare(context)
         whole = session.batches
 
         def batches(step: int) -> Any:
@@ -161,9 +161,9 @@ def test_a_killed_method_resumes_to_the_same_bytes(
     reads = {"start": start if name == "sft" else river.folders["sft"]}
     reads |= {"reward": river.folders["reward"]} if name == "ppo" else {}
     with pytest.raises(_Killed):
-        train_with(_Dying(method, step), given(tmp_path, examples, tokenizer, **reads))
+        train_with(_Dying(method, step), method_context(tmp_path, examples, tokenizer, **reads))
     assert list((tmp_path / "resume").glob("step-*"))
-    metrics = train_with(method, given(tmp_path, examples, tokenizer, **reads))
+    metrics = train_with(method, method_context(tmp_path, examples, tokenizer, **reads))
     for file in ("model.safetensors", "samples.json" if name == "ppo" else "config.json"):
         assert (tmp_path / file).read_bytes() == (river.folders[name] / file).read_bytes()
     steady = {key: value for key, value in metrics.items() if "second" not in key}
@@ -175,7 +175,7 @@ def test_ppo_stops_when_the_policy_is_too_far_away(
 ) -> None:
     reads = {"start": river.folders["sft"], "reward": river.folders["reward"]}
     method = PPO.model_copy(update={"max_kl": 1e-6, "iterations": 8, "optimizer": AdamW(lr=0.02)})
-    metrics = train_with(method, given(tmp_path, examples, tokenizer, **reads))
+    metrics = train_with(method, method_context(tmp_path, examples, tokenizer, **reads))
     assert metrics["stopped_early"] is True
     assert metrics["steps"] < 8 * 4
 
@@ -186,7 +186,7 @@ def test_questions_that_leave_no_room_for_an_answer_are_refused_in_words(
     reads = {"start": river.folders["sft"], "reward": river.folders["reward"]}
     method = PPO.model_copy(update={"max_new_tokens": TIME - 2})
     with pytest.raises(DataError, match="max_new_tokens = 62 in a context of 64"):
-        method.prepare(given(tmp_path, examples, tokenizer, **reads))
+        method.prepare(method_context(tmp_path, examples, tokenizer, **reads))
 
 
 def test_the_test_site_is_the_plain_one() -> None:
@@ -197,5 +197,5 @@ def test_a_reward_model_takes_no_more_tokens_than_it_may(
     river: River, tmp_path: Path, examples: list[Example], tokenizer: Tokenizer
 ) -> None:
     method = REWARD.model_copy(update={"max_tokens": 5 * 8 * TIME + 1, "sampled": 0})
-    session = method.prepare(given(tmp_path, examples, tokenizer, start=river.folders["sft"]))
+    session = method.prepare(method_context(tmp_path, examples, tokenizer, start=river.folders["sft"]))
     assert session.steps == 5

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.align.data import chosen_at, fill, pack_all
+from groundup.align.data import epoch_indices, fill, pack_all
 from groundup.align.pairs import MADE, garbled, made_pairs, truncated
 from groundup.evaluate.tasks import Example
 from groundup.model.config import DecoderConfig
@@ -27,14 +27,14 @@ def test_every_sequence_is_packed_once_and_groups_stay_together(lengths: list[li
     found: Counter[int] = Counter()
     for number, packed in enumerate(pack_all(groups, ROWS, TIME, PAD)):
         assert packed.ids.shape == packed.segments.shape == (ROWS, TIME)
-        for place in packed.places:
+        for place in packed.spans:
             sequence = groups[place.group][place.member]
             assert packed.ids.flatten()[place.start : place.start + len(sequence)].tolist() == sequence
             assert place.start // TIME == (place.start + len(sequence) - 1) // TIME
             homes.setdefault(place.group, set()).add(number)
         real = packed.segments >= 0
         found.update(packed.ids[real].tolist())
-        assert len(set(packed.segments[real].tolist())) == len(packed.places)
+        assert len(set(packed.segments[real].tolist())) == len(packed.spans)
     assert all(len(micro) == 1 for micro in homes.values())
     assert found == Counter(token for group in groups for sequence in group for token in sequence)
 
@@ -53,17 +53,17 @@ def test_a_sequences_value_does_not_depend_on_what_it_is_packed_with() -> None:
     alone = [model.values(torch.tensor(group))[0] for group in sequences]
     for packed in pack_all(sequences, ROWS, TIME, PAD):
         values = model.values(packed.ids, packed.segments).flatten()
-        for place in packed.places:
+        for place in packed.spans:
             wanted = alone[place.group]
             assert torch.allclose(values[place.start : place.start + len(wanted)], wanted, atol=1e-5)
 
 
 def test_every_item_is_taken_once_per_epoch_in_a_new_order() -> None:
-    taken = [item for step in range(10) for item in chosen_at(step, 7, 2, 0, "x")]
+    taken = [item for step in range(10) for item in epoch_indices(step, 7, 2, 0, "x")]
     epochs = [taken[:7], taken[7:14]]
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 2
     assert epochs[0] != epochs[1]
-    assert chosen_at(3, 7, 2, 0, "x") == taken[6:8]
+    assert epoch_indices(3, 7, 2, 0, "x") == taken[6:8]
 
 
 ANSWER = "textwrap.dedent: Remove any common leading whitespace from every line in the text."

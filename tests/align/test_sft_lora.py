@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from align_world import given
+from align_world import method_context
 from safetensors.torch import load_file
 
 from groundup.align.align import train_with
@@ -19,7 +19,7 @@ RECIPE = Sft(epochs=4, batch_rows=8, optimizer=AdamW(lr=0.01), precision="fp32",
 def test_it_learns_and_leaves_plain_weights(
     start: Path, examples: list[Example], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    metrics = train_with(RECIPE, given(tmp_path, examples, tokenizer, start=start))
+    metrics = train_with(RECIPE, method_context(tmp_path, examples, tokenizer, start=start))
     assert metrics["val_loss"] < 0.96 * metrics["val_loss_before"]
     before, after = load_file(start / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     assert before.keys() == after.keys()

@@ -214,7 +214,7 @@ def _reward(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
 
 def _ppo(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
     log = [{"step": step, "reward": 0.4 + step / 60 + _wave(step, 0.6), "kl": step / 400 + abs(_wave(step, 0.03)),
-            "answer_tokens": 38 + step / 9 + _wave(step, 9), "ended": 1 - 0.3 * math.exp(-step / 15)}
+            "response_tokens": 38 + step / 9 + _wave(step, 9), "ended": 1 - 0.3 * math.exp(-step / 15)}
            for step in range(1, 61)]  # fmt: skip
     artifact = _artifact(folder, "ppo", 96.0, {
         "reward_before": 0.41, "reward_after": 1.12, "reward_gain_interval": [0.52, 0.91], "kl": 0.162,

@@ -118,9 +118,9 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("infer.sampling:_kept", "log_probs < least", "log_probs <= least", "generation: sampling", ()),
     ("infer.sampling:next_tokens", "right=True", "right=False", "generation: sampling", ()),
     ("infer.sampling:uniforms", '"sampling", key', '"sampling"', "generation: random numbers", ()),
-    ("align.rollouts:answer_log_probs", "targets[None], temperature,", "targets[None], 1.0,",
+    ("align.rollouts:packed_log_probs", "targets[None], temperature,", "targets[None], 1.0,",
      "generation: rollouts", ()),
-    ("align.rollouts:states", "len(rollouts.prompts[place.group]) - 1", "len(rollouts.prompts[place.group])",
+    ("align.rollouts:response_positions", "len(rollouts.prompts[span.group]) - 1", "len(rollouts.prompts[span.group])",
      "generation: rollouts", ()),
     # Training data.
     ("tokens.chat:render", 'message.role == "assistant"', 'message.role != "system"', "data: loss masks", ()),
@@ -129,8 +129,9 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: targets", ()),
     ("text.curate.steps.privacy:Privacy.apply", "start, end, kind in findings)", "start, end, kind in findings[1:])",
      "privacy: recall", ()),
-    ("align.data:pack", "segments[span] = sequence, number", "segments[span] = sequence, 0", "data: packing", ()),
-    ("align.data:chosen_at", "(step * per_step, (step + 1) * per_step)",
+    ("align.data:pack", "segments[positions] = sequence, number", "segments[positions] = sequence, 0",
+     "data: packing", ()),
+    ("tokens.loader:step_indices", "(step * per_step, (step + 1) * per_step)",
      "(step * per_step + 1, (step + 1) * per_step + 1)", "data: order", ()),
     # Training steps.
     ("train.optimizers.adamw:AdamW.build", 'if kind == "hidden" else 0.0', "if kind else 0.0", "training: AdamW", ()),
@@ -147,10 +148,11 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("train.batches:step_batches", "whole.weights / whole.weights.sum().clamp(min=1)", "whole.weights",
      "training: pretraining", ()),
     # Alignment methods.
-    ("align.methods.sft:_Fine.loss", "total / batch.total", "total / batch.weights.sum()",
+    ("align.methods.sft:SftSession.loss", "/ batch.total", "/ batch.weights.sum()",
      "alignment: fine-tuning", ()),
     ("align.methods.sft:_with_targets", ".loss_mask[1:]", ".loss_mask[:-1]", "alignment: fine-tuning", ()),
-    ("align.methods.reward:_Judging.loss", "bradley_terry(better, worse,", "bradley_terry(worse, better,",
+    ("align.methods.reward:RewardSession.loss", "bradley_terry(preferred, rejected,",
+     "bradley_terry(rejected, preferred,",
      "alignment: reward model", ()),
-    ("align.methods.ppo:_Aligning.loss", "recipe.temperature", "1.0", "alignment: PPO", ()),
+    ("align.methods.ppo:PpoSession.loss", "recipe.temperature", "1.0", "alignment: PPO", ()),
 ]  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.align.methods import MethodContext, Session
-from groundup.align.methods.sft import Sft
+from groundup.align.methods import MethodContext
+from groundup.align.methods.sft import Sft, SftSession
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
@@ -27,7 +27,7 @@ __all__ = ["one_thread"]
 TIME = 64
 
 
-def session(folder: Path, micro_rows: int) -> tuple[Session, Tokenizer]:
+def session(folder: Path, micro_rows: int) -> tuple[SftSession, Tokenizer]:
     """Fine-tuning prepared: eight rows a step, some conversations short, some long."""
     examples = []
     for n in range(40):
@@ -39,7 +39,7 @@ def session(folder: Path, micro_rows: int) -> tuple[Session, Tokenizer]:
     model.init_weights(3)
     save_model(folder / "start", model, words)
     runtime = Runtime(device="cpu", threads=1, compile="off", micro_batch=micro_rows)
-    given = MethodContext(
+    context = MethodContext(
         runtime,
         StageContext(folder / "work", Reporter(quiet=True)),
         words,
@@ -47,11 +47,11 @@ def session(folder: Path, micro_rows: int) -> tuple[Session, Tokenizer]:
         examples[:4],
         {"start": folder / "start"},
     )
-    return Sft(batch_rows=8, precision="fp32").prepare(given), words
+    return SftSession(Sft(batch_rows=8, precision="fp32"), context), words
 
 
-def gradients(prepared: Session, batches: Sequence[Any]) -> tuple[float, dict[str, Tensor]]:
-    model, total = prepared.model, 0.0
+def gradients(prepared: SftSession, batches: Sequence[Any]) -> tuple[float, dict[str, Tensor]]:
+    model, total = prepared.trained.whole(), 0.0
     model.zero_grad(set_to_none=True)
     for batch in batches:
         value, _ = prepared.loss(model, batch)
@@ -60,16 +60,16 @@ def gradients(prepared: Session, batches: Sequence[Any]) -> tuple[float, dict[st
     return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def poison(prepared: Session, token: int, value: float) -> None:
+def poison(prepared: SftSession, token: int, value: float) -> None:
     with torch.no_grad():
-        prepared.model.get_parameter("model.embed_tokens.weight")[token] = value
+        prepared.trained.whole().get_parameter("model.embed_tokens.weight")[token] = value
 
 
 @pytest.mark.parametrize("value", [1e4, -1e15])
 def test_padding_reaches_neither_loss_nor_gradient(value: float, tmp_path: Path) -> None:
     prepared, words = session(tmp_path, 8)
-    (batch,) = prepared.batches(0) or ()
-    padding = batch.packed.ids == words.pad
+    (batch,) = prepared.batches(0)
+    padding = batch.ids == words.pad
     assert padding.any() and not batch.weights[padding].any()
     loss, clean = gradients(prepared, [batch])
     poison(prepared, words.pad, value)
@@ -81,13 +81,14 @@ def test_padding_reaches_neither_loss_nor_gradient(value: float, tmp_path: Path)
 def test_a_conversation_reaches_nothing_of_its_neighbours(value: float, tmp_path: Path) -> None:
     """One conversation is filled with an id of its own, poisoned, and its own targets are taken out."""
     prepared, words = session(tmp_path, 8)
-    (batch,) = prepared.batches(0) or ()
-    own = batch.packed.segments == 1
+    (batch,) = prepared.batches(0)
+    own = batch.segments == 1
     own_row = own.any(dim=1)
-    assert (batch.packed.segments[own_row] != 1).any(), "it shares its row with others"
-    unused = min(set(range(words.vocab_size)) - set(batch.packed.ids.flatten().tolist()))
-    packed = replace(batch.packed, ids=batch.packed.ids.masked_fill(own, unused))
-    others = replace(batch, packed=packed, weights=batch.weights.masked_fill(own, 0.0))
+    assert (batch.segments[own_row] != 1).any(), "it shares its row with others"
+    unused = min(set(range(words.vocab_size)) - set(batch.ids.flatten().tolist()))
+    others = replace(
+        batch, ids=batch.ids.masked_fill(own, unused), weights=batch.weights.masked_fill(own, 0.0)
+    )
     loss, clean = gradients(prepared, [others])
     poison(prepared, unused, value)
     dirty_loss, dirty = gradients(prepared, [others])
@@ -100,7 +101,7 @@ def test_a_conversation_reaches_nothing_of_its_neighbours(value: float, tmp_path
 def test_the_loss_of_a_micro_batch_is_its_share_of_the_step(micro_rows: int, tmp_path: Path) -> None:
     """Micro-batches hold different numbers of learnt tokens, and each of these weighs the same."""
     prepared, _ = session(tmp_path, micro_rows)
-    batches = prepared.batches(0) or ()
+    batches = prepared.batches(0)
     learnt = [float(batch.weights.sum()) for batch in batches]
     assert len(batches) == 8 // micro_rows and len(set(learnt)) > 1
     assert {batch.total for batch in batches} == {sum(learnt)}

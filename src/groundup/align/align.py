@@ -21,10 +21,8 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.evaluate.examples import collect, split
 from groundup.evaluate.tasks import Task
-from groundup.parallel.engines.native import NativeEngine
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.loop import TrainSpec, train
-from groundup.train.schedules import schedule_factor
+from groundup.train.loop import train
 
 
 class AlignStep(Recipe):
@@ -63,7 +61,12 @@ class Align(Recipe):
     tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = ()
 
 
-@stage(version=2, kind=lambda recipe: recipe.method.output, name=lambda recipe: plugin_name(recipe.method))
+@stage(
+    version=2,
+    kind=lambda recipe: recipe.method.output,
+    name=lambda recipe: plugin_name(recipe.method),
+    ranks=True,
+)
 def align(
     recipe: Align,
     runtime: Runtime,
@@ -86,25 +89,11 @@ def align(
     return train_with(method, MethodContext(runtime, out, vocabulary, train_examples, held_out, folders))
 
 
-def train_with(method: Method, given: MethodContext) -> Metrics:
-    """Prepare, train, measure."""
-    session = method.prepare(given)
-    warmup = round(method.warmup * session.steps)
-    optimizer = method.optimizer.resolved(session.d_model).build(session.model.named_parameters())
-    spec = TrainSpec(
-        label=session.label,
-        engine=NativeEngine(session.model, optimizer, session.loss, method.grad_clip),
-        batches=session.batches,
-        schedule=lambda step: schedule_factor(method.schedule, step, session.steps, warmup),
-        steps=session.steps,
-        context=given.out,
-        runtime=given.runtime,
-        tokens_per_step=session.tokens_per_step,
-        checkpoint_every=session.boundary,
-        prefetch=not session.depends_on_weights,
-        detect_spikes=not session.depends_on_weights,
-    )
+def train_with(method: Method, context: MethodContext) -> Metrics:
+    """Prepare a session, train, measure."""
+    session = method.prepare(context)
+    spec = session.train_spec()
     result = train(spec)
     speed = {"steps": result.steps, "skipped_steps": result.skipped_steps, "train_seconds": result.seconds}
-    rate = {"tokens_per_second": result.tokens_per_second} if session.tokens_per_step else {}
-    return session.finish() | speed | rate
+    throughput = {"tokens_per_second": result.tokens_per_second} if spec.tokens_per_step else {}
+    return session.finish() | speed | throughput

@@ -1,10 +1,10 @@
-"""Sequences of different length -> micro-batches of one fixed shape.
+"""Packs sequences of different lengths into micro-batches of one fixed shape.
 
 in:  groups of sequences; a group (a conversation, a preference pair) stays in one micro-batch
-out: rows of ids with the sequence each position belongs to, and where every sequence starts
+out: rows of ids with the sequence of each position, and the position of every sequence
 
-Every method packs in this way, so all of them train on the shape [rows, time], with little padding. Attention
-stays within a sequence, so a sequence's results don't depend on what it's packed with.
+All methods pack in this way, so all of them train on the shape [rows, time], with little padding. Attention stays
+within a sequence, so a sequence's results do not depend on the sequences that it is packed with.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from groundup.core.rng import derive_seed
+from groundup.tokens.loader import step_indices
+from groundup.tokens.packing import OpenRows
 
 
 @dataclass(frozen=True)
 class PackedSpan:
-    """Where a sequence lies: `group` and `member` name it, `start` is its first position in the flat rows."""
+    """The position of a sequence: `group` and `member` name it, `start` is its first position in the flat rows."""
 
     group: int
     member: int
@@ -32,45 +34,45 @@ class PackedBatch:
 
     ids: Int[Tensor, "rows time"]
     segments: Int[Tensor, "rows time"]
-    places: tuple[PackedSpan, ...]
+    spans: tuple[PackedSpan, ...]
 
     def to(self, device: torch.device) -> "PackedBatch":
         """The same on `device`."""
-        return PackedBatch(self.ids.to(device), self.segments.to(device), self.places)
+        return PackedBatch(self.ids.to(device), self.segments.to(device), self.spans)
 
 
 def fill(groups: Sequence[Sequence[int]], rows: int, time: int) -> list[list[PackedSpan]]:
     """Lay out groups of sequence lengths, in their order, into as many micro-batches as they need.
 
-    A sequence goes into the row it fills best. When a group doesn't fit whole, the micro-batch is closed: only
-    that much is padded. Every sequence must fit into a row, and every group into an empty micro-batch.
+    A sequence goes into the row it fills best. When a group doesn't fit whole, the next micro-batch begins. Every
+    sequence must fit into a row, and every group into an empty micro-batch.
     """
     batches: list[list[PackedSpan]] = []
-    room: list[int] = []
+    open_rows = OpenRows(time)
     for number, lengths in enumerate(groups):
-        rows_of = _rows_for(lengths, room)
-        if rows_of is None:
+        placed = open_rows.place_all(lengths)
+        if placed is None or not batches:
             batches.append([])
-            room = [time] * rows
-            rows_of = _rows_for(lengths, room)
-            assert rows_of is not None, f"a group of lengths {list(lengths)} doesn't fit into {rows} x {time}"
-        for member, (row, length) in enumerate(zip(rows_of, lengths, strict=True)):
-            batches[-1].append(PackedSpan(number, member, row * time + time - room[row]))
-            room[row] -= length
+            open_rows = OpenRows(time, rows)
+            placed = open_rows.place_all(lengths)
+            assert placed is not None, f"a group of lengths {list(lengths)} doesn't fit into {rows} x {time}"
+        batches[-1] += [
+            PackedSpan(number, member, row * time + offset) for member, (row, offset) in enumerate(placed)
+        ]
     return batches
 
 
 def pack(
-    groups: Sequence[Sequence[Sequence[int]]], places: Sequence[PackedSpan], rows: int, time: int, pad: int
+    groups: Sequence[Sequence[Sequence[int]]], spans: Sequence[PackedSpan], rows: int, time: int, pad: int
 ) -> PackedBatch:
-    """The micro-batch that `fill` laid out in `places`."""
+    """The micro-batch that `fill` laid out in `spans`."""
     ids = torch.full((rows * time,), pad)
     segments = torch.full((rows * time,), -1, dtype=torch.int32)
-    for number, place in enumerate(places):
-        sequence = torch.tensor(groups[place.group][place.member])
-        span = slice(place.start, place.start + len(sequence))
-        ids[span], segments[span] = sequence, number
-    return PackedBatch(ids.view(rows, time), segments.view(rows, time), tuple(places))
+    for number, span in enumerate(spans):
+        sequence = torch.tensor(groups[span.group][span.member])
+        positions = slice(span.start, span.start + len(sequence))
+        ids[positions], segments[positions] = sequence, number
+    return PackedBatch(ids.view(rows, time), segments.view(rows, time), tuple(spans))
 
 
 def pack_all(
@@ -78,8 +80,8 @@ def pack_all(
 ) -> Iterator[PackedBatch]:
     """Every group, in order, as micro-batches."""
     lengths = [[len(sequence) for sequence in group] for group in groups]
-    for places in fill(lengths, rows, time):
-        yield pack(groups, places, rows, time, pad)
+    for spans in fill(lengths, rows, time):
+        yield pack(groups, spans, rows, time, pad)
 
 
 def permutation(count: int, *seed: int | str) -> list[int]:
@@ -89,24 +91,9 @@ def permutation(count: int, *seed: int | str) -> list[int]:
     return order
 
 
-def chosen_at(step: int, count: int, per_step: int, *seed: int | str) -> list[int]:
-    """Which of `count` items step `step` takes: `per_step` of them, each once per epoch, in a new order each time.
-
-    A step may reach over the end of an epoch.
-    """
-    places = [divmod(position, count) for position in range(step * per_step, (step + 1) * per_step)]
-    orders = {epoch: permutation(count, *seed, epoch) for epoch in {epoch for epoch, _ in places}}
-    return [orders[epoch][place] for epoch, place in places]
-
-
-def _rows_for(lengths: Sequence[int], room: Sequence[int]) -> list[int] | None:
-    """The row of each sequence of a group, or None when the group doesn't fit."""
-    left, found = list(room), []
-    for length in lengths:
-        fitting = [(space, row) for row, space in enumerate(left) if space >= length]
-        if not fitting:
-            return None
-        row = min(fitting)[1]
-        left[row] -= length
-        found.append(row)
-    return found
+def epoch_indices(step: int, count: int, per_step: int, *seed: int | str) -> list[int]:
+    """The items of `count` that step `step` takes: each once per epoch, in a new order each time."""
+    indices: list[int] = step_indices(
+        count, per_step, step, lambda epoch: permutation(count, *seed, epoch)
+    ).tolist()
+    return indices

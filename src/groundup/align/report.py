@@ -22,7 +22,7 @@ SHOWN = 24
 
 
 @dataclass(frozen=True)
-class Answers:
+class Responses:
     """One policy's answers to the held-out questions."""
 
     texts: list[str]
@@ -34,19 +34,19 @@ class Answers:
     ended: list[bool]
 
 
-def answers_of(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Tokenizer) -> Answers:
+def to_responses(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Tokenizer) -> Responses:
     """Rollouts as text and plain numbers."""
-    return Answers(
-        [tokenizer.decode(answer) for answer in rollouts.answers],
+    return Responses(
+        [tokenizer.decode(answer) for answer in rollouts.responses],
         rewards.tolist(),
-        [len(answer) for answer in rollouts.answers],
+        [len(answer) for answer in rollouts.responses],
         kl.tolist(),
         rollouts.ended.tolist(),
     )
 
 
 def ppo_report(
-    out: StageContext, questions: Sequence[Example], before: Answers, after: Answers, seed: int
+    out: StageContext, questions: Sequence[Example], before: Responses, after: Responses, seed: int
 ) -> Metrics:
     """Means before and after, and 95 % bootstrap intervals of the paired differences, clustered by document."""
     references = [example.answer for example in questions]
@@ -72,7 +72,7 @@ def ppo_report(
     }
 
 
-def _samples(questions: Sequence[Example], before: Answers, after: Answers) -> list[dict[str, object]]:
+def _samples(questions: Sequence[Example], before: Responses, after: Responses) -> list[dict[str, object]]:
     return [
         {
             "kind": example.kind,

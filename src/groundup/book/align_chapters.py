@@ -150,7 +150,7 @@ def _ppo(artifact: LoadedArtifact) -> list[Block]:
     panels = [
         Panel("reward of responses", (series(log, "reward", colour="green"),)),
         Panel("KL to the reference policy", (series(log, "kl", colour="orange"),)),
-        Panel("response length, tokens", (series(log, "answer_tokens", colour="violet"),)),
+        Panel("response length, tokens", (series(log, "response_tokens", colour="violet"),)),
         Panel("fraction of responses with EOS", (series(log, "ended"),)),
     ]
     blocks += _curves(panels, f"{artifact.label}-curves", "Training per iteration. KL is the divergence of the policy "

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.align.methods import MethodContext, Session, ppo, reward, sft
+from groundup.align.methods import MethodContext, ppo, reward, sft
 from groundup.align.rollouts import REWARD_FILE
 from groundup.core.atomic_io import write_json
 from groundup.core.progress import Reporter
@@ -32,6 +32,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
 from groundup.tokens.tokenizer import Tokenizer
 
+PreparedSession = sft.SftSession | reward.RewardSession | ppo.PpoSession
 TIME = 96
 """Tokens per packed sequence; a pair of answers to one question fits."""
 
@@ -62,11 +63,11 @@ def _given(context: CheckContext, tokenizer: Tokenizer, **reads: Path) -> Method
     return MethodContext(runtime(context), work, tokenizer, _examples(), _examples(), reads)
 
 
-def _first_step(session: Session) -> tuple[float, Counter[str]]:
+def _first_step(session: PreparedSession) -> tuple[float, Counter[str]]:
     """Loss and metrics of the first step, summed over its micro-batches."""
-    total, metrics = 0.0, Counter[str]()
+    model, total, metrics = session.trained.whole(), 0.0, Counter[str]()
     for batch in session.batches(0) or []:
-        value, step_metrics = session.loss(session.model, batch)
+        value, step_metrics = session.loss(model, batch)  # type: ignore[arg-type]
         total += value.item()
         metrics.update({name: float(torch.as_tensor(part).detach()) for name, part in step_metrics.items()})
     return total, metrics
@@ -76,7 +77,9 @@ def _check_sft(context: CheckContext) -> Iterator[Difference]:
     """Mean -log p over the assistant's tokens of all conversations."""
     tokenizer = toy_tokenizer()
     folder, model = _start(context, tokenizer)
-    session = sft.Sft(batch_rows=4, precision="fp32").prepare(_given(context, tokenizer, start=folder))
+    session = sft.SftSession(
+        sft.Sft(batch_rows=4, precision="fp32"), _given(context, tokenizer, start=folder)
+    )
     losses: list[Tensor] = []
     for question, answer in CHATS:
         ids, learn = plain_chat([Message("user", question), Message("assistant", answer)], tokenizer)
@@ -96,25 +99,25 @@ def _check_reward(context: CheckContext) -> Iterator[Difference]:
     recipe = reward.Reward(
         batch_rows=8, other=4, truncated=4, garbled=0, sampled=0, held_out=2, margin=0.4, precision="fp32"
     )
-    session = recipe.prepare(_given(context, tokenizer, start=folder))
-    assert isinstance(session.model, ValueModel)
-    set_distinct_weights(session.model, seed=2)
+    session = reward.RewardSession(recipe, _given(context, tokenizer, start=folder))
+    model: ValueModel = session.trained.whole()
+    set_distinct_weights(model, seed=2)
     right = {tuple(plain_chat(example.conversation().messages, tokenizer)[0]) for example in _examples()}
     losses, wins = [], []
     for batch in session.batches(0) or []:
         flat, segments = batch.packed.ids.flatten().tolist(), batch.packed.segments.flatten().tolist()
         random_ids = [
             [token for token, segment in zip(flat, segments, strict=True) if segment == number]
-            for number in range(len(batch.packed.places))
+            for number in range(len(batch.packed.spans))
         ]
         for pair in zip(random_ids[::2], random_ids[1::2], strict=True):
             better, worse = sorted(pair, key=lambda text: tuple(text) not in right)
             assert tuple(better) in right and tuple(worse) not in right, "a pair has one right answer"
-            scores = [_score(session.model, text)[None] for text in (better, worse)]
+            scores = [_score(model, text)[None] for text in (better, worse)]
             losses.append(formulas.bradley_terry(scores[0], scores[1], 0.4))
             wins.append(float(scores[0] > scores[1]))
     loss, metrics = _first_step(session)
-    allowed = 2 * roundings(session.model.config)
+    allowed = 2 * roundings(model.config)
     yield compare("loss of the first step", torch.tensor(loss), torch.cat(losses).mean(), allowed)
     share = torch.tensor(sum(wins) / len(wins))
     yield compare("accuracy of the first step", torch.tensor(metrics["accuracy"]), share, allowed)
@@ -149,7 +152,7 @@ def _check_ppo(context: CheckContext) -> Iterator[Difference]:
         held_out=2,
         precision="fp32",
     )
-    session = recipe.prepare(_given(context, tokenizer, start=start, reward=folder))
+    session = ppo.PpoSession(recipe, _given(context, tokenizer, start=start, reward=folder))
     _, metrics = _first_step(session)
     allowed = 8 * roundings(model.config)
     zero, one = torch.zeros(()), 1.0

@@ -83,7 +83,7 @@ def _check_packing(context: CheckContext) -> Iterator[Difference]:
     seen = []
     for packed in data.pack_all(groups, rows, time, pad):
         flat, segments = packed.ids.flatten().tolist(), packed.segments.flatten()
-        for place in packed.places:
+        for place in packed.spans:
             sequence = groups[place.group][place.member]
             span = slice(place.start, place.start + len(sequence))
             yield equal("pack_all: a sequence", flat[span], sequence)
@@ -97,10 +97,10 @@ def _check_packing(context: CheckContext) -> Iterator[Difference]:
             yield equal("pack_all: own segment", alone, True)
             seen.append((place.group, place.member))
         padding = int((segments < 0).sum())
-        held = sum(len(groups[place.group][place.member]) for place in packed.places)
+        held = sum(len(groups[place.group][place.member]) for place in packed.spans)
         yield equal("pack_all: padding", (padding, flat.count(pad)), (rows * time - held,) * 2)
-        whole = {place.group for place in packed.places}
-        yield equal("pack_all: groups stay together", len(packed.places), 2 * len(whole))
+        whole = {place.group for place in packed.spans}
+        yield equal("pack_all: groups stay together", len(packed.spans), 2 * len(whole))
     yield equal(
         "pack_all: every sequence once", seen and sorted(seen), [(g, m) for g in range(5) for m in (0, 1)]
     )
@@ -126,7 +126,7 @@ def _check_order(context: CheckContext) -> Iterator[Difference]:
         loader.sample_indices(rows, per_step, 2, 3).tolist(),
         order[2 * 5 : 3 * 5],
     )
-    chosen = [index for step in range(12) for index in data.chosen_at(step, 10, 5, 3, "order")]
+    chosen = [index for step in range(12) for index in data.epoch_indices(step, 10, 5, 3, "order")]
     for epoch in range(6):
         part = chosen[epoch * 10 : (epoch + 1) * 10]
         yield equal(f"chosen_at: epoch {epoch}", sorted(part), list(range(10)))

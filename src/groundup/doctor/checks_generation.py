@@ -223,7 +223,7 @@ def _trained(model: Decoder, rows: Sequence[list[int]], temperature: float) -> T
 
 def _check_rollouts(context: CheckContext) -> Iterator[Difference]:
     """Rollouts packed as in PPO: log-probabilities, values and scores."""
-    prompts, shape = _prompts(), rollouts.Shape(2, 40, PAD)
+    prompts, shape = _prompts(), rollouts.BatchShape(2, 40, PAD)
     critic = value_head.ValueModel(FAST)
     set_distinct_weights(critic, seed=1)
     plain = {name.removeprefix("decoder."): weight for name, weight in weights_of(critic).items()}
@@ -233,26 +233,30 @@ def _check_rollouts(context: CheckContext) -> Iterator[Difference]:
         model, critic.compute_dtype = _poisoned(FAST, context, dtype), dtype
         generator = engine.Engine(model, STOPS, PAD, FAST.max_seq_len)
         for temperature in (0.6, 1.0, 1.5):
-            batch = rollouts.sample(generator, prompts, MAX_NEW_TOKENS, temperature, seed=3, end=STOP)
-            trained = rollouts.answer_log_probs(model, batch, shape, temperature)
+            batch = rollouts.sample(generator, prompts, MAX_NEW_TOKENS, temperature, seed=3, end_of_turn=STOP)
+            trained = rollouts.rollout_log_probs(model, batch, shape, temperature)
             allowed, at = 2 * roundings(FAST, dtype), f"temperature {temperature}"
             yield compare(
                 f"rollouts and trainer, {at}", trained, batch.log_probs, allowed, dtype, size / temperature
             )
             want = _plain_values(plain, batch)
             yield compare(
-                f"answer_values, {at}", rollouts.answer_values(critic, batch, shape), want[0], allowed, dtype
+                f"rollout_values, {at}",
+                rollouts.rollout_values(critic, batch, shape),
+                want[0],
+                allowed,
+                dtype,
             )
             last = rollouts.last_values(critic, batch.sequences(), shape)
             yield compare(f"last_values, {at}", last, want[1], allowed, dtype)
-            ends = [answer[-1] == STOP for answer in batch.answers]
+            ends = [answer[-1] == STOP for answer in batch.responses]
             yield equal(f"ended, {at}", batch.ended.tolist(), ends)
 
 
 def _plain_values(plain: dict[str, Tensor], batch: rollouts.Rollouts) -> tuple[Tensor, Tensor]:
     """The reference's value before every response token, and at each sequence's last token."""
     values, last = torch.zeros(batch.ids.shape, dtype=torch.float64), []
-    for row, (prompt, answer) in enumerate(zip(batch.prompts, batch.answers, strict=True)):
+    for row, (prompt, answer) in enumerate(zip(batch.prompts, batch.responses, strict=True)):
         ids = torch.tensor([prompt + answer])
         hidden = reference.hidden(plain, FAST, ids, [[0] * ids.shape[1]])
         row_values = (hidden @ plain["score.weight"][0])[0].detach()

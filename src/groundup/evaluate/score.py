@@ -27,8 +27,7 @@ class GradedAnswer:
 
 def chat_engine(model: Decoder, tokenizer: Tokenizer) -> Engine:
     """An engine that stops at the end of a turn or of a text."""
-    stop = {tokenizer.end_of_turn, tokenizer.eos, tokenizer.bos}
-    return Engine(model, stop, tokenizer.pad, model.config.max_seq_len)
+    return Engine(model, set(tokenizer.stop_ids), tokenizer.pad, model.config.max_seq_len)
 
 
 def answer_and_grade(
@@ -41,7 +40,7 @@ def answer_and_grade(
     label: str,
 ) -> list[GradedAnswer]:
     """Answer and grade every example; a question too long for the model's context gets an empty answer."""
-    prompts = [prompt(example.conversation().messages[:-1], tokenizer) for example in examples]
+    prompts = [prompt(example.prompt_messages(), tokenizer) for example in examples]
     fitting = [index for index, ids in enumerate(prompts) if len(ids) < model.config.max_seq_len]
     engine = chat_engine(model, tokenizer)
     with context.track(label, len(fitting), "answers") as tracker:

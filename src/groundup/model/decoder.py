@@ -21,7 +21,7 @@ from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_p
 from groundup.model.config import DecoderConfig
 from groundup.model.layers import Layer, norm
 from groundup.model.linear import Linear
-from groundup.model.losses import cross_entropy, softcap
+from groundup.model.losses import cross_entropy, softcap, token_log_probs
 from groundup.model.moe import Routing, TokenShard, balance_loss_per_row, count_tokens, sparse_layers
 from groundup.model.rotary import CosSin, rope_cos_sin
 
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
 class Decoder(nn.Module):
     """A language model. `compute_dtype` and the attention kernel are set from outside; parameters stay fp32.
 
-    `look_up`, `cross_entropy` and `row_share` may be replaced from outside by what gives the same in another way.
+    `embedding_fn`, `cross_entropy`, `token_log_probs` and `token_shard` may be replaced from outside by equivalents.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
@@ -62,6 +62,7 @@ class Decoder(nn.Module):
         self.kernel = FUSED
         self.embedding_fn: EmbeddingFn = F.embedding
         self.cross_entropy = cross_entropy
+        self.token_log_probs = token_log_probs
         self.token_shard = TokenShard()
         self._routed: tuple[list[Routing], Tensor] | None = None
         self.model = Backbone(config)

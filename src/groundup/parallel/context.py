@@ -148,6 +148,16 @@ class ParallelContext:
         dist.all_gather_object(gathered, local_dict, group=self.background_group)
         return {name: value for each in gathered for name, value in each.items()}
 
+    def gather_dp(self, value: T) -> list[T]:
+        """The values of all data-parallel ranks, in their order, the same on all ranks."""
+        if self.mesh is None:
+            return [value]
+        gathered: list[T] = [value] * self.size
+        dist.all_gather_object(gathered, value)
+        # Ranks that share rows compute the same; the value of the first of them is used.
+        group_size = self.axis_size("tensor") * self.cp_size
+        return gathered[: group_size * self.dp_size : group_size]
+
     def dp_slice(self, count: int) -> slice:
         """This rank's part of `count` rows, which must divide by `readers`."""
         each = count // self.dp_size

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from groundup.core.errors import GroundupError
 from groundup.core.runtime import Layout
 from groundup.model.decoder import Decoder
 from groundup.parallel.context import ParallelContext
@@ -39,10 +40,11 @@ class EngineState:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine is to hold."""
+    """Everything that an engine needs to train a model."""
 
-    model: Decoder
-    """on the meta device, or with its first weights already, where one rank has room for them"""
+    model: nn.Module
+    """a decoder, a value model, or a module whose children are such (see `model_roots`); on the meta device, or with
+    its initial weights where every rank has room for them"""
     init_tensor: InitTensor
     hardware: Hardware
     parallel: ParallelContext
@@ -51,6 +53,15 @@ class EngineSpec:
     loss: Loss
     grad_clip: float
     """largest global norm; 0 = not clipped"""
+
+    @property
+    def decoder(self) -> Decoder:
+        """The model, for an engine that supports decoders only. Raises GroundupError for another model."""
+        if not isinstance(self.model, Decoder):
+            raise GroundupError(
+                'runtime.engine: this engine trains decoders only. Use runtime.engine.use = "native"'
+            )
+        return self.model
 
 
 class TrainEngine(Protocol):
@@ -75,6 +86,10 @@ class TrainEngine(Protocol):
 
     def eval_loss(self, batch: Any) -> Tensor:
         """The loss of a batch, without a gradient: this rank's part of it, fp32."""
+        ...
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """All weights by name, whole, on every rank; for models of which a rank can hold a copy."""
         ...
 
     def snapshot(self) -> EngineState:

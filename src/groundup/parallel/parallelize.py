@@ -1,32 +1,43 @@
-"""A fitted model onto the ranks of its world: every axis of the layout, in the order in which they may be applied.
+"""Applies all axes of a layout to a model, in the order in which they can be applied.
 
-in:  a decoder that `fit` has put on the hardware, or one on the meta device, and a world
-out: the same decoder, spread over the ranks
+in:  a decoder, a value model or both in one module, on the hardware or on the meta device; the ranks
+out: the same module, sharded over the ranks
 """
+
+from torch import nn
 
 from groundup.core.runtime import Schedule
 from groundup.model.decoder import Decoder
+from groundup.model.value_head import decoder_of, model_roots
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.context_parallel import context_parallel
 from groundup.parallel.expert_parallel import expert_parallel
 from groundup.parallel.hardware import Hardware
 from groundup.parallel.pipeline_parallel import Stage, split_stages
 from groundup.parallel.shard import InitTensor, shard
+from groundup.parallel.split_log_probs import split_heads
 from groundup.parallel.tensor_parallel import tensor_parallel
 
 
 def parallelize(
-    model: Decoder, parallel: ParallelContext, hardware: Hardware, schedule: Schedule, init_tensor: InitTensor
+    model: nn.Module,
+    parallel: ParallelContext,
+    hardware: Hardware,
+    schedule: Schedule,
+    init_tensor: InitTensor,
 ) -> list[Stage]:
-    """Split matrices, positions, experts and layers as the world's axes say, then shard what each rank is left with.
+    """Split matrices, positions, experts and layers over the axes, then shard the rest of each rank.
 
-    A model on the meta device gets its `first` weights. Alone in the world, a model stays as it is.
+    A model on the meta device gets its initial weights. On a single rank the model does not change.
     Returns this rank's stages of a pipeline, if there is one. Raises GroundupError where the decoder can't be split in
     that way.
     """
-    tensor_parallel(model, parallel)
-    context_parallel(model, parallel)
-    expert_parallel(model, parallel)
-    stages = split_stages(model, parallel, schedule, hardware)
+    for root in model_roots(model):
+        decoder = decoder_of(root)
+        tensor_parallel(decoder, parallel)
+        split_heads(root, parallel)
+        context_parallel(decoder, parallel)
+        expert_parallel(decoder, parallel)
+    stages = split_stages(model, parallel, schedule, hardware) if isinstance(model, Decoder) else []
     shard(model, stages, parallel, hardware, init_tensor)
     return stages

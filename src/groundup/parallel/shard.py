@@ -24,6 +24,7 @@ from torch.distributed.tensor.placement_types import Placement, _StridedShard
 from groundup.model.decoder import Decoder
 from groundup.model.layers import Layer
 from groundup.model.moe import sparse_layers
+from groundup.model.value_head import ValueModel, decoder_of, model_roots
 from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import Hardware
 
@@ -34,7 +35,7 @@ InitTensor = Callable[[str, torch.Size], Tensor]
 
 
 def shard(
-    model: Decoder,
+    model: nn.Module,
     stages: Sequence[Decoder],
     parallel: ParallelContext,
     hardware: Hardware,
@@ -52,8 +53,12 @@ def shard(
     policy = MixedPrecisionPolicy(
         param_dtype=hardware.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    roots = stages or [model]
-    layers = [layer for layer in model.model.layers if isinstance(layer, Layer)]
+    model_parts = model_roots(model)
+    fp32 = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
+    roots = stages or model_parts
+    layers = [
+        layer for part in model_parts for layer in decoder_of(part).model.layers if isinstance(layer, Layer)
+    ]
     parts: list[tuple[nn.Module, DeviceMesh]] = []
     if parallel.expert_mesh is not None:
         parts += [
@@ -61,10 +66,16 @@ def shard(
         ]
     size = sum(parameter.numel() for parameter in model.parameters()) * hardware.dtype.itemsize
     units = layers if size > SINGLE_UNIT_BYTES else []
-    parts += [(part, _shard_mesh(parallel.mesh, "shard")) for part in (*units, *roots)]
+    scores = [part.score for part in model_parts if isinstance(part, ValueModel)]
+    parts += [(part, _shard_mesh(parallel.mesh, "shard")) for part in (*scores, *units, *roots)]
     for part, mesh in parts:
         # In a pipeline the next micro-batch follows at once: weights stay until the last one is through.
-        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=False if stages else None)
+        fully_shard(
+            part,
+            mesh=mesh,
+            mp_policy=fp32 if part in scores else policy,
+            reshard_after_forward=False if stages else None,
+        )
         module = cast(FSDPModule, part)
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
@@ -72,10 +83,10 @@ def shard(
             module.set_custom_reduce_scatter(cast(Any, _ReduceScatterByAllToAll()))
     for layer in units:
         register_fsdp_forward_method(layer, "forward_uncompiled")
-    if not stages:
-        register_fsdp_forward_method(model, "hidden")
-    for root in roots:
-        _materialize(root, hardware.device, init_tensor)
+    for model_part in () if stages else model_parts:
+        register_fsdp_forward_method(model_part, "values" if isinstance(model_part, ValueModel) else "hidden")
+    for incomplete in stages or (model,):
+        _materialize(incomplete, hardware.device, init_tensor)
 
 
 class _ReduceScatterByAllToAll:
@@ -104,7 +115,7 @@ def _shard_mesh(mesh: DeviceMesh, axis: str) -> DeviceMesh:
     return mesh["replicate", axis] if mesh["replicate"].size() > 1 else mesh[axis]
 
 
-def _materialize(model: Decoder, device: torch.device, init_tensor: InitTensor) -> None:
+def _materialize(model: nn.Module, device: torch.device, init_tensor: InitTensor) -> None:
     """The same first weights as on one rank, for what is on the meta device; what isn't saved starts at zero."""
     if device.type == "meta" or not any(parameter.is_meta for parameter in model.parameters()):
         return
@@ -174,8 +185,9 @@ def group_by_mesh(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]
 
 def sync_gradients(model: nn.Module, now: bool) -> None:
     """Whether the next backward pass adds gradients up over the ranks, or keeps them for the micro-batch after it."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(now)
+    for root in model_roots(model):
+        if isinstance(root, FSDPModule):
+            root.set_requires_gradient_sync(now)
 
 
 def local(tensor: Tensor) -> Tensor:

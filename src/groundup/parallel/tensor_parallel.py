@@ -64,7 +64,7 @@ def tensor_parallel(model: Decoder, parallel: ParallelContext) -> None:
             for norm in (attention.q_norm, attention.k_norm):
                 cast(Any, norm).normalize = partial(_rms_norm_over_ranks, group)
     model.model.embed_tokens.weight = shard_parameter(model.model.embed_tokens.weight, mesh, 0)
-    if not model.config.tie_embeddings:
+    if not model.config.tie_embeddings and hasattr(model, "lm_head"):  # not under a value head
         model.lm_head.weight = shard_parameter(model.lm_head.weight, mesh, 0)
     model.embedding_fn = partial(_split_embedding, group)
     last_norm = cast(Any, model.model.norm)
@@ -176,13 +176,13 @@ def _split_embedding(
     group: dist.ProcessGroup, ids: Int[Tensor, "batch time"], table: Tensor
 ) -> Float[Tensor, "batch own_time width"]:
     """Embeddings of a rank's own positions; each rank has the vectors of some tokens."""
-    vectors, first = local(table), _first_token(table, group)
+    vectors, first = local(table), first_token(table, group)
     held = (ids >= first) & (ids < first + vectors.shape[0])
     embedded = F.embedding((ids - first).where(held, 0), vectors) * held[..., None]
     return scatter_sum(embedded, group)
 
 
-def _first_token(table: Tensor, group: dist.ProcessGroup) -> int:
+def first_token(table: Tensor, group: dist.ProcessGroup) -> int:
     """The first of this rank's tokens in a table [vocab, width] that is split by rows; the last rank may have fewer."""
     return dist.get_rank(group) * -(-table.shape[0] // group.size())
 
@@ -200,7 +200,7 @@ def split_cross_entropy(
 
     kernel: ignored; three collectives per chunk leave little to compile.
     """
-    first = _first_token(head_weight, group)
+    first = first_token(head_weight, group)
     loss = _SplitCrossEntropy.apply(hidden, local(head_weight), targets, weights, group, cap, first)  # type: ignore[no-untyped-call]
     return cast(Tensor, loss), weights.float().sum()
 

@@ -89,7 +89,7 @@ def open_chat(stages: dict[str, Artifact], stage: str | None, options: ChatOptio
     folder = stages[label].path
     tokenizer = Tokenizer.load(folder)
     model = load_decoder(folder)
-    stop = {tokenizer.end_of_turn, tokenizer.eos, tokenizer.bos, tokenizer.user}
+    stop = {*tokenizer.stop_ids, tokenizer.user}
     engine = Engine(model, stop, tokenizer.pad, model.config.max_seq_len)
     return Chat(engine, tokenizer, model.config.max_seq_len, options)
 

@@ -48,6 +48,8 @@ class Tokenizer:
         self.bos, self.eos, self.pad, self.system, self.user, self.assistant, self.end_of_turn = range(
             first, self.vocab_size
         )
+        self.stop_ids = frozenset({self.end_of_turn, self.eos, self.bos})
+        """the ids that end a response"""
 
     @cached_property
     def _encoder(self) -> Any:

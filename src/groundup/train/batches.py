@@ -31,6 +31,8 @@ class TokenBatch:
     """where in their rows these are, of which `segments` then has all positions; None = they are whole rows"""
     whole_row_weights: Float[Tensor, " rows"] | None = None
     """weights of whole rows, where these are parts of them"""
+    total: float = 1.0
+    """divides the loss: the weight of the whole step, where `weights` are not divided by it already"""
 
     @property
     def row_weights(self) -> Float[Tensor, " rows"]:

@@ -14,19 +14,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.model.decoder import Decoder
+from groundup.model.losses import Kernel
 from groundup.parallel.context import SINGLE, ParallelContext, heartbeat
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, own_positions, token_batch
 
 
-def token_loss(model: Decoder, batch: TokenBatch) -> Float[Tensor, ""]:
-    """The weighted sum of every target's -log p, fp32."""
+def token_loss(model: Decoder, batch: TokenBatch, kernel: Kernel | None = None) -> Float[Tensor, ""]:
+    """The weighted sum of every target's -log p, fp32. kernel: as in `losses.cross_entropy`."""
     device = model.head_weight.device
     positions = None if batch.positions is None else batch.positions.to(device)
     hidden = model.hidden(batch.ids.to(device), batch.segments.to(device), positions=positions).flatten(0, 1)
     targets, weights = batch.targets.flatten().to(device), batch.weights.flatten().to(device)
-    return model.cross_entropy(hidden, model.head_weight, targets, weights, cap=model.config.logit_softcap)[0]
+    return model.cross_entropy(
+        hidden, model.head_weight, targets, weights, kernel, model.config.logit_softcap
+    )[0]
 
 
 def bits_per_byte(

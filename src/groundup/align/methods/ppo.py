@@ -1,22 +1,23 @@
-"""Method: PPO. A policy answers, a reward model scores, and the policy moves towards what scored well.
+"""Method: PPO. A policy responds, a reward model scores, and the policy is updated towards responses that scored well.
 
-in:  a start policy, a reward model, questions
-out: the policy, and how it answers held-out questions before and after
+in:  a start policy (the reference policy), a reward model, questions
+out: the policy, and its responses to held-out questions before and after
 
-Schulman et al. 2017 (arXiv:1707.06347) as Ouyang et al. 2022 (arXiv:2203.02155) apply it to language: one reward
-at the end of an answer, a penalty per token for leaving the start policy, a critic that starts as the reward
-model. We differ in the end: training stops early when the mean KL divergence of an answer exceeds `max_kl`, and
-an answer that doesn't end itself pays `missing_eos_penalty`.
+Schulman et al. 2017 (arXiv:1707.06347) as Ouyang et al. 2022 (arXiv:2203.02155) apply it to language: one reward at the
+end of a response, a KL penalty per token against the reference policy, a critic initialised from the reward model. We
+differ in two points: training stops early when the mean KL divergence of a response exceeds `max_kl`, and a response
+without an end-of-turn token is penalised by `missing_eos_penalty`.
 
-A phase is: sample answers, score them, then take `epochs * minibatches` steps on them. All of a phase follows from
-the weights at its start and its number, so training resumes at phase starts.
+An iteration samples responses, scores them, then takes `epochs * minibatches` steps on them. It depends only on the
+weights at its start and its number, so training resumes at iteration boundaries. With several ranks each data-parallel
+rank samples and scores a part of the responses with a whole copy of the models; statistics are over all of them.
 
-What the reward model likes isn't what is right. So answers are also compared with the true ones (chrF), which is
-never part of the reward: a reward that rises while chrF falls is a reward model being fooled.
+A high reward is not a right answer. So responses are also compared with the true answers (chrF), which is never part of
+the reward: a reward that rises while chrF falls indicates over-optimisation of the reward model.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, ClassVar
 
@@ -25,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import PackedBatch, chosen_at, pack_all, permutation
+from groundup.align.data import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import (
     gae,
@@ -36,72 +37,78 @@ from groundup.align.objectives import (
     value_loss,
     whiten,
 )
-from groundup.align.report import Answers, answers_of, ppo_report
+from groundup.align.report import Responses, ppo_report, to_responses
 from groundup.align.rollouts import (
     RewardModel,
     Rollouts,
-    Shape,
-    answer_log_probs,
-    answer_values,
+    packed_log_probs,
+    response_positions,
+    rollout_log_probs,
+    rollout_values,
     sample,
-    states,
 )
+from groundup.align.session import SessionSetup
 from groundup.core.errors import DataError
 from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
 from groundup.core.stage import ArtifactKind, Metrics
+from groundup.evaluate.score import chat_engine
 from groundup.evaluate.tasks import Example
-from groundup.infer.engine import Engine
-from groundup.model.checkpoint import load_decoder, save_model
+from groundup.model.checkpoint import load_value_model, save_model
 from groundup.model.decoder import Decoder
-from groundup.model.losses import token_log_probs
 from groundup.model.value_head import ValueModel
-from groundup.parallel.hardware import choose_hardware, micro_batch_rows, prepare_model
-from groundup.tokens.chat import prompt
+from groundup.parallel.hardware import prepare_model
+from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.adamw import AdamW
 
 MICRO_ROWS = 8
-"""Most rows of a micro-batch: about a minibatch of short answers, and the shape that the other methods compile."""
+"""Maximum rows of a micro-batch: about a minibatch of short responses, and the shape that the other methods compile."""
 
 
 class Ppo(Method):
-    """Move towards what the reward model likes, not far from the start."""
+    """PPO against a reward model, with a KL penalty against the start policy."""
 
     version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy", "reward": "reward_model"}
     output: ClassVar[ArtifactKind] = "policy"
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=5e-5, weight_decay=0.0)
-    iterations: int = Field(default=10, ge=1, description="how often new answers are sampled")
-    rollout_batch_size: int = Field(default=192, ge=1, description="answers per phase")
-    epochs: int = Field(default=2, ge=1, description="how often each answer is learnt from")
-    minibatches: int = Field(default=3, ge=1, description="steps per epoch")
-    max_new_tokens: int = Field(default=96, ge=1, description="longest answer")
-    temperature: float = Field(default=1.0, gt=0, description="of the answers, in sampling and in training")
-    kl_coef: float = Field(default=0.1, ge=0, description="price of a nat away from the start policy")
+    iterations: int = Field(default=10, ge=1, description="iterations; each samples new responses")
+    rollout_batch_size: int = Field(default=192, ge=1, description="responses sampled per iteration")
+    epochs: int = Field(default=2, ge=1, description="passes over an iteration's responses")
+    minibatches: int = Field(default=3, ge=1, description="optimizer steps per epoch")
+    max_new_tokens: int = Field(default=96, ge=1, description="maximum tokens of a response")
+    temperature: float = Field(
+        default=1.0, gt=0, description="sampling temperature, also of the log-probabilities"
+    )
+    kl_coef: float = Field(
+        default=0.1, ge=0, description="KL penalty coefficient against the reference policy"
+    )
     max_kl: float = Field(
-        default=20.0, gt=0, description="end when an answer is this many nats away, on average"
+        default=20.0,
+        gt=0,
+        description="stop early when a response's mean KL divergence from the reference policy exceeds this (nats)",
     )
     missing_eos_penalty: float = Field(
-        default=1.0, ge=0, description="off the score of an answer that doesn't end"
+        default=1.0, ge=0, description="subtracted from the score of a response without an end-of-turn token"
     )
-    gamma: float = Field(default=1.0, gt=0, le=1, description="discount per token")
-    lam: float = Field(default=1.0, ge=0, le=1, description="GAE's lambda")
-    clip_range: float = Field(
-        default=0.2, gt=0, description="how far the policy may move on one phase's answers"
+    gamma: float = Field(default=1.0, gt=0, le=1, description="discount factor per token")
+    lam: float = Field(default=1.0, ge=0, le=1, description="lambda of generalised advantage estimation")
+    clip_range: float = Field(default=0.2, gt=0, description="clip range of the policy's probability ratio")
+    value_clip: float = Field(default=1.0, gt=0, description="clip range of the critic's values")
+    value_coef: float = Field(default=0.5, ge=0, description="coefficient of the critic's loss")
+    held_out: int = Field(
+        default=256, ge=2, description="held-out questions to which responses are compared before and after"
     )
-    value_clip: float = Field(default=1.0, gt=0, description="how far the critic may move on them")
-    value_coef: float = Field(default=0.5, ge=0, description="weight of the critic's loss")
-    held_out: int = Field(default=256, ge=2, description="held-out questions answered before and after")
 
-    def prepare(self, given: MethodContext) -> Session:
-        """Load policy, start policy, reward model and critic; answer the held-out questions for the first time."""
-        return _Aligning(self, given)
+    def prepare(self, context: MethodContext) -> Session:
+        """Load the models and sample responses to the held-out questions."""
+        return PpoSession(self, context)
 
 
-class _ActorCritic(nn.Module):
-    """What is trained: the policy and, apart from it, the critic."""
+class ActorCritic(nn.Module):
+    """The trained models: the policy and, without shared weights, the critic."""
 
     def __init__(self, policy: Decoder, critic: ValueModel) -> None:
         super().__init__()
@@ -109,194 +116,258 @@ class _ActorCritic(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Phase:
-    """Answers with everything the losses need, frozen at the phase's start. Tensors are [answers, time]."""
+class ScoredRollouts:
+    """Responses with what the models compute of them. Per-token tensors are [responses, time]."""
 
     rollouts: Rollouts
-    old_log_probs: Tensor
-    old_values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    kl: float
-    figures: dict[str, float]
+    log_probs: Float[Tensor, "responses time"]
+    reference_log_probs: Float[Tensor, "responses time"]
+    values: Float[Tensor, "responses time"]
+    scores: Float[Tensor, " responses"]
+
+    @staticmethod
+    def concatenate(parts: Sequence["ScoredRollouts"]) -> "ScoredRollouts":
+        """All responses of `parts`, in order."""
+        return ScoredRollouts(
+            Rollouts.concatenate([part.rollouts for part in parts]),
+            torch.cat([part.log_probs for part in parts]),
+            torch.cat([part.reference_log_probs for part in parts]),
+            torch.cat([part.values for part in parts]),
+            torch.cat([part.scores for part in parts]),
+        )
 
 
 @dataclass(frozen=True)
-class _Batch:
-    """A micro-batch. Per-token tensors are flat over its answers' tokens; `total`: tokens in the whole step."""
+class _Iteration:
+    """An iteration's responses with everything that the losses need, fixed at its start."""
+
+    rollouts: Rollouts
+    old_log_probs: Float[Tensor, "responses time"]
+    old_values: Float[Tensor, "responses time"]
+    advantages: Float[Tensor, "responses time"]
+    returns: Float[Tensor, "responses time"]
+    kl: float
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PpoBatch:
+    """A micro-batch. Per-token tensors are flat over its responses' tokens."""
 
     packed: PackedBatch
     positions: Int[Tensor, " tokens"]
     targets: Int[Tensor, " tokens"]
+    mask: Bool[Tensor, " tokens"]
+    """false where the token has no loss: all of a micro-batch that only keeps this rank in step with the others"""
     old_log_probs: Float[Tensor, " tokens"]
     old_values: Float[Tensor, " tokens"]
     advantages: Float[Tensor, " tokens"]
     returns: Float[Tensor, " tokens"]
     total: float
-    figures: dict[str, float]
+    """tokens of the whole step, on all ranks"""
+    metrics: dict[str, float]
+    """the iteration's metrics, divided by the ranks, with each rank's first micro-batch: metrics are summed"""
 
 
-class _Aligning:
-    """The session."""
+class PpoSession:
+    """A training with PPO."""
 
-    label = "ppo"
-    depends_on_weights = True
-
-    def __init__(self, recipe: Ppo, given: MethodContext) -> None:
-        self.recipe, self.given = recipe, given
-        self.hardware = choose_hardware(given.runtime, recipe.precision)
-        self.start, policy = (self._policy() for _ in range(2))
-        self.judge, critic = (RewardModel.load(given.reads["reward"], self.hardware) for _ in range(2))
-        self.model = _ActorCritic(policy, critic.model)
-        time, self.d_model = policy.config.max_seq_len, policy.config.d_model
-        rows = micro_batch_rows(given.runtime, policy.config, time, MICRO_ROWS, self.hardware.device)
-        self.shape = Shape(rows, time, given.tokenizer.pad)
-        self.train = self._questions(given.train, recipe.iterations * recipe.rollout_batch_size)
-        self.held_out = self._questions(given.held_out, recipe.held_out)
-        self.boundary = recipe.epochs * recipe.minibatches
-        self.steps = recipe.iterations * self.boundary
-        self.tokens_per_step = 0
-        self.phase: _Phase | None = None
+    def __init__(self, recipe: Ppo, context: MethodContext) -> None:
+        self.recipe, self.context = recipe, context
+        self.setup = SessionSetup.create(recipe, context, MICRO_ROWS, divide_rows=False)
+        hardware = self.setup.hardware
+        critic = load_value_model(context.inputs["reward"], hardware.device)
+        self.trained = self.setup.trained(ActorCritic(self.setup.start_policy(), critic), self.loss)
+        self.reference = self.setup.start_policy()
+        prepare_model(self.reference, hardware)
+        self.reward_model = RewardModel.load(context.inputs["reward"], hardware)
+        self.train_questions = self._questions(
+            context.train_examples, recipe.iterations * recipe.rollout_batch_size
+        )
+        self.held_out = self._questions(context.held_out_examples, recipe.held_out)
+        self.steps_per_iteration = recipe.epochs * recipe.minibatches
+        self.steps = recipe.iterations * self.steps_per_iteration
+        self.iteration: _Iteration | None = None
         self.stopped_at: int | None = None
-        self.before = self._held_out_answers(self.start)
+        self.before = self._held_out_responses(self.reference)
 
-    def batches(self, step: int) -> Sequence[_Batch] | None:
-        """Sample at the start of a phase; then deal its answers out to minibatches."""
-        recipe, (number, within) = self.recipe, divmod(step, self.boundary)
+    def train_spec(self) -> TrainSpec:
+        """See `Session`."""
+        return self.setup.train_spec(
+            self.trained.engine,
+            self.batches,
+            self.steps,
+            checkpoint_every=self.steps_per_iteration,
+            on_policy=True,
+        )
+
+    def batches(self, step: int) -> list[PpoBatch] | None:
+        """This rank's micro-batches of a step; samples new responses at the start of an iteration."""
+        recipe, (number, within) = self.recipe, divmod(step, self.steps_per_iteration)
         if within == 0:
-            self.phase = self._new_phase(number)
-            if self.phase.kl > recipe.max_kl:
+            self.iteration = self._new_iteration(number)
+            if self.iteration.kl > recipe.max_kl:
                 self.stopped_at = number
-                self.given.out.info(
-                    f"stopped after {number} phases: answers are {self.phase.kl:.1f} nats away"
+                self.context.stage.info(
+                    f"stopped early after {number} iterations: the mean KL divergence of a response from the reference "
+                    f"policy is {self.iteration.kl:.1f} nats, above max_kl = {recipe.max_kl:g}"
                 )
                 return None
-        assert self.phase is not None, f"step {step} is not the start of a phase"
+        assert self.iteration is not None, f"step {step} is not the start of an iteration"
         epoch, part = divmod(within, recipe.minibatches)
         order = permutation(recipe.rollout_batch_size, recipe.seed, "minibatches", number, epoch)
-        return self._minibatch(self.phase, order[part :: recipe.minibatches])
+        return self._minibatch(self.iteration, order[part :: recipe.minibatches])
 
-    def loss(self, model: nn.Module, batch: _Batch) -> tuple[Tensor, dict[str, Any]]:
-        recipe, device = self.recipe, self.hardware.device
+    def loss(self, model: ActorCritic, batch: PpoBatch) -> tuple[Tensor, dict[str, Any]]:
+        """A micro-batch's part of the step's mean loss per token: the policy's and the critic's."""
+        recipe, device = self.recipe, self.setup.hardware.device
         packed, positions = batch.packed.to(device), batch.positions.to(device)
-        policy_model = self.model.policy
-        hidden = policy_model.hidden(packed.ids, packed.segments).flatten(0, 1)[positions]
-        log_probs = token_log_probs(
-            hidden[None],
-            policy_model.head_weight,
-            batch.targets.to(device)[None],
-            recipe.temperature,
-            policy_model.config.logit_softcap,
+        log_probs = packed_log_probs(
+            model.policy, packed, positions, batch.targets.to(device), recipe.temperature
         )
-        values = self.judge.normalised(
-            self.model.critic.values(packed.ids, packed.segments).flatten()[positions]
+        values = self.reward_model.normalised(
+            model.critic.values(packed.ids, packed.segments).flatten()[positions]
         )
-        every = torch.ones_like(log_probs, dtype=torch.bool)
-        old, advantages, old_values, returns = (
+        mask, old_log_probs, advantages, old_values, returns = (
             tensor.to(device)[None]
-            for tensor in (batch.old_log_probs, batch.advantages, batch.old_values, batch.returns)
+            for tensor in (batch.mask, batch.old_log_probs, batch.advantages, batch.old_values, batch.returns)
         )
-        policy = ppo_policy_loss(log_probs, old, advantages, every, recipe.clip_range, batch.total)
-        value = value_loss(values[None], old_values, returns, every, recipe.value_clip, batch.total)
-        return policy.loss + recipe.value_coef * value.loss, batch.figures | {
+        policy = ppo_policy_loss(
+            log_probs[None], old_log_probs, advantages, mask, recipe.clip_range, batch.total
+        )
+        value = value_loss(values[None], old_values, returns, mask, recipe.value_clip, batch.total)
+        return policy.loss + recipe.value_coef * value.loss, batch.metrics | {
             "policy_loss": policy.loss,
             "value_loss": value.loss,
             "clipped": policy.clipped,
         }
 
     def finish(self) -> Metrics:
-        given = self.given
-        save_model(given.out.path, self.model.policy, given.tokenizer)
-        after = self._held_out_answers(self.model.policy)
+        """See `Session`."""
+        stage, policy = self.context.stage, self.trained.whole().policy
+        after = self._held_out_responses(policy)
         stopped = {"stopped_early": self.stopped_at is not None}
-        return ppo_report(given.out, self.held_out, self.before, after, self.recipe.seed) | stopped
-
-    def _policy(self) -> Decoder:
-        policy = load_decoder(self.given.reads["start"], self.hardware.device)
-        prepare_model(policy, self.hardware)
-        return policy
+        if self.setup.parallel.is_rank0:
+            save_model(stage.path, policy, self.context.tokenizer)
+            return ppo_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
+        return stopped
 
     def _questions(self, examples: Sequence[Example], count: int) -> list[Example]:
-        """`count` of those that leave room for an answer of full length."""
-        room = self.shape.time - self.recipe.max_new_tokens
+        """`count` questions that leave room for a response of full length."""
+        time, max_new_tokens = self.setup.shape.time, self.recipe.max_new_tokens
         order = permutation(len(examples), self.recipe.seed, "questions")
-        fitting = (examples[i] for i in order if len(self._prompt(examples[i])) <= room)
-        chosen = list(islice(fitting, count))
-        if not chosen:
+        fitting = (
+            examples[i] for i in order if len(self.setup.prompt_ids(examples[i])) <= time - max_new_tokens
+        )
+        questions = list(islice(fitting, count))
+        if not questions:
             raise DataError(
-                f"ppo: none of {len(examples)} questions leaves room for max_new_tokens = "
-                f"{self.recipe.max_new_tokens} in a context of {self.shape.time}. Lower it, or raise tokenize.seq_len"
+                f"ppo: none of {len(examples)} questions leaves room for max_new_tokens = {max_new_tokens} in a "
+                f"context of {time}. Lower it, or raise tokenize.seq_len"
             )
-        return chosen
+        return questions
 
-    def _prompt(self, example: Example) -> list[int]:
-        return prompt(example.conversation().messages[:-1], self.given.tokenizer)
+    def _scored_rollouts(
+        self, policy: Decoder, critic: ValueModel | None, questions: Sequence[Example], seed: int
+    ) -> ScoredRollouts:
+        """A response to each question, with the models' numbers; each data-parallel rank computes a part."""
+        recipe, tokenizer, shape = self.recipe, self.context.tokenizer, self.setup.shape
+        engine = chat_engine(policy, tokenizer)
 
-    def _sample(self, policy: Decoder, examples: Sequence[Example], seed: int) -> Rollouts:
-        tokenizer, recipe = self.given.tokenizer, self.recipe
-        stop = {tokenizer.end_of_turn, tokenizer.eos, tokenizer.bos}
-        engine = Engine(policy, stop, tokenizer.pad, self.shape.time)
-        prompts = [self._prompt(example) for example in examples]
-        return sample(engine, prompts, recipe.max_new_tokens, recipe.temperature, seed, tokenizer.end_of_turn)
+        def compute(part: Sequence[Example], first: int) -> ScoredRollouts:
+            prompts = [self.setup.prompt_ids(example) for example in part]
+            rollouts = sample(
+                engine, prompts, recipe.max_new_tokens, recipe.temperature, seed, tokenizer.end_of_turn, first
+            )
+            log_probs, reference_log_probs = (
+                rollout_log_probs(model, rollouts, shape, recipe.temperature)
+                for model in (policy, self.reference)
+            )
+            values = torch.zeros_like(log_probs)
+            if critic is not None:
+                values = self.reward_model.normalised(rollout_values(critic, rollouts, shape)) * rollouts.mask
+            scores = self.reward_model.scores(rollouts.sequences(), shape)
+            scores = scores - recipe.missing_eos_penalty * (~rollouts.ended).float()
+            return ScoredRollouts(rollouts, log_probs, reference_log_probs, values, scores)
 
-    def _scores(self, rollouts: Rollouts) -> Float[Tensor, " answers"]:
-        scores = self.judge.scores(rollouts.sequences(), self.shape)
-        return scores - self.recipe.missing_eos_penalty * (~rollouts.ended).float()
+        return ScoredRollouts.concatenate(self.setup.divided(questions, compute))
 
-    def _new_phase(self, number: int) -> _Phase:
-        recipe, policy = self.recipe, self.model.policy
-        taken = chosen_at(number, len(self.train), recipe.rollout_batch_size, recipe.seed, "questions")
+    def _new_iteration(self, number: int) -> _Iteration:
+        recipe, model = self.recipe, self.trained.whole()
+        chosen = epoch_indices(
+            number, len(self.train_questions), recipe.rollout_batch_size, recipe.seed, "questions"
+        )
+        questions = [self.train_questions[i] for i in chosen]
         seed = derive_seed(recipe.seed, "rollouts", number)
-        rollouts = self._sample(policy, [self.train[i] for i in taken], seed)
-        mask: Bool[Tensor, "answers time"] = rollouts.mask
-        old, start = (
-            answer_log_probs(one, rollouts, self.shape, recipe.temperature) for one in (policy, self.start)
-        )
-        values = self.judge.normalised(answer_values(self.model.critic, rollouts, self.shape)) * mask
-        scores = self._scores(rollouts)
-        rewards = token_rewards(scores, old - start, mask, recipe.kl_coef)
-        found = gae(rewards, values, mask, recipe.gamma, recipe.lam)
-        kl = float((kl_k1(old - start) * mask).sum(dim=1).mean())
-        figures = {
-            "reward": float(scores.mean()),
+        scored = self._scored_rollouts(model.policy, model.critic, questions, seed)
+        mask, values = scored.rollouts.mask, scored.values
+        log_ratios = scored.log_probs - scored.reference_log_probs
+        rewards = token_rewards(scored.scores, log_ratios, mask, recipe.kl_coef)
+        estimate = gae(rewards, values, mask, recipe.gamma, recipe.lam)
+        kl = float((kl_k1(log_ratios) * mask).sum(dim=1).mean())
+        metrics = {
+            "reward": float(scored.scores.mean()),
             "kl": kl,
-            "answer_tokens": float(mask.sum(dim=1).float().mean()),
-            "ended": float(rollouts.ended.float().mean()),
-            "value_error": float(masked_mean((found.returns - values).square(), mask)),
+            "response_tokens": float(mask.sum(dim=1).float().mean()),
+            "ended": float(scored.rollouts.ended.float().mean()),
+            "value_error": float(masked_mean((estimate.returns - values).square(), mask)),
         }
-        return _Phase(rollouts, old, values, whiten(found.advantages, mask), found.returns, kl, figures)
-
-    def _minibatch(self, phase: _Phase, answers: Sequence[int]) -> list[_Batch]:
-        """The micro-batches of one step. The phase's figures go with the first, since metrics are summed."""
-        sequences = phase.rollouts.sequences()
-        groups = [[sequences[i]] for i in answers]
-        total = float(phase.rollouts.mask[list(answers)].sum())
-        found: list[_Batch] = []
-        chosen = phase.rollouts.pick(answers)
-        for packed in pack_all(groups, self.shape.rows, self.shape.time, self.shape.pad):
-            which, positions = states(chosen, packed.places)
-            mask, source = chosen.mask[which], torch.tensor(answers)[which]
-            found.append(
-                _Batch(
-                    packed=packed,
-                    positions=positions[mask],
-                    targets=chosen.ids[which][mask],
-                    old_log_probs=phase.old_log_probs[source][mask],
-                    old_values=phase.old_values[source][mask],
-                    advantages=phase.advantages[source][mask],
-                    returns=phase.returns[source][mask],
-                    total=total,
-                    figures={} if found else phase.figures,
-                )
-            )
-        return found
-
-    def _held_out_answers(self, policy: Decoder) -> Answers:
-        """The same questions with the same random numbers, whatever the policy."""
-        rollouts = self._sample(policy, self.held_out, derive_seed(self.recipe.seed, "held-out answers"))
-        log_probs, start = (
-            answer_log_probs(one, rollouts, self.shape, self.recipe.temperature)
-            for one in (policy, self.start)
+        return _Iteration(
+            scored.rollouts,
+            scored.log_probs,
+            values,
+            whiten(estimate.advantages, mask),
+            estimate.returns,
+            kl,
+            metrics,
         )
-        kl = (kl_k1(log_probs - start) * rollouts.mask).sum(dim=1)
-        return answers_of(rollouts, self._scores(rollouts), kl, self.given.tokenizer)
+
+    def _minibatch(self, iteration: _Iteration, responses: Sequence[int]) -> list[PpoBatch]:
+        """This rank's micro-batches of one step, as many as every other rank has."""
+        parallel = self.setup.parallel
+        total = float(iteration.rollouts.mask[list(responses)].sum())
+        # A rank without a response of its own keeps in step with another rank's.
+        parts = [responses[rank :: parallel.dp_size] or responses[:1] for rank in range(parallel.dp_size)]
+        packed = [self._pack(iteration.rollouts, part) for part in parts]
+        local_part, local_packed = parts[parallel.dp_rank], packed[parallel.dp_rank]
+        batches = [self._batch(iteration, local_part, batch, total) for batch in local_packed]
+        if parallel.dp_rank >= len(responses):
+            batches = [_without_loss(batch) for batch in batches]
+        batches += [_without_loss(batches[0])] * (max(map(len, packed)) - len(batches))
+        metrics = {name: value / parallel.dp_size for name, value in iteration.metrics.items()}
+        return [replace(batches[0], metrics=metrics), *batches[1:]]
+
+    def _pack(self, rollouts: Rollouts, responses: Sequence[int]) -> list[PackedBatch]:
+        sequences, shape = rollouts.sequences(), self.setup.shape
+        return list(pack_all([[sequences[i]] for i in responses], shape.rows, shape.time, shape.pad))
+
+    def _batch(
+        self, iteration: _Iteration, responses: Sequence[int], packed: PackedBatch, total: float
+    ) -> PpoBatch:
+        chosen = iteration.rollouts.select(responses)
+        indices, positions = response_positions(chosen, packed.spans)
+        mask, source = chosen.mask[indices], torch.tensor(responses)[indices]
+        return PpoBatch(
+            packed=packed,
+            positions=positions[mask],
+            targets=chosen.ids[indices][mask],
+            mask=torch.ones(int(mask.sum()), dtype=torch.bool),
+            old_log_probs=iteration.old_log_probs[source][mask],
+            old_values=iteration.old_values[source][mask],
+            advantages=iteration.advantages[source][mask],
+            returns=iteration.returns[source][mask],
+            total=total,
+            metrics={},
+        )
+
+    def _held_out_responses(self, policy: Decoder) -> Responses:
+        """Responses to the held-out questions, with the same random numbers for every policy."""
+        seed = derive_seed(self.recipe.seed, "held-out answers")
+        scored = self._scored_rollouts(policy, None, self.held_out, seed)
+        log_ratios = scored.log_probs - scored.reference_log_probs
+        kl = (kl_k1(log_ratios) * scored.rollouts.mask).sum(dim=1)
+        return to_responses(scored.rollouts, scored.scores, kl, self.context.tokenizer)
+
+
+def _without_loss(batch: PpoBatch) -> PpoBatch:
+    return replace(batch, mask=torch.zeros_like(batch.mask))

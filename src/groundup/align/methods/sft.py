@@ -3,195 +3,196 @@
 in:  a start policy, examples
 out: the policy after training on the answers; held-out loss before and after
 
-Ouyang et al. 2022 (arXiv:2203.02155), step 1. The loss is on the assistant's tokens alone, and every token of a
-step weighs the same: the sum over its micro-batches is divided by the step's number of learnt tokens, not
-averaged per conversation.
+Ouyang et al. 2022 (arXiv:2203.02155), step 1. The loss is on the assistant's tokens alone, and all of a step's tokens
+have the same weight: the sum over its micro-batches, on all ranks, is divided by the step's number of assistant tokens
+instead of being averaged per conversation.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from groundup.align.data import PackedBatch, chosen_at, fill, pack, permutation
+from groundup.align.data import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.methods import Method, MethodContext, Session
+from groundup.align.session import SessionSetup
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
 from groundup.core.registry import Plugin
 from groundup.core.stage import ArtifactKind, Metrics
 from groundup.evaluate.tasks import Example
-from groundup.model.checkpoint import load_decoder, save_model
+from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, attach, merge
-from groundup.model.losses import chunk_with_gradient, cross_entropy
-from groundup.parallel.hardware import choose_hardware, compiled, micro_batch_rows, prepare_model
+from groundup.model.losses import chunk_with_gradient
+from groundup.parallel.hardware import compiled
 from groundup.tokens.chat import RenderedChat, render
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.batches import TokenBatch
+from groundup.train.init_from import save_checkpoint
+from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
+from groundup.train.validate import token_loss
 
 SHOWN = 8
 """Conversations written to `examples.json`."""
 
 
 class Sft(Method):
-    """Learn to answer from examples; the loss is on the answers alone."""
+    """Supervised fine-tuning on examples, with the loss on the answers alone."""
 
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
     output: ClassVar[ArtifactKind] = "policy"
+    engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9
     )
-    batch_rows: int = Field(default=8, ge=1, description="rows of a step; a row is the model's context")
-    epochs: float = Field(default=3.0, gt=0, description="how often every conversation is seen, at most")
-    max_tokens: int = Field(default=600_000, ge=1, description="tokens trained on, padding included, at most")
-    validation_tokens: int = Field(default=16_000, ge=1, description="held-out tokens for val_loss, at most")
+    batch_rows: int = Field(
+        default=8, ge=1, description="packed sequences per step, each as long as the model's context"
+    )
+    epochs: float = Field(default=3.0, gt=0, description="maximum passes over the conversations")
+    max_tokens: int = Field(default=600_000, ge=1, description="maximum training tokens, padding included")
+    validation_tokens: int = Field(
+        default=16_000, ge=1, description="maximum held-out tokens that val_loss is computed on"
+    )
     lora_rank: int = Field(
         default=0,
         ge=0,
-        description="learn a change of this rank beside frozen weights; 0 = all weights learn",
+        description="rank of the LoRA adapters, merged into the weights at the end; 0 = all weights are trained",
     )
 
-    def prepare(self, given: MethodContext) -> Session:
+    def prepare(self, context: MethodContext) -> Session:
         """Render and pack the conversations."""
-        return _Fine(self, given)
+        return SftSession(self, context)
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """A micro-batch with the next token of each position, and its weight (0 or 1)."""
+class SftSession:
+    """A fine-tuning."""
 
-    packed: PackedBatch
-    targets: Int[Tensor, "rows time"]
-    weights: Float[Tensor, "rows time"]
-    total: float = 1.0
-
-
-class _Fine:
-    """The session."""
-
-    label = "sft"
-    depends_on_weights = False
-    boundary = 1
-
-    def __init__(self, recipe: Sft, given: MethodContext) -> None:
-        self.recipe, self.given = recipe, given
-        self.hardware = choose_hardware(given.runtime, recipe.precision)
-        self.model: Decoder = load_decoder(given.reads["start"], self.hardware.device, self.hardware.dtype)
-        if recipe.lora_rank:
-            attach(self.model, Lora(recipe.lora_rank, alpha=2.0 * recipe.lora_rank), recipe.seed)
-        prepare_model(self.model, self.hardware)
-        self.kernel = compiled(chunk_with_gradient, self.hardware)
-        self.time, self.d_model = self.model.config.max_seq_len, self.model.config.d_model
-        self.rows = micro_batch_rows(
-            given.runtime, self.model.config, self.time, recipe.batch_rows, self.hardware.device
+    def __init__(self, recipe: Sft, context: MethodContext) -> None:
+        self.recipe, self.context = recipe, context
+        self.setup = SessionSetup.create(recipe, context, recipe.batch_rows)
+        self.micro_batches, self.conversations = self._packed(context.train_examples, recipe.max_tokens)
+        self.held_out, self.held_out_conversations = self._packed(
+            context.held_out_examples, recipe.validation_tokens
         )
-        self.micro = self._packed(given.train, recipe.max_tokens)
-        self.held_out = self._packed(given.held_out, recipe.validation_tokens)
-        self.per_step = recipe.batch_rows // self.rows
-        self.tokens_per_step = recipe.batch_rows * self.time
-        wanted = math.ceil(recipe.epochs * len(self.micro) / self.per_step)
-        self.steps = max(1, min(wanted, recipe.max_tokens // self.tokens_per_step))
-        self.before = self.validation_loss()
+        self.per_step = recipe.batch_rows // self.setup.shape.rows
+        self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
+        steps = math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step)
+        self.steps = max(1, min(steps, recipe.max_tokens // self.tokens_per_step))
+        self.kernel = compiled(chunk_with_gradient, self.setup.hardware)
+        model = self.setup.start_policy()
+        if recipe.lora_rank:
+            attach(model, Lora(recipe.lora_rank, alpha=2.0 * recipe.lora_rank), recipe.seed)
+        self.trained = self.setup.trained(model, self.loss)
+        self.val_loss_before = self.validation_loss()
 
-    def batches(self, step: int) -> Sequence[_Batch]:
-        taken = chosen_at(step, len(self.micro), self.per_step, self.recipe.seed, "sft batches")
-        found = [self.micro[i] for i in taken]
-        total = sum(float(batch.weights.sum()) for batch in found)
-        return [replace(batch, total=total) for batch in found]
+    def train_spec(self) -> TrainSpec:
+        """See `Session`."""
+        return self.setup.train_spec(self.trained.engine, self.batches, self.steps, self.tokens_per_step)
 
-    def loss(self, model: nn.Module, batch: _Batch) -> tuple[Tensor, dict[str, Any]]:
-        total, _ = self._sums(batch)
-        return total / batch.total, {}
+    def batches(self, step: int) -> list[TokenBatch]:
+        """This rank's micro-batches of a step, each with the token count of the whole step."""
+        chosen = epoch_indices(step, len(self.micro_batches), self.per_step, self.recipe.seed, "sft batches")
+        batches = [self.micro_batches[i] for i in chosen]
+        total = sum(float(batch.weights.sum()) for batch in batches)
+        local_batches = batches[self.setup.parallel.dp_slice(len(batches))]
+        return [replace(batch, total=total) for batch in local_batches]
+
+    def loss(self, model: Decoder, batch: TokenBatch) -> tuple[Tensor, dict[str, Any]]:
+        """A micro-batch's part of the step's mean loss per assistant token."""
+        return token_loss(model, batch, self.kernel) / batch.total, {}
 
     def validation_loss(self) -> float:
-        """Nats per learnt token of held-out conversations."""
-        with torch.no_grad():
-            sums = [self._sums(batch) for batch in self.held_out]
-        return float(sum(total for total, _ in sums)) / float(sum(weight for _, weight in sums))
+        """Nats per assistant token of held-out conversations. With several ranks, all must call this."""
+        parallel = self.setup.parallel
+        batches = self.held_out[parallel.dp_rank :: parallel.dp_size]
+        # Ranks compute in step: one with fewer micro-batches evaluates another one without weight.
+        missing = -(-len(self.held_out) // parallel.dp_size) - len(batches)
+        unweighted = replace(self.held_out[0], weights=torch.zeros_like(self.held_out[0].weights))
+        batches += [unweighted] * missing
+        losses = [self.trained.engine.eval_loss(batch).float().cpu() for batch in batches]
+        sums = torch.stack([torch.stack(losses), torch.stack([batch.weights.sum() for batch in batches])])
+        total, tokens = parallel.sum(sums.sum(dim=1)).tolist()
+        return float(total / tokens)
 
     def finish(self) -> Metrics:
+        """See `Session`."""
+        val_loss, folder, tokenizer = self.validation_loss(), self.context.stage.path, self.context.tokenizer
+        parallel = self.setup.parallel
         if self.recipe.lora_rank:
-            merge(self.model)
-        save_model(self.given.out.path, self.model, self.given.tokenizer)
-        rendered = [
-            _rendered(example, self.given.tokenizer, self.time) for example in self.given.train[:SHOWN]
-        ]
-        pieces = [coloured(one, self.given.tokenizer) for one in rendered if one is not None]
-        write_json(self.given.out.file("examples.json"), pieces)
+            model = self.trained.whole()
+            merge(model)
+            if parallel.is_rank0:
+                save_model(folder, model, tokenizer)
+        else:
+            save_checkpoint(folder, self.trained.engine, self.setup.config, tokenizer, parallel)
+        if parallel.is_rank0:
+            self._write_examples()
         return {
-            "val_loss_before": self.before,
-            "val_loss": self.validation_loss(),
-            "conversations": sum(len(batch.packed.places) for batch in self.micro),
-            "held_out_conversations": sum(len(batch.packed.places) for batch in self.held_out),
+            "val_loss_before": self.val_loss_before,
+            "val_loss": val_loss,
+            "conversations": self.conversations,
+            "held_out_conversations": self.held_out_conversations,
         }
 
-    def _sums(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        device = self.hardware.device
-        packed = batch.packed.to(device)
-        hidden = self.model.hidden(packed.ids, packed.segments)
-        targets, weights = batch.targets.to(device), batch.weights.to(device)
-        return cross_entropy(
-            hidden.flatten(0, 1),
-            self.model.head_weight,
-            targets.flatten(),
-            weights.flatten(),
-            self.kernel,
-            self.model.config.logit_softcap,
-        )
+    def _write_examples(self) -> None:
+        """The first conversations, for people to check the loss mask."""
+        time, tokenizer = self.setup.shape.time, self.context.tokenizer
+        rendered = [_rendered(example, tokenizer, time) for example in self.context.train_examples[:SHOWN]]
+        spans = [loss_mask_spans(chat, tokenizer) for chat in rendered if chat is not None]
+        write_json(self.context.stage.file("examples.json"), spans)
 
-    def _packed(self, examples: Sequence[Example], tokens: int) -> list[_Batch]:
-        """Conversations in an order of their own, until they hold `tokens`: more would never be read."""
+    def _packed(self, examples: Sequence[Example], tokens: int) -> tuple[list[TokenBatch], int]:
+        """Micro-batches of shuffled conversations, as many as hold `tokens`; and the number of conversations."""
+        shape, tokenizer = self.setup.shape, self.context.tokenizer
         rendered: list[RenderedChat] = []
         for i in permutation(len(examples), self.recipe.seed, "sft order"):
-            one = _rendered(examples[i], self.given.tokenizer, self.time)
-            if one is None:
+            chat = _rendered(examples[i], tokenizer, shape.time)
+            if chat is None:
                 continue
-            rendered.append(one)
-            tokens -= len(one.ids)
+            rendered.append(chat)
+            tokens -= len(chat.ids)
             if tokens <= 0:
                 break
         if not rendered:
             raise DataError(
-                f"sft: none of {len(examples)} conversations fits into the model's context of {self.time} tokens. "
+                f"sft: none of {len(examples)} conversations fits into the model's context of {shape.time} tokens. "
                 "Give more text, or raise tokenize.seq_len"
             )
-        groups = [[one.ids] for one in rendered]
-        layouts = fill([[len(one.ids)] for one in rendered], self.rows, self.time)
-        return [
-            _with_targets(pack(groups, places, self.rows, self.time, self.given.tokenizer.pad), rendered)
-            for places in layouts
-        ]
+        packed = pack_all([[chat.ids] for chat in rendered], shape.rows, shape.time, shape.pad)
+        return [_with_targets(batch, rendered) for batch in packed], len(rendered)
 
 
-def coloured(rendered: RenderedChat, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
-    """A conversation in pieces of text that are learnt or only read, control tokens spelled out."""
-    pieces: list[tuple[list[int], bool]] = []
-    for token, learnt in zip(rendered.ids, rendered.loss_mask, strict=True):
-        if not pieces or pieces[-1][1] != learnt:
-            pieces.append(([], learnt))
-        pieces[-1][0].append(token)
-    return [(tokenizer.decode(ids, specials=True), learnt) for ids, learnt in pieces]
+def loss_mask_spans(rendered: RenderedChat, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
+    """A conversation as spans of text with their loss mask, control tokens spelled out."""
+    spans: list[tuple[list[int], bool]] = []
+    for token, in_loss in zip(rendered.ids, rendered.loss_mask, strict=True):
+        if not spans or spans[-1][1] != in_loss:
+            spans.append(([], in_loss))
+        spans[-1][0].append(token)
+    return [(tokenizer.decode(ids, specials=True), in_loss) for ids, in_loss in spans]
 
 
 def _rendered(example: Example, tokenizer: Tokenizer, time: int) -> RenderedChat | None:
-    """A conversation of at most `time` tokens; None where cutting it leaves nothing to learn."""
+    """A conversation of at most `time` tokens; None where truncation leaves no token with a loss."""
     whole = render(example.conversation().messages, tokenizer)
-    cut = RenderedChat(whole.ids[:time], whole.loss_mask[:time])
-    return cut if any(cut.loss_mask) else None
+    truncated = RenderedChat(whole.ids[:time], whole.loss_mask[:time])
+    return truncated if any(truncated.loss_mask) else None
 
 
-def _with_targets(packed: PackedBatch, rendered: Sequence[RenderedChat]) -> _Batch:
-    """What follows each position, weighed by whether it's to be learnt."""
+def _with_targets(packed: PackedBatch, rendered: Sequence[RenderedChat]) -> TokenBatch:
+    """The next token of each position, weighted 1 where the loss mask is true, else 0."""
     targets = packed.ids.flatten().roll(-1)
     weights = torch.zeros(targets.shape)
-    for place in packed.places:
-        learn = rendered[place.group].loss_mask[1:]
-        weights[place.start : place.start + len(learn)] = torch.tensor(learn, dtype=torch.float32)
-    return _Batch(packed, targets.view(packed.ids.shape), weights.view(packed.ids.shape))
+    for span in packed.spans:
+        loss_mask = rendered[span.group].loss_mask[1:]
+        weights[span.start : span.start + len(loss_mask)] = torch.tensor(loss_mask, dtype=torch.float32)
+    shape = packed.ids.shape
+    return TokenBatch(packed.ids, targets.view(shape), packed.segments, weights.view(shape))

@@ -38,6 +38,10 @@ class Example:
         turns = (Message("user", self.question), Message("assistant", self.answer))
         return Conversation(self.id, turns, self.kind, self.group)
 
+    def prompt_messages(self) -> Sequence[Message]:
+        """The conversation without its last answer."""
+        return self.conversation().messages[:-1]
+
 
 class Task(Protocol):
     """A source of examples that also grades answers to them."""

@@ -96,7 +96,7 @@ def check_supported(config: DecoderConfig, tensor: int, pipeline: int) -> None:
 
 def gpt_model(setup: EngineSpec) -> nn.Module:
     """This rank's layers, with weights of any value. Megatron's ranks must have met."""
-    config, layout = setup.model.config, setup.layout
+    config, layout = setup.decoder.config, setup.layout
     ranks = core("parallel_state")
     layer = core("models.gpt.gpt_layer_specs").get_gpt_layer_local_spec(
         normalization="RMSNorm", qk_layernorm=config.qk_norm == "head"
@@ -122,7 +122,7 @@ def gpt_model(setup: EngineSpec) -> nn.Module:
 
 def _transformer_config(setup: EngineSpec) -> Any:
     """The decoder as Megatron's TransformerConfig."""
-    config, layout = setup.model.config, setup.layout
+    config, layout = setup.decoder.config, setup.layout
     return core("transformer.transformer_config").TransformerConfig(
         num_layers=config.n_layers,
         hidden_size=config.d_model,

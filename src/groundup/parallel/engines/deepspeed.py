@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
 from groundup.model.decoder import Decoder
+from groundup.model.value_head import ValueModel, decoder_of
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState, Loss
 from groundup.parallel.engines._external import (
@@ -113,7 +114,7 @@ class DeepSpeed(Recipe):
 class _ModelWithLoss(nn.Module):
     """A model with its loss: one forward pass, for which ZeRO gathers what it needs."""
 
-    def __init__(self, model: Decoder, loss: Loss) -> None:
+    def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
@@ -127,7 +128,7 @@ class DeepSpeedEngine:
 
     engine: Any
     """a DeepSpeedEngine"""
-    model: Decoder
+    model: nn.Module
     device: torch.device
     parallel: ParallelContext
     shapes: dict[str, torch.Size]
@@ -175,6 +176,14 @@ class DeepSpeedEngine:
     def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
         return cast(Tensor, self.engine(batch)[0])
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """See `TrainEngine`."""
+        tools = _library()
+        return {
+            name: tools.safe_get_full_fp32_param(parameter)
+            for name, parameter in self.model.named_parameters()
+        }
 
     def snapshot(self) -> EngineState:
         """See `Learner`. Ranks take turns in keeping a parameter."""
@@ -274,7 +283,17 @@ def _library() -> Any:
 def _check_supported(setup: EngineSpec) -> None:
     refuse_axes(setup, "deepspeed", frozenset())
     refuse_fp8(setup, "deepspeed")
-    moe = setup.model.config.moe
+    model = setup.model
+    if not isinstance(model, Decoder | ValueModel):
+        raise GroundupError(
+            'runtime.engine: the engine "deepspeed" trains one model at a time. Use runtime.engine.use = "native"'
+        )
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        raise GroundupError(
+            'runtime.engine: the engine "deepspeed" trains all weights. Set lora_rank = 0, or use '
+            'runtime.engine.use = "native"'
+        )
+    moe = model.config.moe
     if moe is not None and moe.balance == "bias":
         raise GroundupError(
             'runtime.engine: the engine "deepspeed" balances experts by a loss only. Set '
@@ -283,31 +302,32 @@ def _check_supported(setup: EngineSpec) -> None:
         )
 
 
-def _build_model(setup: EngineSpec, construction: Any) -> Decoder:
-    """The job's decoder as it is fitted to the hardware, with any weights. made_in: what it is made inside of."""
+def _build_model(setup: EngineSpec, construction: Any) -> Decoder | ValueModel:
+    """An uninitialised model of the setup's shape. construction: the context in which it is built."""
+    assert isinstance(setup.model, Decoder | ValueModel)
     with construction:
-        model = Decoder(setup.model.config)
+        model = type(setup.model)(setup.model.config)
     # Layers are not compiled: ZeRO gathers weights in hooks between them.
     prepare_model(model, replace(setup.hardware, can_compile=False))
     if setup.hardware.device.type == "cuda":
-        model.set_attention_kernel(choose_attention_kernel(model.config, setup.hardware)[0])
+        decoder_of(model).set_attention_kernel(choose_attention_kernel(model.config, setup.hardware)[0])
     return model
 
 
-def _shapes(model: Decoder) -> dict[str, torch.Size]:
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
     return {name: parameter.shape for name, parameter in model.named_parameters()}
 
 
-def _external_parameters(model: Decoder) -> Iterator[nn.Parameter]:
+def _external_parameters(model: Decoder | ValueModel) -> Iterator[nn.Parameter]:
     """Parameters that are used outside of the forward pass of their own module."""
     for name, parameter in model.named_parameters():
-        if not name.startswith("model.layers."):
+        if "model.layers." not in name:
             yield parameter
-    for layer in model.model.layers:
+    for layer in decoder_of(model).model.layers:
         yield from layer.parameters(recurse=False)
 
 
-def _optimizer(setup: EngineSpec, model: Decoder) -> torch.optim.Optimizer:
+def _optimizer(setup: EngineSpec, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's, of `model`'s parameters; what is a matrix is told by the job's model, whose tensors have shapes."""
     optimizer = setup.build_optimizer(setup.model.named_parameters())
     require_adamw(optimizer, "deepspeed", "Muon needs whole matrices, and ZeRO has flat pieces")

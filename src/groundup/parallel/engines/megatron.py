@@ -58,7 +58,7 @@ class Megatron(Recipe):
                 'runtime.activation_checkpointing: the engine "megatron" keeps all results here. Set "none"'
             )
         tensor, pipeline = setup.layout.tensor, setup.layout.pipeline
-        check_supported(setup.model.config, tensor, pipeline)
+        check_supported(setup.decoder.config, tensor, pipeline)
         require_cuda(setup.hardware.device)
         init_process_group(setup.hardware.device)
         ranks = core("parallel_state")
@@ -66,7 +66,7 @@ class Megatron(Recipe):
         ranks.initialize_model_parallel(tensor, pipeline)
         core("tensor_parallel.random").model_parallel_cuda_manual_seed(0)  # nothing is drawn
         model = gpt_model(setup)
-        slices = parameter_slices(model, setup.model.config, ranks.get_tensor_model_parallel_rank(), tensor)
+        slices = parameter_slices(model, setup.decoder.config, ranks.get_tensor_model_parallel_rank(), tensor)
         masters = [_fp32_master(place.parameter) for place in slices]
         optimizer = setup.build_optimizer(
             (place.parts[0].name, master) for place, master in zip(slices, masters, strict=True)
@@ -147,6 +147,15 @@ class MegatronEngine:
     def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
         return self._run_schedule([batch], forward_only=True)
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """See `TrainEngine`."""
+        weights: dict[str, Tensor] = {}
+        for held, master in self._unique_slices():
+            for part in held.parts:
+                tensor = self._local_tensor(part, master)
+                weights[part.name] = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        return self.parallel.gather_dicts(weights)
 
     def snapshot(self) -> EngineState:
         """See `Learner`."""

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from groundup.core.recipe import Recipe
+from groundup.model.value_head import model_roots
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState, Loss
 from groundup.parallel.hardware import prepare_model
@@ -40,7 +42,8 @@ class Native(Recipe):
 
     def prepare(self, setup: EngineSpec) -> "NativeEngine":
         """Spread the model, then make its optimizer: of every rank's own parameters."""
-        prepare_model(setup.model, setup.hardware)
+        for root in model_roots(setup.model):
+            prepare_model(root, setup.hardware)
         stages = parallelize(
             setup.model, setup.parallel, setup.hardware, setup.layout.schedule, setup.init_tensor
         )
@@ -98,6 +101,19 @@ class NativeEngine:
     def eval_loss(self, batch: Any) -> Tensor:
         """See `Learner`."""
         return self.loss(self.model, batch)[0] if self.pipeline is None else self.pipeline.eval_loss(batch)
+
+    @property
+    def holds_whole_model(self) -> bool:
+        """Whether `model` has all weights on this rank."""
+        return self.parallel.mesh is None
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """See `TrainEngine`. Without a pipeline, whose ranks hold different layers."""
+        assert self.pipeline is None, "a pipeline's ranks hold different layers"
+        return {
+            name: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            for name, tensor in self.model.state_dict().items()
+        }
 
     def snapshot(self) -> EngineState:
         """See `Learner`."""

@@ -1,0 +1,77 @@
+"""The base of all alignment methods, and what a method prepares: a training session.
+
+in:  MethodContext: where to write, examples, the models that the method reads
+out: Session: a TrainSpec for the training loop, and the result's files and metrics afterwards
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Protocol
+
+from pydantic import Field
+
+from groundup.core.recipe import Recipe
+from groundup.core.registry import Plugin
+from groundup.core.runtime import Runtime
+from groundup.core.stage import ArtifactKind, Metrics, StageContext
+from groundup.evaluate.tasks import Example
+from groundup.parallel.hardware import Precision
+from groundup.tokens.tokenizer import Tokenizer
+from groundup.train.loop import TrainSpec
+from groundup.train.optimizers import Optimizer
+from groundup.train.optimizers.adamw import AdamW
+from groundup.train.schedules import ScheduleName
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """The inputs of a method."""
+
+    runtime: Runtime
+    stage: StageContext
+    tokenizer: Tokenizer
+    train_examples: Sequence[Example]
+    held_out_examples: Sequence[Example]
+    inputs: Mapping[str, Path]
+    """role -> folder of the model that the method reads in this role"""
+
+
+class Session(Protocol):
+    """A prepared training."""
+
+    def train_spec(self) -> TrainSpec:
+        """Everything that the training loop needs."""
+
+    def finish(self) -> Metrics:
+        """Save the trained model and measure it. With several ranks, all call this; rank 0 writes."""
+
+
+class Method(Recipe):
+    """Base of the methods, with the settings that all of them have.
+
+    inputs: the models that it reads, role -> kind of artifact. output: the kind of artifact that it makes.
+    engines: the training backends that can run it. layout_axes: the axes of `runtime.layout` that it supports beside
+    `replicate` and the sharding of what the axes leave.
+    """
+
+    inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    output: ClassVar[ArtifactKind] = "policy"
+    engines: ClassVar[frozenset[str]] = frozenset({"native"})
+    layout_axes: ClassVar[frozenset[str]] = frozenset({"tensor"})
+
+    optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=1e-4)
+    schedule: ScheduleName = Field(default="linear", description="learning-rate schedule")
+    warmup: float = Field(
+        default=0.05, ge=0, lt=1, description="fraction of the steps with a rising learning rate"
+    )
+    grad_clip: float = Field(default=1.0, gt=0, description="maximum norm of a step's gradient")
+    precision: Precision = Field(
+        default="auto", description="dtype of the arithmetic: auto, fp32, bf16 or fp8"
+    )
+    seed: int = Field(default=0, ge=0)
+
+    @abstractmethod
+    def prepare(self, context: MethodContext) -> Session:
+        """Load the models and make the training data. Raises DataError where there is none."""
