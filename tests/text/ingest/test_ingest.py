@@ -269,3 +269,10 @@ def test_gzipped_json_lines_of_the_novels_are_read(ingested: Callable[..., Any])
     built = ingested(NOVELS / "novels-00000.jsonl.gz")
     assert built.metrics["documents"] == 273 and not built.rejects()
     assert next(iter(built.texts())) == "novels-00000.jsonl.gz#1"
+
+
+def test_what_was_read_has_the_digest_of_the_fingerprint(hostile: Path, work: StageContext) -> None:
+    recipe = Ingest(sources=(Files(paths=(str(hostile),)),))
+    before = external_digest(recipe)
+    ingest(recipe, Runtime(workers=1), work)
+    assert work.external_read == before
