@@ -1,7 +1,7 @@
 """Seconds that `groundup status` takes on a corpus of many files, the first time and with kept digests.
 
 in:  the number of files and megabytes of the corpus, which is written into a temporary folder
-out: JSON: wall seconds of the whole command, process start and imports included
+out: JSON: wall and CPU seconds of the whole command, process start and imports included
 
     .venv/bin/python benchmarks/status.py --files 20000 --megabytes 2000
 """
@@ -30,28 +30,30 @@ def write_corpus(folder: Path, files: int, size: int) -> None:
         path.write_text(line * max(1, size // len(line)))
 
 
-def seconds(corpus: Path, workspace: Path) -> tuple[float, list[dict[str, Any]]]:
-    """Wall time of one call, and the stages that it reports."""
+def call(corpus: Path, workspace: Path) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Seconds of one call, and the stages that it reports."""
     command = [sys.executable, "-m", "groundup.cli", "status", "--json"]
     command += ["--data", str(corpus), "--workspace", str(workspace)]
-    started = time.perf_counter()
+    started, before = time.perf_counter(), os.times()
     done = subprocess.run(command, capture_output=True, check=True, text=True)
-    return time.perf_counter() - started, json.loads(done.stdout)
+    after = os.times()
+    cpu = after.children_user - before.children_user + after.children_system - before.children_system
+    return {"wall": round(time.perf_counter() - started, 2), "cpu": round(cpu, 2)}, json.loads(done.stdout)
 
 
-def measure(files: int, size: int) -> dict[str, float]:
+def measure(files: int, size: int) -> dict[str, dict[str, float]]:
     """Seconds by what had changed since the call before."""
     with tempfile.TemporaryDirectory() as folder:
         corpus, workspace = Path(folder) / "corpus", Path(folder) / "workspace"
         corpus.mkdir()
         write_corpus(corpus, files, size)
         time.sleep(SETTLE_SECONDS)  # digests of files that were just written aren't kept
-        first, before = seconds(corpus, workspace)
-        second, after = seconds(corpus, workspace)
+        first, before = call(corpus, workspace)
+        second, after = call(corpus, workspace)
         assert after == before, "nothing changed, and the stages differ"
         with (corpus / "00" / "000000.txt").open("a") as file:
             file.write("One more line.\n")
-        edited, changed = seconds(corpus, workspace)
+        edited, changed = call(corpus, workspace)
         assert changed[0]["artifact"] != before[0]["artifact"], "a file changed, and the fingerprint did not"
     return {"first": first, "second": second, "one_file_edited": edited}
 

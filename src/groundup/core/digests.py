@@ -40,7 +40,7 @@ class DigestCache:
 
     def of_file(self, path: Path, compute: Callable[[], str]) -> str:
         """The digest of the regular file `path`, which `compute` returns. Raises what that raises."""
-        key, status = os.fspath(path.absolute()), os.lstat(path)
+        key, status = os.path.abspath(path), os.lstat(path)  # noqa: PTH100 (three times as fast as Path.absolute)
         kept = self.get(key, file_stamp(status))
         if kept is not None:
             return kept
@@ -53,7 +53,7 @@ class DigestCache:
         """Keep the digest of a file that had this status when hashing started (nanoseconds since the epoch)."""
         changed = max(status.st_mtime_ns, status.st_ctime_ns)
         if started - changed > SETTLE_SECONDS * 1e9:
-            self.keep(os.fspath(path.absolute()), file_stamp(status), digest)
+            self.keep(os.path.abspath(path), file_stamp(status), digest)  # noqa: PTH100
 
     def get(self, key: str, stamp: str) -> str | None:
         """The digest kept for `key` with this stamp."""

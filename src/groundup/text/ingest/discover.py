@@ -48,15 +48,16 @@ def find(patterns: Iterable[str], skip_ignored: bool = False) -> Iterator[Source
     """The files meant by `patterns`, each once. Raises DataError naming a pattern that matches nothing."""
     roots = [_root(pattern) for pattern in patterns]
     labels = _labels([root.folder for root in roots])
-    seen: set[Path] = set()  # paths may overlap
+    seen: set[str] = set()  # paths may overlap
     for root in roots:
         matched = False
         for file in _walk(root.folder, root.depth, skip_ignored and not root.is_file):
             if not root.means(file):
                 continue
             matched = True
-            if root.folder / file.path not in seen:
-                seen.add(root.folder / file.path)
+            full_path = f"{root.folder}/{file.path}"
+            if full_path not in seen:
+                seen.add(full_path)
                 label = labels[root.folder]
                 yield SourceFile(
                     label + file.path, file.location, file.reject_reason, file.detail, _bytes(file)
@@ -137,20 +138,20 @@ def _walk(root: Path, depth: int | None, skip_ignored: bool) -> Iterator[SourceF
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            yield SourceFile(_relative(folder, root) + "/", folder, UNLISTED, error.strerror or "")
+            yield SourceFile(_relative(str(folder), root) + "/", folder, UNLISTED, error.strerror or "")
             continue
         folders: list[Path] = []
         for entry in entries:
             path = Path(entry.path)
             is_folder = entry.is_dir(follow_symlinks=False)
             if skip_ignored and (reason := _left_out(path, is_folder, ignores)):
-                yield SourceFile(_relative(path, root) + "/" * is_folder, path, reason)
+                yield SourceFile(_relative(entry.path, root) + "/" * is_folder, path, reason)
             elif entry.is_symlink():
                 yield _link(path, root)
             elif not is_folder:
-                yield SourceFile(_relative(path, root), path, _refused(path))
+                yield SourceFile(_relative(entry.path, root), path, _refused(entry))
             elif entry.name in VERSION_CONTROL:
-                yield SourceFile(_relative(path, root) + "/", path, "version_control")
+                yield SourceFile(_relative(entry.path, root) + "/", path, "version_control")
             else:
                 folders.append(path)
         if depth is None or len(folder.relative_to(root).parts) + 1 < depth:
@@ -165,7 +166,7 @@ def _left_out(path: Path, is_folder: bool, ignores: tuple[GitIgnore, ...]) -> st
 
 
 def _link(path: Path, root: Path) -> SourceFile:
-    name, target = _relative(path, root), str(path.readlink())
+    name, target = _relative(str(path), root), str(path.readlink())
     try:
         real = path.resolve(strict=True)
         mode = real.stat().st_mode
@@ -189,15 +190,16 @@ def _bytes(file: SourceFile) -> int:
         return 0
 
 
-def _refused(path: Path) -> str:
+def _refused(entry: os.DirEntry[str]) -> str:
     try:
-        return irregular(path.lstat().st_mode)
+        return irregular(entry.stat(follow_symlinks=False).st_mode)
     except OSError:
         return "unreadable"
 
 
-def _relative(path: Path, root: Path) -> str:
-    return _printable(path.relative_to(root).as_posix())
+def _relative(path: str, root: Path) -> str:
+    """As `Path.relative_to`, which takes ten times as long."""
+    return _printable(path[len(str(root)) :].lstrip("/") or ".")
 
 
 def printable_path(name: bytes) -> str:
