@@ -1,5 +1,6 @@
 """The command line: mistakes end with exit code 2 and one message a newcomer can act on."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.cli import main
+from groundup.cli import app, main
+from groundup.core.store import Store
 from tiny import corpus, groundup
 
 
@@ -70,9 +72,9 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path, capsys: pytest.
         (["run", "."], "is a folder. To train on the texts in it: groundup run --data"),
         (["rnu"], "rnu"),
         (["show", "nobody"], "nobody"),
-        (["chat"], "there is no complete run"),
-        (["inspect"], "there is no complete run in"),
-        (["inspect", "nobody"], "there is no complete run `nobody`"),
+        (["chat"], "there is no run in"),
+        (["inspect"], "there is no run in"),
+        (["inspect", "nobody"], "there is no run `nobody`"),
         (["inspect", "nothing.toml"], "nothing.toml: there is no such file"),
         (["chat", "--temperature", "-1"], "--temperature -1.0: choose a number from 0 to 10"),
         (["init", "--preset", "stdlb"], "there is no preset `stdlb`. Did you mean `stdlib`?"),
@@ -158,8 +160,8 @@ def test_inspect_shows_a_corpus_before_and_after_curation(
     assert "no document's id begins with `zz`" in refused(capsys, "inspect", "--document", "zz")
 
 
-def test_parts_are_listed_with_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    groundup("parts", "--json")
+def test_plugins_are_listed_with_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    groundup("plugins", "--json")
     slots = json.loads(capsys.readouterr().out)
     assert slots["train.optimizers"]["muon"]["fields"]["momentum"] == 0.95
     assert slots["model.architectures"]["qwen3"]["about"]
@@ -169,5 +171,31 @@ def test_help_does_not_wait_for_torch() -> None:
     code = "import sys; from groundup.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'numpy', 'pyarrow', 'pydantic'} & set(sys.modules), sorted(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in ("run", "status", "show", "inspect", "diff", "chat", "init", "parts"):
+    for command in ("run", "status", "show", "inspect", "diff", "chat", "init", "plugins"):
         assert f"  {command}" in done.stdout or f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
+def test_every_option_has_a_description(command: str) -> None:
+    arguments = app[command].assemble_argument_collection(parse_docstring=True)
+    assert [argument.name for argument in arguments if not argument.parameter.help] == []
+
+
+def test_the_descriptions_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(["run", "--help"])
+    assert "stop after this stage, e.g. curate" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_stopped_early_has_no_model_to_chat_with_or_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "w")
+    artifact = store.artifact("ingest", "0" * 64, "raw_corpus")
+    artifact.path.mkdir(parents=True)
+    manifest = {"fingerprint": "0" * 64, "stage": "ingest", "kind": "raw_corpus"}
+    (artifact.path / "manifest.json").write_text(json.dumps(manifest))
+    store.record_partial_run("mine", {"ingest": artifact}, "ingest")
+    for argv in (["chat", "mine"], ["export", "mine", str(tmp_path / "out")]):
+        err = refused(capsys, *argv, "--workspace", str(tmp_path / "w"))
+        assert "run `mine` has no policy yet: it stopped after `ingest`" in err

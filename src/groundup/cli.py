@@ -1,6 +1,6 @@
-"""The command line: one function per command. Data to stdout, talk to stderr, exit 2 for the user's mistake.
+"""The command line: one function per command. Data to stdout, messages to stderr, exit 2 for the user's mistake.
 
-A command's code is imported when it is called, so that `--help` doesn't wait for torch.
+A command's code is imported when the command is called, so that `--help` doesn't import torch.
 """
 
 import os
@@ -26,15 +26,23 @@ app = App(
 )
 
 Workspace = Annotated[
-    Path, Parameter(name="--workspace", env_var="GROUNDUP_WORKSPACE", help="where everything is kept")
+    Path, Parameter(name="--workspace", env_var="GROUNDUP_WORKSPACE", help="folder of artifacts and runs")
 ]
 Overrides = Annotated[
-    list[str], Parameter(name="--set", help="override a key: section.key=value", negative=())
+    list[str],
+    Parameter(
+        name="--set", help="override a key of the blueprint: section.key=value (repeatable)", negative=()
+    ),
 ]
 Data = Annotated[
-    list[str], Parameter(name="--data", help="your own folder or files, in place of the sources", negative=())
+    list[str],
+    Parameter(
+        name="--data",
+        help="your own folder or files, in place of the blueprint's sources (repeatable)",
+        negative=(),
+    ),
 ]
-AsJson = Annotated[bool, Parameter(name="--json", help="print JSON", negative=())]
+AsJson = Annotated[bool, Parameter(name="--json", help="print JSON instead of a table", negative=())]
 HERE = Path("workspace")
 
 
@@ -52,15 +60,20 @@ def run(
 ) -> None:
     """Build a model: from raw text to an aligned assistant and a book about it.
 
-    What is ready is not built again; what was interrupted goes on where it stopped.
+    Stages that are up to date are not built again; an interrupted stage resumes.
 
     Parameters
     ----------
-    blueprint: TOML file that describes the model; without one, the embedded default `stdlib`
-    name: name of the run, in place of the blueprint's
-    until: stop after this stage, e.g. curate
-    ray: address of a Ray cluster that reads and curates, e.g. 10.0.0.1:6379 or auto
-    quiet: say nothing but errors
+    blueprint
+        TOML file that describes the model (default: the preset `stdlib`)
+    name
+        name of the run (default: the blueprint's)
+    until
+        stop after this stage, e.g. curate; the record of a complete run is kept
+    ray
+        address of a Ray cluster that runs ingest and curate, e.g. 10.0.0.1:6379 or auto
+    quiet
+        print errors only
     """
     from groundup.core.progress import Reporter
     from groundup.parallel.external_launch import ExternalLaunch, detect_launch
@@ -94,8 +107,10 @@ def status(
 
     Parameters
     ----------
-    blueprint: TOML file; without one, the embedded default `stdlib`
-    name: name of the run, in place of the blueprint's
+    blueprint
+        TOML file that describes the model (default: the preset `stdlib`)
+    name
+        name of the run (default: the blueprint's)
     """
     from groundup.presets import blueprint_table
     from groundup.show import print_status
@@ -112,11 +127,12 @@ def clean(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """List what no run refers to: artifacts, interrupted builds, locks, caches. Deletes it only with --yes.
+    """List files that no run refers to: artifacts, interrupted builds, locks, caches. Deletes them only with --yes.
 
     Parameters
     ----------
-    yes: delete what is listed
+    yes
+        delete the listed files
     """
     from groundup.core.clean import delete_unused, find_unused
     from groundup.show import print_unused
@@ -133,12 +149,14 @@ def show(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run, one of its stages, or a blueprint's every value.
+    """Show the metrics of a run, one of its stages, or every value of a blueprint.
 
     Parameters
     ----------
-    what: name of a run (default: the newest), or a blueprint file
-    stage: one of the run's stages, e.g. finetune (shows what the loss sees, in colour)
+    what
+        name of a run (default: the newest), or a blueprint file
+    stage
+        one of the run's stages, e.g. pretrain; of a fine-tuned model also examples with their loss mask
     """
     from groundup import show as views
 
@@ -149,7 +167,7 @@ def show(
         return
     store = _store(workspace)
     run_name = what or views.newest_run(store)
-    stages = store.run(run_name)
+    stages = store.run(run_name, newest=True)
     if stage is None:
         views.print_run(run_name, stages, as_json)
     else:
@@ -167,15 +185,20 @@ def inspect(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Show what became of the documents: what was kept, dropped and changed at every step, and why.
+    """Show which documents were kept, dropped and changed at every curation step, and why.
 
     Parameters
     ----------
-    what: name of a run (default: the newest), or a blueprint file, which means the run it is called
-    document: the whole story of the document whose id begins so
-    search: find documents that hold these words in path or text
-    limit: how many of them
-    page: write everything into this one HTML file
+    what
+        name of a run (default: the newest), or a blueprint file, for the run of its name
+    document
+        show every event of the document whose id starts with this
+    search
+        find documents with these words in their path or text
+    limit
+        most documents that are listed
+    page
+        write an HTML report to this file
     """
     from groundup.show import newest_run
     from groundup.text.inspect.command import InspectQuery, run_inspect
@@ -185,19 +208,21 @@ def inspect(
     if what and what.endswith(".toml"):
         what = _plan(Path(what), [], [], None).name
     name = what or newest_run(store)
-    stages = store.run(name)
+    stages = store.run(name, newest=True)
     corpus = Corpus(stages["ingest"].path, stages["curate"].path if "curate" in stages else None)
     run_inspect(corpus, name, InspectQuery(document, search, limit, page, as_json))
 
 
 @app.command
 def diff(a: str, b: str, *, workspace: Workspace = HERE, as_json: AsJson = False) -> None:
-    """Say in which fields and figures two runs differ, stage by stage.
+    """List the recipe fields and metrics in which two runs differ, stage by stage.
 
     Parameters
     ----------
-    a: name of a run
-    b: name of another
+    a
+        name of a run
+    b
+        name of another run
     """
     from groundup.show import print_difference
 
@@ -207,7 +232,7 @@ def diff(a: str, b: str, *, workspace: Workspace = HERE, as_json: AsJson = False
 
 @app.command
 def chat(
-    run: str | None = None,
+    model: str | None = None,
     *,
     prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"])] = None,
     stage: str | None = None,
@@ -217,24 +242,29 @@ def chat(
     seed: int = 0,
     workspace: Workspace = HERE,
 ) -> None:
-    """Talk to a model you built.
+    """Chat with a model.
 
     Parameters
     ----------
-    run: name of the run (default: the newest)
-    prompt: ask this one question, print the answer and leave
-    stage: talk to an earlier stage, e.g. finetune (default: the last policy)
-    temperature: 0 = always the likeliest token
-    top_p: sample among the likeliest tokens that hold this share
-    max_tokens: longest answer
-    seed: of the sampling
+    model
+        name of a run (default: the newest), or a checkpoint folder
+    prompt
+        answer this one question and exit
+    stage
+        of a run: the stage whose model to use, e.g. pretrain (default: the last policy)
+    temperature
+        sampling temperature; 0 = greedy decoding
+    top_p
+        nucleus sampling: smallest set of tokens with cumulative probability >= top_p
+    max_tokens
+        longest answer in tokens
+    seed
+        seed of the sampling
     """
     from groundup.serve.terminal import ChatOptions, answer_once, converse, open_chat
-    from groundup.show import newest_run
 
-    store = _store(workspace)
     options = ChatOptions(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    session = open_chat(store.run(run or newest_run(store)), stage, options)
+    session = open_chat(_model_folder(model, stage, workspace), options)
     if prompt is not None:
         answer_once(session, prompt)
     else:
@@ -250,14 +280,18 @@ def export(
     stage: str | None = None,
     workspace: Workspace = HERE,
 ) -> None:
-    """Write a model you built into a new folder that transformers, vLLM and llama.cpp read.
+    """Write a model into a new folder in the format of transformers, vLLM and llama.cpp.
 
     Parameters
     ----------
-    model: name of a run, or a checkpoint's folder
-    target: the new folder
-    dtype: of the weights
-    stage: of a run: an earlier stage, e.g. pretrain (default: the last policy)
+    model
+        name of a run, or a checkpoint folder
+    target
+        the new folder
+    dtype
+        dtype of the weights
+    stage
+        of a run: the stage whose model to export, e.g. pretrain (default: the last policy)
     """
     from groundup.export.huggingface import export_huggingface
 
@@ -269,13 +303,16 @@ def export(
 def import_(
     folder: Path, target: Path, *, control_tokens: Annotated[bool, Parameter(negative=())] = False
 ) -> None:
-    """Write a published model (config.json, safetensors) into a new folder, as a checkpoint to train from.
+    """Convert a published model (config.json, safetensors) to a checkpoint folder to train from.
 
     Parameters
     ----------
-    folder: where the published model lies
-    target: the new folder
-    control_tokens: put our control tokens on top of its vocabulary: needed to train it further or chat with it
+    folder
+        folder of the published model
+    target
+        the new folder
+    control_tokens
+        add this project's control tokens to its vocabulary: needed to train it further or to chat with it
     """
     from groundup.export.huggingface import import_huggingface
 
@@ -294,8 +331,10 @@ def init(
 
     Parameters
     ----------
-    file: where to write it
-    preset: which preset to write out
+    file
+        file to write
+    preset
+        preset to write
     """
     from groundup.core.atomic_io import write_text
     from groundup.core.blueprint import commented_toml
@@ -315,12 +354,14 @@ def doctor(
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine can do, and check our numbers on it. Takes half a minute; exit code 1 if one is wrong.
+    """Measure this machine and check this package's numerics on it (half a minute). Exit code 1 if a check fails.
 
     Parameters
     ----------
-    device: where to compute
-    compile: whether kernels are compiled
+    device
+        device to check
+    compile
+        whether to compile kernels with torch.compile
     """
     from groundup.core.progress import Reporter
     from groundup.core.runtime import Runtime
@@ -334,11 +375,11 @@ def doctor(
 
 
 @app.command
-def parts(*, as_json: AsJson = False) -> None:
-    """List every slot, its parts, their fields and defaults."""
-    from groundup.show import print_parts
+def plugins(*, as_json: AsJson = False) -> None:
+    """List every registry with its plugins, their fields and defaults."""
+    from groundup.show import print_plugins
 
-    print_parts(as_json)
+    print_plugins(as_json)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -352,7 +393,7 @@ def main(argv: list[str] | None = None) -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if code in (130, 143):
-            print("\ngroundup: interrupted. The same command goes on from here.", file=sys.stderr)
+            print("\ngroundup: interrupted. Run the same command again to resume.", file=sys.stderr)
         sys.exit(code)
     except BrokenPipeError:
         sys.stderr.close()
@@ -360,7 +401,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _terminate(number: int, _frame: Any) -> None:
-    """SIGTERM leaves like Ctrl-C: what is open is closed on the way out."""
+    """Turns SIGTERM into SystemExit, so that open files are closed."""
     raise SystemExit(128 + number)
 
 
@@ -381,16 +422,15 @@ def _plugin_folder(blueprint: Path | None) -> Path:
     return blueprint.parent if blueprint else Path.cwd()
 
 
-def _model_folder(model: str, stage: str | None, workspace: Path) -> Path:
-    """The checkpoint that a folder or a run's name means: of a run the last policy, or the stage asked for."""
-    if (Path(model) / "config.json").exists():
+def _model_folder(model: str | None, stage: str | None, workspace: Path) -> Path:
+    """The checkpoint folder that `model` names: itself, or of a run the last policy or that of `stage`."""
+    from groundup.show import newest_run, pick_policy
+
+    if model is not None and (Path(model) / "config.json").exists():
         return Path(model)
-    stages = _store(workspace).run(model)
-    policies = {label: item for label, item in stages.items() if item.kind == "policy"}
-    label = stage or list(policies)[-1]
-    if label not in policies:
-        raise GroundupError(f"stage `{label}` of {model} is no policy. There is: {', '.join(policies)}")
-    return policies[label].path
+    store = _store(workspace)
+    name = model or newest_run(store)
+    return pick_policy(store.run(name), stage, name).path
 
 
 def _store(workspace: Path) -> "Store":

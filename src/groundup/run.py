@@ -52,7 +52,7 @@ def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runn
         made = pipeline(plan, builder)
     except StopAfterStage:
         made = builder.artifacts
-        store.record_run(plan.name, made, {"until": until})
+        store.record_partial_run(plan.name, made, until)
         reporter.info(f"\nDone up to {until}: {_near(made[until].path)}")
         return made[until].path
     store.record_run(plan.name, made, {"final": plan.final_policy()})

@@ -1,7 +1,7 @@
-"""Views for people and programs: what a run holds, what differs, what parts there are.
+"""Tables on stdout, or JSON with --json: runs, artifacts, differences, the state of stages, plugins.
 
-in:  artifacts, reports, slots
-out: tables on stdout, or JSON with --json
+in:  artifacts, reports, registries
+out: a table or a JSON document
 """
 
 import json
@@ -19,63 +19,64 @@ from groundup.core.registry import REGISTRIES, Plugin
 from groundup.core.status import StageReport, flatten
 from groundup.core.store import Artifact, Store
 
-HEADLINES = {
-    "ingest": ("documents", "bytes_read"),
-    "curate": ("documents_kept", "documents_dropped", "bytes_kept"),
-    "tokenizer": ("vocab_size", "bytes_per_token"),
-    "tokenize": ("tokens", "train_rows", "validation_rows"),
-    "pretrain": ("parameters", "tokens_per_second", "flops_utilization", "val_bpb"),
-    "sft": ("val_loss_before", "val_loss"),
-    "reward": ("accuracy",),
-    "ppo": ("reward_before", "reward_after", "kl", "chrf_before", "chrf_after"),
-    "evaluate": ("base_bpb", "chat_bpb", "chat_chrf"),
-    "book": ("pages",),
-}
-"""The figures worth a line, by stage."""
-
 
 def newest_run(store: Store) -> str:
-    """The run that finished last."""
-    runs = sorted(store.runs.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    if not runs:
-        raise StoreError(f"there is no complete run in {store.root}. `groundup run` makes one")
-    return runs[-1].stem
+    """The name of the run with the newest record."""
+    names = store.run_names()
+    if not names:
+        raise StoreError(f"there is no run in {store.root}. `groundup run` makes one")
+    return names[-1]
 
 
 def pick(stages: dict[str, Artifact], label: str, run: str) -> Artifact:
-    """One stage of a run."""
+    """The artifact of one stage of a run. Raises StoreError listing the stages."""
     if label not in stages:
         raise StoreError(f"run `{run}` has no stage `{label}`. It has: {', '.join(stages)}")
     return stages[label]
 
 
+def pick_policy(stages: dict[str, Artifact], label: str | None, run: str) -> Artifact:
+    """The last policy of a run, or that of a stage. Raises StoreError where there is none."""
+    policies = {key: item for key, item in stages.items() if item.kind == "policy"}
+    if not policies:
+        raise StoreError(
+            f"run `{run}` has no policy yet: it stopped after `{list(stages)[-1]}`. "
+            "`groundup run` without --until builds the rest"
+        )
+    if label is None:
+        return list(policies.values())[-1]
+    if label not in policies:
+        raise StoreError(f"stage `{label}` of run `{run}` is no policy. Its policies: {', '.join(policies)}")
+    return policies[label]
+
+
 def print_run(name: str, stages: dict[str, Artifact], as_json: bool) -> None:
-    """Every stage of a run with its main figures."""
+    """Every stage of a run with its headline metrics."""
     manifests = {label: item.manifest() for label, item in stages.items()}
     if as_json:
         _json({"name": name, "stages": manifests})
         return
-    table = _table(f"run {name}", "stage", "artifact", "seconds", "figures")
-    for label, said in manifests.items():
-        names = HEADLINES.get(said["stage"], ())
-        figures = ", ".join(f"{key} {_figure(said['metrics'].get(key))}" for key in names)
-        table.add_row(label, stages[label].path.name, f"{said['seconds']:.1f}", figures)
+    table = _table(f"run {name}", "stage", "artifact", "seconds", "metrics")
+    for label, manifest in manifests.items():
+        metrics = manifest["metrics"]
+        headline = ", ".join(f"{key} {_value(metrics.get(key))}" for key in manifest.get("headline", ()))
+        table.add_row(label, stages[label].path.name, f"{manifest['seconds']:.1f}", headline)
     _out().print(table)
 
 
 def print_stage(artifact: Artifact, as_json: bool) -> None:
-    """One artifact: figures, recipe, inputs, files; for sft also what the loss sees."""
-    said = artifact.manifest()
+    """One artifact: metrics, recipe, inputs, files; from an examples.json also the loss masks."""
+    manifest = artifact.manifest()
     if as_json:
-        _json(said)
+        _json(manifest)
         return
     out = _out()
     table = _table(str(artifact.path), "key", "value")
     for section in ("metrics", "recipe", "inputs"):
-        for key, value in flatten(said[section]):
-            table.add_row(Text(f"{section}.{key}"), Text(_figure(value)))
-    for file, facts in said["files"].items():
-        table.add_row(Text(f"files.{file}"), Text(f"{facts['bytes']:,} bytes"))
+        for key, value in flatten(manifest[section]):
+            table.add_row(Text(f"{section}.{key}"), Text(_value(value)))
+    for file, entry in manifest["files"].items():
+        table.add_row(Text(f"files.{file}"), Text(f"{entry['bytes']:,} bytes"))
     out.print(table)
     examples = artifact.path / "examples.json"
     if examples.exists():
@@ -112,82 +113,84 @@ def print_unused(items: list[UnusedItem], root: Path, deleted: bool, as_json: bo
 
 
 def print_difference(a: dict[str, Artifact], b: dict[str, Artifact], as_json: bool) -> None:
-    """Fields and figures in which two runs differ."""
-    found = differences(a, b)
+    """Recipe fields and metrics in which two runs differ."""
+    items = differences(a, b)
     if as_json:
-        _json(found)
+        _json(items)
         return
-    if not found:
-        print("no difference in any recipe or figure")
+    if not items:
+        print("no difference in any recipe or metric")
         return
     table = _table(None, "stage", "key", "a", "b")
-    for item in found:
-        table.add_row(*(Text(_figure(item[key])) for key in ("stage", "key", "a", "b")))
+    for item in items:
+        table.add_row(*(Text(_value(item[key])) for key in ("stage", "key", "a", "b")))
     _out().print(table)
 
 
 def differences(a: dict[str, Artifact], b: dict[str, Artifact]) -> list[dict[str, Any]]:
     """One entry per differing field: stage, key, both values (None where absent)."""
-    found = []
+    items = []
     for label in [*a, *(label for label in b if label not in a)]:
-        one, two = (_facts(side.get(label)) for side in (a, b))
+        one, two = (_fields(side.get(label)) for side in (a, b))
         for key in sorted(one.keys() | two.keys()):
             if one.get(key) != two.get(key):
-                found.append({"stage": label, "key": key, "a": one.get(key), "b": two.get(key)})
-    return found
+                items.append({"stage": label, "key": key, "a": one.get(key), "b": two.get(key)})
+    return items
 
 
-def print_parts(as_json: bool) -> None:
-    """Every slot and part with fields, defaults and first docstring line."""
-    slots = {folder.removeprefix("groundup."): _parts(Plugin(folder)) for folder in REGISTRIES}
+def print_plugins(as_json: bool) -> None:
+    """Every registry with its plugins: fields, defaults and the first line of the docstring."""
+    registries = {folder.removeprefix("groundup."): _plugins(Plugin(folder)) for folder in REGISTRIES}
     if as_json:
-        _json(slots)
+        _json(registries)
         return
     out = _out()
-    for slot, parts in slots.items():
-        out.print(Text(f"\n{slot}", style="bold"))
+    for registry, plugins in registries.items():
+        out.print(Text(f"\n{registry}", style="bold"))
         table = Table.grid(padding=(0, 2))
-        for name, part in parts.items():
-            fields = ", ".join(f"{key} = {value!r}" for key, value in part["fields"].items())
+        for name, plugin in plugins.items():
+            fields = ", ".join(f"{key} = {value!r}" for key, value in plugin["fields"].items())
             table.add_row(
-                Text(name, no_wrap=True), Text.assemble(part["about"], "\n", (fields, "bright_black"))
+                Text(name, no_wrap=True), Text.assemble(plugin["about"], "\n", (fields, "bright_black"))
             )
         out.print(table)
 
 
-def _parts(slot: Plugin) -> dict[str, Any]:
-    found = {}
-    for name in slot.names():
-        kind = slot.load(name)
+def _plugins(registry: Plugin) -> dict[str, Any]:
+    plugins = {}
+    for name in registry.names():
+        recipe = registry.load(name)
+        defaults = {
+            key: field.get_default(call_default_factory=True) for key, field in recipe.model_fields.items()
+        }
         fields = {
-            key: field.get_default(call_default_factory=True) for key, field in kind.model_fields.items()
-        }
-        plain = {
             key: value.model_dump() if hasattr(value, "model_dump") else value
-            for key, value in fields.items()
+            for key, value in defaults.items()
         }
-        found[name] = {"about": (kind.__doc__ or "").strip().splitlines()[0], "fields": plain}
-    return found
+        plugins[name] = {"about": (recipe.__doc__ or "").strip().splitlines()[0], "fields": fields}
+    return plugins
 
 
-def _facts(artifact: Artifact | None) -> dict[str, Any]:
+def _fields(artifact: Artifact | None) -> dict[str, Any]:
     if artifact is None:
         return {}
-    said = artifact.manifest()
-    sections = (("recipe", said["recipe"]), ("metrics", said["metrics"]))
+    manifest = artifact.manifest()
+    sections = (("recipe", manifest["recipe"]), ("metrics", manifest["metrics"]))
     return {f"{name}.{key}": value for name, section in sections for key, value in flatten(section)}
 
 
 def _print_masks(out: Console, examples: list[list[Any]]) -> None:
-    out.print("\nWhat the loss sees: green is learnt, grey is only read.")
-    for pieces in examples[:3]:
+    out.print(
+        "\nTraining examples with their loss mask: green tokens are in the loss, grey ones are context."
+    )
+    for spans in examples[:3]:
         text = Text()
-        for piece, learnt in pieces:
-            text.append(piece, style="green" if learnt else "bright_black")
+        for span, in_loss in spans:
+            text.append(span, style="green" if in_loss else "bright_black")
         out.print(text, "")
 
 
-def _figure(value: Any) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

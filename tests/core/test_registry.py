@@ -56,7 +56,7 @@ MISSING = {
     "groundup.parallel.engines": "has no method `prepare(",
     "groundup.train.optimizers": "is not derived from groundup.train.optimizers.Optimizer",
     "groundup.evaluate.tasks": "has no method `grade(example, answer)`",
-    "groundup.align.methods": "is not derived from groundup.align.methods.Method",
+    "groundup.align.methods": "is not derived from groundup.align.method.Method",
 }
 
 

@@ -159,7 +159,7 @@ def test_a_run_is_recorded_with_links(store: Store) -> None:
     assert said["stages"] == {label: item.path.name for label, item in made.items()}
     assert (store.runs / "r" / "02-add" / "number.txt").read_text() == "1"
     assert store.run("r") == made
-    with pytest.raises(StoreError, match=r"no complete run `other`.*Known runs: r"):
+    with pytest.raises(StoreError, match=r"there is no run `other`.*Known runs: r"):
         store.run("other")
 
 
@@ -262,3 +262,27 @@ def test_the_kind_is_recorded_and_read_back(store: Store) -> None:
     policy = builder(store)(combine, Make(), builder(store)(make, Make()), {})
     store.record_run("r", {"policy": policy}, {})
     assert policy.manifest()["kind"] == "policy" == store.run("r")["policy"].kind
+
+
+def test_a_partial_run_leaves_the_record_of_a_complete_one_alone(store: Store) -> None:
+    complete = pipeline(builder(store))
+    store.record_run("r", complete, {})
+    record = (store.runs / "r.json").read_text()
+    partial = {"make": builder(store)(make, Make(number=2))}
+    store.record_partial_run("r", partial, "make")
+    assert (store.runs / "r.json").read_text() == record
+    assert store.run("r") == complete
+    assert store.run("r", newest=True) == partial
+    assert (store.runs / "r" / "02-add").is_symlink()
+    assert store.referenced_artifacts() == {
+        item.path.name for item in [*complete.values(), *partial.values()]
+    }
+    store.record_run("r", complete, {})
+    assert store.run("r", newest=True) == complete
+
+
+def test_a_partial_run_alone_is_found_by_its_name(store: Store) -> None:
+    partial = {"make": builder(store)(make, Make())}
+    store.record_partial_run("r", partial, "make")
+    assert store.run("r") == partial and store.run_names() == ["r"]
+    assert (store.runs / "r" / "01-make" / "number.txt").read_text() == "1"

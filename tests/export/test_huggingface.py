@@ -230,7 +230,7 @@ def test_both_commands_and_what_they_say(
     with pytest.raises(SystemExit) as left:
         main(["export", "nobody", str(tmp_path / "new"), "--workspace", str(tmp_path / "workspace")])
     assert left.value.code == 2
-    assert "there is no complete run `nobody`" in capsys.readouterr().err
+    assert "there is no run `nobody`" in capsys.readouterr().err
 
 
 def test_a_run_is_exported_by_its_name_and_a_stage_of_it_by_its_own(
@@ -258,4 +258,7 @@ def test_a_run_is_exported_by_its_name_and_a_stage_of_it_by_its_own(
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     with pytest.raises(SystemExit):
         main(["export", "mine", str(tmp_path / "no"), "--stage", "judge", "--workspace", str(store.root)])
-    assert "stage `judge` of mine is no policy. There is: pretrain, finetune" in capsys.readouterr().err
+    assert (
+        "stage `judge` of run `mine` is no policy. Its policies: pretrain, finetune"
+        in capsys.readouterr().err
+    )

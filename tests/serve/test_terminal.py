@@ -59,7 +59,7 @@ def test_a_full_context_is_said_and_keeps_the_conversation(
     talk(chat, monkeypatch, *["what is the answer?"] * 6, "/new", "what?")
     out, err = capsys.readouterr()
     assert "the context is full" in err
-    assert "/new starts over" in err
+    assert "/new starts a new conversation" in err
     assert "A new conversation." in err
     assert len(chat.messages) == 2
     assert out.strip()
@@ -71,7 +71,7 @@ def test_commands_and_the_end(
     talk(chat, monkeypatch, "/help", "", "/quit", "what?")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.count("/new starts over") == 2
+    assert err.count("/new starts a new conversation") == 2
     talk(chat, monkeypatch)  # end of input leaves too
 
 

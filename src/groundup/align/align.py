@@ -66,6 +66,7 @@ class Align(Recipe):
     kind=lambda recipe: recipe.method.output,
     name=lambda recipe: plugin_name(recipe.method),
     ranks=True,
+    headline=lambda recipe: recipe.method.headline,
 )
 def align(
     recipe: Align,

@@ -53,13 +53,14 @@ class Method(Recipe):
 
     inputs: the models that it reads, role -> kind of artifact. output: the kind of artifact that it makes.
     engines: the training backends that can run it. layout_axes: the axes of `runtime.layout` that it supports beside
-    `replicate` and the sharding of what the axes leave.
+    `replicate` and the sharding of what the axes leave. headline: names of the metrics that `groundup show` lists.
     """
 
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
     output: ClassVar[ArtifactKind] = "policy"
     engines: ClassVar[frozenset[str]] = frozenset({"native"})
     layout_axes: ClassVar[frozenset[str]] = frozenset({"tensor"})
+    headline: ClassVar[tuple[str, ...]] = ()
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=1e-4)
     schedule: ScheduleName = Field(default="linear", description="learning-rate schedule")

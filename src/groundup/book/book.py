@@ -29,7 +29,7 @@ class Book(Recipe):
     blueprint: str = Field(default="", description="the resolved blueprint (filled in by the pipeline)")
 
 
-@stage(version=1, kind="book", reads_records=True)
+@stage(version=1, kind="book", reads_records=True, headline=("pages",))
 def book(recipe: Book, runtime: Runtime, out: StageContext, stages: Mapping[str, Artifact]) -> dict[str, Any]:
     """Write the book. Stages absent from the blueprint have no chapter; absent metrics read "not measured"."""
     title = recipe.title or recipe.name or "A language model"

@@ -144,7 +144,7 @@ class Builder:
             manifest = {"stage": planned.name, "kind": artifact.kind, "fingerprint": artifact.fingerprint,
                         "version": planned.version, "recipe": planned.recipe, "inputs": payload["inputs"],
                         "built_from": planned.inputs, "external_digest": digest(payload["external"]),
-                        "runtime": self.runtime.model_dump()}  # fmt: skip
+                        "headline": stage.headline(recipe), "runtime": self.runtime.model_dump()}  # fmt: skip
             self._run(stage, recipe, inputs, artifact, manifest, digests)
         self.verified.add(artifact.path)
         return StageReport(label, artifact, "built", why)

@@ -29,6 +29,7 @@ Metrics = dict[str, Any]
 Inputs = dict[str, Artifact | Mapping[str, Artifact]]
 """The artifacts that a stage reads, by the name of the function's parameter."""
 ExternalDigest = Callable[[Any, DigestCache], Any]
+HeadlineMetrics = tuple[str, ...] | Callable[[Any], tuple[str, ...]]
 P = ParamSpec("P")
 
 __all__ = ["Artifact", "ArtifactKind", "Inputs", "Metrics", "Stage", "StageContext", "StageInput", "stage"]
@@ -55,6 +56,7 @@ class Stage(Generic[P]):
     stage_name: name of its artifacts, or recipe -> name.
     external_digest: (recipe, kept digests) -> digest (plain JSON) of what the function reads from outside the store;
         None = nothing.
+    headline_metrics: names of the metrics that `groundup show` lists, or recipe -> names.
     reads_records: whether it reads the manifests, metrics and logs of its inputs too, not only their content.
     ranks: whether the function supports being called by several ranks at once.
     stage_label: name within a run; "" = the stage's name.
@@ -67,6 +69,7 @@ class Stage(Generic[P]):
     external_digest: ExternalDigest | None = None
     ranks: bool = False
     reads_records: bool = False
+    headline_metrics: HeadlineMetrics = ()
     stage_label: str = ""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Metrics:
@@ -92,6 +95,11 @@ class Stage(Generic[P]):
         """Kind of the artifact that it makes of `recipe`."""
         return self.kind(recipe) if callable(self.kind) else self.kind
 
+    def headline(self, recipe: Recipe) -> tuple[str, ...]:
+        """Names of the metrics that `groundup show` lists."""
+        names = self.headline_metrics
+        return names(recipe) if callable(names) else names
+
     @cached_property
     def inputs(self) -> tuple[StageInput, ...]:
         """The artifacts that the function reads: its parameters after recipe, runtime and context."""
@@ -114,12 +122,20 @@ def stage(
     name: Callable[[Any], str] | None = None,
     ranks: bool = False,
     reads_records: bool = False,
+    headline: HeadlineMetrics = (),
 ) -> Callable[[Callable[P, Metrics]], Stage[P]]:
     """Decorator that makes a function a stage; see `Stage`. Without `name` the stage is called after the function."""
 
     def decorate(function: Callable[P, Metrics]) -> Stage[P]:
         return Stage(
-            function, version, kind, name or function.__name__, external_digest, ranks, reads_records
+            function,
+            version,
+            kind,
+            name or function.__name__,
+            external_digest,
+            ranks,
+            reads_records,
+            headline,
         )
 
     return decorate

@@ -26,6 +26,8 @@ from groundup.core.errors import StoreError
 from groundup.core.fingerprint import digest
 
 MANIFEST = "manifest.json"
+PARTIAL = "partial.json"
+"""The record of a run that stopped early, in `runs/<name>/`."""
 PART, LOCK = ".part", ".lock"
 ArtifactKind = Literal[
     "raw_corpus",
@@ -230,27 +232,31 @@ class Store:
             yield
 
     def record_run(self, name: str, stages: dict[str, Artifact], extra: dict[str, Any]) -> None:
-        """Write the record of a run, and links to its artifacts in their order."""
-        record = {"name": name, "stages": {label: item.path.name for label, item in stages.items()}} | extra
-        links = self.runs / name
-        links.mkdir(parents=True, exist_ok=True)
-        for old in links.iterdir():
-            if old.is_symlink():
-                old.unlink()
-        for number, (label, item) in enumerate(stages.items(), 1):
-            target = os.path.relpath(item.path, links)
-            (links / f"{number:02d}-{label}").symlink_to(target)
-        write_json(self.runs / f"{name}.json", record)
+        """Write the record of a complete run, and links to its artifacts in their order."""
+        self._link(name, stages)
+        write_json(self.runs / f"{name}.json", _record(name, stages, extra))
+        self._partial_record(name).unlink(missing_ok=True)
 
-    def run(self, name: str) -> dict[str, Artifact]:
-        """The artifacts of the newest complete run, by label. Raises StoreError listing the runs that exist."""
-        path = self.runs / f"{name}.json"
-        if not path.is_file():
-            known = sorted(file.stem for file in self.runs.glob("*.json"))
-            hint = f"Known runs: {', '.join(known)}" if known else "`groundup run` makes one"
-            raise StoreError(f"there is no complete run `{name}` in {self.root}. {hint}")
+    def record_partial_run(self, name: str, stages: dict[str, Artifact], until: str) -> None:
+        """Write the record of a run that stopped after `until`. The record of a complete run stays as it is."""
+        (self.runs / name).mkdir(parents=True, exist_ok=True)
+        if not self._record(name).is_file():
+            self._link(name, stages)
+        write_json(self._partial_record(name), _record(name, stages, {"until": until}))
+
+    def run(self, name: str, newest: bool = False) -> dict[str, Artifact]:
+        """The artifacts of a complete run by label; of a partial run where there is no complete one.
+
+        newest: of the partial run also where it is newer. Raises StoreError listing the runs that exist.
+        """
+        records = [path for path in (self._record(name), self._partial_record(name)) if path.is_file()]
+        if not records:
+            known = ", ".join(self.run_names())
+            hint = f"Known runs: {known}" if known else "`groundup run` makes one"
+            raise StoreError(f"there is no run `{name}` in {self.root}. {hint}")
+        record = max(records, key=_modified) if newest else records[0]
         artifacts = {}
-        for label, folder in _stages_of(path).items():
+        for label, folder in _stages_of(record).items():
             manifest = read_manifest(self.artifacts / folder)
             if manifest is None:
                 raise StoreError(
@@ -261,10 +267,16 @@ class Store:
             )
         return artifacts
 
+    def run_names(self) -> list[str]:
+        """The names of all runs, those of the newest records last."""
+        records = sorted(self._records(), key=_modified)
+        return list(dict.fromkeys(self._run_name(path) for path in records))
+
     def previous_manifests(self, name: str) -> dict[str, dict[str, Any]]:
-        """The manifests of the newest complete run by label, less those that are missing or damaged."""
+        """The manifests of the run by label, less those that are missing or damaged."""
+        record = self._record(name)
         try:
-            stages = _stages_of(self.runs / f"{name}.json")
+            stages = _stages_of(record if record.is_file() else self._partial_record(name))
         except StoreError:
             return {}
         manifests = {label: read_manifest(self.artifacts / folder) for label, folder in stages.items()}
@@ -272,7 +284,37 @@ class Store:
 
     def referenced_artifacts(self) -> set[str]:
         """Names of the artifacts in all run records. Raises StoreError for a record that can't be read."""
-        return {name for path in self.runs.glob("*.json") for name in _stages_of(path).values()}
+        return {name for path in self._records() for name in _stages_of(path).values()}
+
+    def _link(self, name: str, stages: dict[str, Artifact]) -> None:
+        links = self.runs / name
+        links.mkdir(parents=True, exist_ok=True)
+        for old in links.iterdir():
+            if old.is_symlink():
+                old.unlink()
+        for number, (label, item) in enumerate(stages.items(), 1):
+            target = os.path.relpath(item.path, links)
+            (links / f"{number:02d}-{label}").symlink_to(target)
+
+    def _record(self, name: str) -> Path:
+        return self.runs / f"{name}.json"
+
+    def _partial_record(self, name: str) -> Path:
+        return self.runs / name / PARTIAL
+
+    def _records(self) -> list[Path]:
+        return [*self.runs.glob("*.json"), *self.runs.glob(f"*/{PARTIAL}")]
+
+    def _run_name(self, record: Path) -> str:
+        return record.parent.name if record.name == PARTIAL and record.parent != self.runs else record.stem
+
+
+def _record(name: str, stages: dict[str, Artifact], extra: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "stages": {label: item.path.name for label, item in stages.items()}} | extra
+
+
+def _modified(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _stages_of(record: Path) -> dict[str, str]:

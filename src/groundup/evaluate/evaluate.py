@@ -55,7 +55,7 @@ class Evaluate(Recipe):
     )
 
 
-@stage(version=1, kind="scores")
+@stage(version=1, kind="scores", headline=("base_bpb", "chat_bpb", "chat_chrf"))
 def evaluate(
     recipe: Evaluate,
     runtime: Runtime,

@@ -1,27 +1,27 @@
 """`groundup chat`: a conversation with a checkpoint, streamed to the terminal.
 
-in:  a run's artifacts and what the person types
-out: the model's answers, token by token on stdout; everything else on stderr
+in:  a checkpoint folder and the user's questions
+out: the model's answers, token by token on stdout; messages on stderr
 """
 
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from groundup.core.errors import GroundupError
 from groundup.core.records import Message
-from groundup.core.store import Artifact
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder
 from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import StreamDecoder, Tokenizer
 
-HELP = "Type a question. Ctrl-C stops an answer, /new starts over, /quit leaves (or Ctrl-D)."
+HELP = "Type a question. Ctrl-C stops an answer, /new starts a new conversation, /quit exits (or Ctrl-D)."
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """How answers are sampled. Temperature 0 takes the likeliest token; `max_tokens` bounds one answer."""
+    """Sampling options. Temperature 0 is greedy decoding; `max_tokens` limits one answer."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -38,7 +38,7 @@ class ChatOptions:
 
 
 class ContextFull(GroundupError):
-    """The conversation no longer fits the model's context."""
+    """The conversation does not fit into the model's context."""
 
 
 @dataclass
@@ -52,9 +52,9 @@ class Chat:
     messages: list[Message] = field(default_factory=list)
 
     def ask(self, question: str) -> Iterator[str]:
-        """Yield the answer's text as it is made, and keep both turns.
+        """Yield the answer's text as it is generated, then add both turns to the conversation.
 
-        Raises ContextFull, keeping the conversation as it was, when no answer would fit.
+        Raises ContextFull, without changing the conversation, if no answer would fit.
         """
         turns = [*self.messages, Message("user", question)]
         ids = prompt(turns, self.tokenizer)
@@ -62,9 +62,9 @@ class Chat:
         if room < 1:
             raise ContextFull(
                 f"the context is full: the conversation takes {len(ids)} tokens of {self.context}. "
-                + ("/new starts over" if self.messages else "Ask something shorter")
+                + ("/new starts a new conversation" if self.messages else "Ask something shorter")
             )
-        decoder, said = StreamDecoder(self.tokenizer), []
+        decoder, pieces = StreamDecoder(self.tokenizer), []
         stream = self.engine.stream(
             ids,
             max_new_tokens=min(room, self.options.max_tokens),
@@ -73,20 +73,15 @@ class Chat:
             seed=self.options.seed,
         )
         for token in stream:
-            said.append(decoder.push(token))
-            yield said[-1]
-        said.append(decoder.flush())
-        yield said[-1]
-        self.messages = [*turns, Message("assistant", "".join(said))]
+            pieces.append(decoder.push(token))
+            yield pieces[-1]
+        pieces.append(decoder.flush())
+        yield pieces[-1]
+        self.messages = [*turns, Message("assistant", "".join(pieces))]
 
 
-def open_chat(stages: dict[str, Artifact], stage: str | None, options: ChatOptions) -> Chat:
-    """Load a run's last policy, or the stage asked for. Raises GroundupError where that is no policy."""
-    policies = [label for label, item in stages.items() if item.kind == "policy"]
-    label = stage or policies[-1]
-    if label not in policies:
-        raise GroundupError(f"stage `{label}` is no model to talk to. There is: {', '.join(policies)}")
-    folder = stages[label].path
+def open_chat(folder: Path, options: ChatOptions) -> Chat:
+    """Load the model and tokenizer of a checkpoint folder."""
     tokenizer = Tokenizer.load(folder)
     model = load_decoder(folder)
     stop = {*tokenizer.stop_ids, tokenizer.user}
@@ -100,9 +95,9 @@ def answer_once(chat: Chat, question: str) -> None:
 
 
 def converse(chat: Chat) -> None:
-    """Talk until the person leaves."""
+    """Answer questions from stdin until it ends or /quit."""
     interactive = sys.stdin.isatty()
-    print(f"A model of {chat.context} tokens of context. {HELP}", file=sys.stderr)
+    print(f"Context: {chat.context} tokens. {HELP}", file=sys.stderr)
     while True:
         try:
             question = input("\n> " if interactive else "").strip()
@@ -122,7 +117,10 @@ def converse(chat: Chat) -> None:
             except ContextFull as full:
                 print(f"groundup: {full}", file=sys.stderr)
             except KeyboardInterrupt:
-                print("\nStopped; the question and its answer are forgotten.", file=sys.stderr)
+                print(
+                    "\nStopped. The question and its partial answer are not part of the conversation.",
+                    file=sys.stderr,
+                )
 
 
 def _print_answer(chat: Chat, question: str) -> None:
@@ -133,5 +131,5 @@ def _print_answer(chat: Chat, question: str) -> None:
 
 
 def _visible(text: str) -> str:
-    """Control characters as escapes: a model must not steer the terminal."""
+    """Escapes control characters, so that a model can't send commands to the terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)

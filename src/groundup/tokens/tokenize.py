@@ -49,7 +49,7 @@ class Tokenize(Recipe):
     validation_share: float = Field(default=0.05, gt=0, lt=1, description="documents kept for validation")
 
 
-@stage(version=1, kind="token_dataset")
+@stage(version=1, kind="token_dataset", headline=("tokens", "train_rows", "validation_rows"))
 def tokenize(
     recipe: Tokenize, runtime: Runtime, context: StageContext, documents: Artifact, tokenizer: Artifact
 ) -> Metrics:

@@ -60,7 +60,9 @@ def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) ->
     return sha256_of or None
 
 
-@stage(version=1, kind="tokenizer", external_digest=external_digest)
+@stage(
+    version=1, kind="tokenizer", external_digest=external_digest, headline=("vocab_size", "bytes_per_token")
+)
 def tokenizer(
     recipe: TokenizerRecipe, runtime: Runtime, context: StageContext, documents: Artifact
 ) -> Metrics:

@@ -162,7 +162,13 @@ def external_digest(recipe: Pretrain, digests: DigestCache = UNCACHED) -> dict[s
     return start_digest(Path(recipe.start), digests) if recipe.start else None
 
 
-@stage(version=2, kind="policy", external_digest=external_digest, ranks=True)
+@stage(
+    version=2,
+    kind="policy",
+    external_digest=external_digest,
+    ranks=True,
+    headline=("parameters", "tokens_per_second", "flops_utilization", "val_bpb"),
+)
 def pretrain(
     recipe: Pretrain, runtime: Runtime, out: StageContext, tokens: Artifact, tokenizer: Artifact
 ) -> Metrics:

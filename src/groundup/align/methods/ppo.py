@@ -72,6 +72,7 @@ class Ppo(Method):
     version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy", "reward": "reward_model"}
     output: ClassVar[ArtifactKind] = "policy"
+    headline: ClassVar[tuple[str, ...]] = ("reward_before", "reward_after", "kl", "chrf_before", "chrf_after")
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=5e-5, weight_decay=0.0)
     iterations: int = Field(default=10, ge=1, description="iterations; each samples new responses")

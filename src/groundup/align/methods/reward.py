@@ -49,6 +49,7 @@ class Reward(Method):
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
     output: ClassVar[ArtifactKind] = "reward_model"
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
+    headline: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=1e-3, adam_beta1=0.9, ns_steps=3

@@ -49,6 +49,7 @@ class Sft(Method):
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
     output: ClassVar[ArtifactKind] = "policy"
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
+    headline: ClassVar[tuple[str, ...]] = ("val_loss_before", "val_loss")
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9

@@ -70,7 +70,12 @@ def external_digest(recipe: Curate, digests: DigestCache = UNCACHED) -> Any:
     return item_digest(paths, digests) if paths else None
 
 
-@stage(version=3, kind="corpus", external_digest=external_digest)
+@stage(
+    version=3,
+    kind="corpus",
+    external_digest=external_digest,
+    headline=("documents_kept", "documents_dropped", "bytes_kept"),
+)
 def curate(
     recipe: Curate,
     runtime: Runtime,

@@ -53,7 +53,7 @@ def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dic
     return [_source_digest(label, _digests_of(source, digests)) for label, source in labelled(recipe)]
 
 
-@stage(version=3, kind="raw_corpus", external_digest=external_digest)
+@stage(version=3, kind="raw_corpus", external_digest=external_digest, headline=("documents", "bytes_read"))
 def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str, Any]:
     """Read all sources into `out`. Raises DataError if not a single document is found."""
     labels = dict(labelled(recipe))
