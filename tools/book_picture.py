@@ -19,7 +19,7 @@ from groundup.book.book import Book
 from groundup.book.chapters import book_content
 from groundup.book.content import BookContent
 from groundup.book.load_run import LoadedRun
-from groundup.book.pdf import pages_as_svg
+from groundup.book.render_pdf import pages_as_svg
 from groundup.core.atomic_io import write_bytes
 from groundup.core.store import Store
 

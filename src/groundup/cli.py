@@ -366,7 +366,7 @@ def doctor(
     from groundup.core.progress import Reporter
     from groundup.core.runtime import Runtime
     from groundup.doctor.doctor import diagnose
-    from groundup.doctor.report import print_diagnosis
+    from groundup.doctor.print_diagnosis import print_diagnosis
 
     found = diagnose(Runtime(device=device, compile=compile), workspace, Reporter(quiet=as_json))
     print_diagnosis(found, as_json)

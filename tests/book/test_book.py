@@ -13,10 +13,10 @@ from fake_run import BLUEPRINT, make_run
 
 from groundup.book.book import Book, book
 from groundup.book.chapters import book_content
-from groundup.book.html import html
 from groundup.book.load_run import LoadedRun
 from groundup.book.palette import PAPER
-from groundup.book.pdf import pdf
+from groundup.book.render_html import html
+from groundup.book.render_pdf import pdf
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, StageContext

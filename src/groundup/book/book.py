@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from groundup.book.chapters import book_content
-from groundup.book.html import html
 from groundup.book.load_run import LoadedRun
-from groundup.book.pdf import pdf
+from groundup.book.render_html import html
+from groundup.book.render_pdf import pdf
 from groundup.core.atomic_io import write_bytes, write_text
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime

@@ -138,10 +138,10 @@ def _metrics_table(run: LoadedRun, artifact: LoadedArtifact) -> Table:
 
 
 def _epochs(metrics: dict[str, Any], dataset: dict[str, Any]) -> str:
-    seen, unique = metrics.get("tokens"), dataset.get("train_tokens")
-    if not (is_number(seen) and is_number(unique) and unique):
+    trained_on, unique = metrics.get("tokens"), dataset.get("train_tokens")
+    if not (is_number(trained_on) and is_number(unique) and unique):
         return "Repeated tokens included."
-    return f"{number(seen / unique, 1)} epochs over the training split."
+    return f"{number(trained_on / unique, 1)} epochs over the training split."
 
 
 def _ratio(value: Any, of: Any) -> str:

@@ -80,7 +80,7 @@ def _check_packing(context: CheckContext) -> Iterator[Difference]:
         [[next(counted) for _ in range(n)] for n in pair]
         for pair in zip(LENGTHS[::2], LENGTHS[1::2], strict=True)
     ]
-    seen = []
+    members = []
     for packed in data.pack_all(groups, rows, time, pad):
         flat, segments = packed.ids.flatten().tolist(), packed.segments.flatten()
         for place in packed.spans:
@@ -95,14 +95,16 @@ def _check_packing(context: CheckContext) -> Iterator[Difference]:
                 (others != segments[span.start]).all()
             )
             yield equal("pack_all: own segment", alone, True)
-            seen.append((place.group, place.member))
+            members.append((place.group, place.member))
         padding = int((segments < 0).sum())
         held = sum(len(groups[place.group][place.member]) for place in packed.spans)
         yield equal("pack_all: padding", (padding, flat.count(pad)), (rows * time - held,) * 2)
         whole = {place.group for place in packed.spans}
         yield equal("pack_all: groups stay together", len(packed.spans), 2 * len(whole))
     yield equal(
-        "pack_all: every sequence once", seen and sorted(seen), [(g, m) for g in range(5) for m in (0, 1)]
+        "pack_all: every sequence once",
+        members and sorted(members),
+        [(g, m) for g in range(5) for m in (0, 1)],
     )
     capacity, taken = 16, set[tuple[int, int]]()
     for piece in packing.pack(LENGTHS, capacity):

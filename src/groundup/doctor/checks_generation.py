@@ -106,8 +106,8 @@ def _check_sampling(context: CheckContext) -> Iterator[Difference]:
         rows = logits.float().expand(len(numbers), -1).to(context.device)
         log_probs = sampling.log_probabilities(rows, how.temperature)
         want = formulas.log_softmax(logits, how.temperature or 1.0)
-        seen = want > -math.inf
-        yield compare(f"log_probabilities, {how}", log_probs[0].cpu()[seen], want[seen], 16)
+        possible = want > -math.inf
+        yield compare(f"log_probabilities, {how}", log_probs[0].cpu()[possible], want[possible], 16)
         ours = sampling.next_tokens(log_probs, numbers.to(context.device), how).tolist()
         plain = [sampling_reference.sampled_token(logits, number, how) for number in numbers.tolist()]
         yield Difference(

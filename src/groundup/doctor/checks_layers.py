@@ -116,13 +116,13 @@ def _check_poison(
     """Huge keys and values in the first document, the future and padding don't change the second document."""
     time, start, end = 24, 9, 17
     segments = torch.tensor([[0] * start + [1] * (end - start) + [2] * 4 + [-1] * 3], dtype=torch.int32)
-    seen = kernel.make_mask(segments.to(context.device), 0)
+    mask = kernel.make_mask(segments.to(context.device), 0)
     for dtype in dtypes:
         q, k, v = (normal(seed, 1, 2, time, 16).to(context.device, dtype) for seed in (5, 6, 7))
-        clean = kernel.attend(q, k, v, seen)[:, :, start:end]
+        clean = kernel.attend(q, k, v, mask)[:, :, start:end]
         k[:, :, :start], v[:, :, :start] = HUGE, HUGE
         k[:, :, end:], v[:, :, end:] = HUGE, -HUGE
-        got = kernel.attend(q, k, v, seen)[:, :, start:end]
+        got = kernel.attend(q, k, v, mask)[:, :, start:end]
         yield equal(f"{kernel.name}, other documents poisoned, {short(dtype)}", got, clean)
 
 
@@ -292,15 +292,15 @@ def _check_attention_layer(context: CheckContext) -> Iterator[Difference]:
         )
         layer.to(context.device)
         places = torch.arange(21, device=context.device)[None]
-        turn = (
+        cos_sin = (
             rotary.rope_cos_sin(places, config.head_dim, config.rope_theta)
             if config.positions == "rope"
             else None
         )
-        seen = attention.FUSED.make_mask(segments.to(context.device), 0)
+        mask = attention.FUSED.make_mask(segments.to(context.device), 0)
         for dtype in context.dtypes:
             embedded_low = None if value_embedding is None else value_embedding.to(context.device, dtype)
-            got = layer(x.to(context.device, dtype), turn, seen, None, embedded_low)
+            got = layer(x.to(context.device, dtype), cos_sin, mask, None, embedded_low)
             yield compare(f"{name}: attention", got, want, 2 * _roundings(dtype), dtype)
 
 

@@ -84,22 +84,22 @@ def _stepped(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], steps: int
 ) -> dict[str, list[Tensor]]:
     """Each parameter before the first step and after every step."""
-    seen = {name: [parameter.detach().clone()] for name, parameter in parameters.items()}
+    history = {name: [parameter.detach().clone()] for name, parameter in parameters.items()}
     for step in range(steps):
         for name, parameter in parameters.items():
             parameter.grad = _gradients(name)[step].to(parameter)
         optimizer.step()
         for name, parameter in parameters.items():
-            seen[name].append(parameter.detach().clone())
-    return seen
+            history[name].append(parameter.detach().clone())
+    return history
 
 
 def _check_adamw(context: CheckContext) -> Iterator[Difference]:
     """AdamW step by step, with bias correction; weight decay on hidden matrices only."""
     recipe = adamw.AdamW(lr=0.03, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.2)
     parameters = _parameters(context)
-    seen = _stepped(recipe.build(parameters.items()), parameters, STEPS)
-    for name, tensors in seen.items():
+    history = _stepped(recipe.build(parameters.items()), parameters, STEPS)
+    for name, tensors in history.items():
         decay = 0.2 if name in HIDDEN else 0.0
         for step in range(1, STEPS + 1):
             start, gradients = tensors[0].double().cpu(), _gradients(name)[:step]
@@ -114,20 +114,20 @@ def _check_muon(context: CheckContext) -> Iterator[Difference]:
         lr=rate, momentum=memory, weight_decay=0.0, adam_lr=0.03, adam_beta1=0.8, adam_beta2=0.9
     )
     parameters = _parameters(context)
-    seen = _stepped(recipe.build(parameters.items()), parameters, STEPS)
+    history = _stepped(recipe.build(parameters.items()), parameters, STEPS)
     for name in HIDDEN:
         momentum = torch.zeros(NAMES[name], dtype=torch.float64)
         for step, gradient in enumerate(_gradients(name)):
             momentum = memory * momentum + (1 - memory) * gradient
             u, _, v = torch.linalg.svd(memory * momentum + (1 - memory) * gradient, full_matrices=False)
-            before, after = (seen[name][at].double().cpu() for at in (step, step + 1))
+            before, after = (history[name][at].double().cpu() for at in (step, step + 1))
             rotated = u.T @ ((before - after) / (0.2 * rate * max(NAMES[name]) ** 0.5)) @ v.T
             error = float((rotated - torch.eye(len(rotated), dtype=torch.float64)).abs().max())
             yield Difference(f"Muon: {name}, step {step + 1} is orthogonal", error, STRETCH)
     for name in NAMES.keys() - set(HIDDEN):
-        start, gradients = seen[name][0].double().cpu(), _gradients(name)
+        start, gradients = history[name][0].double().cpu(), _gradients(name)
         want = formulas.adamw(start, gradients, 0.03, (0.8, 0.9), 1e-8, 0.0)
-        yield compare(f"Muon's AdamW: {name}", seen[name][-1], want, ROUNDINGS)
+        yield compare(f"Muon's AdamW: {name}", history[name][-1], want, ROUNDINGS)
 
 
 def _check_schedules(context: CheckContext) -> Iterator[Difference]:
@@ -324,15 +324,15 @@ def _check_compiled(context: CheckContext) -> Iterator[Difference]:
     hardware.prepare_model(model, context.hardware)
     model.train()
     kernel = hardware.compiled(losses.chunk_with_gradient, context.hardware)
-    for turn in ("first", "second"):
+    for repetition in ("first", "second"):
         with threads(context.hardware.cores):
             hidden = model.hidden(ids[:, :-1].to(context.device), segments.to(context.device)).flatten(0, 1)
             there = (targets.to(context.device), weights.to(context.device))
             loss = losses.cross_entropy(hidden, model.head_weight, *there, kernel, config.logit_softcap)[0]
             model.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-        yield compare(f"fitted model, {turn} step: loss", loss, want, roundings(config, dtype), dtype)
-        yield from compare_gradients(f"fitted model, {turn} step", model, plain, dtype)
+        yield compare(f"fitted model, {repetition} step: loss", loss, want, roundings(config, dtype), dtype)
+        yield from compare_gradients(f"fitted model, {repetition} step", model, plain, dtype)
 
 
 CHECKS = [
