@@ -47,23 +47,25 @@ def main() -> None:
     )
     parser.add_argument("labelled", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
-    given = parser.parse_args()
-    learn, judge = read(given.labelled)
-    print(f"{len(learn.texts)} pages to learn from ({learn.truth.mean():.0%} good), {len(judge.texts)} to measure with "
-          f"({judge.truth.mean():.0%}), {given.seeds} seeds: mean ± standard deviation.\n")  # fmt: skip
+    arguments = parser.parse_args()
+    train_half, test_half = read(arguments.labelled)
+    print(f"{len(train_half.texts)} training pages ({train_half.truth.mean():.0%} good), {len(test_half.texts)} test pages "
+          f"({test_half.truth.mean():.0%}), {arguments.seeds} seeds: mean ± standard deviation.\n")  # fmt: skip
     print("| | accuracy | F1 | AUC | calibration error |\n|---|---:|---:|---:|---:|")
-    majority = np.full(len(judge.texts), learn.truth.mean())
-    print_row("the larger class alone", judge.truth, [majority])
+    majority = np.full(len(test_half.texts), train_half.truth.mean())
+    print_row("the larger class alone", test_half.truth, [majority])
     recipes: dict[str, Callable[[Half, Half, int], Scores]] = {
         "fastText, its defaults": fasttext_defaults,
-        "groundup, uncalibrated": lambda learn, judge, seed: ours(learn, judge, seed, calibrated=False),
+        "groundup, uncalibrated": lambda train_half, test_half, seed: ours(
+            train_half, test_half, seed, calibrated=False
+        ),
         "groundup": ours,
     }
     for name, scores in recipes.items():
-        found = [scores(learn, judge, seed) for seed in range(given.seeds)]
-        print_row(name, judge.truth, found)
-    print_certainty(judge.truth, found)
-    print_speed(judge)
+        runs = [scores(train_half, test_half, seed) for seed in range(arguments.seeds)]
+        print_row(name, test_half.truth, runs)
+    print_certainty(test_half.truth, runs)
+    print_speed(test_half)
 
 
 def read(path: Path) -> tuple[Half, Half]:
@@ -80,21 +82,21 @@ def digest(text: str) -> int:
     return int(hashlib.sha256(f"half {text}".encode()).hexdigest()[:8], 16)
 
 
-def ours(learn: Half, judge: Half, seed: int, calibrated: bool = True) -> Scores:
+def ours(train_half: Half, test_half: Half, seed: int, calibrated: bool = True) -> Scores:
     """[pages]: what the step `model_filter` measures with a classifier of defaults alone."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        loaded = ModelFilter().load(build(learn, folder, seed)[0])
-        scores = loaded.apply(batch(judge.texts)).measures["quality"]
+        loaded = ModelFilter().load(build(train_half, folder, seed)[0])
+        scores = loaded.apply(batch(test_half.texts)).measures["quality"]
         back = loaded.calibration
         logits = (np.log(scores / (1 - scores)) - back.intercept) / back.slope
         return scores if calibrated else np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def build(learn: Half, folder: Path, seed: int) -> tuple[Path, dict[str, Any]]:
+def build(train_half: Half, folder: Path, seed: int) -> tuple[Path, dict[str, Any]]:
     """The classifier's artifact and its metrics."""
     examples = folder / "examples.jsonl"
-    rows = zip(learn.texts, learn.truth.tolist(), strict=True)
+    rows = zip(train_half.texts, train_half.truth.tolist(), strict=True)
     examples.write_text("".join(json.dumps({"text": text, "label": int(good)}) + "\n" for text, good in rows))
     work = StageContext(folder / "classifier", Reporter(quiet=True))
     metrics = classifier(Classifier(labelled=(str(examples),), seed=seed), Runtime(), work)
@@ -102,11 +104,11 @@ def build(learn: Half, folder: Path, seed: int) -> tuple[Path, dict[str, Any]]:
     return work.path, metrics
 
 
-def fasttext_defaults(learn: Half, judge: Half, seed: int) -> Scores:
+def fasttext_defaults(train_half: Half, test_half: Half, seed: int) -> Scores:
     """[pages]: fastText as it comes, with word pairs, on the text as it is; as many use it."""
-    one_line = [[" ".join(text.split()) for text in half.texts] for half in (learn, judge)]
+    one_line = [[" ".join(text.split()) for text in half.texts] for half in (train_half, test_half)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
-        for text, good in zip(one_line[0], learn.truth, strict=True):
+        for text, good in zip(one_line[0], train_half.truth, strict=True):
             file.write(f"__label__{'good' if good else 'bad'} {text}\n")
         file.flush()
         module = fasttext_model.binding(to_train=True)
@@ -127,22 +129,22 @@ def figures(truth: Truth, scores: Scores) -> list[float]:
             calibration.calibration_error(truth, scores)]  # fmt: skip
 
 
-def print_row(name: str, truth: Truth, found: list[Scores]) -> None:
-    table = np.array([figures(truth, scores) for scores in found])
+def print_row(name: str, truth: Truth, runs: list[Scores]) -> None:
+    table = np.array([figures(truth, scores) for scores in runs])
     cells = [f"{mean:.3f} ± {spread:.3f}" for mean, spread in zip(table.mean(0), table.std(0), strict=True)]
     print(f"| {name} | {' | '.join(cells)} |")
 
 
-def print_certainty(truth: Truth, found: list[Scores]) -> None:
+def print_certainty(truth: Truth, runs: list[Scores]) -> None:
     """95 % intervals by bootstrap over the pages, and precision and recall as the manifest has them."""
     choose = np.random.default_rng(0)
     draws = [choose.integers(0, len(truth), len(truth)) for _ in range(1000)]
-    table = np.array([figures(truth[rows], found[0][rows]) for rows in draws])
+    table = np.array([figures(truth[rows], runs[0][rows]) for rows in draws])
     low, high = np.quantile(table, (0.025, 0.975), axis=0)
-    said = calibration.at_threshold(truth, found[0], 0.5)
+    summary = calibration.at_threshold(truth, runs[0], 0.5)
     print(f"\nOver the pages, seed 0, 95 % intervals: accuracy {low[0]:.3f} to {high[0]:.3f}, AUC {low[2]:.3f} to "
-          f"{high[2]:.3f}. Precision {said['precision']:.3f}, recall {said['recall']:.3f}.")  # fmt: skip
-    perfect = [calibration.calibration_error(choose.random(len(truth)) < found[0], found[0]) for _ in draws]
+          f"{high[2]:.3f}. Precision {summary['precision']:.3f}, recall {summary['recall']:.3f}.")  # fmt: skip
+    perfect = [calibration.calibration_error(choose.random(len(truth)) < runs[0], runs[0]) for _ in draws]
     print(f"On so few pages scores without any calibration error would show one of {np.mean(perfect):.3f}.")
 
 
@@ -155,10 +157,10 @@ def print_speed(half: Half) -> None:
         step.apply(batch(half.texts[:1]))  # loads the model
         begun = time.perf_counter()
         step.apply(whole)
-        judged = time.perf_counter() - begun
+        applied = time.perf_counter() - begun
     size = float(whole.bytes.sum()) / 1e6
     print(
-        f"{metrics['held_out']['models']} models in {trained:.1f} s; judging {size / judged:.1f} MB/s, one process."
+        f"{metrics['held_out']['models']} models in {trained:.1f} s; filtering {size / applied:.1f} MB/s, one process."
     )
 
 

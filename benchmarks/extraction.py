@@ -1,4 +1,4 @@
-"""Main text of web pages: ours with both extractors, the libraries by themselves, and published outputs.
+"""Main text extraction of web pages: groundup with both extractors, the libraries alone, and published outputs.
 
 in:  `web/html` of a data folder: the article-extraction benchmark (181 news pages with their articles, and the output
      of known extractors) and pages of trafilatura's own evaluation (300, with segments that belong in and that don't)

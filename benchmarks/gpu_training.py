@@ -1,6 +1,6 @@
-"""Training of about a billion parameters on one GPU, as a share of its own rate of matrix products.
+"""Training of about a billion parameters on one GPU, relative to its rate of matrix products.
 
-in:  nothing; --small makes it a matter of seconds on a CPU
+in:  nothing; --small runs in seconds on a CPU
 out: a row per precision: tokens/s, share of the bf16 matrix-product rate of the same run, memory, loss; as JSON too
 
     .venv/bin/python benchmarks/gpu_training.py --json gpu.json
@@ -45,16 +45,16 @@ SMALL = DecoderConfig(
 
 @dataclass(frozen=True)
 class Measured:
-    """One precision's run."""
+    """The run of one precision."""
 
     precision: str
     parameters: int
     tokens_per_second: float
     share: float
-    """of the bf16 matrix-product rate"""
+    """fraction of the bf16 matrix-product rate"""
     matmul_tflops: float
     peak_gib: float
-    """of the GPU's memory; 0 on a CPU"""
+    """peak GPU memory; 0 on a CPU"""
     loss: float
     how: str
 
@@ -128,14 +128,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--small", action="store_true", help="a tiny model instead, for a look at the machinery"
-    )
+    parser.add_argument("--small", action="store_true", help="a tiny model, to test the script")
     parser.add_argument(
         "--precision", nargs="+", choices=known, default=[name for name in ("bf16", "fp8") if name in known]
     )
-    parser.add_argument("--rows", type=int, default=16, help="per optimizer step")
-    parser.add_argument("--micro-batch", type=int, default=0, help="rows at a time; 0 = chosen by the engine")
+    parser.add_argument("--rows", type=int, default=16, help="sequences per optimizer step")
+    parser.add_argument("--micro-batch", type=int, default=0, help="sequences per micro-batch; 0 = automatic")
     parser.add_argument(
         "--activation_checkpointing", choices=get_args(ActivationCheckpointing), default="none"
     )

@@ -1,10 +1,10 @@
-"""Pretraining runs for the benchmarks of learning: the pipeline's own stage, each run once.
+"""Cached pretraining runs for the learning benchmarks, with the pipeline's own stage.
 
 in:  texts, and a recipe `Pretrain` per run
 out: bits per byte on all validation rows, tokens, and the seconds spent in training steps
 
-Every finished run is a line in FOLDER/runs.jsonl, found again by the run's fingerprint; a run that was interrupted
-goes on where it stopped. So a benchmark of many hours may be stopped and started at will. Weights aren't kept.
+Every finished run is a line in FOLDER/runs.jsonl, keyed by the run's fingerprint; an interrupted run resumes. A
+benchmark of many hours can thus be stopped and restarted. Weights aren't kept.
 """
 
 import json
@@ -26,12 +26,12 @@ from groundup.tokens.train_tokenizer import TokenizerRecipe, tokenizer
 from groundup.train.pretrain import Pretrain, pretrain
 
 ALL_ROWS = 10**6
-"""`validation_rows` of every run: all there are, the same for all."""
+"""`validation_rows` of every run: all of the split."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """The result of a run."""
 
     bits_per_byte: float
     parameters: int
@@ -40,12 +40,12 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """Time in training steps, without compiling, validating and saving."""
+        """Seconds in training steps, without compilation, validation and saving."""
         return self.tokens / self.tokens_per_second
 
 
 class Runs:
-    """The rows of one corpus, and a cached result for every recipe that is asked for."""
+    """The token dataset of one corpus, and a cached result per recipe."""
 
     def __init__(self, folder: Path, data: list[str], vocab_size: int, seq_len: int, threads: int) -> None:
         self._log = folder / "runs.jsonl"
@@ -60,7 +60,7 @@ class Runs:
         self._known = {line["run"]: Outcome(**line["outcome"]) for line in map(json.loads, lines)}
 
     def __call__(self, recipe: Pretrain) -> Outcome:
-        """The run of this recipe: looked up, or trained now and written down."""
+        """The run of this recipe, from the cache or trained now."""
         key = self._builder().fingerprint(pretrain, recipe, self._rows, self._vocabulary)
         if key not in self._known:
             artifact = self._builder()(pretrain, recipe, self._rows, self._vocabulary)
@@ -80,7 +80,7 @@ class Runs:
         return self(trial).tokens_per_second
 
     def tokens_in(self, recipe: Pretrain, seconds: float, trial_steps: int) -> int:
-        """Tokens that `recipe` trains on in so many seconds, by the speed of a short run of it."""
+        """Tokens that `recipe` trains on in `seconds`, by the speed of a short run."""
         steps = round(self.speed(recipe, trial_steps) * seconds / recipe.batch_tokens)
         return max(1, steps) * recipe.batch_tokens
 
@@ -89,7 +89,7 @@ class Runs:
 
 
 def recipe(*changes: dict[str, Any]) -> Pretrain:
-    """The default recipe with changes put over it, the last one on top.
+    """The default recipe with `changes` applied in order.
 
     A table that names another part (`use`) replaces the one before; one that names none is merged into it.
     """
@@ -117,7 +117,7 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """Columns as wide as their longest cell; the first to the left, the others to the right."""
+    """A text table; the first column left-aligned, the others right-aligned."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = []
     for row in [head, ["-" * width for width in widths], *rows]:

@@ -1,4 +1,4 @@
-"""What document masks cost in a training step, and that a step never holds all the logits.
+"""Cost of document masks in a training step, and memory of the chunked cross-entropy.
 
 in:  nothing; the device is chosen as for training (CUDA where there is one)
 out: tokens/s with and without document masks; memory of a step with the chunked cross-entropy and with a plain one
@@ -36,7 +36,7 @@ MEBI = 2**20
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that tensors took during one step, beyond what was there before it."""
+    """Bytes allocated during one step."""
 
     peak: int
     largest: int
@@ -44,7 +44,7 @@ class Memory:
 
 
 def _see_nothing(segments: Tensor, window: int) -> None:
-    """A causal kernel needs no mask."""
+    """A mask function for causal kernels, which need no mask."""
 
 
 def _attend_causal(q: Tensor, k: Tensor, v: Tensor, _: None) -> Tensor:
@@ -56,20 +56,20 @@ def _see_row(segments: Tensor, window: int) -> Tensor:
 
 
 def kernels(hardware: Hardware) -> dict[str, AttentionKernel | None]:
-    """Ways to attend, pretraining's first (None = what fits the hardware), then those without document masks."""
-    found: dict[str, AttentionKernel | None] = {
+    """Attention kernels: pretraining's (None = automatic), then those without document masks."""
+    kernels: dict[str, AttentionKernel | None] = {
         "document masks": None,
         "causal, fused": AttentionKernel("causal", _see_nothing, _attend_causal),
     }
     if hardware.can_compile and hardware.device.type == "cpu":
-        found["causal, blocks"] = AttentionKernel("causal blocks", _see_row, BLOCKS.attend)
-    return found
+        kernels["causal, blocks"] = AttentionKernel("causal blocks", _see_row, BLOCKS.attend)
+    return kernels
 
 
 def cost(
     hardware: Hardware, layers: int, width: int, seq_len: int, tokens: int, rounds: int, steps: int
 ) -> str:
-    """A line of the table: tokens/s of every way to attend."""
+    """A line of the table: tokens/s of every kernel."""
     config = Qwen3(d_model=width).config(layers, vocab_size=4096, max_seq_len=seq_len)
     models = {name: trainee.Trainee(config, hardware, kernel) for name, kernel in kernels(hardware).items()}
     batch = trainee.batch(trainee.token_rows(tokens // seq_len, seq_len + 1, 4096), hardware.device)
@@ -86,13 +86,13 @@ def cost(
 
 
 def _rate(model: trainee.Trainee, batch: trainee.Batch, steps: int) -> float:
-    """Tokens/s over all steps but the first, which may compile."""
+    """Tokens/s without the first step, which may compile."""
     with tempfile.TemporaryDirectory() as folder:
         return model.train(lambda step: [batch], steps + 1, Path(folder)).tokens_per_second
 
 
 def full_logits(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """The cross-entropy as it is usually written: every logit at once, in fp32."""
+    """Unchunked cross-entropy: all logits at once, in fp32."""
     losses = F.cross_entropy((hidden @ head.to(hidden.dtype).T).float(), targets, reduction="none")
     return (losses * weights).sum()
 
@@ -106,7 +106,7 @@ def step_memory(
     seq_len: int,
     rows: int,
 ) -> Memory:
-    """What one training step allocates; `loss` as in Trainee."""
+    """Allocations of one training step; `loss` as in `Trainee`."""
     config = Qwen3(d_model=width).config(layers, vocab, seq_len)
     model = trainee.Trainee(config, hardware, loss=loss)
     batch = trainee.batch(trainee.token_rows(rows, seq_len + 1, vocab), hardware.device)
@@ -119,7 +119,7 @@ def step_memory(
 
 
 def _allocations(profiled: profile, device: torch.device) -> Memory:
-    """Read the profiler's trace: its events `[memory]` are all allocations (bytes > 0) and releases (< 0)."""
+    """Parse the profiler's trace: `[memory]` events are allocations (bytes > 0) and releases (< 0)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiled.export_chrome_trace(str(path))
@@ -148,7 +148,7 @@ def main(rounds: int, steps: int, rows: int, tokens: int) -> None:
     vocab, seq_len = 32_768, 2048
     print(f"\n4 x 256, vocabulary {vocab:,}, {rows} x {seq_len} tokens; all logits in fp32 would take "
           f"{rows * seq_len * vocab * 4 / MEBI:,.0f} MiB")  # fmt: skip
-    print("| cross-entropy | most at a time, MiB | largest tensor, MiB |\n|---|---|---|")
+    print("| cross-entropy | peak, MiB | largest tensor, MiB |\n|---|---|---|")
     for name, loss in (("chunked", None), ("plain", full_logits)):
         memory = step_memory(hardware, loss, 4, 256, vocab, seq_len, rows)
         print(f"| {name} | {memory.peak / MEBI:,.0f} | {memory.largest / MEBI:,.0f} |", flush=True)
@@ -160,7 +160,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=8, help="timed steps of each turn")
-    parser.add_argument("--rows", type=int, default=2, help="rows of the step whose memory is measured")
-    parser.add_argument("--tokens", type=int, default=4096, help="per step, in the table of the masks' cost")
+    parser.add_argument("--rows", type=int, default=2, help="sequences of the step whose memory is measured")
+    parser.add_argument(
+        "--tokens", type=int, default=4096, help="tokens per step, in the table of the masks' cost"
+    )
     given = parser.parse_args()
     main(given.rounds, given.steps, given.rows, given.tokens)

@@ -1,4 +1,4 @@
-"""How much memory a large corpus takes: gigabytes read and curated, most of it up to the search for duplicates.
+"""Peak memory of curating a large corpus, up to deduplication.
 
 in:  a folder made by planted_corpus.py; FOLDER for a larger corpus, made once of its texts, each copy mutated
 out: a line per second of the run is sampled; the highest sum of resident memory over all processes, seconds, MB/s
@@ -39,7 +39,7 @@ shuffle = true
 
 
 def mutated(planted: Path, draw: random.Random) -> Iterator[str]:
-    """The planted texts over and over; from the second time on, one word in twenty is another one."""
+    """The planted texts, repeated; from the second time on with one word in twenty replaced."""
     first = True
     while True:
         for shard in sorted((planted / "documents").glob("*.parquet")):
@@ -85,7 +85,7 @@ def resident(session: int) -> int:
 
 
 def main(planted: Path, folder: Path, gigabytes: float) -> None:
-    """Run, watch, say."""
+    """Run the curation, sample its memory, print the result."""
     if not (folder / "size.json").exists():
         build(planted, folder, gigabytes)
     size = json.loads((folder / "size.json").read_text())

@@ -1,4 +1,4 @@
-"""Do the rules carry the learning rate from a small model to a large one? Three depths, the rate tuned at each.
+"""Learning rate transfer across depths: three depths, the learning rate tuned at each.
 
 in:  texts, a folder for what is made of them and for finished runs
 out: a table in the terminal; FOLDER/one_dial.json
@@ -26,26 +26,28 @@ from groundup.train.pretrain import Pretrain
 def main() -> None:
     arguments = _arguments()
     runs = Runs(arguments.folder, arguments.data, arguments.vocab, arguments.seq_len, arguments.threads)
-    found = {depth: _tuned(runs, arguments, depth) for depth in sorted(arguments.depths)}
+    results = {depth: _tuned(runs, arguments, depth) for depth in sorted(arguments.depths)}
     best = {
-        depth: min(tried, key=lambda factor: tried[factor].bits_per_byte) for depth, tried in found.items()
+        depth: min(tried, key=lambda factor: tried[factor].bits_per_byte) for depth, tried in results.items()
     }
     rows = []
-    for depth, tried in found.items():
+    for depth, tried in results.items():
         size = next(iter(tried.values()))
         marked = [
             f"{run.bits_per_byte:.4f}{'*' if factor == best[depth] else ' '}" for factor, run in tried.items()
         ]
         rows.append([f"{depth}", f"{size.parameters:,}", f"{size.tokens:,}", *marked])
     head = ["depth", "parameters", "tokens", *(f"x {factor:g} " for factor in sorted(arguments.factors))]
-    print("\nBits per byte by the factor that multiplies the rules' rates (* = best)\n" + table(head, rows))
-    smallest, largest = min(found), max(found)
-    excess = found[largest][best[smallest]].bits_per_byte / found[largest][best[largest]].bits_per_byte - 1
+    print("\nBits per byte by learning rate factor, relative to the rules (* = best)\n" + table(head, rows))
+    smallest, largest = min(results), max(results)
+    excess = (
+        results[largest][best[smallest]].bits_per_byte / results[largest][best[largest]].bits_per_byte - 1
+    )
     print(f"Factor {best[smallest]:g}, best at depth {smallest}, costs {excess:.2%} at depth {largest}")
     report: dict[str, Any] = {
         "arguments": {key: str(value) for key, value in vars(arguments).items()},
         "runs": {
-            depth: {factor: asdict(run) for factor, run in tried.items()} for depth, tried in found.items()
+            depth: {factor: asdict(run) for factor, run in tried.items()} for depth, tried in results.items()
         },
         "best": best,
         "excess": excess,
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def _tuned(runs: Runs, arguments: argparse.Namespace, depth: int) -> dict[float, Outcome]:
-    """A run per factor at this depth."""
+    """One run per learning rate factor at this depth."""
     dial = {"depth": depth, "optimizer": {"use": arguments.optimizer}}
     whole = recipe(dial).resolved()
     tokens = max(whole.batch_tokens, int(whole.tokens * arguments.share))
@@ -63,7 +65,7 @@ def _tuned(runs: Runs, arguments: argparse.Namespace, depth: int) -> dict[float,
 
 
 def _scaled(plan: Pretrain, factor: float) -> Pretrain:
-    """The same with every rate multiplied."""
+    """The recipe with every learning rate multiplied."""
     rates = {
         name: getattr(plan.optimizer, name) * factor
         for name in ("lr", "adam_lr")
@@ -80,7 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", required=True, help="files or folders of text")
     parser.add_argument("--depths", nargs="+", type=int, default=[2, 3, 4])
     parser.add_argument("--factors", nargs="+", type=float, default=[0.25, 0.5, 1, 2, 4])
-    parser.add_argument("--share", type=float, default=0.04, help="of the tokens that the rules give")
+    parser.add_argument(
+        "--share", type=float, default=0.04, help="fraction of the tokens that the rules give"
+    )
     parser.add_argument("--optimizer", default="muon", choices=["muon", "adamw"])
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--seq-len", type=int, default=512)

@@ -1,6 +1,6 @@
-"""What FSDP2 costs where there is nobody to share with: a model on one rank, plain and sharded.
+"""Overhead of FSDP2 on one rank: a model plain and sharded.
 
-in:  nothing; rows are made up
+in:  nothing; tokens are random
 out: milliseconds of a step either way, and the cost in percent
 
     .venv/bin/python benchmarks/one_rank.py                                        # on a CPU
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def costs(depth: int, width: int, rows: int, steps: int) -> tuple[list[float], list[float]]:
-    """Seconds of every step, plain and sharded. One process, which is in no group before or after."""
+    """Seconds of every step, plain and sharded, in one process without a process group before or after."""
     cuda = torch.cuda.is_available()
     store = dist.HashStore()  # type: ignore[attr-defined]
     dist.init_process_group("cuda:nccl,cpu:gloo" if cuda else "gloo", store=store, rank=0, world_size=1)

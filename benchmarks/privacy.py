@@ -1,8 +1,8 @@
-"""What the privacy step finds, what it takes wrongly, and how fast. Prints Markdown.
+"""Recall, false positives and speed of the privacy step. Prints Markdown.
 
-in:  JSON lines with `text`, in which hardly anything is private: novels
-out: recall per kind on planted secrets; what was replaced in the texts as they are, per million words, with examples;
-     MB/s of one process
+in:  JSON lines with `text` almost without PII: novels
+out: recall per kind on synthetic PII; replacements in the original texts per million words, with examples; MB/s of one
+     process
 
     python benchmarks/privacy.py novels-*.jsonl.gz
 """

@@ -1,6 +1,6 @@
-"""What it costs to train on several ranks: two ranks of one thread each against one, for every axis of a layout.
+"""Scaling efficiency on two ranks of one thread each against one, for every axis of a layout.
 
-in:  nothing; rows are made up
+in:  nothing; tokens are random
 out: tables in the terminal; FOLDER/scaling.json
 
     .venv/bin/python benchmarks/scaling.py FOLDER
@@ -54,17 +54,17 @@ LAYOUTS: dict[str, Layout | None] = {
     "pipeline (interleaved)": Layout(pipeline=2, schedule="interleaved"),
     "pipeline (zero-bubble)": Layout(pipeline=2, schedule="zero_bubble"),
 }
-"""What two ranks do; None = nothing together."""
+"""Layouts of two ranks; None = two independent processes."""
 WARM_UP = 2
-"""Steps that aren't timed: kernels are compiled in the first."""
+"""Untimed warmup steps; the first compiles kernels."""
 
 
 def main() -> None:
     arguments = _arguments()
-    rows, stalls, found = [], [], {}
+    rows, stalls, results = [], [], {}
     for name, layout in LAYOUTS.items():
         shape = (arguments.depth, arguments.width, arguments.rows, arguments.steps)
-        run = found[name] = launch(measured, (layout, *shape), 2, 600.0)
+        run = results[name] = launch(measured, (layout, *shape), 2, 600.0)
         low, middle, high = statistics.quantiles(run["efficiency"], n=4)
         speeds = [run["tokens"][who] / statistics.median(run[who]) for who in ("alone", "together")]
         rows.append(
@@ -78,11 +78,11 @@ def main() -> None:
     print("\n" + table(["", "tokens/s alone", "of both", "efficiency", "quartiles"], rows))
     print("\n" + table(["", "step, ms", "stall, ms", "write, ms", "stall of a step"], stalls))
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    (arguments.folder / "scaling.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (arguments.folder / "scaling.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: int) -> dict[str, Any]:
-    """What one of two ranks measures: seconds of steps, alone and together, and of a state's copy and its write."""
+    """Measurements of one of two ranks: seconds per step, alone and together, and of copying and writing a state."""
     runtime = Runtime(threads=1, device="cpu")
     alone = TimedTraining(runtime, SINGLE, depth, width, rows)
     if layout is None:
@@ -111,7 +111,7 @@ def measured(layout: Layout | None, depth: int, width: int, rows: int, steps: in
 
 
 class TimedTraining:
-    """A model that learns from rows of 512 tokens, by itself or with others."""
+    """A model trained on sequences of 512 tokens, alone or with other ranks."""
 
     def __init__(self, runtime: Runtime, world: ParallelContext, depth: int, width: int, rows: int) -> None:
         self._hardware = hardware = choose_hardware(runtime)
@@ -123,15 +123,15 @@ class TimedTraining:
             model.init_weights(0)
         kernel = compiled(chunk_with_gradient, hardware)
 
-        def loss(model: Any, mine: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
-            hidden = model.hidden(mine.ids, mine.segments, positions=mine.positions).flatten(0, 1)
-            flat = mine.targets.flatten(), mine.weights.flatten()
+        def loss(model: Any, batch: TokenBatch) -> tuple[torch.Tensor, dict[str, torch.Tensor | float]]:
+            hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
+            flat = batch.targets.flatten(), batch.weights.flatten()
             return model.cross_entropy(hidden, model.head_weight, *flat, kernel)[0], {}
 
         read = batch(token_rows(rows, 513, 4096, seed=world.dp_rank), hardware.device)
         # As many micro-batches as two ranks of a pipeline need to be busy most of the time.
         parts = _cut(_weighed(read, world.dp_size), 4 if world.pipeline > 1 else 1)
-        self._mine = [own_positions(part, world) for part in parts]
+        self._local_batches = [own_positions(part, world) for part in parts]
         self._guard = AnomalyGuard()
         self.model = model
         build, first = Muon().resolved(width).build, partial(model.init_tensor, seed=0)
@@ -140,13 +140,13 @@ class TimedTraining:
         self._stepper = Stepper(self._learner, self._guard, detect_spikes=False)
 
     def seconds(self, step: int) -> float:
-        """Of one step."""
+        """Seconds of one step."""
         began = time.perf_counter()
-        self._stepper.train_step(step, self._mine)
+        self._stepper.train_step(step, self._local_batches)
         return time.perf_counter() - began
 
     def save(self, step: int) -> dict[str, float]:
-        """Seconds of a state's copy and of its write."""
+        """Seconds to copy a resume state and to write it."""
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             reached = current_environment(self._hardware.device)
@@ -175,7 +175,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--rows", type=int, default=8, help="rows of a step for each rank that reads its own")
+    parser.add_argument("--rows", type=int, default=8, help="sequences per step and data-parallel rank")
     parser.add_argument("--steps", type=int, default=8)
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
-"""How fast every step of curation judges, in one process.
+"""Speed of every curation step, in one process.
 
 in:  a folder with documents/*.parquet: an artifact of ingest, or what planted_corpus.py makes
-out: MB/s of each step alone, what it needs of words and lines included, and of all of them on the same batches
+out: MB/s of each step alone, segmentation included, and of all steps on the same batches
 
     .venv/bin/python benchmarks/steps.py FOLDER --megabytes 20
 """

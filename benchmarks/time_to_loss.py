@@ -1,4 +1,4 @@
-"""How much longer an AdamW + cosine Llama trains until it is as good as our recipes, and what each choice is worth.
+"""Time to loss: seconds of an AdamW + cosine Llama to reach groundup's loss, and an ablation of each choice.
 
 in:  texts (the novels of the shared data), a folder for what is made of them and for finished runs
 out: tables in the terminal; FOLDER/time_to_loss.json
@@ -39,7 +39,7 @@ from groundup.train.pretrain import Pretrain
 Change = dict[str, Any]
 
 PROFILES: dict[str, Change] = {"default": {}, "portable": {"architecture": {"use": "qwen3"}}}
-"""Our recipes: what each changes in the default of `groundup run`."""
+"""groundup's recipes: changes to the default of `groundup run`."""
 
 BASELINE: Change = {
     "architecture": {"use": "llama"},
@@ -47,7 +47,7 @@ BASELINE: Change = {
     "schedule": "cosine",
     "final": 0.1,
 }
-"""The usual Llama recipe (https://arxiv.org/abs/2302.13971): AdamW, decay 0.1, a cosine to a tenth of the rate."""
+"""The Llama recipe (https://arxiv.org/abs/2302.13971): AdamW, weight decay 0.1, cosine to a tenth of the peak."""
 
 ABLATIONS: dict[str, Change] = {
     "AdamW at its tuned rate, not Muon": {"optimizer": {"use": "adamw"}},
@@ -58,7 +58,7 @@ ABLATIONS: dict[str, Change] = {
     "no norm on queries and keys": {"architecture": {"use": "llama"}},
     "cosine to a tenth, not linear to 0": {"schedule": "cosine", "final": 0.1},
 }
-"""What is taken back, one at a time, from the first profile."""
+"""Ablations: choices of the first profile, removed one at a time."""
 
 SWITCHES: dict[str, Change] = {
     "value embeddings": {"architecture": {"value_embeddings": True}},
@@ -68,17 +68,17 @@ SWITCHES: dict[str, Change] = {
     "logit softcap 15": {"architecture": {"logit_softcap": 15.0}},
     "zero-initialised outputs": {"architecture": {"zero_init": True}},
 }
-"""The fast switches, each put alone on the first profile; most of them cost export."""
+"""The fast switches, each added alone to the first profile; most prevent export."""
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What the baseline needed to be as good as a profile."""
+    """Cost of the baseline to reach a profile's loss."""
 
     seconds: float
     ratio: float
     exact: bool
-    """False: it never was as good, and `seconds` is its longest run"""
+    """False: it didn't reach the loss, and `seconds` is its longest run"""
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def _base(arguments: argparse.Namespace) -> Change:
-    """The shape and the batch that all runs share."""
+    """Shape and batch of all runs."""
     shape = {"d_model": arguments.width}
     batch_tokens = arguments.batch_tokens or scaling.batch_tokens(arguments.depth)
     return {"depth": arguments.depth, "architecture": shape, "batch_tokens": batch_tokens}
@@ -106,7 +106,7 @@ def _base(arguments: argparse.Namespace) -> Change:
 def _against_baseline(
     runs: Runs, base: Change, profile: str, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Train a profile and the baseline until both are equal; print and return the figures."""
+    """Train a profile, and the baseline until it reaches the same loss; print and return the metrics."""
     ours_recipe = recipe(PROFILES[profile], base)
     seconds = 60 * arguments.minutes
     trained = runs.tokens_in(ours_recipe, seconds, arguments.trial_steps)
@@ -132,7 +132,7 @@ def _against_baseline(
 
 
 def _as_large(llama: Pretrain, parameters: int, vocab: int) -> Pretrain:
-    """The baseline with the feed-forward width that brings it nearest to so many parameters."""
+    """The baseline with the feed-forward width that is nearest to the given number of parameters."""
     config = llama.architecture.config(llama.depth, vocab_size=vocab, max_seq_len=64)
     more = round((parameters - flops.parameters(config)) / (3 * config.d_model * config.n_layers))
     changed = llama.architecture.model_copy(update={"d_ff": config.d_ff + more})
@@ -145,18 +145,18 @@ def _horizon(llama: Pretrain, tokens: int, rate: float) -> Pretrain:
 
 
 def _tuned(runs: Runs, llama: Pretrain, tokens: int, rates: list[float]) -> dict[float, Outcome]:
-    """Every rate's run; rates are added below or above until the best one has neighbours on both sides."""
-    found: dict[float, Outcome] = {}
+    """One run per learning rate, with lower or higher ones added until the best is not at the edge."""
+    results: dict[float, Outcome] = {}
     waiting = sorted(rates)
     while waiting:
-        found |= {rate: runs(_horizon(llama, tokens, rate)) for rate in waiting}
-        best = min(found, key=lambda rate: found[rate].bits_per_byte)
-        waiting = [best / 2] if best == min(found) else [best * 2] if best == max(found) else []
-    return dict(sorted(found.items()))
+        results |= {rate: runs(_horizon(llama, tokens, rate)) for rate in waiting}
+        best = min(results, key=lambda rate: results[rate].bits_per_byte)
+        waiting = [best / 2] if best == min(results) else [best * 2] if best == max(results) else []
+    return dict(sorted(results.items()))
 
 
 def _horizons(runs: Runs, llama: Pretrain, factors: list[float], goal: float) -> list[Outcome]:
-    """Runs of 1 and then `factors` times the baseline's own tokens, up to the first that is as good as `goal`."""
+    """Runs of 1 and then `factors` times the baseline's tokens, up to the first that reaches `goal`."""
     curve: list[Outcome] = []
     for factor in sorted({1.0, *factors}):
         tokens = round(llama.tokens * factor / llama.batch_tokens) * llama.batch_tokens
@@ -183,7 +183,7 @@ def seconds_to(goal: float, curve: list[tuple[float, float]], ours: float) -> Re
 
 
 def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Each choice of the first profile taken back alone, each switch put on; prints and returns the tables.
+    """Ablations of the first profile and of each switch; prints and returns the tables.
 
     rate: AdamW's best.
     """
@@ -193,7 +193,7 @@ def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namesp
     seeds = [{"seed": seed, "tokens": tokens} for seed in range(arguments.seeds)]
     ours = [runs(recipe(profile, base, seed)) for seed in seeds]
     mean, half = interval([run.bits_per_byte for run in ours])
-    found: dict[str, Any] = {"tokens": tokens, "ours": [asdict(run) for run in ours]}
+    results: dict[str, Any] = {"tokens": tokens, "ours": [asdict(run) for run in ours]}
     tables = {"ablations": ("One choice taken back", ABLATIONS), "switches": ("One switch put on", SWITCHES)}
     for title, changes in (tables[name] for name in arguments.tables):
         rows = [[f"{arguments.profiles[0]} (bits per byte)", f"{mean:.4f}", f"{half:.4f}", "1.00"]]
@@ -206,11 +206,11 @@ def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namesp
                 [b.bits_per_byte - a.bits_per_byte for a, b in zip(ours, other, strict=True)]
             )
             rows.append([name, f"{worse:+.4f}", f"{half_worse:.4f}", f"{longer:.2f}"])
-            found[name] = {"worse": worse, "half_interval": half_worse, "step_time": longer,
+            results[name] = {"worse": worse, "half_interval": half_worse, "step_time": longer,
                            "runs": [asdict(run) for run in other]}  # fmt: skip
         print(f"\n{title}, {arguments.seeds} seeds, {tokens:,} tokens each")
         print(table(["", "bits per byte", "+- 95 %", "step time"], rows), flush=True)
-    return found
+    return results
 
 
 def _print_comparison(
@@ -244,19 +244,24 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rates", nargs="+", type=float, default=[1e-3, 2e-3, 4e-3, 8e-3])
     parser.add_argument("--factors", nargs="+", type=float, default=[1.5, 2, 2.5, 3])
-    parser.add_argument("--seeds", type=int, default=3, help="of the ablations; 0 = no ablations")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the ablations; 0 = no ablations")
     parser.add_argument("--ablation-minutes", type=float, default=2)
     tables = ["ablations", "switches"]
     parser.add_argument("--tables", nargs="+", default=tables, choices=tables)
     parser.add_argument(
-        "--adamw-rate", type=float, default=0, help="of the ablation; given, only ablations run"
+        "--adamw-rate",
+        type=float,
+        default=0,
+        help="AdamW learning rate of the ablations; when set, only ablations run",
     )
-    parser.add_argument("--trial-steps", type=int, default=40, help="of the run that measures the speed")
+    parser.add_argument(
+        "--trial-steps", type=int, default=40, help="steps of the run that measures the speed"
+    )
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--seq-len", type=int, default=512)
-    parser.add_argument("--batch-tokens", type=int, default=0, help="0 = what the rules give at this depth")
+    parser.add_argument("--batch-tokens", type=int, default=0, help="tokens per step; 0 = from the rules")
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""A decoder in the project's own training loop, fed from memory: what the benchmarks of speed measure.
+"""A decoder in groundup's training loop with batches from memory, for the speed benchmarks.
 
 in:  a DecoderConfig, a Hardware, rows of token ids
 out: a Trainee whose `train` takes steps; rows packed with documents, as batches
@@ -29,7 +29,7 @@ from groundup.train.optimizers.adamw import AdamW
 
 BOS, PAD = 0, 1
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(hidden [positions width], head [vocab width], targets, weights) -> a number to differentiate."""
+"""(hidden [positions width], head [vocab width], targets, weights) -> a scalar loss."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Batch:
 def token_rows(
     rows: int, width: int, vocab: int, document: int = 160, seed: int = 0
 ) -> Int[np.ndarray, "rows width"]:
-    """Rows that begin with a document and hold more, of `document` tokens on average.
+    """Packed sequences of documents of `document` tokens on average.
 
     Tokens are as unevenly frequent as words; four of five pairs follow a rule that a model can learn.
     """
@@ -59,7 +59,7 @@ def token_rows(
 
 
 def batch(rows: Int[np.ndarray, "rows width"], device: torch.device) -> Batch:
-    """Inputs, and the targets one further; documents don't see each other, as in pretraining."""
+    """Inputs and shifted targets, with document masks as in pretraining."""
     both = torch.from_numpy(rows).to(device)
     ids, targets = both[:, :-1], both[:, 1:]
     return Batch(ids, targets, segments_of(ids, BOS, PAD))
@@ -89,7 +89,7 @@ class Trainee:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def loss(self, model: Any, batch: Batch, positions: int = 0) -> tuple[Tensor, dict[str, Tensor | float]]:
@@ -108,7 +108,7 @@ class Trainee:
         folder: Path,
         probes: Sequence[Probe] = (),
     ) -> TrainResult:
-        """`steps` steps in a new folder, which also gets metrics.jsonl; no state is saved before the last."""
+        """Run `steps` steps in a new folder with a metrics.jsonl; no resume state is saved before the last."""
         micro_batches = batches(0)
         positions = sum(part.ids.numel() for part in micro_batches)
         out = StageContext(folder, Reporter(quiet=True))

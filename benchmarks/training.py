@@ -1,4 +1,4 @@
-"""Training on a CPU against transformers' Trainer and against the machine's own rate of matrix products.
+"""CPU training compared with transformers' Trainer and with the machine's rate of matrix products.
 
 in:  a Python that has transformers and accelerate (see training_peer.py)
 out: a table per shape: tokens/s, ratios to both peers, share of the matrix-product rate, seconds of the first step;
@@ -41,12 +41,12 @@ from groundup.train.loop import Probe
 
 BATCH_ROWS = 8
 LOSS_TOLERANCE = 0.1
-"""Nats by which two fresh models' losses may differ: both predict next to nothing, at log(vocabulary)."""
+"""Allowed difference of two initial losses in nats: both are near log(vocabulary)."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is trained; the rest follows from the rules of `model/scaling.py`."""
+    """Depth and width; the rest is derived by `model/scaling.py`."""
 
     layers: int
     width: int
@@ -60,12 +60,12 @@ class Shape:
         return Shape(int(layers), int(width))
 
     def config(self) -> DecoderConfig:
-        """Llama: without the norms on queries and keys, as the peer computes it."""
+        """Llama, i.e. without QK norm, as in the peer."""
         return Llama(d_model=self.width).config(self.layers, self.vocab, self.seq_len)
 
 
 def compete(shape: Shape, rows: Path) -> None:
-    """Train for ever in our own loop, a turn at a time."""
+    """Train indefinitely in groundup's loop, one turn at a time."""
     hardware = choose_hardware(Runtime())
     contestant = trainee.Trainee(shape.config(), hardware)
     data = np.load(rows)
@@ -87,7 +87,7 @@ def compete(shape: Shape, rows: Path) -> None:
 
 
 def commands(shape: Shape, rows: Path, peer: str | None) -> dict[str, list[str]]:
-    """How each contender is started."""
+    """The command of each contender."""
     spelled = f"{shape.layers}x{shape.width}"
     started = {"groundup": [sys.executable, __file__, "--compete", spelled, "--rows", str(rows)]}
     if peer:
@@ -99,7 +99,7 @@ def commands(shape: Shape, rows: Path, peer: str | None) -> dict[str, list[str]]
 
 
 def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict[str, Any]:
-    """Every contender's facts and rates, and the rate of matrix products, round by round."""
+    """Facts and rates of every contender, and the rate of matrix products, per round."""
     hardware = choose_hardware(Runtime())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         rows = Path(folder) / "rows.npy"
@@ -126,7 +126,7 @@ def measure(shape: Shape, peer: str | None, rounds: int, seconds: float) -> dict
 
 
 def product_rate(hardware: Hardware, seconds: float, size: int = 2048) -> float:
-    """FLOP/s of matrix products over a turn: all of them, as the contenders' steps, not the fastest one."""
+    """Mean FLOP/s of matrix products over a turn."""
     a = torch.randn(size, size).to(hardware.device, hardware.dtype)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -136,16 +136,16 @@ def product_rate(hardware: Hardware, seconds: float, size: int = 2048) -> float:
 
 
 def alike(facts: dict[str, dict[str, Any]]) -> None:
-    """End with a message unless all train the same number of parameters from the same loss."""
-    if len({said["parameters"] for said in facts.values()}) > 1:
+    """Exit with a message unless all contenders have the same parameters and initial loss."""
+    if len({fact["parameters"] for fact in facts.values()}) > 1:
         sys.exit(f"the models differ: {facts}")
-    losses = [said["first_loss"] for said in facts.values()]
+    losses = [fact["first_loss"] for fact in facts.values()]
     if max(losses) - min(losses) > LOSS_TOLERANCE:
         sys.exit(f"the models start at different losses: {facts}")
 
 
 def table(measured: dict[str, Any]) -> str:
-    """Medians over the rounds as Markdown; the ratio is ours to the row's."""
+    """Medians over the rounds as Markdown; ratios are groundup's rate over the row's."""
     rates, products = measured["tokens_per_second"], measured["matmul_flops"]
     shape, facts = measured["shape"], measured["facts"]
     lines = [
@@ -182,10 +182,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", help="the Python of an environment with transformers; none = ours alone")
+    parser.add_argument(
+        "--peer", help="the Python of an environment with transformers; default: groundup alone"
+    )
     parser.add_argument("--shapes", nargs="+", type=Shape.parse, default=[Shape(4, 256), Shape(8, 512)])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each contender's turn")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds of each contender's turn")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--compete", type=Shape.parse, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)

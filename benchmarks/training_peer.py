@@ -1,7 +1,7 @@
-"""transformers' Trainer on LlamaForCausalLM, a turn at a time; runs in an environment of its own.
+"""transformers' Trainer on LlamaForCausalLM, one turn at a time; runs in a separate environment.
 
 in:  default or compiled; rows of token ids; config.json as text
-out: what it is and how many steps it took, on the pipe of `turns.py`
+out: its facts and number of steps, on the pipe of `turns.py`
 
     peer/bin/python benchmarks/training_peer.py default ROWS.npy CONFIG
 
@@ -26,7 +26,7 @@ from turns import Turns
 
 
 class TakeTurns(TrainerCallback):
-    """Waits after a step while it is another's turn."""
+    """Callback that waits after a step while another contender has its turn."""
 
     def __init__(self, turns):
         self.turns = turns
@@ -36,7 +36,7 @@ class TakeTurns(TrainerCallback):
 
 
 def main(kind: str, rows: str, config: str) -> None:
-    """Train for ever."""
+    """Train indefinitely."""
     ids = torch.from_numpy(np.load(rows)[:, :-1])
     data = [{"input_ids": row, "labels": row} for row in ids]
     torch.manual_seed(0)

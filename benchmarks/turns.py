@@ -1,10 +1,10 @@
-"""Several trainings on one machine that take turns, so that its noise meets all of them alike.
+"""Interleaved trainings on one machine: contenders take turns, so that noise affects all of them alike.
 
-in:  commands that train for ever and call `Turns.after_step`; seconds per turn
-out: what each contender says of itself once it is warm, and how many steps it took in every turn
+in:  commands that train indefinitely and call `Turns.after_step`; seconds per turn
+out: each contender's facts after warmup, and its number of steps in every turn
 
-A contender is a process of its own and may live in another environment: this file needs Python alone. Only the one
-whose turn it is runs; the others wait on a pipe.
+A contender is a separate process and may use another environment: this file imports the standard library only. One
+contender runs at a time; the others wait on a pipe.
 """
 
 import json
@@ -19,29 +19,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Turn:
-    """One contender's share of a round."""
+    """One contender's turn in a round."""
 
     steps: int
     seconds: float
 
 
 class Turns:
-    """Inside a contender: lets the training go on only while it is its turn.
+    """The contender's side: blocks the training until its turn.
 
     warm_up: steps before the first turn; the first of them compiles.
     """
 
     def __init__(self, warm_up: int = 3, **facts: Any) -> None:
         self._warm_up, self._facts = warm_up, facts
-        # What a library prints must not reach the pipe that turns are told through.
-        self._told = os.fdopen(os.dup(1), "w")
+        # Output of libraries must not reach the pipe of the protocol.
+        self._reports = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         self._steps = self._turn_steps = 0
         self._turn_seconds = 0.0
         self._began = time.perf_counter()
 
     def after_step(self) -> None:
-        """To be called after every optimizer step. Raises SystemExit when there are no more turns."""
+        """Call after every optimizer step. Raises SystemExit after the last turn."""
         self._steps += 1
         seconds = time.perf_counter() - self._began
         if self._steps == 1:
@@ -52,7 +52,7 @@ class Turns:
             self._tell({"steps": self._steps - self._turn_steps, "seconds": seconds})
 
     def _tell(self, values: dict[str, Any]) -> None:
-        print(json.dumps(values), file=self._told, flush=True)
+        print(json.dumps(values), file=self._reports, flush=True)
         line = sys.stdin.readline()
         if not line:
             raise SystemExit(0)
@@ -61,7 +61,7 @@ class Turns:
 
 
 class Contender:
-    """Outside: a training in a process of its own. Use it as a context, which ends the process."""
+    """The benchmark's side: a training in a child process; a context manager that ends the process."""
 
     def __init__(self, name: str, command: list[str]) -> None:
         self.name = name
@@ -72,7 +72,7 @@ class Contender:
         self.facts = self._read()
 
     def run(self, seconds: float) -> Turn:
-        """Let it train for about `seconds`, whole steps only."""
+        """Train for about `seconds`, whole steps only."""
         assert self._process.stdin is not None
         print(seconds, file=self._process.stdin, flush=True)
         return Turn(**self._read())
@@ -86,8 +86,8 @@ class Contender:
             words = self._errors.read()[-3000:]
             self.__exit__()
             sys.exit(f"{self.name} ended with {self._process.returncode}:\n{words}")
-        said: dict[str, Any] = json.loads(line)
-        return said
+        report: dict[str, Any] = json.loads(line)
+        return report
 
     def __enter__(self) -> "Contender":
         return self
