@@ -48,24 +48,22 @@ def main() -> None:
     parser.add_argument("labelled", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
-    train_half, test_half = read(arguments.labelled)
-    print(f"{len(train_half.texts)} training pages ({train_half.truth.mean():.0%} good), {len(test_half.texts)} test pages "
-          f"({test_half.truth.mean():.0%}), {arguments.seeds} seeds: mean ± standard deviation.\n")  # fmt: skip
+    train, test = read(arguments.labelled)
+    print(f"{len(train.texts)} training pages ({train.truth.mean():.0%} good), {len(test.texts)} test pages "
+          f"({test.truth.mean():.0%}), {arguments.seeds} seeds: mean ± standard deviation.\n")  # fmt: skip
     print("| | accuracy | F1 | AUC | calibration error |\n|---|---:|---:|---:|---:|")
-    majority = np.full(len(test_half.texts), train_half.truth.mean())
-    print_row("the larger class alone", test_half.truth, [majority])
+    majority = np.full(len(test.texts), train.truth.mean())
+    print_row("the larger class alone", test.truth, [majority])
     recipes: dict[str, Callable[[Half, Half, int], Scores]] = {
         "fastText, its defaults": fasttext_defaults,
-        "groundup, uncalibrated": lambda train_half, test_half, seed: ours(
-            train_half, test_half, seed, calibrated=False
-        ),
+        "groundup, uncalibrated": lambda train, test, seed: ours(train, test, seed, calibrated=False),
         "groundup": ours,
     }
     for name, scores in recipes.items():
-        runs = [scores(train_half, test_half, seed) for seed in range(arguments.seeds)]
-        print_row(name, test_half.truth, runs)
-    print_certainty(test_half.truth, runs)
-    print_speed(test_half)
+        runs = [scores(train, test, seed) for seed in range(arguments.seeds)]
+        print_row(name, test.truth, runs)
+    print_certainty(test.truth, runs)
+    print_speed(test)
 
 
 def read(path: Path) -> tuple[Half, Half]:
@@ -82,21 +80,21 @@ def digest(text: str) -> int:
     return int(hashlib.sha256(f"half {text}".encode()).hexdigest()[:8], 16)
 
 
-def ours(train_half: Half, test_half: Half, seed: int, calibrated: bool = True) -> Scores:
+def ours(train: Half, test: Half, seed: int, calibrated: bool = True) -> Scores:
     """[pages]: what the step `model_filter` measures with a classifier of defaults alone."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        loaded = ModelFilter().load(build(train_half, folder, seed)[0])
-        scores = loaded.apply(batch(test_half.texts)).measures["quality"]
+        loaded = ModelFilter().load(build(train, folder, seed)[0])
+        scores = loaded.apply(batch(test.texts)).measures["quality"]
         back = loaded.calibration
         logits = (np.log(scores / (1 - scores)) - back.intercept) / back.slope
         return scores if calibrated else np.asarray(1 / (1 + np.exp(-logits)))
 
 
-def build(train_half: Half, folder: Path, seed: int) -> tuple[Path, dict[str, Any]]:
+def build(train: Half, folder: Path, seed: int) -> tuple[Path, dict[str, Any]]:
     """The classifier's artifact and its metrics."""
     examples = folder / "examples.jsonl"
-    rows = zip(train_half.texts, train_half.truth.tolist(), strict=True)
+    rows = zip(train.texts, train.truth.tolist(), strict=True)
     examples.write_text("".join(json.dumps({"text": text, "label": int(good)}) + "\n" for text, good in rows))
     work = StageContext(folder / "classifier", Reporter(quiet=True))
     metrics = classifier(Classifier(labelled=(str(examples),), seed=seed), Runtime(), work)
@@ -104,11 +102,11 @@ def build(train_half: Half, folder: Path, seed: int) -> tuple[Path, dict[str, An
     return work.path, metrics
 
 
-def fasttext_defaults(train_half: Half, test_half: Half, seed: int) -> Scores:
+def fasttext_defaults(train: Half, test: Half, seed: int) -> Scores:
     """[pages]: fastText as it comes, with word pairs, on the text as it is; as many use it."""
-    one_line = [[" ".join(text.split()) for text in half.texts] for half in (train_half, test_half)]
+    one_line = [[" ".join(text.split()) for text in half.texts] for half in (train, test)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
-        for text, good in zip(one_line[0], train_half.truth, strict=True):
+        for text, good in zip(one_line[0], train.truth, strict=True):
             file.write(f"__label__{'good' if good else 'bad'} {text}\n")
         file.flush()
         module = fasttext_model.binding(to_train=True)
