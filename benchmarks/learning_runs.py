@@ -30,7 +30,7 @@ ALL_ROWS = 10**6
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """The result of a run."""
 
     bits_per_byte: float
@@ -50,29 +50,29 @@ class Runs:
     def __init__(self, folder: Path, data: list[str], vocab_size: int, seq_len: int, threads: int) -> None:
         self._log = folder / "runs.jsonl"
         self._store = Store(folder)
-        self._site = Runtime(threads=threads)
+        self._runtime = Runtime(threads=threads)
         build = self._builder()
         raw = build(ingest, Ingest.model_validate({"sources": [{"use": "files", "paths": data}]}))
-        documents = build(curate, Curate.model_validate({"steps": [{"use": "repair"}]}), raw)
-        self._vocabulary = build(tokenizer, TokenizerRecipe(vocab_size=vocab_size), documents)
-        self._rows = build(tokenize, Tokenize(seq_len=seq_len), documents, self._vocabulary)
+        documents = build(curate, Curate.model_validate({"steps": [{"use": "repair"}]}), raw, {})
+        self._tokenizer = build(tokenizer, TokenizerRecipe(vocab_size=vocab_size), documents)
+        self._dataset = build(tokenize, Tokenize(seq_len=seq_len), documents, self._tokenizer)
         lines = self._log.read_text(encoding="utf-8").splitlines() if self._log.exists() else []
-        self._known = {line["run"]: Outcome(**line["outcome"]) for line in map(json.loads, lines)}
+        self._results = {line["run"]: RunResult(**line["outcome"]) for line in map(json.loads, lines)}
 
-    def __call__(self, recipe: Pretrain) -> Outcome:
+    def __call__(self, recipe: Pretrain) -> RunResult:
         """The run of this recipe, from the cache or trained now."""
-        key = self._builder().fingerprint(pretrain, recipe, self._rows, self._vocabulary)
-        if key not in self._known:
-            artifact = self._builder()(pretrain, recipe, self._rows, self._vocabulary)
+        key = self._builder().fingerprint(pretrain, recipe, self._dataset, self._tokenizer)
+        if key not in self._results:
+            artifact = self._builder()(pretrain, recipe, self._dataset, self._tokenizer)
             metrics = artifact.metrics()
             names = ("parameters", "tokens", "tokens_per_second")
-            outcome = Outcome(metrics["val_bpb"], *(metrics[name] for name in names))
-            line = {"run": key, "recipe": recipe.model_dump(mode="json"), "outcome": asdict(outcome)}
+            result = RunResult(metrics["val_bpb"], *(metrics[name] for name in names))
+            line = {"run": key, "recipe": recipe.model_dump(mode="json"), "outcome": asdict(result)}
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-            self._known[key] = outcome
+            self._results[key] = result
             self._store.quarantine(artifact)
-        return self._known[key]
+        return self._results[key]
 
     def speed(self, recipe: Pretrain, trial_steps: int) -> float:
         """Tokens/s of a short run."""
@@ -85,7 +85,7 @@ class Runs:
         return max(1, steps) * recipe.batch_tokens
 
     def _builder(self) -> Builder:
-        return Builder(self._store, self._site, Reporter())
+        return Builder(self._store, self._runtime, Reporter())
 
 
 def recipe(*changes: dict[str, Any]) -> Pretrain:

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from learning_runs import Outcome, Runs, recipe, table
+from learning_runs import RunResult, Runs, recipe, table
 
 from groundup.train.pretrain import Pretrain
 
@@ -55,7 +55,7 @@ def main() -> None:
     (arguments.folder / "one_dial.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def _tuned(runs: Runs, arguments: argparse.Namespace, depth: int) -> dict[float, Outcome]:
+def _tuned(runs: Runs, arguments: argparse.Namespace, depth: int) -> dict[float, RunResult]:
     """One run per learning rate factor at this depth."""
     dial = {"depth": depth, "optimizer": {"use": arguments.optimizer}}
     whole = recipe(dial).resolved()

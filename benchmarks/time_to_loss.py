@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from learning_runs import Outcome, Runs, interval, recipe, table
+from learning_runs import RunResult, Runs, interval, recipe, table
 
 from groundup.model import flops, scaling
 from groundup.train.pretrain import Pretrain
@@ -144,9 +144,9 @@ def _horizon(llama: Pretrain, tokens: int, rate: float) -> Pretrain:
     return llama.model_copy(update={"optimizer": optimizer, "tokens": tokens})
 
 
-def _tuned(runs: Runs, llama: Pretrain, tokens: int, rates: list[float]) -> dict[float, Outcome]:
+def _tuned(runs: Runs, llama: Pretrain, tokens: int, rates: list[float]) -> dict[float, RunResult]:
     """One run per learning rate, with lower or higher ones added until the best is not at the edge."""
-    results: dict[float, Outcome] = {}
+    results: dict[float, RunResult] = {}
     waiting = sorted(rates)
     while waiting:
         results |= {rate: runs(_horizon(llama, tokens, rate)) for rate in waiting}
@@ -155,9 +155,9 @@ def _tuned(runs: Runs, llama: Pretrain, tokens: int, rates: list[float]) -> dict
     return dict(sorted(results.items()))
 
 
-def _horizons(runs: Runs, llama: Pretrain, factors: list[float], goal: float) -> list[Outcome]:
+def _horizons(runs: Runs, llama: Pretrain, factors: list[float], goal: float) -> list[RunResult]:
     """Runs of 1 and then `factors` times the baseline's tokens, up to the first that reaches `goal`."""
-    curve: list[Outcome] = []
+    curve: list[RunResult] = []
     for factor in sorted({1.0, *factors}):
         tokens = round(llama.tokens * factor / llama.batch_tokens) * llama.batch_tokens
         curve.append(runs(llama.model_copy(update={"tokens": tokens})))
@@ -214,7 +214,7 @@ def _ablations(runs: Runs, base: Change, rate: float, arguments: argparse.Namesp
 
 
 def _print_comparison(
-    profile: str, ours: Outcome, tuned: dict[float, Outcome], curve: list[Outcome], reached: Reached
+    profile: str, ours: RunResult, tuned: dict[float, RunResult], curve: list[RunResult], reached: Reached
 ) -> None:
     rows = [[f"{profile} (ours)", *_cells(ours)]]
     rows += [[f"Llama, rate {rate:g}", *_cells(run)] for rate, run in tuned.items()]
@@ -225,7 +225,7 @@ def _print_comparison(
           f"{ours.seconds:.0f} s: {reached.ratio:.2f} times as long")  # fmt: skip
 
 
-def _cells(run: Outcome) -> list[str]:
+def _cells(run: RunResult) -> list[str]:
     return [f"{run.bits_per_byte:.4f}", f"{run.seconds:.0f}", f"{run.tokens:,}", f"{run.tokens_per_second:,.0f}",
             f"{run.parameters:,}"]  # fmt: skip
 
