@@ -1,5 +1,6 @@
 """Fine-tuning, reward model and PPO on two ranks against one: the same losses, metrics, weights and resumed runs."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,19 +8,25 @@ from typing import Any
 import pytest
 import torch
 from align_ranks import Cases, align_all, logged
-from align_world import SITE
+from align_world import SITE, method_context
 from safetensors.torch import load_file
 
+from groundup.align.methods import Method
 from groundup.align.methods.ppo import Ppo
 from groundup.align.methods.reward import Reward
 from groundup.align.methods.sft import Sft
+from groundup.core.errors import GroundupError
 from groundup.core.runtime import Layout
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
+from groundup.parallel.engines.deepspeed import DeepSpeed
+from groundup.parallel.engines.megatron import Megatron
 from groundup.parallel.launcher import launch
+from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
 
+pytestmark = pytest.mark.cluster
 TIMEOUT = 120.0
 RUNTIME = SITE.model_copy(update={"micro_batch": 2, "checkpoint_seconds": 600.0})
 """Two micro-batches per step and data-parallel rank; saved are the last step and the one at which ranks stop."""
@@ -103,3 +110,68 @@ def test_two_ranks_give_the_losses_metrics_and_weights_of_one(
 def steady(metrics: Metrics) -> dict[str, Any]:
     """The metrics that do not depend on time."""
     return {key: value for key, value in metrics.items() if isinstance(value, float) and "second" not in key}
+
+
+@pytest.mark.parametrize(("name", "stop_at"), [("reward", 5), ("ppo", 4)])
+def test_ranks_resume_where_they_stopped_and_one_rank_finishes_their_training(
+    name: str, stop_at: int, one_rank: OneRank, examples: list[Example], start: Path, tmp_path: Path
+) -> None:
+    """Stopped on two ranks, then finished on two ranks and, from a copy, on one: the uninterrupted training."""
+    cases = {name: one_rank.cases[name]}
+    folders = [tmp_path / "two", tmp_path / "one"]
+    with pytest.raises(SystemExit):
+        launch(align_all, (cases, RUNTIME, folders[0], examples, start, 0, stop_at), 2, TIMEOUT)
+    states = [path.name for path in (folders[0] / name / "resume").glob("step-*")]
+    assert states == [f"step-{stop_at:09d}"]
+    shutil.copytree(folders[0], folders[1])
+    launch(align_all, (cases, RUNTIME, folders[0], examples, start), 2, TIMEOUT)
+    align_all(cases, RUNTIME, folders[1], examples, start)
+    for folder in folders:
+        assert_same_result(folder, one_rank, name)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        (PPO, {"engine": DeepSpeed()}, r'"deepspeed" does not support the method `ppo`. Use native'),
+        (
+            SFT,
+            {"engine": Megatron()},
+            r'"megatron" does not support the method `sft`. Use deepspeed or native',
+        ),
+        (
+            SFT,
+            {"layout": Layout(pipeline=2)},
+            r"layout.pipeline = 2: the method `sft` does not support this axis",
+        ),
+        (
+            REWARD,
+            {"layout": Layout(context=2)},
+            r"layout.context = 2: .* `reward` does not support this axis",
+        ),
+    ],
+)
+def test_an_engine_or_axis_that_a_method_does_not_support_is_refused_before_anything_is_loaded(
+    method: Method,
+    changes: dict[str, Any],
+    message: str,
+    examples: list[Example],
+    start: Path,
+    tmp_path: Path,
+) -> None:
+    runtime = RUNTIME.model_copy(update=changes)
+    config_only = tmp_path / "start"
+    config_only.mkdir()
+    shutil.copy(start / "config.json", config_only)
+    inputs = {"start": config_only, "reward": tmp_path / "missing"}
+    context = method_context(tmp_path / "work", examples, Tokenizer.load(start), runtime, **inputs)
+    with pytest.raises(GroundupError, match=message):
+        method.prepare(context)
+
+
+def test_rows_that_ranks_cannot_divide_are_refused(
+    one_rank: OneRank, examples: list[Example], start: Path, tmp_path: Path
+) -> None:
+    odd = {"sft": (SFT.model_copy(update={"batch_rows": 3}), {"start": start})}
+    with pytest.raises(GroundupError, match="3 rows of a step can't be divided among 2 data-parallel ranks"):
+        launch(align_all, (odd, RUNTIME, tmp_path, examples, start), 2, TIMEOUT)
