@@ -22,7 +22,7 @@ TEXTS = [
 
 
 @pytest.fixture(scope="session")
-def words() -> Tokenizer:
+def tokenizer() -> Tokenizer:
     return Tokenizer.from_merges(train(iter(TEXTS), 400))
 
 

@@ -59,18 +59,22 @@ def documents(count: int) -> list[Document]:
 
 
 def run(
-    work: StageContext, runtime: Runtime, words: Tokenizer, raw: Artifact, tmp_path: Path, **recipe
+    work: StageContext, runtime: Runtime, tokenizer: Tokenizer, raw: Artifact, tmp_path: Path, **recipe
 ) -> dict:
     folder = tmp_path / "tokenizer"
-    words.save(folder)
+    tokenizer.save(folder)
     return tokenize(Tokenize(**recipe), runtime, work, raw, Artifact(folder, "t", "tokenizer", "tokenizer"))
 
 
 def test_spans_give_every_document_back(
-    work: StageContext, runtime: Runtime, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path
+    work: StageContext,
+    runtime: Runtime,
+    tokenizer: Tokenizer,
+    publish: Callable[..., Artifact],
+    tmp_path: Path,
 ) -> None:
     texts = documents(80)
-    metrics = run(work, runtime, words, publish(texts), tmp_path, seq_len=64, validation_share=0.1)
+    metrics = run(work, runtime, tokenizer, publish(texts), tmp_path, seq_len=64, validation_share=0.1)
     found: dict[str, dict[int, list[int]]] = {}
     for split in ("train", "validation"):
         rows = PackedDataset(work.path / f"{split}.npy")
@@ -81,9 +85,9 @@ def test_spans_give_every_document_back(
             assert (split == "validation") == (hash_fraction(span["document"]) < 0.1)
     for item in texts:
         ids = [token for _, part in sorted(found[item.id].items()) for token in part]
-        assert ids == [words.bos, *words.encode(item.text), words.eos]
+        assert ids == [tokenizer.bos, *tokenizer.encode(item.text), tokenizer.eos]
     assert metrics["tokens_dropped"] == 0
-    assert metrics["tokens"] == sum(len(words.encode(item.text)) + 2 for item in texts)
+    assert metrics["tokens"] == sum(len(tokenizer.encode(item.text)) + 2 for item in texts)
     held = [item.text for item in texts if hash_fraction(item.id) < 0.1]
     assert metrics["validation_bytes"] == sum(len(text.encode()) for text in held)
 
@@ -91,24 +95,28 @@ def test_spans_give_every_document_back(
 def test_windows_lose_nothing(
     work: StageContext,
     runtime: Runtime,
-    words: Tokenizer,
+    tokenizer: Tokenizer,
     publish: Callable[..., Artifact],
     tmp_path: Path,
     monkeypatch,
 ) -> None:
     monkeypatch.setattr("groundup.tokens.tokenize.WINDOW_TOKENS", 100)
     texts = documents(50)
-    metrics = run(work, runtime, words, publish(texts), tmp_path, seq_len=32, validation_share=0.2)
-    assert metrics["tokens"] == sum(len(words.encode(item.text)) + 2 for item in texts)
+    metrics = run(work, runtime, tokenizer, publish(texts), tmp_path, seq_len=32, validation_share=0.2)
+    assert metrics["tokens"] == sum(len(tokenizer.encode(item.text)) + 2 for item in texts)
 
 
 def test_two_documents_are_enough_and_one_is_not(
-    work: StageContext, runtime: Runtime, words: Tokenizer, publish: Callable[..., Artifact], tmp_path: Path
+    work: StageContext,
+    runtime: Runtime,
+    tokenizer: Tokenizer,
+    publish: Callable[..., Artifact],
+    tmp_path: Path,
 ) -> None:
-    metrics = run(work, runtime, words, publish(documents(2)), tmp_path, seq_len=64)
+    metrics = run(work, runtime, tokenizer, publish(documents(2)), tmp_path, seq_len=64)
     assert metrics["train_rows"] >= 1 and metrics["validation_rows"] >= 1
     with pytest.raises(DataError, match="Add more files"):
-        run(work, runtime, words, publish(documents(1)), tmp_path, seq_len=64)
+        run(work, runtime, tokenizer, publish(documents(1)), tmp_path, seq_len=64)
 
 
 def test_an_epoch_reads_every_row_once_whatever_the_batch() -> None:

@@ -1,1 +1,1 @@
-"""Raw bytes -> documents: ingest reads the sources, curate decides what is kept. Imports no torch."""
+"""Raw bytes -> documents: ingest reads the sources, curate selects and cleans documents. Imports no torch."""

@@ -1,7 +1,7 @@
-"""A few hundred documents as arrays: what every step works on, and what several of them need is made once.
+"""A batch of documents as arrays, with derived arrays computed once and shared by all steps.
 
 in:  a table of documents (DOCUMENT_SCHEMA)
-out: their bytes end to end, words, lines, and which of them are source code
+out: concatenated bytes, words, lines, and a mask of source code
 """
 
 import re
@@ -33,11 +33,11 @@ CODE = re.compile(
     r"|toml|ya?ml|cfg|ini)(#\w+)*$",
     re.IGNORECASE,
 )
-"""Paths of source code, also of its parts (`big.py#part2`)."""
+"""Paths of source code, including their parts (`big.py#part2`)."""
 
 
 class DocumentBatch:
-    """Documents, and lazily what is known of their texts. A step that changes texts makes a new batch."""
+    """Documents with lazily computed arrays of their texts. A step that changes texts creates a new batch."""
 
     def __init__(self, documents: pa.Table) -> None:
         self.documents = documents
@@ -49,118 +49,118 @@ class DocumentBatch:
 
     @cached_property
     def texts(self) -> list[str]:
-        """[rows]"""
+        """[rows] texts as Python strings."""
         return self.strings("text")
 
     @cached_property
     def text(self) -> Any:
-        """[rows] as one Arrow array, for Arrow's own functions."""
+        """[rows] texts as one Arrow array."""
         column = self.documents.column("text")
         return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
     @cached_property
     def data(self) -> Bytes:
-        """The UTF-8 of all texts, end to end."""
+        """UTF-8 bytes of all texts, concatenated."""
         return _buffers(self.text)[0]
 
     @cached_property
     def offsets(self) -> Ints:
-        """[rows + 1]: where each text begins in `data`."""
+        """[rows + 1]: start of each text in `data`."""
         return _buffers(self.text)[1]
 
     @cached_property
     def bytes(self) -> Ints:
-        """[rows]: bytes of each text."""
+        """[rows]: bytes per text."""
         return np.diff(self.offsets)
 
     @cached_property
     def chars(self) -> Ints:
-        """[rows]: characters of each text."""
+        """[rows]: characters per text."""
         return np.asarray(pc.utf8_length(self.text).to_numpy(zero_copy_only=False), dtype=np.int64)
 
     @cached_property
     def words(self) -> Spans:
-        """What stands between white space, as the rules for web pages count words."""
+        """Words separated by white space, as web-page rules count them."""
         return words(self.data, self.offsets)
 
     @cached_property
     def lines(self) -> Spans:
-        """Lines that aren't empty."""
+        """Non-empty lines."""
         return lines(self.data, self.offsets)
 
     @cached_property
     def trimmed_lines(self) -> SpanGroups:
-        """Lines with words in them, without the white space around: what rules count as lines."""
+        """Lines with at least one word, without surrounding white space, as rules count lines."""
         return trimmed_lines(self.words)
 
     @cached_property
     def paragraphs(self) -> SpanGroups:
-        """What stands between blank lines, without the white space around."""
+        """Paragraphs separated by blank lines, without surrounding white space."""
         return paragraphs(self.words)
 
     @cached_property
     def plain_words(self) -> Spans:
-        """Lower-cased words without punctuation, as duplicates and evaluation items are compared."""
+        """Lower-cased words without punctuation, for deduplication and decontamination."""
         return plain_words(*_buffers(pc.utf8_lower(self.text)))
 
     @cached_property
     def is_code(self) -> NDArray[np.bool_]:
-        """[rows]: whether the path ends like source code; rules made for prose pass over it.
+        """[rows]: whether the path is that of source code, which rules for prose skip.
 
-        An address on the web (`https://.../index.php`) is that of a page, whatever made it.
+        URLs (`https://.../index.php`) are pages, whatever their suffix.
         """
         paths = self.strings("path")
         return np.array(["://" not in path and CODE.search(path) is not None for path in paths], dtype=bool)
 
     @cached_property
     def content(self) -> Bytes:
-        """[bytes]: LETTER or DIGIT for the first byte of one, 0 for all others."""
+        """[bytes]: LETTER or DIGIT for the first byte of a letter or digit, else 0."""
         return content(self.data)
 
     @cached_property
     def letters_per_word(self) -> Ints:
-        """[rows]: 1; for a text mostly in a script without spaces, how many of its letters make a word, about."""
+        """[rows]: 1; for texts mostly in a script without spaces, the mean number of letters per word."""
         letters = self.words.begins_in("unspaced")
         mean = self.words.per_document(np.maximum(letters, 1)) / np.maximum(self.words.counts, 1)
         return np.where(self.mostly(letters > 0), np.rint(mean), 1).astype(np.int64)
 
     @cached_property
     def word_counts(self) -> NDArray[np.float64]:
-        """[rows]: words, as a dictionary would count them; estimated for scripts without spaces."""
+        """[rows]: words; estimated for scripts without spaces."""
         return self.words.counts / self.letters_per_word
 
     @cached_property
     def is_unmarked(self) -> NDArray[np.bool_]:
-        """[rows]: whether a text is mostly in a script (Thai, Lao) in which nothing marks the end of a sentence."""
+        """[rows]: whether a text is mostly in a script (Thai, Lao) without sentence-ending punctuation."""
         return self.mostly(self.words.begins_in("unmarked") > 0)
 
     def mostly(self, is_marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """[rows]: whether more than half of each text's words are marked; `words` [words]."""
+        """[rows]: whether more than half of each text's words are marked; `is_marked` [words]."""
         return self.words.per_document(is_marked) > self.words.counts / 2
 
     @cached_property
     def line_ends(self) -> Ints:
-        """[rows]: line ends in each text."""
+        """[rows]: line feeds per text."""
         return self.count(self.data == ord("\n"))
 
     def count(self, mask: NDArray[np.bool_]) -> Ints:
-        """[rows]: how many bytes of each text are marked; `marks` [bytes]."""
+        """[rows]: True bytes per text; `mask` [bytes]."""
         return np.diff(np.searchsorted(np.flatnonzero(mask), self.offsets))
 
     def of_prose(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """[rows]: `values` of prose; NaN, which breaks no rule, for source code."""
+        """[rows]: `values` for prose, NaN (which no rule rejects) for source code."""
         return np.where(self.is_code, np.nan, values)
 
 
 def share(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """part / whole, and 0 where there is nothing."""
+    """part / whole, and 0 where `whole` is 0."""
     shares = np.zeros(len(whole))
     np.divide(part, whole, out=shares, where=whole > 0)
     return shares
 
 
 def _buffers(texts: Any) -> tuple[Bytes, Ints]:
-    """An Arrow string array as bytes from its first text on, and offsets that begin at 0."""
+    """Bytes and offsets of an Arrow string array; offsets start at 0."""
     assert texts.null_count == 0, texts.null_count
     _, offsets, data = texts.buffers()
     width = np.int64 if pa.types.is_large_string(texts.type) else np.int32

@@ -1,7 +1,7 @@
-"""Documents and the ledger on disk: folders of Parquet shards, written in one pass, read row group by row group.
+"""Documents and rejects log on disk: folders of Parquet shards, written in one pass and read by row group.
 
-in:  documents (or tables of them), and what was decided about each
-out: documents/00000.parquet ..., ledger/00000.parquet ...; the same rows give the same bytes
+in:  documents (or tables of them), rejects-log entries
+out: documents/00000.parquet ..., rejects/00000.parquet ...; equal rows give equal bytes
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ DOCUMENT_METRICS = "document_metrics"
 DOCUMENT_SCHEMA = pa.schema([pa.field(name, pa.string()) for name in Document.__dataclass_fields__])
 ROW_GROUP_ROWS = 1024
 ROW_GROUP_BYTES = 16 << 20
-"""The most a row group holds, unless one row is larger: far below Arrow's 2 GiB for the strings of an array."""
+"""Maximum size of a row group (a single larger row excepted), far below Arrow's 2 GiB limit for string arrays."""
 
 Outcome = Literal["dropped", "changed", "rejected"]
 Row = TypeVar("Row")
@@ -34,10 +34,10 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class RejectsLogEntry:
-    """Why one document (or file) is gone, or not what it was.
+    """Reason why one document or file was rejected, dropped or changed.
 
-    `fate`: dropped = a rule removed it; changed = kept, but not as it came; aside = it could not be read.
-    `reason` is what happened (`too_few_words`); `value` and `threshold` are the numbers behind it, if any.
+    `outcome`: rejected = it could not be read; dropped = a curation step removed it; changed = kept with changes.
+    `reason` is a name (`too_few_words`); `value` and `threshold` are the numbers that were compared, if any.
     """
 
     id: str
@@ -62,9 +62,9 @@ REJECTS_SCHEMA = pa.schema(
 
 
 class TableWriter(Generic[Row]):
-    """Rows of one record type -> one Parquet file. A context manager; the file appears whole when it is left.
+    """Writes records of one type to a Parquet file. A context manager; the file appears atomically on exit.
 
-    Without a row there is still a file, unless the context is left by an exception.
+    Without any row an empty file is written. An exception inside the context discards the file.
     """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -81,7 +81,7 @@ class TableWriter(Generic[Row]):
         )
 
     def write(self, rows: pa.Table | Iterable[Row]) -> None:
-        """Append a table of this schema, or any number of records."""
+        """Append a table with this schema, or an iterable of records."""
         table = rows if isinstance(rows, pa.Table) else self._table(rows)
         if not table.num_rows:
             return
@@ -94,7 +94,7 @@ class TableWriter(Generic[Row]):
             self._flush()
 
     def close(self) -> None:
-        """Write what still waits and the file's footer, and make the file appear, durably."""
+        """Write the remaining rows and the footer, then move the file into place durably."""
         self._flush()
         self._writer.close()
         atomic_replace(self._part, self.path)
@@ -132,14 +132,14 @@ class DocumentWriter(TableWriter[Document]):
 
 
 class RejectsLogWriter(TableWriter[RejectsLogEntry]):
-    """Writes the ledger; `write` takes a table or an iterable of `LedgerEntry`."""
+    """Writes the rejects log; `write` takes a table or an iterable of `RejectsLogEntry`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, REJECTS_SCHEMA)
 
 
 def _groups(table: pa.Table) -> Iterator[pa.Table]:
-    """Slices of consecutive rows that each fit a row group; a row larger than a group gets its own."""
+    """Slices of consecutive rows that fit a row group; a row larger than a group gets its own."""
     texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
     lengths = [pc.fill_null(pc.binary_length(table.column(name)), 0).to_numpy() for name in texts]
     ends = np.cumsum(np.sum(lengths, axis=0, dtype=np.int64))
@@ -153,25 +153,25 @@ def _groups(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def shards(folder: Path) -> list[Path]:
-    """The Parquet files of a folder in their order."""
+    """The Parquet files of a folder in order."""
     return sorted(folder.glob("*.parquet"))
 
 
 def iter_tables(artifact_path: Path, folder: str = DOCUMENTS) -> Iterator[pa.Table]:
-    """The row groups of an artifact's documents (or ledger), shard by shard."""
+    """Row groups of an artifact's documents (or rejects log), shard by shard."""
     for shard in shards(artifact_path / folder):
         yield from iter_groups(shard)
 
 
 def iter_groups(shard: Path) -> Iterator[pa.Table]:
-    """The row groups of one Parquet file; no more than one in memory."""
+    """Row groups of one Parquet file; at most one in memory."""
     with pq.ParquetFile(shard) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
 
 
 def read_rows(folder: Path, places: Iterable[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
-    """The rows at `places` (shard name, first row, number of rows), reading only the row groups they lie in."""
+    """Rows at `places` (shard name, first row, number of rows); reads only the row groups that contain them."""
     for name, first, count in places:
         at = 0
         for table in iter_groups(folder / name):
@@ -182,18 +182,18 @@ def read_rows(folder: Path, places: Iterable[tuple[str, int, int]]) -> Iterator[
 
 
 def strings(table: pa.Table, column: str) -> list[str]:
-    """A column of strings as a list."""
+    """A string column as a list."""
     values: list[Any] = table.column(column).to_pylist()
     return values
 
 
 def count_rows(artifact_path: Path, folder: str = DOCUMENTS) -> int:
-    """Rows of an artifact's documents (or ledger), from the shards' footers alone."""
+    """Number of rows of an artifact's documents (or rejects log), from the shards' footers."""
     return sum(pq.read_metadata(shard).num_rows for shard in shards(artifact_path / folder))
 
 
 def read_documents(artifact_path: Path) -> Iterator[Document]:
-    """The documents of an artifact, in file order; no more than one row group in memory."""
+    """Documents of an artifact in file order; at most one row group in memory."""
     for table in iter_tables(artifact_path):
         columns = [strings(table, name) for name in DOCUMENT_SCHEMA.names]
         for values in zip(*columns, strict=True):
@@ -201,12 +201,12 @@ def read_documents(artifact_path: Path) -> Iterator[Document]:
 
 
 def read_rejects_log(artifact_path: Path) -> Iterator[RejectsLogEntry]:
-    """The ledger of an artifact, in the order in which things happened."""
+    """Rejects-log entries of an artifact in order."""
     for table in iter_tables(artifact_path, REJECTS):
         for row in table.to_pylist():
             yield RejectsLogEntry(**row)
 
 
 def spell_reasons(reasons: Counter[str], most: int = 5) -> str:
-    """Reasons as people read them, the most frequent first: `empty (3), binary (1)`."""
+    """Reason counts for people, most frequent first: `empty (3), binary (1)`."""
     return ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common(most))

@@ -1,12 +1,11 @@
-"""Many tasks, a few workers: the corpus engine's plan, run by Daft over local processes or a Ray cluster.
+"""Executor: runs shard tasks in this process, in local worker processes, or on a Ray cluster (through Daft).
 
-in:  tasks (plain JSON), and a function that turns a task into files and says what it did
-out: what each task did, in the order of the tasks
+in:  tasks (JSON payloads), a function that turns a payload into files and returns a result
+out: the results in the order of the tasks
 
-A task is one shard of work: it depends on nothing but its own description and writes its own files whole, so it may
-run anywhere, any number of times, in any order, and the result is the same. What is done is noted beside the work:
-after a stop, whatever the reason, only tasks that weren't done run again. On a cluster every node sees the workspace
-under the same path and has groundup installed.
+A task is one shard of work. It depends only on its payload and writes its files atomically, so it may run anywhere,
+any number of times, in any order, with the same result. Finished tasks are recorded on disk: after an interruption
+only unfinished tasks run. On a cluster every node needs the workspace under the same path and groundup installed.
 """
 
 import json
@@ -30,9 +29,9 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
 
 SMALL_BYTES = 24 << 20
-"""Work below this size is done in this process: starting workers costs about two seconds."""
+"""Below this total size tasks run in this process: starting workers takes about two seconds."""
 TRIES = 3
-"""How often in a row workers may die without finishing a single task."""
+"""Consecutive worker crashes without a finished task after which the run fails."""
 
 Done = dict[str, Any]
 Run = Callable[[Any, Any], Done]
@@ -41,7 +40,7 @@ Row = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class ExecutorTask:
-    """One shard of work. `about` is plain JSON; `bytes` is its size, for progress."""
+    """One shard of work: a JSON payload, and its size in bytes for progress."""
 
     number: int
     about: Any
@@ -51,10 +50,10 @@ class ExecutorTask:
 def run_tasks(
     run: Run, common: Any, tasks: list[ExecutorTask], context: StageContext, runtime: Runtime, label: str
 ) -> list[Done]:
-    """`run(common, task.about)` for every task that isn't done yet; what each of them returned.
+    """Results of `run(common, task.about)` for all tasks; tasks finished earlier are not run again.
 
-    `run` is a function of a module (workers import it), `common` what all tasks share (pickled once per worker).
-    Raises DataError when workers keep dying, and whatever GroundupError a task raised.
+    `run` is a module-level function (workers import it); `common` is shared by all tasks and pickled once per worker.
+    Raises DataError when workers keep crashing, and any GroundupError raised by a task.
     """
     folder = context.temporary / label
     done_files = {task.number: _mark(folder, task) for task in tasks}
@@ -88,7 +87,7 @@ def run_tasks(
 
 
 class _WorkersDied(Exception):
-    """The engine lost a worker; tasks that were under way aren't done."""
+    """A worker process or node was lost; its running tasks are unfinished."""
 
 
 def _mark(folder: Path, task: ExecutorTask) -> Path:
@@ -123,7 +122,7 @@ def _results(
 def _by_daft(
     run: Run, common: Any, rows: list[Row], workers: int, buffer: int | None
 ) -> Iterator[tuple[int, str]]:
-    """The plan: one row per task, cut so that each is on its way alone."""
+    """Daft plan with one row per task, split so that each task is scheduled separately."""
     os.environ.setdefault("DO_NOT_TRACK", "true")
     import daft
 
@@ -141,7 +140,7 @@ def _by_daft(
 
 
 class _Worker:
-    """Lives in a process of its own and does one task after another."""
+    """Worker process: runs one task at a time."""
 
     def __init__(self, path: tuple[str, ...], packed: bytes) -> None:
         sys.path[:] = path  # a user's own parts lie where the run was started
@@ -164,7 +163,7 @@ class _Worker:
 
 
 def _by_ray(run: Run, common: Any, rows: list[Row], address: str) -> Iterator[tuple[int, str]]:
-    """The same plan on a cluster, driven from a child: Ray ends a driver whose node dies, and it shall not be us."""
+    """The same plan on a Ray cluster, driven from a child process: Ray ends a driver whose node dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_drive, args=(run, common, rows, address, sender), daemon=True)
@@ -184,7 +183,7 @@ def _by_ray(run: Run, common: Any, rows: list[Row], address: str) -> Iterator[tu
 
 
 def _drive(run: Run, common: Any, rows: list[Row], address: str, sender: Connection) -> None:
-    """In the child: join the cluster, send each row's answer, then None."""
+    """Child process: joins the cluster, sends every row's reply, then None."""
     import daft
     import ray
 

@@ -1,10 +1,10 @@
-"""fastText's linear classifiers, a batch of texts at a time (Joulin et al. 2016, https://arxiv.org/abs/1607.01759).
+"""fastText classifiers applied to batches of texts (Joulin et al. 2016, https://arxiv.org/abs/1607.01759).
 
 in:  texts as one Arrow array
-out: lines as fastText counts their tokens; the likeliest label of each, and its probability
+out: one-line texts as fastText tokenizes them; the most likely label of each, and its probability
 
-fastText reads a text as one line of tokens between white space. What it would take for its own marks (`__label__x`,
-`</s>`) can't occur in the lines made here of somebody's text.
+fastText reads a text as one line of white-space separated tokens. The lines built here never contain fastText's own
+markers (`__label__x`, `</s>`).
 """
 
 from functools import lru_cache
@@ -20,18 +20,18 @@ from groundup.core.errors import DataError
 
 LABEL = "__label__"
 _SPACES = r"[\n\x{a0}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
-"""White space that isn't white space to fastText, and the line feed, which would end the text."""
+"""White space that fastText doesn't treat as such, and the line feed, which would end the text."""
 _ONE_TOKEN = r"([[:punct:]\pP\pS\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])"
-"""Punctuation, and characters of the scripts without spaces between words."""
+"""Punctuation, and characters of scripts without spaces between words."""
 _PUT_RIGHT = "Put it right with: pip install --force-reinstall --no-deps fasttext-community"
 
 
 def binding(to_train: bool = False) -> Any:
-    """The module `fasttext`. Raises DataError if the one installed can't do what is asked.
+    """The module `fasttext`. Raises DataError if the installed one is unsuitable.
 
-    Several packages bring a module of this name. fasttext-predict can't train or take a batch. fastText 0.9.2 with
-    one thread fills a tenth of the weights and leaves the others as the memory happens to be, see
-    https://github.com/facebookresearch/fastText/issues/1061: no two runs agree, and some end in NaN.
+    Several packages provide a module of this name. fasttext-predict can't train or predict in batches. fastText 0.9.2
+    with one thread initialises a tenth of the weights and leaves the rest uninitialised, see
+    https://github.com/facebookresearch/fastText/issues/1061: runs differ, and some end in NaN.
     """
     import fasttext
 
@@ -49,27 +49,27 @@ def is_installed(name: str) -> bool:
 
 @lru_cache(maxsize=8)
 def load(path: Path) -> Any:
-    """The model in a file, once per process."""
+    """The model in a file, loaded once per process."""
     return binding().load_model(str(path))
 
 
 def lines(texts: Any) -> list[str]:
-    """Each text of an Arrow array in lower case and on one line, its words as they are."""
+    """Texts of an Arrow array, lower-cased and on one line."""
     one_line = pc.replace_substring_regex(pc.utf8_lower(texts), _SPACES, " ")
     return _listed(pc.replace_substring(one_line, "</s>", " "))
 
 
 def tokens(texts: Any) -> list[str]:
-    """Like `lines`, but punctuation marks and characters of unspaced scripts are tokens of their own.
+    """Like `lines`, with punctuation marks and characters of unspaced scripts as separate tokens.
 
-    That is how fastText's authors prepare text for classification; it leaves neither `__label__` nor `</s>` whole.
+    This is the preparation used by fastText's authors; no `__label__` or `</s>` survives it.
     """
     apart = pc.replace_substring_regex(pc.utf8_lower(texts), _ONE_TOKEN, r" \1 ")
     return _listed(pc.replace_substring_regex(apart, _SPACES, " "))
 
 
 def predict(model: Any, one_liners: list[str]) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
-    """[texts], [texts]: the likeliest label of each line and its probability; "" and 0 where it has no token."""
+    """[texts], [texts]: most likely label of each line and its probability; "" and 0 for lines without tokens."""
     if not one_liners:
         return np.zeros(0, np.str_), np.zeros(0)
     labels, probabilities = model.predict(one_liners)

@@ -1,10 +1,9 @@
-"""Words, lines and their hashes for a whole batch of texts at once, as arrays: what rules and duplicates stand on.
+"""Words, lines and their hashes for a whole batch of texts, as arrays.
 
-in:  the UTF-8 bytes of many texts, end to end, and where each text begins
-out: Pieces (byte ranges), a 64-bit hash for each, hashes of n-grams; lines and paragraphs as runs of words
+in:  concatenated UTF-8 bytes of many texts, and the start of each text
+out: Spans (byte ranges) with a 64-bit hash each, n-gram hashes; lines and paragraphs as groups of words
 
-Nothing here loops over words in Python. Scripts without spaces between words have one word per character: see
-`text/unicode_classes.py`.
+No Python loop over words. Scripts without spaces have one word per character: see `text/unicode_classes.py`.
 """
 
 import hashlib
@@ -24,9 +23,9 @@ from groundup.text.unicode_classes import Mask as Mask
 Hashes = NDArray[np.uint64]
 
 _BLOCK = 1 << 15
-"""Pieces that are hashed at a time: their arrays stay in the cache."""
+"""Spans hashed at a time, so that their arrays fit the cache."""
 _LONG = 1024
-"""Bytes from which a piece is hashed alone: the array loop takes eight bytes of every piece in a round."""
+"""Bytes above which a span is hashed separately: the array loop consumes eight bytes of every span per round."""
 _MIX = tuple(np.uint64(k) for k in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53, 0x9E3779B97F4A7C15))
 _33 = np.uint64(33)
 _FIRST_BYTES = np.array([(1 << 8 * size) - 1 for size in range(9)], dtype=np.uint64)
@@ -45,64 +44,64 @@ class Spans:
 
     @cached_property
     def counts(self) -> Ints:
-        """[documents]: pieces per document."""
+        """[documents]: spans per document."""
         return np.diff(self.first)
 
     @cached_property
     def document(self) -> Ints:
-        """[pieces]: the document that each stands in."""
+        """[spans]: document of each span."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     @cached_property
     def sizes(self) -> Ints:
-        """[pieces]: bytes of each."""
+        """[spans]: bytes per span."""
         return self.end - self.start
 
     @cached_property
     def chars(self) -> Ints:
-        """[pieces]: characters of each."""
+        """[spans]: characters per span."""
         return self.sizes - (self._continued[self.end] - self._continued[self.start])
 
     @cached_property
     def _continued(self) -> NDArray[np.int32]:
-        """[bytes + 1]: how many bytes before each aren't the first of their character."""
+        """[bytes + 1]: continuation bytes before each position."""
         return _sums(self.data & 0xC0 == 0x80)
 
     @cached_property
     def line_ends(self) -> Ints:
-        """[pieces]: line ends between each and the piece before."""
+        """[spans]: line feeds between each span and the one before."""
         after = np.searchsorted(self.start, np.flatnonzero(self.data == ord("\n")))
         return np.bincount(after, minlength=len(self.start) + 1)[:-1]
 
     @cached_property
     def hashes(self) -> Hashes:
-        """[pieces]: 64 bits of each one's bytes; equal bytes, equal hash, in every run and on every machine."""
+        """[spans]: 64-bit hash of the bytes; identical in every run and on every machine."""
         return hash_ranges(self.data, self.start, self.end)
 
     @cached_property
     def keys(self) -> Hashes:
-        """[pieces]: hashes that are equal for equal pieces of one document only."""
+        """[spans]: hashes that are equal only for equal spans of one document."""
         return self.hashes + self.document.astype(np.uint64) * _MIX[0]
 
     @cached_property
     def repeated(self) -> Mask:
-        """[pieces]: whether the same stood earlier in the document."""
+        """[spans]: whether an equal span comes earlier in the document."""
         order, first = groups(self.keys)
         repeated = np.ones(len(order), dtype=bool)
         repeated[order[first]] = False
         return repeated
 
     def marked(self, mask: Mask) -> Ints:
-        """[pieces]: how many bytes of each are marked; `marks` [bytes of all texts]."""
+        """[spans]: True bytes per span; `mask` [bytes of all texts]."""
         before = _sums(mask)
         return (before[self.end] - before[self.start]).astype(np.int64)
 
     def begins(self, mark: str) -> Mask:
-        """[pieces]: whether each begins with `mark`."""
+        """[spans]: whether each begins with `mark`."""
         return self._says(self.start, mark)
 
     def ends(self, mark: str) -> Mask:
-        """[pieces]: whether each ends with `mark`."""
+        """[spans]: whether each ends with `mark`."""
         return self._says(self.end - len(mark.encode()), mark)
 
     def _says(self, at: Ints, mark: str) -> Mask:
@@ -114,7 +113,7 @@ class Spans:
 
     @cached_property
     def sentence_end(self) -> NDArray[np.int32]:
-        """[pieces]: the character that each ends a sentence with, perhaps before a closing quote or bracket; or 0."""
+        """[spans]: the sentence-ending character of each, also before a closing quote or bracket; else 0."""
         at = before(self.data, self.end)
         last = code_points(self.data, at)
         closed = np.flatnonzero(tables()["closers"][last].astype(bool) & (at > self.start))
@@ -123,25 +122,25 @@ class Spans:
         return last
 
     def begins_in(self, table: str) -> Bytes:
-        """[pieces]: what one of `characters.tables()` says of the character that each begins with; 0 for ASCII."""
+        """[spans]: value in `unicode_classes.tables()[table]` of each first character; 0 for ASCII."""
         classes = np.zeros(len(self.start), np.uint8)
         beyond = np.flatnonzero(self.data[self.start] >= 0x80)
         classes[beyond] = tables()[table][code_points(self.data, self.start[beyond])]
         return classes
 
     def ends_in(self, table: str) -> Mask:
-        """[pieces]: whether each ends with a character of one of `characters.tables()`."""
+        """[spans]: whether the last character is in `unicode_classes.tables()[table]`."""
         last = code_points(self.data, before(self.data, self.end))
         return tables()[table][last].astype(bool)
 
     def at(self, positions: Ints) -> Ints:
-        """The pieces that stand at these bytes; -1 for a byte that is in none."""
+        """Index of the span that contains each position, -1 if none does."""
         piece = np.searchsorted(self.start, positions, side="right") - 1
         inside = (piece >= 0) & (positions < np.append(self.end, 0)[piece])
         return np.where(inside, piece, -1)
 
     def per_document(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """[documents]: the sum of `values` [pieces] over each document's pieces."""
+        """[documents]: sum of `values` [spans] per document."""
         sums = np.zeros(len(self.counts))
         some = np.flatnonzero(self.counts)
         if len(some):
@@ -151,9 +150,9 @@ class Spans:
 
 @dataclass(frozen=True)
 class SpanGroups(Spans):
-    """Pieces that are runs of words, from first word to last: run r is words `word[r]` to `word[r + 1]`.
+    """Groups of consecutive words: group g is words `word[g]` to `word[g + 1]`.
 
-    Every word is in one run. Two runs are the same (`hashes`) if their words are, whatever white space is between.
+    Every word is in one group. Groups have equal `hashes` if their words are equal, whatever the white space between.
     """
 
     words: Spans
@@ -165,12 +164,12 @@ class SpanGroups(Spans):
 
     @cached_property
     def word_counts(self) -> Ints:
-        """[runs]: words in each."""
+        """[groups]: words per group."""
         return np.diff(self.word)
 
     @cached_property
     def hashes(self) -> Hashes:
-        """[runs]: a polynomial of the words' hashes, modulo 2**64; base and all its powers have inverses."""
+        """[groups]: polynomial of the word hashes modulo 2**64; base and powers are invertible."""
         total = len(self.words.start)
         sums = np.zeros(total + 1, np.uint64)
         np.cumsum(self.words.hashes * _powers(_BASE, total), out=sums[1:])
@@ -179,37 +178,37 @@ class SpanGroups(Spans):
 
 
 def words(data: Bytes, offsets: Ints) -> Spans:
-    """What stands between white space. `offsets` [documents + 1] says where each text begins in `data`."""
+    """Words separated by white space. `offsets` [documents + 1]: start of each text in `data`."""
     return _pieces(data, offsets, word_classes(data, plain=False))
 
 
 def plain_words(data: Bytes, offsets: Ints) -> Spans:
-    """Runs of letters, digits and underscores, punctuation gone. Give it lower-cased text to compare by."""
+    """Runs of letters, digits and underscores without punctuation. Pass lower-cased text for comparison."""
     return _pieces(data, offsets, word_classes(data, plain=True))
 
 
 def lines(data: Bytes, offsets: Ints) -> Spans:
-    """What stands between line ends; empty lines are no pieces."""
+    """Non-empty lines."""
     return stretches(data, offsets, data != 10)
 
 
 def stretches(data: Bytes, offsets: Ints, mask: Mask) -> Spans:
-    """The longest runs of marked bytes within one text; `marks` [bytes]."""
+    """Longest runs of True bytes within one text; `mask` [bytes]."""
     return _pieces(data, offsets, mask.astype(np.uint8))
 
 
 def trimmed_lines(words: Spans) -> SpanGroups:
-    """Lines with words in them, without the white space around."""
+    """Lines with at least one word, without surrounding white space."""
     return _runs(words, 1)
 
 
 def paragraphs(words: Spans) -> SpanGroups:
-    """What stands between blank lines, without the white space around."""
+    """Paragraphs separated by blank lines, without surrounding white space."""
     return _runs(words, 2)
 
 
 def _runs(words: Spans, line_ends: int) -> SpanGroups:
-    """A word begins a run if it is its document's first, or so many line ends stand right before it."""
+    """A word begins a group if it is its document's first, or follows at least `line_ends` line feeds."""
     begins = words.line_ends >= line_ends
     begins[words.first[:-1][words.counts > 0]] = True
     word = np.append(np.flatnonzero(begins), len(begins))
@@ -218,7 +217,7 @@ def _runs(words: Spans, line_ends: int) -> SpanGroups:
 
 
 def hash_ranges(data: Bytes, start: Ints, end: Ints) -> Hashes:
-    """[ranges]: a 64-bit hash of each range's bytes and length."""
+    """[ranges]: 64-bit hash of each range's bytes and length."""
     padded = np.concatenate([data, np.zeros(8, np.uint8)])
     eight: Hashes = np.ndarray((len(data) + 1,), dtype="<u8", buffer=padded.data, strides=(1,))
     hashes_of_ranges = np.zeros(len(start), np.uint64)
@@ -241,20 +240,20 @@ def hash_ranges(data: Bytes, start: Ints, end: Ints) -> Hashes:
 
 
 def hashes_of(words: Sequence[str]) -> Hashes:
-    """[words]: hashes as `Pieces.hashes` has them."""
+    """[words]: hashes equal to `Spans.hashes`."""
     ends = np.cumsum([0, *(len(word.encode()) for word in words)])
     return hash_ranges(np.frombuffer("".join(words).encode(), np.uint8), ends[:-1], ends[1:])
 
 
 def mix(value: Hashes) -> Hashes:
-    """The finalizer of MurmurHash3: every bit of the input reaches every bit of the output."""
+    """MurmurHash3 finalizer: every input bit affects every output bit."""
     value = (value ^ (value >> _33)) * _MIX[0]
     value = (value ^ (value >> _33)) * _MIX[1]
     return value ^ (value >> _33)
 
 
 def ngrams(pieces: Spans, n: int) -> tuple[Hashes, Ints]:
-    """Hashes of all runs of n pieces within one document, and the index of each run's first piece."""
+    """Hashes of all n-grams within one document, and the index of each one's first span."""
     total = len(pieces.start)
     if total < n:
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
@@ -266,15 +265,15 @@ def ngrams(pieces: Spans, n: int) -> tuple[Hashes, Ints]:
 
 
 def longer(key: Hashes, next_hash: Hashes) -> Hashes:
-    """A run's key, one piece longer: a polynomial of the pieces' hashes, modulo 2**64."""
+    """Key of an n-gram extended by one span: a polynomial of the span hashes modulo 2**64."""
     return key * _MIX[2] + next_hash
 
 
 def groups(keys: Hashes) -> tuple[Ints, Ints]:
-    """An order that brings equal keys together, the earliest first, and where in it each group begins.
+    """An order that puts equal keys together, earliest first, and the start of each group in it.
 
-    Sorts numbers, not indices: a key's last bits make room for its index, which is several times faster. Keys that
-    differ in these bits alone are told apart afterwards.
+    Sorts values instead of indices, several times faster: the low bits of a key are replaced by its index. Keys that
+    differ only in these bits are separated afterwards.
     """
     if not len(keys):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -286,7 +285,7 @@ def groups(keys: Hashes) -> tuple[Ints, Ints]:
 
 
 def _sums(mask: Mask) -> NDArray[np.int32]:
-    """[bytes + 1]: how many bytes before each are marked."""
+    """[bytes + 1]: True bytes before each position."""
     sums = np.zeros(len(mask) + 1, np.int32)
     np.cumsum(mask, out=sums[1:])
     return sums
@@ -300,7 +299,9 @@ def _powers(base: int, total: int) -> Hashes:
 
 
 def _pieces(data: Bytes, offsets: Ints, kind: Bytes) -> Spans:
-    """Boundary b stands before byte b. Pieces begin and end where inside meets outside, and where texts meet."""
+    """Boundary b is before byte b. Spans begin and end at class changes, at single-character words and at text
+    ends.
+    """
     inside = np.zeros(len(data) + 2, dtype=bool)
     np.greater(kind, 0, out=inside[1:-1])
     cut = np.zeros(len(data) + 1, dtype=bool)

@@ -1,10 +1,10 @@
-"""The shards that one task of ingest writes, and how far it has come.
+"""Output shards of one ingest task, with resume state.
 
-in:  documents and ledger entries, one after another
-out: documents/00012-000.parquet ..., ledger/00012-000.parquet ...; which rows belong to which file
+in:  documents and rejects-log entries in order
+out: documents/00012-000.parquet ..., rejects/00012-000.parquet ...; the location of each file's rows
 
-Where a shard ends depends on the rows alone, so a task that was stopped, or that took rows from an earlier build,
-writes the same bytes as one that read everything in one go.
+Shard boundaries depend on the rows alone, so a task that was interrupted, or that reuses rows of an earlier build,
+writes the same bytes as an uninterrupted one.
 """
 
 import json
@@ -26,7 +26,7 @@ from groundup.text.documents import (
 )
 
 SHARD_BYTES = 16 << 20
-"""About how much text a shard of documents holds."""
+"""Approximate text size of a document shard."""
 REJECTS_ROWS = 1 << 16
 
 Row = TypeVar("Row")
@@ -35,7 +35,9 @@ TALLIES = ("counts", "files_rejected", *TOLD)
 
 
 class Stream(Generic[Row]):
-    """Rows of one kind on their way into shards. `weight` of a row counts towards `limit`."""
+    """Rows of one type written to consecutive shards. A shard closes when the sum of row weights reaches
+    `limit`.
+    """
 
     def __init__(
         self, folder: Path, task: int, writer: Callable[[Path], TableWriter[Row]], limit: int
@@ -47,7 +49,7 @@ class Stream(Generic[Row]):
         """[shard, first row, rows]: where the rows of the file under way lie."""
 
     def add(self, row: Row, weight: int = 1) -> None:
-        """The next row. Closes the shard when that is full."""
+        """Append a row. Closes the shard when it is full."""
         name = f"{self.task:05d}-{self.shard:03d}.parquet"
         if self.places and self.places[-1][0] == name:
             self.places[-1][2] += 1
@@ -59,7 +61,7 @@ class Stream(Generic[Row]):
             self.close()
 
     def close(self) -> None:
-        """Write what waits, if anything does."""
+        """Write the buffered rows, if any, as a shard."""
         if self.waiting:
             with self.writer(self.folder / f"{self.task:05d}-{self.shard:03d}.parquet") as file:
                 file.write(self.waiting)
@@ -67,7 +69,7 @@ class Stream(Generic[Row]):
 
 
 class TaskShards:
-    """Both streams of a task, its counts, and the lines of the files it has finished."""
+    """Both output streams of a task, its counters, and the sources.jsonl lines of finished files."""
 
     def __init__(self, folder: Path, task: int) -> None:
         self.documents: Stream[Document] = Stream(folder / DOCUMENTS, task, DocumentWriter, SHARD_BYTES)
@@ -84,7 +86,7 @@ class TaskShards:
             self._resume(json.loads(self._state.read_text(encoding="utf-8")))
 
     def add(self, documents: list[Document], entries: list[RejectsLogEntry]) -> None:
-        """What one record of the file under way gave."""
+        """Append the documents and rejects-log entries of one record of the current file."""
         for entry in entries:
             self.rejects.add(entry)
         for document in documents:
@@ -93,19 +95,19 @@ class TaskShards:
             self.tally["counts"].update(documents=1, bytes_text=size)
 
     def count(self, name: str, reason: str) -> None:
-        """Add to one of the TALLIES, of the task and of the file under way."""
+        """Increment a counter of the task and of the current file."""
         self.tally[name][reason] += 1
         if name in TOLD:
             self.of_file[name][reason] += 1
 
     def end_record(self) -> None:
-        """A record is done. After a shard of documents was closed, note how far the task is."""
+        """Finish a record. Saves the resume state after a document shard was closed."""
         self.records += 1
         if self.documents.shard > self._noted and not self.documents.waiting:
             self._note()
 
     def end_file(self, line: dict[str, Any]) -> None:
-        """The file under way is done; `line` is what sources.jsonl says of it."""
+        """Finish the current file; `line` is its entry in sources.jsonl."""
         places = {DOCUMENTS: self.documents.places, REJECTS: self.rejects.places}
         record_reasons = {name: dict(sorted(count.items())) for name, count in self.of_file.items() if count}
         self.lines.append(line | record_reasons | {"rows": places})
@@ -113,7 +115,7 @@ class TaskShards:
         self.documents.places, self.rejects.places, self.records = [], [], 0
 
     def finish(self) -> dict[str, Any]:
-        """Close both streams; the lines and the counts as plain JSON."""
+        """Close both streams; returns lines and counters as plain JSON."""
         self.documents.close()
         self.rejects.close()
         return {"files": self.lines} | {name: dict(count) for name, count in self.tally.items()}

@@ -1,7 +1,7 @@
-"""A program kept running beside this process, that answers requests over its standard input and output.
+"""Long-running helper subprocess that answers requests over its standard input and output.
 
 in:  a command
-out: its two pipes; it ends with this process, and another is started when it died
+out: its two pipes; it ends with this process and is restarted when it has crashed
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 
 class SubprocessServer:
-    """One running program. Hold `lock` from a request to the end of its answer."""
+    """One running subprocess. Hold `lock` from a request until its response is read."""
 
     def __init__(self, command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -32,12 +32,12 @@ class SubprocessServer:
 
     @property
     def running(self) -> bool:
-        """Whether it is still there."""
+        """Whether the subprocess is alive."""
         return self._process.poll() is None
 
 
 def subprocess_server(command: tuple[str, ...], environment: tuple[tuple[str, str], ...]) -> SubprocessServer:
-    """The running program for this command. Another process, also a forked one, gets its own."""
+    """The running subprocess for a command. Every process, including forks, has its own."""
     server = _started(command, environment, os.getpid())
     if not server.running:
         server.stop()
@@ -54,7 +54,7 @@ def _started(
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
-    """End the program; a fork of its owner only closes its own copies of the pipes."""
+    """Kill the subprocess; a fork of its owner only closes its own copies of the pipes."""
     if os.getpid() == owner:
         process.kill()
     for pipe in (process.stdin, process.stdout):

@@ -1,11 +1,11 @@
-"""What sort of character each is: a part of a word, a word by itself, a letter, what ends a sentence.
+"""Character classes by code point: word characters, letters, digits, sentence ends.
 
-in:  UTF-8 bytes (valid ones, as Arrow promises them)
-out: code points, and a class for every byte; one look into a table per character that isn't ASCII
+in:  valid UTF-8 bytes
+out: code points, and a class per byte, by one table look-up per non-ASCII character
 
-A script without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese and their neighbours) has one word
-per character, with the marks on it and the punctuation after it: `灯塔。` is two words as `light tower.` is. In Tibetan
-syllables are words.
+Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese and related) have one word per
+character, including its combining marks and following punctuation: `灯塔。` is two words like `light tower.`.
+In Tibetan, syllables are words.
 """
 
 import unicodedata
@@ -19,32 +19,33 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 BETWEEN, WITHIN, ALONE, JOINED = range(4)
-"""Classes of word characters: in no word; in a word; a word by itself; that too, unless it follows one."""
+"""Word classes: separator; word character; a word by itself; the same, unless it follows a word by itself."""
 LETTER, DIGIT = 1, 2
-"""Classes of content: with the marks on it; of any script. All other characters are 0."""
+"""Content classes: letters with their combining marks; digits of any script. All other characters are 0."""
 SENTENCE_ENDS = "!.?։؝؞؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶។៕៖៙៚᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᭽᭾᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼⹓⹔。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡"
-"""What ends a sentence in the scripts of today: Unicode's Sentence_Terminal."""
+"""Sentence-ending characters of modern scripts: Unicode's Sentence_Terminal."""
 
 _SPACES = "\0\u200b\ufeff\u0f0b\u0f0c"
-"""What stands between words beyond white space: nothing that is seen, and Tibetan's dot between syllables."""
+"""Word separators beyond white space: invisible characters and Tibetan's dot between syllables."""
 _UNSPACED = {
     4: ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1950, 0x19DF), (0x1A20, 0x1AAF),
         (0xA9E0, 0xA9FF), (0xAA60, 0xAADF)),
     2: ((0x3005, 0x3007), (0x3040, 0x312F), (0x31A0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
         (0xF900, 0xFAFF), (0xFF66, 0xFF9F), (0x20000, 0x20000)),
 }  # fmt: skip
-"""Scripts without spaces (UAX #14's classes SA and ID) by how many of their letters a dictionary's word has, about:
-Thai, Lao, Burmese, Khmer and the scripts of the Tai; kana, Bopomofo, Chinese."""
+"""Scripts without spaces (UAX #14 classes SA and ID) by approximate letters per dictionary word:
+Thai, Lao, Burmese, Khmer and the Tai scripts; kana, Bopomofo, Chinese.
+"""
 _UNMARKED = range(0x0E00, 0x0F00)
-"""Thai and Lao end a sentence with a space, if at all."""
+"""Thai and Lao, which end a sentence with a space, if at all."""
 _TABLED = 0x20000
-"""Characters from here on are Chinese, all but a few."""
+"""Characters from here on are almost all Chinese."""
 _SIZE = np.repeat(np.array([1, 2, 3, 4], np.uint8), [0xC0, 0x20, 0x10, 0x10])
 _LEAD_BITS = (np.arange(256) & np.array([0x7F, 0x1F, 0x0F, 0x07])[_SIZE - 1]).astype(np.int32)
 
 
 def code_points(data: Bytes, at: Ints) -> NDArray[np.int32]:
-    """The characters whose first bytes are these. All from U+20000 on are given as that."""
+    """Code points of the characters that start at `at`. All from U+20000 on become U+20000."""
     lead = data[at]
     points: NDArray[np.int32] = _LEAD_BITS[lead]
     size = _SIZE[lead]
@@ -56,7 +57,7 @@ def code_points(data: Bytes, at: Ints) -> NDArray[np.int32]:
 
 
 def before(data: Bytes, end: Ints) -> Ints:
-    """The first byte of the character that ends before each of these."""
+    """First byte of the character that ends before each of these positions."""
     at = end - 1
     for _ in range(3):
         at -= data[at] & 0xC0 == 0x80
@@ -64,7 +65,7 @@ def before(data: Bytes, end: Ints) -> Ints:
 
 
 def word_classes(data: Bytes, plain: bool) -> Bytes:
-    """[bytes]: BETWEEN or WITHIN; ALONE or JOINED for first bytes only. plain: punctuation is between words."""
+    """[bytes]: BETWEEN or WITHIN; ALONE or JOINED for first bytes only. plain: punctuation separates words."""
     table = tables()["plain" if plain else "words"]
     classes, lead, lead_classes = _look_up(data, table, rest=WITHIN)
     separators = lead[lead_classes == BETWEEN]
@@ -75,12 +76,12 @@ def word_classes(data: Bytes, plain: bool) -> Bytes:
 
 
 def content(data: Bytes) -> Bytes:
-    """[bytes]: LETTER or DIGIT for the first byte of one, 0 for all others."""
+    """[bytes]: LETTER or DIGIT for the first byte of a letter or digit, else 0."""
     return _look_up(data, tables()["content"], rest=0)[0]
 
 
 def _look_up(data: Bytes, table: Bytes, rest: int) -> tuple[Bytes, Ints, Bytes]:
-    """Classes of all bytes, `rest` for those that begin no character; where those beyond ASCII begin, their classes."""
+    """Classes of all bytes, `rest` for continuation bytes; positions of non-ASCII characters and their classes."""
     by_byte = table[:128].tobytes() + bytes([rest]) * 128
     classes: Bytes = np.frombuffer(bytearray(data).translate(by_byte), np.uint8)
     lead = np.flatnonzero(data >= 0xC0)
@@ -91,8 +92,8 @@ def _look_up(data: Bytes, table: Bytes, rest: int) -> tuple[Bytes, Ints, Bytes]:
 
 @cache
 def tables() -> dict[str, NDArray[np.uint8]]:
-    """By code point: classes for `words`, `plain` words, `content`; 1 for `unmarked`, `ends`, `closers`;
-    for `unspaced` about how many letters a word has in such a script, else 0.
+    """Tables by code point: classes for `words`, `plain` words, `content`; 1 for `unmarked`, `ends`, `closers`;
+    for `unspaced` the approximate letters per word in such a script, else 0.
     """
     points = np.arange(_TABLED + 1)
     chars = [chr(point) for point in points]

@@ -1,1 +1,1 @@
-"""Documents -> rows of token ids. Imports no torch."""
+"""Documents -> packed sequences of token ids. Imports no torch."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`length` tokens from `start` of sequence number `sequence`, placed at `offset` of row number `row`."""
+    """`length` tokens from `start` of sequence `sequence`, placed at `offset` of row `row`."""
 
     sequence: int
     start: int
@@ -75,7 +75,7 @@ def pack(lengths: Sequence[int], capacity: int) -> list[Segment]:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[tuple[int, int]]:
-    """(row, offset) of every piece: longest first, each into the row with the least room that still holds it."""
+    """(row, offset) of every segment: longest first, each into the row with the least sufficient room."""
     placed = [(0, 0)] * len(lengths)
     rows = OpenRows(capacity)
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):

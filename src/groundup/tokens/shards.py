@@ -1,4 +1,6 @@
-"""Rows of token ids on disk, mapped into memory: [rows, seq_len + 1], the smallest integers that hold the ids."""
+"""Packed sequences of token ids on disk, memory-mapped: [sequences, seq_len + 1], smallest sufficient integer
+type.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ import numpy as np
 
 
 class PackedDataset:
-    """Rows of one split. `rows[indices]` reads those rows as int64."""
+    """Packed sequences of one split. `dataset[indices]` reads them as int64."""
 
     def __init__(self, path: Path) -> None:
         self._array = np.load(path, mmap_mode="r")
@@ -20,7 +22,7 @@ class PackedDataset:
 
     @property
     def width(self) -> int:
-        """Ids per row: seq_len + 1."""
+        """Ids per packed sequence: seq_len + 1."""
         return int(self._array.shape[1])
 
     def __getitem__(self, indices: np.ndarray | Sequence[int] | slice) -> np.ndarray:
@@ -28,7 +30,7 @@ class PackedDataset:
 
 
 class PackedWriter:
-    """Writes an .npy file of rows whose number isn't known beforehand."""
+    """Writes an .npy file of packed sequences whose number isn't known in advance."""
 
     def __init__(self, path: Path, width: int, dtype: np.dtype) -> None:
         self._path, self._width, self._dtype = path, width, dtype
@@ -40,7 +42,7 @@ class PackedWriter:
         return self
 
     def write(self, block: np.ndarray) -> None:
-        """Append rows [n, width]."""
+        """Append packed sequences [n, width]."""
         assert block.ndim == 2 and block.shape[1] == self._width, block.shape
         self._file.write(block.astype(self._dtype).tobytes())
         self.rows += block.shape[0]
@@ -58,5 +60,5 @@ class PackedWriter:
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """The smallest integers that hold every id."""
+    """Smallest integer type for all ids."""
     return np.dtype(np.uint16 if vocab_size <= 2**16 else np.uint32)

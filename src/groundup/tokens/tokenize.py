@@ -1,10 +1,10 @@
-"""Stage: documents -> rows of token ids, train and validation.
+"""Stage `tokenize`: documents -> packed sequences of token ids, train and validation.
 
 in:  documents, tokenizer
-out: train.npy, validation.npy [rows, seq_len + 1]; *_spans.parquet: which document stands where
+out: train.npy, validation.npy [sequences, seq_len + 1]; *_spans.parquet: which document is at which position
 
-A document is <|begin_of_text|>, its ids, <|end_of_text|>. Every token is placed exactly once. A row's first token has
-nothing before it and is never a target: one target in seq_len is given up where a document goes on in the next row.
+A document is <|begin_of_text|>, its ids, <|end_of_text|>. Every token is placed exactly once. The first token of a
+packed sequence has no context and is never a target: one target in seq_len is lost where a document continues.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from groundup.tokens.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
 WINDOW_TOKENS = 16_000_000
-"""Tokens packed at a time: rows mix documents of one window, and memory stays bounded."""
+"""Tokens packed at a time: sequences mix documents of one window, and memory stays bounded."""
 _SPAN_FIELDS: dict[str, pa.DataType] = {
     "row": pa.int64(),
     "offset": pa.int32(),
@@ -43,17 +43,17 @@ SPAN_SCHEMA = pa.schema([pa.field(name, kind) for name, kind in _SPAN_FIELDS.ite
 
 
 class Tokenize(Recipe):
-    """Rows of one length from documents of any."""
+    """Length of packed sequences, and the validation split."""
 
-    seq_len: int = Field(default=512, ge=8, le=2**20, description="tokens a model sees at once")
-    validation_share: float = Field(default=0.05, gt=0, lt=1, description="documents kept for validation")
+    seq_len: int = Field(default=512, ge=8, le=2**20, description="context length in tokens")
+    validation_share: float = Field(default=0.05, gt=0, lt=1, description="share of documents for validation")
 
 
 @stage(version=1, kind="token_dataset", headline=("tokens", "train_rows", "validation_rows"))
 def tokenize(
     recipe: Tokenize, runtime: Runtime, context: StageContext, documents: Artifact, tokenizer: Artifact
 ) -> Metrics:
-    """Encode, split by document hash, pack."""
+    """Encode, split by document hash, and pack."""
     words = Tokenizer.load(tokenizer.path)
     validation = _validation_ids(documents.path, recipe.validation_share)
     total = documents.metrics().get("documents_kept")
@@ -94,7 +94,7 @@ class _Waiting:
 
 
 class _Split:
-    """One split on its way to disk."""
+    """Writer of one split."""
 
     def __init__(self, context: StageContext, name: str, width: int, tokenizer: Tokenizer) -> None:
         self._width, self._tokenizer = width, tokenizer
@@ -161,7 +161,7 @@ class _Split:
 
 
 def _validation_ids(documents: Path, share: float) -> set[str]:
-    """Documents below the share; of at least two documents, always one or more on either side.
+    """Ids below the share; at least one document on either side.
 
     Raises DataError for a corpus of a single document.
     """

@@ -1,10 +1,10 @@
-"""Text <-> token ids, with control tokens that no text can spell.
+"""Tokenizer: text <-> token ids, with control tokens that no text can produce.
 
 in:  text, or ids
 out: ids, or text; `tokenizer.json` and `tokenizer_config.json` as transformers, vLLM and llama.cpp read them
 
-`encode` and `encode_batch` never give a control id, whatever the text says. transformers' own tokenizer does turn a
-spelled-out control token into the real one, also in `apply_chat_template`: other programs must clean their input.
+`encode` and `encode_batch` never return a control id. transformers' own tokenizer does convert a spelled-out control
+token, also in `apply_chat_template`: other programs must sanitise their input.
 """
 
 import codecs
@@ -27,7 +27,7 @@ SPECIALS = (
     "<|assistant|>",
     "<|end_of_turn|>",
 )
-"""Their ids follow the vocabulary's, in this order."""
+"""Control tokens. Their ids follow the vocabulary's, in this order."""
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + "
@@ -36,7 +36,7 @@ CHAT_TEMPLATE = (
 
 
 class Tokenizer:
-    """A trained vocabulary. Ids: merged bytes first, then `SPECIALS`."""
+    """A trained tokenizer. Ids: BPE vocabulary first, then `SPECIALS`."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         self._table = table
@@ -57,13 +57,13 @@ class Tokenizer:
 
     @property
     def encoder_name(self) -> str:
-        """The library that encodes: gigatoken, or tokenizers where that one is missing or differs."""
+        """Library that encodes: gigatoken, or tokenizers where gigatoken is missing or differs."""
         name: str = self._encoder.name
         return name
 
     @staticmethod
     def from_merges(table: dict[str, Any]) -> "Tokenizer":
-        """Put the control tokens on top of a freshly trained table."""
+        """Tokenizer of a freshly trained table, with control tokens added."""
         first = len(table["model"]["vocab"])
         added = [
             {
@@ -81,7 +81,7 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json` from an artifact or checkpoint. Raises DataError where it can't be used."""
+        """Read `tokenizer.json` from an artifact or checkpoint. Raises DataError if it is unusable."""
         path = folder / "tokenizer.json"
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
@@ -119,24 +119,24 @@ class Tokenizer:
         return self.encode_arrays(texts).lists() if texts else []
 
     def encode_arrays(self, texts: Sequence[str]) -> EncodedBatch:
-        """The same as arrays (uint32), which is much faster for a corpus."""
+        """Ids of every text as arrays (uint32), much faster for a corpus."""
         batch: EncodedBatch = self._encoder.encode(texts)
         return batch
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes a token stands for; none for a control token."""
+        """Bytes of a token; empty for a control token."""
         return self._bytes[token] if 0 <= token < len(self._bytes) else b""
 
     def name(self, token: int) -> str:
-        """How a control token is written."""
+        """Text of a control token."""
         return SPECIALS[token - len(self._bytes)]
 
     def is_special(self, token: int) -> bool:
-        """Whether a token is one of the control tokens."""
+        """Whether a token is a control token."""
         return token >= len(self._bytes)
 
     def decode(self, ids: Sequence[int], specials: bool = False) -> str:
-        """Text of ids; broken UTF-8 becomes U+FFFD. With `specials`, control tokens are written out."""
+        """Text of ids; invalid UTF-8 becomes U+FFFD. With `specials`, control tokens are written out."""
         parts = [
             self.name(token).encode() if specials and self.is_special(token) else self.token_bytes(token)
             for token in ids
@@ -145,23 +145,23 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Text of ids that come one by one; never emits half a character."""
+    """Incremental decoder of ids; never emits incomplete characters."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """The text that `token` completes; control tokens have none."""
+        """Text completed by `token`; empty for control tokens."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for an unfinished character."""
+        """Remaining text: U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)
 
 
 def _begin_with(bos: int) -> dict[str, Any]:
-    """The post-processor by which other programs begin every text with the document mark, as in training."""
+    """Post-processor by which other programs prepend the document mark to every text, as in training."""
     mark = {"SpecialToken": {"id": SPECIALS[0], "type_id": 0}}
     return {
         "type": "TemplateProcessing",

@@ -1,7 +1,7 @@
-"""Stage: documents -> tokenizer.
+"""Stage `tokenizer`: documents -> tokenizer.
 
 in:  documents
-out: tokenizer.json, tokenizer_config.json, report.json (bytes per token on documents it wasn't trained on)
+out: tokenizer.json, tokenizer_config.json, report.json (bytes per token on held-out documents)
 """
 
 import json
@@ -31,24 +31,29 @@ REFERENCE_FILES = ("gpt2_encoder.json", "gpt2_vocab.bpe")
 
 
 class TokenizerRecipe(Recipe):
-    """A byte-level BPE of the corpus's own, or that of a checkpoint."""
+    """A byte-level BPE trained on the corpus, or a checkpoint's tokenizer."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"reference", "start"})
 
     vocab_size: int = Field(
-        default=4096, ge=SMALLEST, le=2**24, description="all ids, control tokens included; not with start"
+        default=4096,
+        ge=SMALLEST,
+        le=2**24,
+        description="vocabulary size, control tokens included; not with start",
     )
     start: str = Field(
-        default="", description="folder of a checkpoint whose tokenizer is taken; empty = one is trained"
+        default="", description="folder of a checkpoint whose tokenizer is copied; empty = train one"
     )
-    held_out_share: float = Field(default=0.02, ge=0, lt=1, description="documents kept for the report")
+    held_out_share: float = Field(
+        default=0.02, ge=0, lt=1, description="share of documents held out for the report"
+    )
     reference: str = Field(
         default="", description=f"folder with GPT-2's {' and '.join(REFERENCE_FILES)}, to report beside ours"
     )
 
 
 def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) -> dict[str, str] | None:
-    """Digests of the files that are named. Raises DataError naming what is missing."""
+    """Digests of the named files. Raises DataError for a missing file."""
     wanted = {"reference": REFERENCE_FILES, "start": (TOKENIZER,)}
     sha256_of = {}
     for key, names in wanted.items():
@@ -66,7 +71,7 @@ def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) ->
 def tokenizer(
     recipe: TokenizerRecipe, runtime: Runtime, context: StageContext, documents: Artifact
 ) -> Metrics:
-    """Train on the documents and measure on the held-out ones (on all, where none is held out)."""
+    """Train on the documents and measure on held-out ones (on all, where none is held out)."""
     ours = Tokenizer.load(Path(recipe.start)) if recipe.start else _trained(recipe, context, documents)
     ours.save(context.path)
     held_out = list(_held_out(documents, recipe.held_out_share))
@@ -101,7 +106,7 @@ def _trained(recipe: TokenizerRecipe, context: StageContext, documents: Artifact
 
 
 def _training(documents: Artifact, share: float) -> Iterator[Document]:
-    """What isn't held out; everything, where that would be nothing."""
+    """Documents that aren't held out; all of them, where that would be none."""
     empty = True
     for item in read_documents(documents.path):
         if hash_fraction(item.id) >= share:
@@ -122,7 +127,7 @@ def _counted(texts: Iterable[str], advance: Any) -> Iterator[str]:
 
 
 def _longest(ours: Tokenizer, count: int = 40) -> list[str]:
-    """The longest tokens that are words or code, not runs of blanks or rulers."""
+    """The longest tokens with a letter, without runs of blanks or rulers."""
     texts = {ours.token_bytes(token).decode("utf-8", "replace") for token in range(ours.vocab_size)}
     words = [text for text in texts if any(char.isalpha() for char in text)]
     return sorted(words, key=lambda text: (-len(text), text))[:count]

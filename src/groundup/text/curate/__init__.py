@@ -1,1 +1,1 @@
-"""Documents to a corpus: filters, deduplication, decontamination, mixing."""
+"""Curation: filters, deduplication, decontamination, mixing."""

@@ -1,6 +1,6 @@
-"""How far a classifier's scores can be trusted, and scores that can (Platt 1999; Guo et al. 2017, arXiv:1706.04599).
+"""Calibration of classifier scores (Platt 1999; Guo et al. 2017, arXiv:1706.04599).
 
-in:  scores of documents that weren't trained on, and what those documents are
+in:  scores of held-out documents, and their labels
 out: ranking quality, calibration error, and a map from scores to probabilities
 """
 
@@ -19,30 +19,30 @@ _CLIP = 1e-7
 
 @dataclass(frozen=True)
 class Calibration:
-    """A logistic map of scores to probabilities, and where documents of the negative class end up."""
+    """Logistic map of scores to probabilities, with the score quantiles of the negative class."""
 
     slope: float = 1.0
     intercept: float = 0.0
     negative: tuple[float, ...] = ()
     """Calibrated scores of held-out negative documents, at `QUANTILES`."""
     negatives: int = 0
-    """How many those were."""
+    """Number of held-out negative documents."""
 
     def __call__(self, scores: Scores) -> Scores:
-        """[documents]: the probability of the positive class. Keeps the order of `scores`."""
+        """[documents]: probability of the positive class. Monotonic in `scores`."""
         return _logistic(self.slope * _logit(scores) + self.intercept)
 
     def at_share(self, share: float) -> float:
-        """The score above which `share` of the negative documents stand."""
+        """Score that `share` of the negative documents exceed."""
         return float(np.interp(1 - share, QUANTILES, self.negative))
 
     def as_json(self) -> dict[str, Any]:
-        """As `Calibration(**...)` takes it back."""
+        """Keyword arguments of `Calibration`, as plain JSON."""
         return asdict(self)
 
 
 def calibrate(truth: Truth, scores: Scores) -> Calibration:
-    """Platt scaling: the slope and intercept of greatest likelihood, with Platt's targets a little inside 0 and 1."""
+    """Platt scaling: slope and intercept of maximum likelihood, with Platt's smoothed targets."""
     from scipy.optimize import minimize
 
     positive = int(truth.sum())
@@ -62,7 +62,7 @@ def calibrate(truth: Truth, scores: Scores) -> Calibration:
 
 
 def roc_auc(truth: Truth, scores: Scores) -> float:
-    """The chance that a positive document scores higher than a negative one; ties count half."""
+    """Probability that a positive document scores higher than a negative one; ties count half."""
     from scipy.stats import rankdata
 
     positive = int(truth.sum())
@@ -71,7 +71,7 @@ def roc_auc(truth: Truth, scores: Scores) -> float:
 
 
 def average_precision(truth: Truth, scores: Scores) -> float:
-    """Precision averaged over the recall gained at each threshold; documents of equal score come together."""
+    """Precision averaged over the recall gained at each threshold; equal scores share a threshold."""
     order = np.argsort(-scores, kind="stable")
     hits, ends = np.cumsum(truth[order]), np.append(np.diff(scores[order]) != 0, True)
     true_positives, at = hits[ends], np.flatnonzero(ends) + 1
@@ -79,7 +79,7 @@ def average_precision(truth: Truth, scores: Scores) -> float:
 
 
 def reliability(truth: Truth, scores: Scores, bins: int = 10) -> list[dict[str, float]]:
-    """Per bin of equal width that has documents: how many, their mean score, and the share that is positive."""
+    """Per non-empty bin of equal width: documents, mean score, and share of positives."""
     bin_of = np.minimum((scores * bins).astype(np.int64), bins - 1)
     return [
         {
@@ -93,13 +93,13 @@ def reliability(truth: Truth, scores: Scores, bins: int = 10) -> list[dict[str, 
 
 
 def calibration_error(truth: Truth, scores: Scores, bins: int = 10) -> float:
-    """Expected calibration error: how far scores and shares lie apart, averaged over documents."""
+    """Expected calibration error: difference of score and positive share per bin, weighted by documents."""
     rows = reliability(truth, scores, bins)
     return sum(row["documents"] * abs(row["score"] - row["positive"]) for row in rows) / len(truth)
 
 
 def at_threshold(truth: Truth, scores: Scores, threshold: float) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 when what scores at least `threshold` is called positive."""
+    """Accuracy, precision, recall and F1 where scores of at least `threshold` are predicted positive."""
     predicted = scores >= threshold
     hits = int((predicted & truth).sum())
     wrong = int(predicted.sum()) - hits + int(truth.sum()) - hits

@@ -1,14 +1,14 @@
-"""Examples of two kinds of text -> a fastText classifier that tells them apart.
+"""Stage `classifier`: trains a fastText quality classifier on positive and negative examples.
 
-in:  files (or a corpus made before) of positive and of negative examples, or of examples with a label
-out: model.bin, calibration.json; how good it is on examples that were held out
+in:  files (or an earlier corpus) of positive and of negative examples, or of labelled examples
+out: model.bin, calibration.json; metrics on held-out examples
 
-The quality filter of DCLM (Li et al. 2024, https://arxiv.org/abs/2406.11794) is made so: 200,000 documents that read
-like good answers (OpenHermes 2.5, ELI5) against as many random pages of the crawl, word pairs, the best tenth kept.
-Differences: text is lower-cased and its punctuation set apart (see fasttext_model.py); what is in both classes is
-left out; scores are calibrated (see calibration.py); as many passes as the number of examples calls for. One thread
-and one seed: the same examples, the same bytes. Toxic or adult text: a second classifier, with labels of that, and
-`max_score` in its `model_filter`. Figures: benchmarks/classifier.py.
+The quality filter of DCLM (Li et al. 2024, https://arxiv.org/abs/2406.11794) is built this way: 200,000 documents in
+the style of good answers (OpenHermes 2.5, ELI5) against as many random pages of the crawl, bigrams, the best tenth
+kept. Differences: text is lower-cased and punctuation separated (see fasttext_model.py); texts in both classes are
+removed; scores are calibrated (see calibration.py); the number of epochs depends on the number of examples. One
+thread and one seed: the same examples give the same bytes. For toxic or adult text train a second classifier and
+set `max_score` in its `model_filter`. Measurements: benchmarks/classifier.py.
 """
 
 import math
@@ -39,53 +39,51 @@ Rows = NDArray[np.int64]
 
 MODEL, CALIBRATION = "model.bin", "calibration.json"
 THRESHOLD = 0.5
-"""The probability from which held-out documents are called positive, for the figures in the manifest."""
+"""Probability from which held-out documents are predicted positive, for the metrics in the manifest."""
 LEAST = 10
-"""Examples of each class without which nothing can be learned or measured."""
+"""Minimum examples per class."""
 MEASURED = 1000
-"""Held-out documents that are enough to calibrate and measure with."""
+"""Held-out documents that suffice for calibration and metrics."""
 
 
 class Classifier(Recipe):
-    """What to learn from, and how. Every file format that a corpus can be read from is understood."""
+    """Training data and hyperparameters. Every ingest format is supported."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"name", "positive", "negative", "labelled"})
 
     name: str = Field(
-        default="quality", pattern=r"^[a-z][a-z0-9_]*$", description="what `model_filter` steps call it"
+        default="quality", pattern=r"^[a-z][a-z0-9_]*$", description="name that `model_filter` steps refer to"
     )
     positive: tuple[str, ...] = Field(
         default=(), description="folders, files and globs of positive examples, or the folder of a corpus"
     )
     negative: tuple[str, ...] = Field(
-        default=(), description="the same of negative ones, best a sample of the corpus to filter"
+        default=(), description="the same for negative examples, ideally a sample of the corpus to filter"
     )
-    labelled: tuple[str, ...] = Field(default=(), description="files with a label at every example")
-    text_field: str = Field(default="text", description="the column or JSON field of the text")
-    label_field: str = Field(default="label", description="the one of the label, in `labelled` files")
+    labelled: tuple[str, ...] = Field(default=(), description="files with a label per example")
+    text_field: str = Field(default="text", description="column or JSON field of the text")
+    label_field: str = Field(
+        default="label", description="column or JSON field of the label, in `labelled` files"
+    )
     positive_label: str = Field(
-        default="1", description="the label of positive examples; others are negative"
+        default="1", description="label of positive examples; all others are negative"
     )
     max_documents: int = Field(
-        default=200_000, ge=2, description="most examples of a class; a sample of more"
+        default=200_000, ge=2, description="maximum examples per class; more are sampled"
     )
-    word_ngrams: int = Field(default=2, ge=1, le=5, description="longest run of words that is a feature")
-    dim: int = Field(default=16, ge=1, description="width of the word vectors")
+    word_ngrams: int = Field(default=2, ge=1, le=5, description="maximum length of word n-gram features")
+    dim: int = Field(default=16, ge=1, description="dimension of the word vectors")
     epochs: int = Field(
-        default=0, ge=0, description="passes over the examples; 0 = 25 for few, 5 from 20,000 on"
+        default=0, ge=0, description="training epochs; 0 = 25 for few examples, 5 from 20,000 on"
     )
-    lr: float = Field(default=0.5, gt=0, description="learning rate at the beginning; it falls to 0")
-    min_count: int = Field(default=2, ge=1, description="rarer words are no features")
-    bucket: int = Field(
-        default=1_000_000, ge=1, description="rows of the table that runs of words are hashed into"
-    )
-    held_out: float = Field(
-        default=0.1, gt=0, le=0.5, description="share of the examples to measure with, and not to learn from"
-    )
+    lr: float = Field(default=0.5, gt=0, description="initial learning rate; decays linearly to 0")
+    min_count: int = Field(default=2, ge=1, description="minimum word frequency of a feature")
+    bucket: int = Field(default=1_000_000, ge=1, description="hash buckets for n-gram features")
+    held_out: float = Field(default=0.1, gt=0, le=0.5, description="share of examples held out for metrics")
     seed: int = Field(default=0, ge=0)
 
     def sources(self) -> dict[str, Files]:
-        """What is to be read, per kind of example."""
+        """The sources to read, per class of examples."""
         fields = {"text": self.text_field}
         inputs = {
             POSITIVE: (self.positive, fields),
@@ -104,7 +102,7 @@ class Classifier(Recipe):
 
 
 def external_digest(recipe: Classifier, digests: DigestCache = UNCACHED) -> dict[str, list[list[str]]]:
-    """Per kind the files and their contents. Raises DataError for a path that matches nothing."""
+    """Files and content digests per class. Raises DataError for a path that matches nothing."""
     files = {}
     for kind, source in recipe.sources().items():
         try:
@@ -118,10 +116,10 @@ def external_digest(recipe: Classifier, digests: DigestCache = UNCACHED) -> dict
 
 @stage(version=2, kind="classifier", external_digest=external_digest)
 def classifier(recipe: Classifier, runtime: Runtime, context: StageContext) -> dict[str, Any]:
-    """Train, and measure on what was held out. Raises DataError if a class has too few examples.
+    """Train, calibrate and evaluate. Raises DataError if a class has too few examples.
 
-    A part is held out in turn, each from a model of its own, until enough documents are measured. The first of these
-    models is the one that is kept.
+    Cross-validation: parts are held out in turn, each with a model of its own, until enough documents are measured. The
+    first model is the artifact.
     """
     examples = gather(recipe.sources(), recipe.positive_label, recipe.max_documents, recipe.seed)
     _tell(context, examples)
@@ -154,7 +152,7 @@ def classifier(recipe: Classifier, runtime: Runtime, context: StageContext) -> d
 
 
 def train(recipe: Classifier, examples: Examples, rows: Rows, scratch: Path) -> Any:
-    """A fastText model of these examples, which are written to the file `scratch`. Raises DataError if it fails."""
+    """fastText model of these examples, written to the file `scratch`. Raises DataError if training fails."""
     with scratch.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             kind = POSITIVE if examples.positive[row] else NEGATIVE
@@ -169,15 +167,15 @@ def train(recipe: Classifier, examples: Examples, rows: Rows, scratch: Path) -> 
 
 
 def score(model: Any, texts: list[str]) -> Scores:
-    """[texts]: the uncalibrated probability of the positive class, of texts as `fasttext_model.tokens` makes them."""
+    """[texts]: uncalibrated probability of the positive class, for texts prepared by `fasttext_model.tokens`."""
     labels, chances = fasttext_model.predict(model, texts)
     return np.where(labels == POSITIVE, chances, 1 - chances)
 
 
 def evaluate(truth: Truth, scores: Scores) -> dict[str, Any]:
-    """How good uncalibrated `scores` are, and how good they become.
+    """Metrics of uncalibrated `scores` before and after calibration.
 
-    Each half of the documents is calibrated by the other one: no figure is made with what it was fitted to.
+    Each half of the documents is calibrated on the other half, so no metric is computed on its own fit.
     """
     calibrated = np.empty_like(scores)
     even = np.where(truth, np.cumsum(truth), np.cumsum(~truth)) % 2 == 0  # both classes in either half
@@ -239,7 +237,7 @@ def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
 
 
 def _documents(path: str) -> str:
-    """The documents of a corpus that was curated earlier, if `path` is one; else `path`."""
+    """The documents of an earlier corpus, if `path` is one; else `path`."""
     folder = Path(path).expanduser()
     return (
         str(folder / DOCUMENTS) if (folder / MANIFEST).is_file() and (folder / DOCUMENTS).is_dir() else path

@@ -1,10 +1,9 @@
-"""Files of positive and negative examples -> texts to train a classifier with, each once, in an order of its own.
+"""Training data of the classifier: files of examples -> deduplicated texts in a shuffled, reproducible order.
 
-in:  one source of files per class, or of files with a label at every example
-out: texts as fastText's tokens, which of them are positive, and what couldn't be used
+in:  one source of files per class, or of labelled files
+out: texts as fastText tokens, their labels, and counts of rejected examples
 
-Order and sample come from a hash of the text: neither depends on how the examples are spread over files, or on how
-often one occurs.
+Order and sample follow a hash of the text: they don't depend on how examples are split over files or repeated.
 """
 
 import hashlib
@@ -23,13 +22,13 @@ from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import ExtractedText, Source
 
 POSITIVE, NEGATIVE, LABELLED = "positive", "negative", "labelled"
-"""The kinds of sources. Labelled ones give an example's label in the place of its licence."""
+"""Classes of sources. Labelled sources deliver an example's label in the licence field."""
 _BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts in the order of their hashes, so that classes are mixed. `labels`, `aside`: how often each was met."""
+    """Texts in hash order, so that classes are mixed. `labels`, `rejected`: counts by label and by reason."""
 
     texts: list[str]
     positive: NDArray[np.bool_]
@@ -40,7 +39,7 @@ class Examples:
 
 
 def gather(sources: Mapping[str, Source], positive_label: str, most: int, seed: int) -> Examples:
-    """At most `most` examples per class; a text that is in both classes is in neither."""
+    """At most `most` examples per class; texts that occur in both classes are removed."""
     samples = {POSITIVE: _Sample(most), NEGATIVE: _Sample(most)}
     read, labels, rejected = Counter[str](), Counter[str](), Counter[str]()
     for kind, source in sources.items():
@@ -66,7 +65,7 @@ def gather(sources: Mapping[str, Source], positive_label: str, most: int, seed: 
 
 
 class _Sample:
-    """The `most` texts of smallest hash, of any number."""
+    """The `most` texts with the smallest hashes."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -84,7 +83,7 @@ class _Sample:
 
 
 def _readable(source: Source, rejected: Counter[str]) -> Iterator[ExtractedText]:
-    """All texts; what can't be read is counted."""
+    """All texts; unreadable items are counted in `rejected`."""
     for file in source.files():
         if file.reject_reason:
             rejected[file.reject_reason] += 1

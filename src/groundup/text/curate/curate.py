@@ -1,12 +1,12 @@
-"""Raw documents -> the documents worth learning from, and a ledger of everything dropped or changed.
+"""Stage `curate`: raw documents -> corpus, with a rejects log of every document dropped or changed.
 
 in:  the shards of ingest; classifiers, by name
-out: documents/, ledger/, measures/ (one row per document read: its fate and every value measured), clusters.parquet
-     (duplicates), decontamination.parquet (evaluation items met), rules.json; read = kept + dropped, always
+out: documents/, rejects/, document_metrics/ (per document read: its outcome and all metrics), clusters.parquet
+     (duplicates), decontamination.parquet (matches with evaluation items), rules.json; read = kept + dropped
 
-1. Every shard alone: the steps judge in the order of the blueprint (judging.py), signatures are taken.
-2. All shards together: duplicates are found, a mixture is drawn; that gives each shard a plan.
-3. Every shard alone: the plan is carried out (keeping.py).
+1. Filter pass, per shard (filter_pass.py): the steps run in blueprint order; deduplication signatures are computed.
+2. Global plan (global_plan.py): duplicates are found and the mixture is sampled, which gives each shard a plan.
+3. Write pass, per shard (write_pass.py): the plans are applied.
 """
 
 import json
@@ -51,7 +51,7 @@ from groundup.text.executor import ExecutorTask, run_tasks
 
 
 class Curate(Recipe):
-    """What decides which documents are kept."""
+    """Steps, deduplication, decontamination and mixing of the corpus."""
 
     steps: tuple[Annotated[Step, Plugin("groundup.text.curate.steps")], ...] = (
         Repair(),
@@ -65,7 +65,7 @@ class Curate(Recipe):
 
 
 def external_digest(recipe: Curate, digests: DigestCache = UNCACHED) -> Any:
-    """A digest of the evaluation sets that are compared with. Raises DataError for a path that isn't there."""
+    """Digest of the evaluation sets. Raises DataError for a missing path."""
     paths = recipe.decontaminate.paths
     return item_digest(paths, digests) if paths else None
 
@@ -113,7 +113,7 @@ def curate(
 
 
 def _filter_task(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, Path]) -> FilterTask:
-    """What all shards share; the steps are asked once, with nothing to judge, what they measure."""
+    """Common part of all filter tasks; metric names are taken from the steps' result for an empty batch."""
     task = FilterTask(raw, work, recipe.steps, classifiers, recipe.dedup, recipe.decontaminate, ())
     empty = DocumentBatch(DOCUMENT_SCHEMA.empty_table())
     measured = [f"{name}.{key}" for name, step in ready(task) for key in step.apply(empty).metrics]
@@ -121,7 +121,7 @@ def _filter_task(recipe: Curate, raw: Path, work: Path, classifiers: dict[str, P
 
 
 def _score(recipe: Curate) -> str:
-    """The measure that says how good a document is: the first classifier's."""
+    """Metric that ranks documents: the first classifier's score."""
     return next(
         (
             f"{name}.{step.classifier}"
@@ -139,7 +139,7 @@ def _add(totals: dict[str, Counter[str]], results: list[dict[str, Any]]) -> None
 
 
 def _check(recipe: Curate, totals: dict[str, Counter[str]]) -> None:
-    """Raises DataError if the steps leave nothing."""
+    """Raises DataError if the steps drop every document."""
     read = sum(count["documents_read"] for group, count in totals.items() if group.startswith("source "))
     dropped = totals.get("reasons", Counter())
     if read == dropped.total():

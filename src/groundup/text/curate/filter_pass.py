@@ -1,10 +1,10 @@
-"""Curation's first pass over one shard: every step judges every document. Runs in a worker, anywhere.
+"""Filter pass of curation over one shard: every step is applied to every document. Runs in any worker.
 
 in:  a shard of raw documents
-out: what of it passed, a ledger, everything that was measured, and what finding duplicates needs
+out: documents that passed, rejects log, document metrics, deduplication signatures
 
-Steps work on a whole batch. A dropped document isn't cut out of it at once: what several steps share (words, lines)
-is made once for the batch, and made anew only when texts change or most of the batch is gone.
+Steps work on whole batches. A dropped document isn't removed at once: shared arrays (words, lines) are computed once
+per batch and rebuilt only when texts change or most of the batch is dropped.
 """
 
 from collections import Counter
@@ -38,15 +38,15 @@ from groundup.text.documents import (
 )
 
 BATCH_BYTES = 4 << 20
-"""About how much text a batch holds: its arrays then stay within some hundred megabytes."""
+"""Approximate text size of a batch, which keeps its arrays within some hundred megabytes."""
 CROWDED = 0.5
-"""A batch is cut down to the documents that are left when fewer than this share are."""
+"""A batch is compacted when less than this share of its documents is left."""
 KEPT = "kept"
 
 
 @dataclass(frozen=True)
 class FilterTask:
-    """What all shards share. `work` is where the results of this pass lie until the second."""
+    """Common part of all filter tasks. `work` holds the results of this pass until the write pass."""
 
     raw: Path
     work: Path
@@ -55,11 +55,11 @@ class FilterTask:
     dedup: Dedup
     decontaminate: Decontaminate
     metrics: tuple[str, ...]
-    """The columns of the measures file, after the fixed ones."""
+    """Metric columns of document_metrics/."""
 
 
 def filter_shard(task: FilterTask, name: str) -> dict[str, Any]:
-    """Judge one shard; what came of it, in numbers."""
+    """Filter one shard; returns counts."""
     steps = ready(task)
     tally = Counters()
     hits: list[pa.Table] = []
@@ -104,7 +104,7 @@ def pieces(table: pa.Table) -> Iterator[pa.Table]:
 
 
 def ready(task: FilterTask) -> list[tuple[str, Step | Decontaminator]]:
-    """The steps by name, classifiers loaded; decontamination last."""
+    """Steps by name, with classifiers loaded; decontamination last."""
     steps: list[tuple[str, Step | Decontaminator]] = []
     for name, step in named(task.steps):
         steps.append(
@@ -119,7 +119,7 @@ def ready(task: FilterTask) -> list[tuple[str, Step | Decontaminator]]:
 
 
 def named(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
-    """Each step with its name; a second one of a kind gets a number."""
+    """Each step with its name; repeated steps get a number."""
     seen: Counter[str] = Counter()
     for step in steps:
         assert isinstance(step, Recipe), step
@@ -129,7 +129,7 @@ def named(steps: Sequence[Step]) -> Iterator[tuple[str, Step]]:
 
 
 def metrics_schema(names: Sequence[str]) -> pa.Schema:
-    """One row per document read: who it is, what became of it, and what was measured."""
+    """One row per document read: identity, outcome, and metrics."""
     texts = [pa.field(name, pa.string()) for name in ("id", "source", "path", "language", "outcome")]
     sizes = [pa.field(name, pa.int64()) for name in ("bytes", "bytes_kept")]
     measured = [pa.field(name, pa.float32()) for name in names]
@@ -138,7 +138,7 @@ def metrics_schema(names: Sequence[str]) -> pa.Schema:
 
 @dataclass
 class Counters:
-    """Counts of documents and bytes: in all, per source, per step, per reason."""
+    """Counts of documents and bytes: total, per source, per step, per reason."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -153,7 +153,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class FilteredBatch:
-    """What is left of a batch, and what is to be said of the rest."""
+    """Documents of a batch that passed, and the records about all of it."""
 
     documents: pa.Table
     rejects: pa.Table
@@ -167,7 +167,7 @@ def apply_steps(
     columns: Sequence[str],
     tally: Counters,
 ) -> FilteredBatch:
-    """All steps over one batch, in their order."""
+    """Apply all steps to one batch, in order."""
     run = _Run(table)
     hits = HITS_SCHEMA.empty_table()
     for name, step in judges:
@@ -183,7 +183,7 @@ def apply_steps(
 
 
 class _Run:
-    """A batch on its way through the steps. `rows` says which row of the original each of its rows is."""
+    """State of one batch between steps. `rows` maps its rows to those of the original batch."""
 
     def __init__(self, table: pa.Table) -> None:
         self.table = table
@@ -197,7 +197,7 @@ class _Run:
         self.entries: list[pa.Table] = []
 
     def apply(self, name: str, result: FilterResult, tally: Counters) -> None:
-        """Note a step's verdicts, and go on with what it leaves."""
+        """Record a step's result, and drop or change documents."""
         assert len(result.reason) == self.batch.rows, (name, len(result.reason), self.batch.rows)
         for metric, values in result.metrics.items():
             column = self.metrics.setdefault(f"{name}.{metric}", np.full(len(self.read), np.nan))
@@ -216,7 +216,7 @@ class _Run:
         self._rebuild(result, texts, changed=len(marked) > len(dropped))
 
     def _rebuild(self, result: FilterResult, texts: Sequence[str | None], changed: bool) -> None:
-        """The batch as it is now; the same one, with all that is known of it, if its texts are."""
+        """Update the batch; cached arrays are kept as long as its texts don't change."""
         documents = self.batch.documents
         if result.language is not None:
             self.batch.documents = documents = _replaced(documents, "language", result.language)
@@ -245,7 +245,7 @@ class _Run:
                 tally.add("changed", **{reason: 1})
 
     def result(self, columns: Sequence[str], hits: pa.Table, tally: Counters) -> FilteredBatch:
-        """The documents left, the ledger, the measures; and the sums of what was read."""
+        """Documents that passed, rejects log, metrics; counts documents read per source."""
         kept = self.batch.documents.filter(pa.array(self.alive)).cast(DOCUMENT_SCHEMA)
         sizes = np.zeros(len(self.read), np.int64)
         sizes[self.rows[self.alive]] = self.batch.bytes[self.alive]
@@ -273,7 +273,7 @@ def _entries(
     marked: Sequence[int],
     texts: Sequence[str | None],
 ) -> pa.Table:
-    """The ledger of one step over one batch."""
+    """Rejects-log entries of one step for one batch."""
     named_rows = (
         batch.documents.select(["id", "source", "path"]).take(pa.array(marked, pa.int64())).to_pydict()
     )

@@ -1,7 +1,7 @@
-"""Between curation's passes: what only the whole corpus can tell. One process, some 200 bytes per document.
+"""Global plan of curation: deduplication and mixing over all shards. One process, about 200 bytes per document.
 
-in:  what the first pass left of every shard: measures, signatures
-out: per shard a plan (which documents go, and why; how often the others stand), clusters.parquet
+in:  document metrics and signatures of every shard, from the filter pass
+out: a plan per shard (documents to drop, with reasons; copies of the others), clusters.parquet
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ CLUSTER_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """How many documents there are, and the largest key of each shard of a mixed corpus (none: not mixed)."""
+    """Number of documents, and the largest key of each shard of a mixed corpus (empty: not mixed)."""
 
     documents: int
     bounds: tuple[int, ...]
@@ -40,7 +40,7 @@ def plan_corpus(
 ) -> CorpusPlan:
     """Write plan/<shard> into `work` for every shard, and clusters.parquet into `out`.
 
-    score: the measure by which `keep = "best"` chooses; "" = there is none.
+    score: metric by which `keep = "best"` chooses; "" = none.
     """
     filtered = [_judged(work / DOCUMENT_METRICS / name, score) for name in names]
     plans = [_nothing(table.num_rows) for table in filtered]
@@ -61,14 +61,14 @@ def plan_corpus(
 
 
 def _judged(path: Path, score: str) -> pa.Table:
-    """What is needed of the documents that the steps left, in the order of the judged shard."""
+    """Identity and size columns of the documents that passed the filter pass, in shard order."""
     wanted = ["id", "source", "language", "outcome", "bytes_kept", *([score] if score else [])]
     table = pq.read_table(path, columns=wanted)
     return table.filter(pc.field("outcome") == KEPT).drop_columns(["outcome"])
 
 
 def _nothing(rows: int) -> dict[str, Any]:
-    """A plan that keeps everything, once."""
+    """A plan that keeps every document once."""
     blank = {name: np.full(rows, None, dtype=object) for name in PLAN_SCHEMA.names if name != "copies"}
     return blank | {"copies": np.ones(rows, np.int64)}
 

@@ -1,9 +1,9 @@
-"""How much of each source and language the corpus holds, and in which order.
+"""Mixture of sources and languages, and the order of documents.
 
-in:  per document its source, language and size; weights, epoch caps, a temperature, a seed
-out: how often each document stands in the corpus, and a place for every copy
+in:  source, language and size per document; weights, epoch caps, a temperature, a seed
+out: copies of each document, and a sort key for every copy
 
-Everything is a function of the documents' ids and the seed: neither the number of workers nor the shards matter.
+Everything is a function of the documents' ids and the seed, independent of workers and shards.
 Temperature sampling across languages: Conneau et al. 2020 (XLM-R), https://arxiv.org/abs/1911.02116, section 3.1.
 """
 
@@ -21,37 +21,37 @@ Floats = NDArray[np.float64]
 
 
 class Mix(Recipe):
-    """Shares of the corpus. By default every document stands in it once, in the order in which it was read."""
+    """Mixture of the corpus. By default every document occurs once, in the order of ingest."""
 
     temperature: float = Field(
         default=1.0,
         ge=1,
-        description="above 1, small languages get more than their share: size ** (1 / temperature)",
+        description="above 1, small languages are upsampled: size ** (1 / temperature)",
     )
     max_epochs: float = Field(
         default=1.0,
         gt=0,
-        description="how often a document of a source without a cap of its own may be repeated",
+        description="maximum repetitions of documents of a source without a cap of its own",
     )
     total_bytes: int = Field(
         default=0, ge=0, description="size of the corpus; 0 = as large as weights and caps allow"
     )
-    shuffle: bool = Field(default=False, description="a seeded order, also without weights")
-    seed: int = Field(default=0, ge=0, description="draws the sample and the order")
+    shuffle: bool = Field(default=False, description="shuffle documents (seeded), also without weights")
+    seed: int = Field(default=0, ge=0, description="seed of sampling and order")
     weights: dict[str, float] = Field(
-        default={}, description="share per source, relative to each other; set with the source"
+        default={}, description="weight per source, relative to each other; set with the source"
     )
-    caps: dict[str, float] = Field(default={}, description="epoch cap per source; set with the source")
+    caps: dict[str, float] = Field(default={}, description="maximum epochs per source; set with the source")
 
     @property
     def active(self) -> bool:
-        """Whether anything is to be done."""
+        """Whether mixing is enabled."""
         return bool(self.weights or self.total_bytes or self.shuffle or self.temperature > 1)
 
 
 @dataclass(frozen=True)
 class MixInput:
-    """[documents] each: what mixing needs to know of the documents that are left."""
+    """[documents] each: columns that mixing needs."""
 
     id: Hashes
     source: NDArray[np.object_]
@@ -60,11 +60,11 @@ class MixInput:
 
 
 def epochs(corpus: MixInput, recipe: Mix) -> dict[tuple[str, str], float]:
-    """How often a document of each (source, language) stands in the corpus, on average.
+    """Mean copies of a document for each (source, language).
 
-    Each cell's target is its source's weight times its language's share within the source. What a cap takes from one
-    cell goes to the others in proportion. Sources without a weight, where others have one, weigh as much as their size
-    among all.
+    A cell's target is its source's weight times its language's share within the source. What a cap removes from one
+    cell is distributed over the others in proportion. Sources without a weight, where others have one, are weighted by
+    their size.
     """
     cells = sorted(set(zip(corpus.source.tolist(), corpus.language.tolist(), strict=True)))
     number = {cell: at for at, cell in enumerate(cells)}
@@ -93,14 +93,15 @@ def _targets(cells: Sequence[tuple[str, str]], have: Floats, recipe: Mix) -> Flo
 
 
 def _largest_total(target: Floats, cap: Floats, have: Floats) -> float:
-    """The largest corpus that keeps the targets' proportions within the caps, and no larger than one natural epoch
-    where no cap allows more."""
+    """Largest corpus that keeps the targets' proportions within the caps, at most one epoch where no cap allows
+    more.
+    """
     wanted = target > 0
     return float((cap[wanted] / target[wanted]).min()) if wanted.any() else float(have.sum())
 
 
 def _fill(target: Floats, cap: Floats, total: float) -> Floats:
-    """Bytes per cell: `total` shared out by `target`, none above its cap."""
+    """Bytes per cell: `total` distributed by `target`, none above its cap."""
     filled = np.zeros(len(target))
     free = target > 0
     while free.any() and (left := total - filled.sum()) > 1e-6:
@@ -115,7 +116,7 @@ def _fill(target: Floats, cap: Floats, total: float) -> Floats:
 
 
 def copies(corpus: MixInput, recipe: Mix) -> NDArray[np.int64]:
-    """[documents]: how often each stands in the corpus; the fraction of an epoch is drawn by the document's id."""
+    """[documents]: copies of each; fractional epochs are sampled by the document's id."""
     rate = epochs(corpus, recipe)
     wanted = np.array(
         [rate[cell] for cell in zip(corpus.source.tolist(), corpus.language.tolist(), strict=True)],
@@ -127,6 +128,6 @@ def copies(corpus: MixInput, recipe: Mix) -> NDArray[np.int64]:
 
 
 def draw(ids: Hashes, seed: int, copy: int) -> Hashes:
-    """[documents]: 64 random bits for each id; different ones for each seed and copy."""
+    """[documents]: 64 random bits per id; different for each seed and copy."""
     salt = mix(np.array([seed * 1_000_003 + copy + 1], dtype=np.uint64))
     return mix(ids ^ salt)

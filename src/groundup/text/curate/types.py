@@ -15,12 +15,11 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class FilterResult:
-    """One verdict per document of a batch, column by column.
+    """Result of a step for every document of a batch, column by column.
 
-    `reason` is None for a document that passes. With a reason and no replaced `text` it is dropped; with both
-    it is kept, changed. `value` and `threshold` are the numbers behind it, `detail` words for the ledger.
-    `measures` has every value that was measured, also of documents that pass; NaN where it wasn't.
-    `language` replaces the documents' language.
+    `reason` is None for a document that passes. With a reason and no replacement `text` it is dropped; with both it is
+    kept, changed. `value` and `threshold` are the numbers compared, `detail` text for the rejects log. `metrics` has
+    every computed value, also of documents that pass; NaN where it doesn't apply. `language` replaces the documents'.
     """
 
     reason: Sequence[str | None]
@@ -34,7 +33,7 @@ class FilterResult:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A bound on one measure: a document outside `at_least <= value <= at_most` is dropped for `reason`."""
+    """Bound on one metric: a document outside `at_least <= value <= at_most` is dropped for `reason`."""
 
     reason: str
     metric: str
@@ -43,32 +42,32 @@ class Rule:
 
 
 class Step(Protocol):
-    """Judges documents one batch at a time; what it says of one doesn't depend on the others."""
+    """Protocol of a curation step: filters or edits documents batch by batch, each independently of the others."""
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """A verdict for every row of the batch."""
+        """Result for every row of the batch."""
 
 
 @runtime_checkable
 class HasRules(Protocol):
-    """A step whose verdicts are bounds on measures; `groundup inspect` draws them."""
+    """A step whose rules are bounds on metrics; `groundup inspect` draws them."""
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bounds, in the order in which they are looked at."""
+        """The rules in the order in which they apply."""
 
 
 @runtime_checkable
 class NeedsClassifier(Protocol):
-    """A step that needs a trained classifier, by the name it has in the blueprint."""
+    """A step that needs a trained classifier, by its name in the blueprint."""
 
     classifier: str
 
     def load(self, model: Path) -> Step:
-        """The step, ready to judge with the classifier in the folder `model`."""
+        """The step with the classifier in the folder `model`."""
 
 
 def apply_rules(metrics: Mapping[str, Values], rules: Sequence[Rule], rows: int) -> FilterResult:
-    """Every document's reason is the first rule that it breaks. A value that is NaN breaks none."""
+    """Every document's reason is the first rule that it breaks. NaN breaks none."""
     reason: list[str | None] = [None] * rows
     value: list[float | None] = [None] * rows
     threshold: list[float | None] = [None] * rows
@@ -84,5 +83,5 @@ def apply_rules(metrics: Mapping[str, Values], rules: Sequence[Rule], rows: int)
 
 
 def keep_all(rows: int) -> FilterResult:
-    """Nothing to say of any document."""
+    """Result that keeps every document."""
     return FilterResult([None] * rows, [None] * rows, [None] * rows)

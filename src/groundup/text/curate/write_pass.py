@@ -1,7 +1,7 @@
-"""Curation's second pass: what is decided about the whole corpus is carried out, shard by shard.
+"""Write pass of curation: applies the global plan to one shard. Runs in any worker.
 
-in:  the judged shards, and a plan for each: which documents go and why, how often and where the others stand
-out: documents/, ledger/ and measures/ as they stay
+in:  a filtered shard and its plan: documents to drop with reasons, copies and order of the others
+out: documents/, rejects/ and document_metrics/ of the artifact
 """
 
 import json
@@ -41,13 +41,13 @@ PLAN_SCHEMA = pa.schema(
     + [pa.field(name, pa.float64()) for name in ("value", "threshold")]
     + [pa.field("copies", pa.int64())]
 )
-"""One row per judged document. `step` is null for what stays."""
+"""One row per document that passed the filter pass. `step` is null for documents that are kept."""
 SLICE_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("key", pa.uint64()))
 
 
 @dataclass(frozen=True)
 class WriteTask:
-    """What all shards share. `bounds`: the largest key of each shard of a mixed corpus; none if it isn't mixed."""
+    """Common part of all write tasks. `bounds`: largest key of each shard of a mixed corpus; empty if not mixed."""
 
     work: Path
     out: Path
@@ -57,7 +57,7 @@ class WriteTask:
 
 
 def write_shard(task: WriteTask, name: str) -> dict[str, Any]:
-    """Carry out one shard's plan; what is left, in numbers."""
+    """Apply one shard's plan; returns counts."""
     plan = pq.read_table(task.work / "plan" / name)
     stays = np.array([step is None for step in plan.column("step").to_pylist()], dtype=bool)
     kept: list[pa.Table] = []
@@ -91,7 +91,7 @@ def write_shard(task: WriteTask, name: str) -> dict[str, Any]:
 
 
 def gather_shard(task: WriteTask, number: int) -> dict[str, Any]:
-    """Shard `number` of a mixed corpus: its slice of every shard, in the order of the keys."""
+    """Shard `number` of a mixed corpus: its slice of every shard, ordered by key."""
     parts = [SLICE_SCHEMA.empty_table()]
     for index in sorted((task.work / "slices").glob("*.json")):
         group = json.loads(index.read_text()).get(str(number))
@@ -106,7 +106,7 @@ def gather_shard(task: WriteTask, number: int) -> dict[str, Any]:
 
 
 def copy_keys(ids: Sequence[str], copies: Any, seed: int) -> tuple[Any, Any]:
-    """(row, key) for every copy of every document: where in the seeded order it stands."""
+    """(row, key) for every copy of every document; keys define the shuffled order."""
     numbers = np.array([int(identity, 16) for identity in ids], dtype=np.uint64)
     rows, keys = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     for copy in range(int(copies.max()) if len(copies) else 0):
@@ -117,7 +117,7 @@ def copy_keys(ids: Sequence[str], copies: Any, seed: int) -> tuple[Any, Any]:
 
 
 def _planned(task: WriteTask, name: str, plan: pa.Table, is_dropped: Any) -> list[pa.Table]:
-    """Ledger rows of what the plan drops."""
+    """Rejects-log entries of the documents that the plan drops."""
     rows = np.flatnonzero(is_dropped)
     who = pq.read_table(task.work / DOCUMENTS / name, columns=["id", "source", "path"]).take(rows).to_pydict()
     what = plan.take(rows).drop_columns(["copies"]).to_pydict()
@@ -127,7 +127,7 @@ def _planned(task: WriteTask, name: str, plan: pa.Table, is_dropped: Any) -> lis
 def _cut(
     task: WriteTask, name: str, left: pa.Table, rows: Any, entries: list[pa.Table], outcome: list[str]
 ) -> tuple[pa.Table, Any]:
-    """Cut lines or paragraphs met before; what has nothing else goes."""
+    """Remove repeated lines or paragraphs; documents left without text are dropped."""
     if not left.num_rows:
         return left, rows
     result = cut_repeats(DocumentBatch(left), rows, task.work / "signatures" / Path(name).stem, task.dedup)
@@ -152,7 +152,7 @@ def _cut(
 
 
 def _write_metrics(task: WriteTask, name: str, outcome: list[str], sizes: Any) -> None:
-    """The measures of the first pass, with what became of the documents since."""
+    """Document metrics of the filter pass, with final outcomes and sizes."""
     table = pq.read_table(task.work / DOCUMENT_METRICS / name)
     passed = np.array([state == KEPT for state in strings(table, "outcome")], dtype=bool)
     outcomes = np.array(strings(table, "outcome"), dtype=object)
@@ -184,7 +184,7 @@ def _write_slices(task: WriteTask, name: str, documents: pa.Table, copies: Any) 
 
 
 def _sums(documents: pa.Table, copies: Any, entries: list[pa.Table], steps: list[str]) -> dict[str, Any]:
-    """Documents and bytes that stay, per source and language; what `steps`, the last ones, met, dropped and changed."""
+    """Documents and bytes kept, per source and language; documents dropped and changed by `steps`."""
     sizes = pc.binary_length(documents.column("text")).to_numpy()
     sums: dict[str, Counter[str]] = {}
     columns = (strings(documents, "source"), strings(documents, "language"), sizes.tolist(), copies.tolist())

@@ -1,12 +1,12 @@
-"""Bytes -> text, and what had to be done to get it.
+"""Character decoding: bytes -> text.
 
-in:  the bytes of one file, and the encoding that somebody declared for them, if any
+in:  bytes of one file, and the declared encoding, if any
 out: Decoded text with LF line ends, or Undecodable with a reason
 
-In this order: a byte order mark; UTF-8 if the bytes are; UTF-8 with U+FFFD for stray bytes if most of the others
-form it; then what the bytes look like to uchardet, against what was declared. Headers lie, mostly by naming the
-server's default: so a script that was recognised (Cyrillic, Chinese ...) beats a declaration, and a declaration
-beats the guess which of the Latin alphabets it is. What is left is read as Windows-1252, if few bytes aren't ASCII.
+In this order: byte order mark; valid UTF-8; mostly valid UTF-8, with U+FFFD for invalid bytes; then uchardet's
+detection against the declared encoding. Headers are often a server default, so a detected script (Cyrillic,
+Chinese ...) overrides a declaration, and a declaration overrides the detected Latin alphabet. The rest is read as
+Windows-1252, if few bytes are non-ASCII.
 """
 
 import codecs
@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_CONTROL_SHARE = 0.01
-"""Control characters per character above which a file is binary."""
+"""Share of control characters above which a file is binary."""
 MAX_FEW_CONTROLS, MAX_FEW_SHARE = 4, 0.1
 """Control characters that a text of any length may have, if they are no more than this share of it."""
 MAX_BAD_SHARE = 0.02
-"""Bytes that an encoding can't read, per byte that isn't ASCII, above which it is the wrong one."""
+"""Share of undecodable bytes among non-ASCII bytes above which an encoding is wrong."""
 MAX_WESTERN_HIGH_SHARE = 0.25
-"""Non-ASCII bytes per byte above which an 8-bit text isn't Western (French has about 0.05, Russian 0.7)."""
+"""Share of non-ASCII bytes above which an 8-bit text isn't Western (French about 0.05, Russian 0.7)."""
 ENOUGH_HIGH_BYTES = 16
-"""Non-ASCII bytes from which one Latin alphabet is told from another, and from a declared other script."""
+"""Non-ASCII bytes needed to distinguish Latin alphabets, or to override a declared script."""
 
 _MARKS = (  # UTF-32's little-endian mark begins with UTF-16's, so it comes first.
     (codecs.BOM_UTF32_LE, "utf_32"),
@@ -38,7 +38,7 @@ _SUPERSETS = {
     "koi8-r": "koi8-u", "shift_jis": "cp932", "euc_kr": "cp949", "gb2312": "gb18030", "gbk": "gb18030",
     "big5": "big5hkscs",
 }  # fmt: skip
-"""What people write is often of the larger set; encodings that uchardet knows and nobody uses are Western."""
+"""Encodings replaced by their common superset; encodings that are detected but never used become Western."""
 _DEFAULT = "cp1252"
 _TOLD = {"cp1250", "iso8859-2", "cp1254"}
 _LATIN = _TOLD | {"cp1252", "cp1257", "cp1258"}
@@ -47,7 +47,7 @@ _CONTROL = re.compile("[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]+")
 _HIGH_BYTES = bytes(range(128, 256))
 _C1 = re.compile(b"\xc2[\x80-\x84\x86-\x9f]")
 CONTROL_BYTES = bytes(code for code in [*range(0x20), 0x7F] if code not in b"\b\t\n\v\f\r\x1b")
-"""What texts don't have, but for white space, and what terminals understand."""
+"""Control bytes other than white space and terminal codes."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPLACED = "\ufffd"
 _UNASSIGNED = re.compile("[\x80-\x84\x86-\x9f\ufffd\ue000-\uf8ff]")
@@ -55,7 +55,7 @@ _SAMPLE = 1 << 20
 
 
 class Undecodable(Exception):
-    """These bytes are no text. `reason` names what they are instead, the numbers say how it was told."""
+    """The bytes are not text. `reason` names what they are; value and threshold are the numbers compared."""
 
     def __init__(self, reason: str, value: float | None = None, threshold: float | None = None) -> None:
         super().__init__(reason)
@@ -64,7 +64,7 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Text, and the `reason` it isn't simply the bytes as UTF-8, if so; `value` counts replacements."""
+    """Text, and the `reason` why it isn't plain UTF-8, if so; `value` counts replacements."""
 
     text: str
     reason: str = ""
@@ -73,9 +73,9 @@ class Decoded:
 
 
 def decode(data: bytes, declared: str = "") -> Decoded:
-    """Text of `data`, its byte order mark gone and its line ends LF. Raises Undecodable.
+    """Text of `data` without byte order mark, with LF line ends. Raises Undecodable.
 
-    declared: the encoding that a header or the document itself names; needn't be right, or one at all.
+    declared: encoding named by a header or the document; may be wrong or unknown.
     """
     marked = byte_order_mark(data)
     if marked:
@@ -100,38 +100,38 @@ def is_binary(controls: int, size: int) -> bool:
 
 
 def _controls(data: bytes) -> int:
-    """Control characters in UTF-8; counted in its bytes, which takes a tenth of the time that letters would."""
+    """Control characters in UTF-8, counted on bytes, which is ten times faster than on characters."""
     return len(data) - len(data.translate(None, CONTROL_BYTES)) + len(_C1.findall(data))
 
 
 def byte_order_mark(data: bytes) -> str:
-    """The encoding that a byte order mark names, "" without one (or with that of UTF-8)."""
+    """Encoding named by a byte order mark, "" without one (or with that of UTF-8)."""
     return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "")
 
 
 def as_utf8(chunks: Iterator[bytes], marked: str) -> Iterator[bytes]:
-    """Chunks of a stream in UTF-16 or UTF-32 (`marked` by its byte order mark) as UTF-8, any others as they are."""
+    """Chunks of a UTF-16 or UTF-32 stream (`marked` by its byte order mark) as UTF-8, others unchanged."""
     return (text.encode() for text in codecs.iterdecode(chunks, marked, "replace")) if marked else chunks
 
 
 def unix_lines(text: str) -> str:
-    """CRLF and CR become LF."""
+    """Converts CRLF and CR to LF."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def without_nuls(text: str) -> tuple[str, int]:
-    """A few NULs in a text are damage, and cut it short in many a program; also how many there were."""
+    """Text without NUL characters, and their number."""
     nuls = text.count("\x00")
     return (text.replace("\x00", ""), nuls) if nuls else (text, 0)
 
 
 def without_surrogates(text: str) -> tuple[str, int]:
-    """Lone surrogates (JSON can spell them, UTF-8 can't) become U+FFFD; also how many there were."""
+    """Text with lone surrogates (possible in JSON, not in UTF-8) replaced by U+FFFD, and their number."""
     return (text, 0) if text.isascii() else _SURROGATE.subn(_REPLACED, text)
 
 
 def _refuse_binary(data: bytes) -> None:
-    """Control bytes are no part of any letter in the encodings that come without a mark. Raises Undecodable."""
+    """Raises Undecodable if too many bytes are control bytes, which no unmarked encoding uses in letters."""
     controls = len(data) - len(data.translate(None, CONTROL_BYTES))
     if is_binary(controls, len(data)):
         raise Undecodable("binary", controls / len(data), MAX_CONTROL_SHARE)
@@ -159,7 +159,7 @@ def _decode_unmarked(data: bytes, declared: str) -> Decoded:
 
 
 def _candidates(data: bytes, declared: str, high: int) -> list[str]:
-    """Encodings to try, the likeliest first; "" stands for none."""
+    """Encodings to try, most likely first; "" stands for none."""
     seen = _detect(data)
     sure = high >= ENOUGH_HIGH_BYTES and (declared not in _LATIN or (declared == _DEFAULT and seen in _TOLD))
     if seen and (seen not in _LATIN or sure or not declared):
@@ -178,7 +178,7 @@ def _detect(data: bytes) -> str:
 
 
 def _python_name(encoding: str) -> str:
-    """Python's name for the encoding, or for what contains it; "" if there is no such encoding of text."""
+    """Python's name of the encoding or its superset; "" if it isn't a text encoding."""
     from resiliparse.parse.encoding import map_encoding_to_html5
 
     name = encoding.strip().lower()
@@ -196,7 +196,7 @@ def _python_name(encoding: str) -> str:
 
 
 def _try(data: bytes, encoding: str) -> Decoded | None:
-    """The text in this encoding, unless too much of it would make none."""
+    """Text in this encoding, or None if too much of it is undecodable."""
     if not encoding:
         return None
     text = data.decode(encoding, "replace")

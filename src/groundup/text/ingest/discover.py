@@ -1,9 +1,9 @@
-"""What a person names (folders, files, globs) -> the files meant, also those that can't be read.
+"""File discovery: folders, files and globs -> source files, including unreadable ones.
 
 in:  paths as written in a blueprint or on the command line
-out: SourceFile in a stable order; the paths in them don't change when the whole folder is moved
+out: SourceFile in a stable order; paths are relative, so moving the whole folder changes nothing
 
-A link to a file within its root is read. A link to a folder within isn't followed: that is walked anyway.
+A symlink to a file within its root is read. A symlink to a folder within is not followed: the folder is listed anyway.
 """
 
 import os
@@ -27,7 +27,7 @@ _ESCAPE = re.compile(r"\\x[0-9a-f]{2}")
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A folder to walk, which of the paths in it are meant (None: all), how many folders deep (None: any)."""
+    """A folder to list, a regex of the matching paths (None: all), and the depth (None: unlimited)."""
 
     pattern: str
     folder: Path
@@ -36,7 +36,7 @@ class Root:
     is_file: bool = False
 
     def means(self, file: SourceFile) -> bool:
-        """Also a folder that can't be listed is meant: nobody knows what matches in there."""
+        """Whether a file matches. A folder that can't be listed always does: its content is unknown."""
         return (
             self.meant is None
             or file.reject_reason == UNLISTED
@@ -45,7 +45,7 @@ class Root:
 
 
 def find(patterns: Iterable[str], skip_ignored: bool = False) -> Iterator[SourceFile]:
-    """The files meant by `patterns`, each once. Raises DataError naming a pattern that matches nothing."""
+    """Files that match `patterns`, each once. Raises DataError for a pattern that matches nothing."""
     roots = [_root(pattern) for pattern in patterns]
     labels = _labels([root.folder for root in roots])
     seen: set[str] = set()  # paths may overlap
@@ -73,7 +73,7 @@ def find(patterns: Iterable[str], skip_ignored: bool = False) -> Iterator[Source
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
-    """`*` and `?` stay within a folder, `**` crosses any number of them, `[...]` is one of a set."""
+    """Glob as a regex: `*` and `?` stay within a folder, `**` crosses folders, `[...]` is a set."""
     regex, at = "", 0
     while at < len(pattern):
         if pattern.startswith("**/", at):
@@ -116,7 +116,7 @@ def _is_pattern(part: str, path: Path) -> bool:
 
 
 def _labels(folders: list[Path]) -> dict[Path, str]:
-    """What stands before the paths of each root: nothing for a single one, else its name, made unique."""
+    """Path prefix of each root: empty for a single one, else its name, made unique."""
     unique = list(dict.fromkeys(folders))
     if len(unique) == 1:
         return {unique[0]: ""}
@@ -130,7 +130,7 @@ def _labels(folders: list[Path]) -> dict[Path, str]:
 
 
 def _walk(root: Path, depth: int | None, skip_ignored: bool) -> Iterator[SourceFile]:
-    """Everything under `root`, by name, with paths relative to it; no recursion, however deep it is."""
+    """All entries under `root` by name, with relative paths; without recursion."""
     waiting: list[tuple[Path, tuple[GitIgnore, ...]]] = [(root, ())]
     while waiting:
         folder, ignores = waiting.pop()

@@ -1,11 +1,11 @@
-"""A web page -> its main text: articles without the menus, adverts and comments around them.
+"""Main-text extraction from HTML: articles without menus, adverts and comments.
 
-in:  the bytes of an HTML page, and the character set that the server declared for them, if any
+in:  bytes of an HTML page, and the character set declared by the server, if any
 out: Extracted text (paragraphs, lists, tables and <pre> keep their lines), or NoMainText with a reason
 
 resiliparse is the fast extractor (Bevendorff et al. 2018, https://doi.org/10.1007/978-3-319-76941-7_83),
-trafilatura the careful one (Barbaresi 2021, https://aclanthology.org/2021.acl-demo.15).
-`benchmarks/extraction.py` measures both, and what each of the settings below is worth.
+trafilatura the accurate one (Barbaresi 2021, https://aclanthology.org/2021.acl-demo.15).
+`benchmarks/extraction.py` measures both, and the effect of each setting below.
 """
 
 import re
@@ -16,19 +16,19 @@ from groundup.text.ingest.decode import Decoded, Undecodable, decode, without_su
 from groundup.text.ingest.types import Extractor
 
 MOST_NESTED = 255
-"""Elements within each other. libxml2 reads no further, and resiliparse's time grows with the square of it."""
+"""Maximum element nesting. libxml2 stops there, and resiliparse's time grows with its square."""
 MOST_TAGS = 40_000
-"""Tags (of both kinds) of a page that trafilatura gets: its time can grow with their square, 6 s for so many."""
+"""Maximum tags of a page for trafilatura: its time can grow with their square (6 s at this number)."""
 
 SHORT = 250
-"""Characters below which resiliparse is asked again for all that it left out, and then trafilatura."""
+"""Characters below which resiliparse is retried leniently, and then trafilatura."""
 WORTH_ASKING = 1000
-"""Characters that a page must show in all for that."""
+"""Minimum characters of the page's whole text for a retry."""
 MOST_TAGS_FOR_ASKING = 3000
-"""At 3000 tags trafilatura takes 0.1 s, fifty times what resiliparse does."""
+"""Maximum tags for a retry: here trafilatura takes 0.1 s, fifty times resiliparse."""
 
 _SKIPPED = ("footer", "[class*=caption]", "td.linenos", "td.gutter")
-"""What resiliparse leaves in and nobody reads as text: notices, names under pictures, numbers of code lines."""
+"""Elements that resiliparse keeps but are not text: notices, captions, line numbers."""
 _LISTS_NEAR_THE_TOP = "body > ul, body > * > ul, body > * > * > ul"
 _NESTED_TOO_DEEP = " > ".join("*" * (MOST_NESTED + 2))  # the root's own place is no nesting
 _META_CHARSET = re.compile(rb"""<meta\b[^>]*?charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
@@ -41,12 +41,12 @@ _KEEPER = "\ufdd0"
 
 
 class NoMainText(Undecodable):
-    """There is no text to be had from this page."""
+    """The page has no extractable text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A page's main text; `reason` and its numbers say what had to be done to read it, "" if nothing."""
+    """Main text of a page; `reason` and its numbers describe special handling, "" if there was none."""
 
     text: str
     reason: str = ""
@@ -55,10 +55,10 @@ class Extracted:
 
 
 def main_text(html: bytes, extractor: Extractor = "resiliparse", declared_charset: str = "") -> Extracted:
-    """The main text of a page. Raises NoMainText, or Undecodable for bytes that are no text at all.
+    """Main text of a page. Raises NoMainText, or Undecodable for bytes that are not text.
 
-    declared_charset: what the HTTP header said. Where that names only the server's default, the page's own <meta>
-    comes first; both are only believed as far as the bytes agree (see decode.py).
+    declared_charset: from the HTTP header. If it is only a server default, the page's <meta> takes precedence; either
+    is used only as far as the bytes agree (see decode.py).
     """
     decoded = _page(html, declared_charset)
     page, reason, value = decoded.text, decoded.reason, decoded.value
@@ -80,7 +80,7 @@ def main_text(html: bytes, extractor: Extractor = "resiliparse", declared_charse
 
 
 def _page(html: bytes, declared: str) -> Decoded:
-    """The page as text: what the server says of its charset, unless that is only what it says of every page."""
+    """The decoded page; the <meta> charset is used where the server declares only its default."""
     if declared.strip().lower() in _SERVER_DEFAULTS:
         meta = _META_CHARSET.search(html, 0, _META_WITHIN)
         declared = meta[1].decode("ascii", "replace") if meta else declared
@@ -88,7 +88,7 @@ def _page(html: bytes, declared: str) -> Decoded:
 
 
 def _tree(page: str) -> Any:
-    """The page as resiliparse parses it. Raises NoMainText for one that no extractor gets through."""
+    """Page parsed by resiliparse. Raises NoMainText for one nested too deeply for any extractor."""
     from resiliparse.parse.html import HTMLTree
 
     # resiliparse takes a character that is alone in its element for an icon, if UTF-8 needs three bytes for it:
@@ -121,7 +121,7 @@ def _plain(tree: Any, **options: Any) -> str:
 
 
 def _keep_lists(tree: Any) -> None:
-    """resiliparse takes each list near the top of the page's tree for a menu: put those of text deeper."""
+    """Moves text lists near the root deeper, since resiliparse takes every list there for a menu."""
     for items in tree.document.query_selector_all(_LISTS_NEAR_THE_TOP):
         html = items.html
         linked = sum(len(_TAG.sub("", link)) for link in _LINK.findall(html))

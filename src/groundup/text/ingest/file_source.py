@@ -1,7 +1,7 @@
-"""What a source of files in any format can be told, and how it reads one of them.
+"""Base recipe of sources that read files of any format.
 
-in:  the name and the bytes of a file
-out: the texts in it, by the format that its bytes show
+in:  name and bytes of a file
+out: its texts, read by the format detected from its bytes
 """
 
 from collections.abc import Iterator
@@ -13,25 +13,30 @@ from pydantic_core import PydanticCustomError
 from groundup.text.ingest.types import ExtractedText, Extractor, ReadIssue, ReadOptions, SourceRecipe
 
 FIELDS = ("text", "path", "licence", "language")
-"""What of a document a column of a table, or a field of a JSON line, can hold."""
+"""Document fields that a table column or JSON field can provide."""
 
 
 class ReadingRecipe(SourceRecipe):
-    """Base of the sources that find their files somewhere and read whatever format they have."""
+    """Settings of sources that list files and read any format."""
 
     fields: dict[str, str] = Field(
         default={"text": "text"},
-        description="which column or JSON field holds a document's text, path, licence, language",
+        description="column or JSON field for each document field: text, path, licence, language",
     )
-    extractor: Extractor = Field(default="resiliparse", description="how main text is taken from HTML")
+    extractor: Extractor = Field(
+        default="resiliparse", description="library that extracts the main text of HTML pages"
+    )
     max_file_bytes: int = Field(
         default=256 << 20,
         gt=0,
-        description="larger pages, PDFs ... go aside: what is held in memory whole, or fetched first",
+        description=(
+            "size limit of files that are held in memory or downloaded first (pages, PDFs ...); larger "
+            "ones are rejected"
+        ),
     )
-    max_line_bytes: int = Field(default=1 << 20, gt=0, description="texts with a longer line go aside")
+    max_line_bytes: int = Field(default=1 << 20, gt=0, description="texts with a longer line are rejected")
     max_expansion: float = Field(
-        default=200.0, gt=1, description="how many times its size a packed file may unpack to"
+        default=200.0, gt=1, description="maximum ratio of decompressed to compressed size"
     )
 
     @field_validator("fields")
@@ -44,13 +49,13 @@ class ReadingRecipe(SourceRecipe):
         return {"text": "text"} | value
 
     def options(self) -> ReadOptions:
-        """How the formats read this source's files."""
+        """Read options for the formats."""
         return ReadOptions(
             self.fields, self.extractor, self.max_file_bytes, self.max_line_bytes, self.max_expansion
         )
 
     def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-        """The texts in one file; see `Source.read`."""
+        """Documents and issues of one file; see `Source.read`."""
         from groundup.text.ingest.formats.reader import read
 
         return read(path, file, self.options(), skip)

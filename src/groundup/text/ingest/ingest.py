@@ -1,12 +1,12 @@
-"""Sources -> raw documents. The first stage of the river.
+"""Stage `ingest`: sources -> raw documents.
 
-in:  files outside the store, found and read by the parts in `sources/`
-out: documents/ and ledger/ (every file or record set aside or changed, and why),
-     sources.jsonl (of every file: bytes, sha256, documents, reasons why records went aside, where its rows are)
+in:  external files, listed and read by the plugins in `sources/`
+out: documents/ and rejects/ (every rejected or changed file and record, with its reason),
+     sources.jsonl (per file: bytes, sha256, documents, rejected records by reason, location of its rows)
 
-Nothing in a file is fatal. A document's id is a hash of where it stands (source, path within the source,
-position in the file): it survives a move of the folder and an edit of the text. A file that an earlier build has
-read, with the same content and settings, isn't read again: its rows are taken from there.
+No file content is fatal. A document's id is a hash of its origin (source, path within the source, position in the
+file), so it survives moving the folder and editing the text. A file that an earlier build has read with the same
+content and settings isn't read again: its rows are copied.
 """
 
 import hashlib
@@ -34,28 +34,28 @@ from groundup.text.ingest.sources.stdlib import Stdlib
 from groundup.text.ingest.types import Source, SourceFile
 
 SHARD_BYTES = 16 << 20
-"""About how many bytes of files one task reads."""
+"""Approximate size of the files of one task."""
 
 
 class Ingest(Recipe):
-    """What to read."""
+    """Sources to read."""
 
     sources: tuple[Annotated[Source, Plugin("groundup.text.ingest.sources")], ...] = (Stdlib(),)
     max_document_bytes: int = Field(
         default=4 << 20,
         ge=1024,
-        description="longer texts are cut at a paragraph or line into several documents",
+        description="longer texts are split at a paragraph or line into several documents",
     )
 
 
 def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dict[str, Any]]:
-    """Per source a digest of its files: paths within it and contents. Raises DataError if there are none."""
+    """Digest of every source's files: relative paths and contents. Raises DataError if there are none."""
     return [_source_digest(label, _digests_of(source, digests)) for label, source in labelled(recipe)]
 
 
 @stage(version=3, kind="raw_corpus", external_digest=external_digest, headline=("documents", "bytes_read"))
 def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str, Any]:
-    """Read all sources into `out`. Raises DataError if not a single document is found."""
+    """Read all sources. Raises DataError if there is no document."""
     labels = dict(labelled(recipe))
     settings = {label: _settings(recipe, source) for label, source in labels.items()}
     tasks = list(_tasks(labels))
@@ -80,7 +80,7 @@ def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str,
 
 
 def labelled(recipe: Ingest) -> Iterator[tuple[str, Source]]:
-    """Each source with its name; a second one of the same gets a number, so that ids stay apart."""
+    """Each source with its label; duplicates get a number, so that document ids stay unique."""
     if not recipe.sources:
         raise DataError('ingest.sources is empty: name at least one source, e.g. use = "stdlib".')
     used = set[str]()
@@ -93,15 +93,14 @@ def labelled(recipe: Ingest) -> Iterator[tuple[str, Source]]:
 
 
 def _settings(recipe: Ingest, source: Source) -> str:
-    """What decides what is read from a file of this source, whatever the file."""
+    """Settings that determine what is read from any file of this source."""
     return json.dumps([ingest.version, recipe.max_document_bytes, canonical_json(source)], sort_keys=True)
 
 
 def _tasks(labels: dict[str, Source]) -> Iterator[ExecutorTask]:
-    """Files in their order, about SHARD_BYTES a task.
+    """Files in order, about SHARD_BYTES per task.
 
-    Where one ends depends on a path's hash, not on a count from the beginning: a file more or less moves the
-    borders near it, not all that follow.
+    Task boundaries depend on a path's hash, not on a count from the beginning: an added file moves only nearby ones.
     """
     number = 0
     for label, source in labels.items():
@@ -128,7 +127,7 @@ def _task(number: int, label: str, files: list[SourceFile], size: int) -> Execut
 
 
 def _known(context: StageContext, settings: dict[str, str]) -> dict[str, Path]:
-    """For each source the newest earlier artifact that read one of that name with the same settings."""
+    """For each source the newest earlier artifact that was read with the same label and settings."""
     artifacts: dict[str, Path] = {}
     for folder in context.previous_artifacts():
         try:
@@ -165,7 +164,7 @@ def _source_digest(label: str, digests: Iterator[tuple[str, str]]) -> dict[str, 
 
 
 def _metrics(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The sums over all tasks. Every record is counted: read = documents (before cutting) + aside."""
+    """Sums over all tasks. Every record is counted: read = documents (before splitting) + rejected."""
     counts: dict[str, Counter[str]] = {
         name: sum((Counter(result[name]) for result in results), Counter())
         for name in ("files_rejected", "records_rejected", "changed")

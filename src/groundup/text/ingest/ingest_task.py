@@ -1,9 +1,9 @@
-"""One task of ingest: a few files of one source -> documents and ledger. Runs in a worker, anywhere.
+"""Ingest task: a few files of one source -> documents and rejects log. Runs in any worker.
 
-in:  a Job (what all tasks share) and a list of files
-out: shards (see shards.py), and what was found in each file, as plain JSON
+in:  an IngestTask (common to all tasks) and a list of files
+out: shards (see shards.py), and per-file results as plain JSON
 
-A task that is stopped goes on after its last shard, passing over the records that it has read.
+An interrupted task resumes after its last shard and skips the records already read.
 """
 
 import hashlib
@@ -30,7 +30,9 @@ CHANGED = "changed while it was read"
 
 @dataclass(frozen=True)
 class IngestTask:
-    """What all tasks of one ingest share. `known`: per source, the earlier artifact with unchanged files."""
+    """What all tasks of one ingest share. `known`: per source, the earlier artifact to reuse unchanged files
+    from.
+    """
 
     folder: Path
     sources: dict[str, Source]
@@ -70,14 +72,14 @@ def _unreadable(error: Unreadable) -> str:
 
 
 def document_id(source: str, path: str, position: str = "") -> str:
-    """16 hex digits for where a document stands: the source's label, the path in it, the place in that."""
+    """16 hex digits that identify a document's origin: source label, path, position in the file."""
     return hashlib.sha256("\x00".join((source, path, position)).encode()).hexdigest()[:16]
 
 
 def cut(text: str, max_bytes: int) -> list[str]:
-    """Pieces of at most `max_bytes` of UTF-8 that join to `text`; cut after a paragraph, line, or word.
+    """Pieces of at most `max_bytes` of UTF-8 that join to `text`; split after a paragraph, line, or word.
 
-    No piece is shorter than half of `max_bytes`, but the last.
+    Every piece but the last is at least half of `max_bytes`.
     """
     data, pieces, start = text.encode(), [], 0
     while len(data) - start > max_bytes:
@@ -95,7 +97,7 @@ def cut(text: str, max_bytes: int) -> list[str]:
 
 
 class _FileReader:
-    """One file on its way into the shards."""
+    """Reads one file into the task's shards."""
 
     def __init__(self, job: IngestTask, label: str, shards: TaskShards, file: SourceFile) -> None:
         self.job, self.label, self.shards, self.file = job, label, shards, file
@@ -107,7 +109,7 @@ class _FileReader:
         }
 
     def take(self) -> None:
-        """Read the file, or take its rows from an earlier build, or say why neither."""
+        """Read the file, copy its rows from an earlier build, or log why it is rejected."""
         reason = self.file.reject_reason
         if reason:
             self._record([ReadIssue("rejected", reason, detail=self.file.detail)])
@@ -123,7 +125,7 @@ class _FileReader:
         self.shards.end_file(self.line | ({"rejected": reason} if reason and not documents else {}))
 
     def _content(self) -> str:
-        """Returns the reason why nothing of the file could be used, if so. Raises Unreadable."""
+        """Read the content; returns the reason if nothing is usable, else "". Raises Unreadable."""
         with self.source.open(self.file) as opened:
             stamp, sha256 = _stamp(opened), _sha256(opened)
             size = opened.seek(0, io.SEEK_END)
@@ -140,7 +142,7 @@ class _FileReader:
             return aside
 
     def _records(self, items: Iterator[ExtractedText | ReadIssue]) -> str:
-        """Take what is read, record by record. What has no position is about the whole file."""
+        """Add items record by record. Items without a position concern the whole file."""
         reason, resumed = "", bool(self.shards.records)
         for position, group in groupby(items, key=lambda item: item.position):
             issues_and_texts = list(group)
@@ -211,7 +213,7 @@ class _FileReader:
             self.shards.count("changed" if entry.outcome == "changed" else name, entry.reason)
 
     def _unchanged(self, sha256: str) -> str | None:
-        """Take the rows of a file with the same bytes from an earlier build, and its `aside`; None if there is none."""
+        """Copy the rows of an identical file from an earlier build; its reject reason, None if there is none."""
         earlier = self.job.known.get(self.label)
         line = _index(earlier).get((self.label, self.file.path)) if earlier else None
         if earlier is None or line is None or line.get("sha256") != sha256:
@@ -235,11 +237,11 @@ def _sha256(file: BinaryIO) -> str:
 
 @lru_cache(maxsize=4)
 def _index(artifact: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """sources.jsonl of an earlier artifact, by source and path."""
+    """Lines of an earlier artifact's sources.jsonl by source and path."""
     lines = (artifact / "sources.jsonl").read_text(encoding="utf-8").splitlines()
     return {(line["source"], line["path"]): line for line in map(json.loads, lines)}
 
 
 def _shown(path: str, position: str) -> str:
-    """A path for people: `novels.jsonl#12` is the record in line 12."""
+    """Path for people: `novels.jsonl#12` is the record in line 12."""
     return f"{path}#{position}" if position else path

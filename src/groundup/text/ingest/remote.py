@@ -1,10 +1,10 @@
-"""Files on a server -> temporary files, by Daft's readers, which know S3, HTTP and how to try again.
+"""Downloads remote files to temporary files through Daft's S3 and HTTP readers, with retries.
 
-in:  a URL, and the size that a listing gave
+in:  a URL, and the size from a listing
 out: a seekable file
 
-What is gone or forbidden concerns one file (Unreadable). A server that doesn't answer concerns all of them: a corpus
-that misses what happened to be out of reach is worse than none, so that is a DataError, and the next run goes on.
+A missing or forbidden object affects one file (Unreadable). A server that doesn't respond affects the whole corpus,
+which would be silently incomplete: that is a DataError, and a rerun resumes.
 """
 
 import tempfile
@@ -26,7 +26,7 @@ _FORBIDDEN = "AccessDenied"
 
 
 def io_config(token: str = "", **s3: Any) -> Any:
-    """Daft's settings: limits on waiting, a bearer token for HTTP, and whatever S3 needs."""
+    """Daft's IO settings: timeouts, retries, an HTTP bearer token, S3 options."""
     import daft
 
     waiting: dict[str, Any] = {
@@ -43,7 +43,7 @@ def io_config(token: str = "", **s3: Any) -> Any:
 
 @contextmanager
 def download(file: SourceFile, config: Any, max_bytes: int) -> Iterator[BinaryIO]:
-    """The bytes at `file.location`, a piece at a time. Raises Unreadable and DataError."""
+    """The bytes at `file.location`, fetched in chunks. Raises Unreadable and DataError."""
     if file.bytes > max_bytes:
         raise Unreadable("too_large", value=file.bytes, threshold=max_bytes)
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
@@ -60,13 +60,13 @@ def download(file: SourceFile, config: Any, max_bytes: int) -> Iterator[BinaryIO
 
 
 def reason(error: BaseException) -> str:
-    """The last cause that Daft names, which is the one that people understand."""
+    """The last cause in Daft's error message, which is the readable one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
 
 
 def _piece(url: str, start: int, size: int, config: Any) -> bytes:
-    """Bytes from `start`; all of the file if the server knows no ranges."""
+    """Bytes from `start`; the whole file if the server doesn't support ranges."""
     import daft
 
     try:

@@ -1,4 +1,4 @@
-"""Opening files that may be anything: without blocking, following a link swapped in, or reading without end.
+"""Safe file opening: regular files only, without following symlinks, blocking, or unlimited reads.
 
 in:  a path
 out: its bytes or their SHA-256, or Unreadable with a reason
@@ -22,7 +22,7 @@ _KINDS = (
 
 
 class Unreadable(Exception):
-    """This file can't be read. `reason` is for the ledger."""
+    """The file can't be read. `reason` goes to the rejects log."""
 
     def __init__(
         self, reason: str, detail: str = "", value: float | None = None, threshold: float | None = None
@@ -32,7 +32,7 @@ class Unreadable(Exception):
 
 
 def irregular(mode: int) -> str:
-    """Why a file of this `st_mode` isn't read ("fifo", "socket", "device" ...), "" for a regular one."""
+    """Reason why a file of this `st_mode` isn't read ("fifo", "socket", "device" ...), "" for a regular file."""
     if stat.S_ISREG(mode):
         return ""
     return next((name for is_kind, name in _KINDS if is_kind(mode)), "not_a_file")
@@ -40,7 +40,7 @@ def irregular(mode: int) -> str:
 
 @contextmanager
 def open_regular(path: Path, max_bytes: int | None = None) -> Iterator[BufferedReader]:
-    """Open a regular file of at most `max_bytes`. Raises Unreadable, also for errors during reading."""
+    """Open a regular file of at most `max_bytes`. Raises Unreadable, also for errors while reading."""
     try:
         # Looked at before it is opened: opening a device can already do something (a tape rewinds).
         _refuse(os.lstat(path), max_bytes)
@@ -53,7 +53,7 @@ def open_regular(path: Path, max_bytes: int | None = None) -> Iterator[BufferedR
 
 
 def hash_regular(path: Path, max_bytes: int) -> str:
-    """SHA-256 (hex) of a regular file, without holding it in memory. Raises Unreadable."""
+    """SHA-256 (hex) of a regular file, in constant memory. Raises Unreadable."""
     with open_regular(path, max_bytes) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

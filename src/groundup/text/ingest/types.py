@@ -1,4 +1,4 @@
-"""Types shared by the ingest stage: source files, extracted texts, read issues and the `Source` protocol."""
+"""Types shared by the ingest stage: source files, extracted texts, read issues, read options, `Source` protocol."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -17,11 +17,11 @@ Extractor = Literal["resiliparse", "trafilatura"]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that a source offers. `path` is relative to the source's root and goes into ids and the ledger.
+    """A file listed by a source. `path`, relative to the source's root, is part of ids and of the rejects log.
 
-    `location` is where it lies today: a path, or what else the source's `open` understands. `bytes` is its size.
-    A file that can't be read has its reason in `aside`, and isn't opened. `digest` names its content where that is
-    known without reading it (a git blob, a version on a server); "" = the content is hashed.
+    `location` is the local path, or whatever the source's `open` takes. `bytes` is the size. A file that can't be read
+    has a `reject_reason` and isn't opened. `digest` identifies the content where that is known without reading it (git
+    blob, object version); "" = the content is hashed.
     """
 
     path: str
@@ -34,9 +34,9 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class ExtractedText:
-    """A document found in a file. `position` tells it from others in there; `path` (or URL) replaces the file's.
+    """A document extracted from a file. `position` identifies it in the file; `path` (or URL) replaces the file's.
 
-    `licence` and `language`, where the file says them, replace the source's licence and the empty language.
+    `licence` and `language`, where the file states them, replace the source's licence and the empty language.
     """
 
     text: str
@@ -48,7 +48,7 @@ class ExtractedText:
 
 @dataclass(frozen=True, slots=True)
 class ReadIssue:
-    """Something the ledger should say about a file, or about the record at `position` in it."""
+    """Rejects-log entry about a file, or about the record at `position` in it."""
 
     outcome: Outcome
     reason: str
@@ -75,54 +75,53 @@ class ReadOptions:
 
 
 class SourceRecipe(Recipe):
-    """What every source can be told about its documents. None of it changes what is read."""
+    """Settings common to all sources. They don't change what is read."""
 
     not_identity = frozenset({"weight", "max_epochs"})
 
     name: str = Field(
         default="",
         pattern=r"^[\w.-]*$",
-        description="what it is called in counts and the ledger, and part of its documents' ids; none = its kind",
+        description="name of the source in counts, the rejects log and document ids; empty = the plugin's name",
     )
-    licence: str = Field(default="", description="written into every document")
+    licence: str = Field(default="", description="licence recorded with every document")
     weight: float | None = Field(
         default=None,
         gt=0,
-        description="share of the corpus, against other weights; none = as much as there is",
+        description="sampling weight relative to other sources; none = all documents",
     )
     max_epochs: float = Field(
-        default=1.0, gt=0, description="how often a document may be repeated to reach the weight"
+        default=1.0, gt=0, description="maximum repetitions of a document to reach the weight"
     )
 
 
 class Source(Protocol):
-    """Offers files, and knows how to find documents in the bytes of one."""
+    """Protocol of a source: lists files, opens them and extracts their documents."""
 
     @property
     def name(self) -> str:
-        """What the source is called; "" = by its kind."""
+        """Name of the source; "" = the plugin's name."""
 
     @property
     def licence(self) -> str:
-        """The licence of every document of this source, "" if unknown."""
+        """Licence of every document of this source, "" if unknown."""
 
     @property
     def weight(self) -> float | None:
-        """Its share of the corpus, against other weights; None = as much as there is."""
+        """Sampling weight relative to other sources; None = all documents."""
 
     @property
     def max_epochs(self) -> float:
-        """How often a document may be repeated to reach the weight."""
+        """Maximum repetitions of a document to reach the weight."""
 
     def files(self) -> Iterator[SourceFile]:
-        """All files in a stable order, also those that can't be read. Raises DataError if there are none."""
+        """All files in a stable order, including unreadable ones. Raises DataError if there are none."""
 
     def open(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
-        """The file's bytes, seekable. Raises Unreadable (text/ingest/safe_open.py), also for errors while "
-        "it is read."""
+        """The file's bytes, seekable. Raises Unreadable (text/ingest/safe_open.py), also while reading."""
 
     def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-        """What is in one file. A note with the fate "rejected" and no position says that nothing is.
+        """Documents and issues of one file. A rejected issue without a position rejects the whole file.
 
-        skip: records at the beginning that were read before a stop; passed over without being decoded.
+        skip: records at the beginning that were read before an interruption; they are skipped without decoding.
         """

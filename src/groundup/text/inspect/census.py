@@ -1,6 +1,6 @@
-"""One pass over measures/: where every document went, how every measure is distributed, which documents to look at.
+"""Corpus statistics in one pass over document_metrics/: outcomes, metric distributions, sample documents.
 
-in:  tables of measures/, one row per document read
+in:  tables of document_metrics/, one row per document read
 out: flows, histograms, and ids of samples
 """
 
@@ -22,11 +22,11 @@ _KEPT_SHOWN = 20
 _PASSED_SHOWN = 3
 _NEAR_SHOWN = 3
 _NEAR = 0.25
-"""How far from a limit, as a share of it, a document may be to count as close."""
+"""Relative distance from a bound within which a document counts as near it."""
 
 
 class Census:
-    """Counts and samples of all documents that curate has seen."""
+    """Counts and samples of all documents that curate has read."""
 
     def __init__(self, bounds: Sequence[Bound], per_reason: int, indexed: int, seed: int) -> None:
         self.flows: dict[tuple[str, str], Amount] = defaultdict(Amount)
@@ -41,7 +41,7 @@ class Census:
         self._near = {bound: BottomK(_NEAR_SHOWN) for bound in bounds}
 
     def add(self, table: pa.Table) -> None:
-        """Look at more documents."""
+        """Add a table of documents."""
         self._count(table)
         ids = np.array(strings(table, "id"), str)
         drawn = random_keys(strings(table, "id"), self._seed)
@@ -58,12 +58,12 @@ class Census:
                 self._look_near(name, values, ids, became == distribution.KEPT)
 
     def steps(self) -> list[str]:
-        """The steps that measured or dropped something."""
+        """Steps that computed a metric or dropped a document."""
         steps = [name.rpartition(".")[0] for name in self._metrics]
         return steps + [_split(outcome)[0] for outcome in self.outcomes if outcome != KEPT]
 
     def flow_list(self) -> tuple[Flow, ...]:
-        """Where the documents of every source went."""
+        """Outcomes of the documents of every source."""
         return tuple(
             Flow(source, *_split(outcome), amount) for (source, outcome), amount in sorted(self.flows.items())
         )
@@ -74,7 +74,7 @@ class Census:
         return tuple((language, self._read[language], self._kept[language]) for language in ordered)
 
     def histograms(self, steps: Sequence[str]) -> tuple[Histogram, ...]:
-        """One for every measure, in the order of the steps."""
+        """One per metric, in the order of the steps."""
         histograms = []
         for name, counted in self._metrics.items():
             step, _, metric = name.rpartition(".")
@@ -85,7 +85,7 @@ class Census:
         return tuple(sorted(histograms, key=lambda histogram: order.get(histogram.step, -1)))
 
     def positive(self, step: str) -> tuple[tuple[str, int, int], ...]:
-        """(measure, documents where it is above 0, its sum) of one step, the largest sum first."""
+        """(metric, documents where it is above 0, its sum) of one step, the largest sum first."""
         sums = [
             (name.split(".", 1)[1], d.positive, round(d.sum))
             for name, d in self._metrics.items()
@@ -94,7 +94,7 @@ class Census:
         return tuple(sorted(sums, key=lambda item: (-item[2], item[0])))
 
     def groups(self, steps: Sequence[str]) -> list[SampleGroup]:
-        """Documents kept, dropped for each reason, passed by each step, and those that a rule only just let pass."""
+        """Sample groups: kept, dropped by reason, passed by step, near a bound."""
         dropped = [SampleGroup("dropped", *_split(outcome), lowest.seen, lowest.ids())
                    for outcome, lowest in self._outcomes.items() if outcome != KEPT]  # fmt: skip
         near = [SampleGroup("near", bound.step, bound.reason, lowest.seen, lowest.ids())
@@ -105,7 +105,7 @@ class Census:
         return [group for group in groups if group.total]
 
     def _passed(self, step: str, later: Sequence[str], place: int) -> SampleGroup:
-        """Documents that a step let pass; others at each step, so that one doesn't read the same ones again."""
+        """Documents that passed a step; a different sample for each step."""
         merged = BottomK(_KEPT_SHOWN * 4)
         for outcome, lowest in self._outcomes.items():
             if outcome == KEPT or _split(outcome)[0] in later:
@@ -115,7 +115,7 @@ class Census:
         return SampleGroup("passed", step, "", merged.seen, ids[first : first + _PASSED_SHOWN])
 
     def index(self) -> tuple[str, ...]:
-        """Ids for the page's search: all of them, or a seeded choice."""
+        """Ids for the page's search: all of them, or a random sample."""
         return self._index.ids()
 
     def _count(self, table: pa.Table) -> None:
@@ -134,7 +134,7 @@ class Census:
     def _look_near(
         self, name: str, values: NDArray[np.float32], ids: NDArray[np.str_], kept: NDArray[np.bool_]
     ) -> None:
-        """Kept documents whose value is within the limit, but close to it. A limit of 0 has nothing close."""
+        """Kept documents whose value is just within a bound. A bound of 0 has none."""
         for bound, lowest in self._near.items():
             if bound.column == name:
                 for limit in filter(None, (bound.at_least, bound.at_most)):

@@ -1,10 +1,8 @@
-"""The artifacts of ingest and curate -> a Story, in a few passes over the shards.
+"""Collects a corpus report from the artifacts of ingest and curate.
 
-in:  documents/, ledger/, sources.jsonl of ingest; documents/, ledger/, measures/, rules.json, clusters.parquet and
-     decontamination.parquet of curate
-out: Story
-
-Numbers are counted over everything; texts are looked up only for the documents chosen as samples.
+in:  documents/, rejects/, sources.jsonl of ingest; documents/, rejects/, document_metrics/, rules.json,
+     clusters.parquet and decontamination.parquet of curate
+out: CorpusReport
 """
 
 import json
@@ -40,24 +38,24 @@ from groundup.text.inspect.scan import BottomK, groups, random_keys, rows_with, 
 EXCERPT = 1500
 """Characters of a sample's text."""
 SAMPLES = 500
-"""About how many documents are shown with their text; many reasons get fewer each."""
+"""Approximate number of documents shown with text; with many reasons, each gets fewer."""
 INDEXED = 20_000
-"""Documents that the page's search knows by id and path."""
+"""Documents that the page's search finds by id and path."""
 DRAWN = 2000
-"""Documents of a random choice whose texts the page's search looks into, and whose stories it tells."""
+"""Documents of the random sample whose text and history the page's search covers."""
 LAST_STEPS = ("decontaminate", "dedup", "mix")
-"""What follows the steps of the recipe, in this order."""
+"""Steps after those of the recipe, in this order."""
 PRIVACY = "privacy"
-"""The step whose measures are redactions by kind."""
+"""The step whose metrics are redactions by kind."""
 _HITS_SHOWN = 60
 
 
 def collect(
     corpus: Corpus, title: str = "", per_reason: int = 5, drawn: int = DRAWN, seed: int = 0
 ) -> CorpusReport:
-    """Everything worth showing of a corpus; `drawn` documents are chosen at random for the search.
+    """Report of a corpus; `drawn` random documents are included for search.
 
-    Raises DataError if curate measured nothing.
+    Raises DataError if curate has no document metrics.
     """
     bounds = read_rules(corpus)
     census = Census(bounds, per_reason, INDEXED, seed)
@@ -101,7 +99,7 @@ def collect(
 
 
 class _RejectCounts:
-    """What both ledgers noted, and examples of what no measure shows: changed documents, files set aside."""
+    """Counts of both rejects logs, and samples of changed documents and rejected files."""
 
     def __init__(self, per_reason: int, seed: int) -> None:
         self.count: Counter[tuple[str, str, str, str]] = Counter()
@@ -109,7 +107,7 @@ class _RejectCounts:
         self._seed = seed
 
     def read(self, stage: str, folder: Path) -> None:
-        """Count a ledger; `stage` says whose it is."""
+        """Count the rejects log of a stage."""
         for table in tables(folder, ["id", "step", "outcome", "reason"]):
             ids = np.array(strings(table, "id"), str)
             drawn = random_keys(strings(table, "id"), self._seed)
@@ -123,11 +121,11 @@ class _RejectCounts:
                     self._lowest[key].offer(drawn[at], ids[at])
 
     def steps(self) -> list[str]:
-        """Steps of curate that are in the ledger."""
+        """Steps of curate in the rejects log."""
         return [step for stage, step, _, _ in self.count if stage == "curate"]
 
     def dropped(self) -> Counter[str]:
-        """Documents dropped by curate, by fate as measures/ spells it."""
+        """Documents dropped by curate, by outcome as in document_metrics/."""
         documents: Counter[str] = Counter()
         for (stage, step, outcome, reason), number in self.count.items():
             if stage == "curate" and outcome == "dropped":
@@ -135,7 +133,7 @@ class _RejectCounts:
         return documents
 
     def groups(self) -> list[SampleGroup]:
-        """Documents changed and files set aside, by reason."""
+        """Changed documents and rejected files, by reason."""
         groups = []
         for key, lowest in self._lowest.items():
             _, step, outcome, reason = key
@@ -151,7 +149,7 @@ class _RejectCounts:
         return groups
 
     def reasons(self, census: Census, bounds: Sequence[Bound], steps: Sequence[str]) -> tuple[Reason, ...]:
-        """Every reason of both ledgers, in the order of the steps, the most frequent first."""
+        """Every reason of both rejects logs, in the order of the steps, most frequent first."""
         rule = {(bound.step, bound.reason): bound.words() for bound in bounds}
 
         def bytes_of(step: str, reason: str, outcome: str) -> int:
@@ -174,14 +172,14 @@ class _RejectCounts:
 
 
 def _manifest(corpus: Corpus) -> dict[str, Any]:
-    """What curate's manifest says, if there is one."""
+    """Manifest of the curate artifact, empty if there is none."""
     path = corpus.curated_path("manifest.json")
     manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return manifest
 
 
 def _steps(corpus: Corpus, seen: Sequence[str]) -> tuple[str, ...]:
-    """The steps in the order of the recipe; those that it doesn't name follow."""
+    """Steps in recipe order, then the others."""
     uses = [
         str(step["use"]) for step in _manifest(corpus).get("recipe", {}).get("steps", ()) if "use" in step
     ]
@@ -195,7 +193,7 @@ def _steps(corpus: Corpus, seen: Sequence[str]) -> tuple[str, ...]:
 def _fewer(
     groups: Sequence[SampleGroup], bounds: Sequence[Bound], steps: Sequence[str]
 ) -> tuple[SampleGroup, ...]:
-    """The groups in order, each with its rule; with very many of them, fewer documents in each."""
+    """The groups in order, each with its rule; with many groups, fewer documents in each."""
     most = max(1, SAMPLES // max(len(groups), 1))
     bound_of = {(bound.step, bound.reason): bound for bound in bounds}
     kinds = ("kept", "dropped", "near", "changed", "passed", "rejected")
@@ -232,7 +230,7 @@ def _files(ingested: Path) -> tuple[SourceFiles, ...]:
 
 
 def _left(corpus: Corpus) -> tuple[tuple[str, Amount], ...]:
-    """What lies in the corpus at the end, per source."""
+    """Amount in the final corpus, per source."""
     amounts: dict[str, Amount] = defaultdict(Amount)
     for table in groups(corpus.stages()[-1][1] / DOCUMENTS, ["source", "text"]):
         sized = pa.table({"source": table.column("source"), "bytes": pc.binary_length(table.column("text"))})
@@ -242,7 +240,7 @@ def _left(corpus: Corpus) -> tuple[tuple[str, Amount], ...]:
 
 
 def _contamination(corpus: Corpus, seed: int) -> Contamination:
-    """Hits per task, and some of them."""
+    """Hits per task, and sample hits."""
     hits: Counter[str] = Counter()
     items: dict[str, set[str]] = defaultdict(set)
     documents: dict[str, set[str]] = defaultdict(set)
@@ -273,7 +271,7 @@ def _checks(
     rejects: _RejectCounts,
     left: Sequence[tuple[str, Amount]],
 ) -> tuple[Check, ...]:
-    """Sums over files that were written apart from one another."""
+    """Consistency checks of counts from independent files."""
     offered, read = count_rows(corpus.ingested), sum((a.documents for a in census.outcomes.values()), 0)
     if corpus.curated is None:
         in_files = sum(source.documents for source in files)

@@ -1,6 +1,6 @@
-"""What `groundup inspect` does, once it knows which corpus is meant.
+"""The `groundup inspect` command.
 
-in:  a Corpus, and what is asked
+in:  a Corpus, and a query
 out: tables or JSON on stdout, or a page
 """
 
@@ -23,7 +23,7 @@ from groundup.text.inspect.terminal import ORDERING, print_document, print_found
 
 @dataclass(frozen=True, slots=True)
 class InspectQuery:
-    """What to show: one document, those that hold some words, or the corpus, in the terminal or as a page."""
+    """What to show: one document, search results, or the corpus report, in the terminal or as a page."""
 
     document: str = ""
     search: str = ""
@@ -33,7 +33,7 @@ class InspectQuery:
 
 
 def run_inspect(corpus: Corpus, title: str, query: InspectQuery) -> None:
-    """Print what is asked. Raises DataError for what isn't there, and for a page that can't be written."""
+    """Print the result of a query. Raises DataError for unknown documents and unwritable pages."""
     console = Console(highlight=False)
     if query.document:
         document = document_history(corpus, query.document)
@@ -52,6 +52,6 @@ def run_inspect(corpus: Corpus, title: str, query: InspectQuery) -> None:
 
 
 def _json(value: Any) -> None:
-    """JSON in which nothing stands as itself that a terminal would obey."""
+    """Print JSON with characters escaped that a terminal would interpret."""
     text = json.dumps(plain(value), indent=1, ensure_ascii=False)
     print(text.translate({code: f"\\u{code:04x}" for code in [0x7F, *range(0x80, 0xA0), *ORDERING]}))

@@ -1,7 +1,7 @@
-"""Where a corpus lies, and what is known of every document in it, whether it is curated yet or not.
+"""Folders of a corpus and its rows per document, curated or not.
 
 in:  the folders of ingest and curate
-out: one row per document read: id, source, path, language, bytes, fate, and what was measured
+out: one row per document read: id, source, path, language, bytes, outcome, and metrics
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,22 +19,22 @@ from groundup.text.inspect.scan import groups, rows_with, tables
 CLUSTERS = "clusters.parquet"
 HITS = "decontamination.parquet"
 DOCUMENT_COLUMNS = ("id", "source", "path", "bytes", "outcome", "language")
-"""Columns of a row that say which document it is about."""
+"""Columns that identify a document and its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What ingest left and, once it is curated, what curate left."""
+    """Artifact folders of ingest and, once curated, of curate."""
 
     ingested: Path
     curated: Path | None = None
 
     def stages(self) -> list[tuple[str, Path]]:
-        """The folders by the name of the stage, in order."""
+        """(stage, folder) in order."""
         return [("ingest", self.ingested), *([("curate", self.curated)] if self.curated else [])]
 
     def curated_path(self, name: str) -> Path:
-        """A file or folder of curate; before curation, one that isn't there, and so has no rows."""
+        """A file or folder of the curate artifact; a missing path before curation."""
         return (self.curated or self.ingested / "curated") / name
 
     def rows(self) -> Iterator[pa.Table]:
@@ -50,7 +50,7 @@ class Corpus:
     def rows_of(
         self, ids: Collection[str], columns: Sequence[str] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """The rows of some documents, by id; `columns`: those wanted, None = all."""
+        """Rows of some documents, by id; `columns`: None = all."""
         if self.curated:
             wanted_columns = None if columns is None else list(columns)
             return {row["id"]: row for row in rows_with(self.curated / DOCUMENT_METRICS, ids, wanted_columns)}

@@ -1,7 +1,7 @@
-"""Two texts -> what differs, word by word, short enough to read.
+"""Word-level differences of two texts, abridged.
 
 in:  a text before and after
-out: Diff: pieces in both, only in one, and how much was left out
+out: Diff: spans in both, spans only in one, omitted lengths
 """
 
 import re
@@ -15,13 +15,13 @@ CONTEXT = 60
 """Characters shown around a change."""
 _WORD = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
 _LINES = 4000
-"""Lines compared; what follows them isn't looked at."""
+"""Maximum number of lines compared."""
 _HUNK = 1500
-"""Characters of one change compared word by word."""
+"""Maximum characters of one change that are compared word by word."""
 
 
 def changes(before: str, after: str, room: int) -> Diff:
-    """Changed places with a little around each, until `room` characters are used up. Equal texts differ nowhere."""
+    """Changed places with some context, up to `room` characters. Empty for equal texts."""
     if before == after:
         return ()
     old, new = before.splitlines(keepends=True)[:_LINES], after.splitlines(keepends=True)[:_LINES]
@@ -33,7 +33,7 @@ def changes(before: str, after: str, room: int) -> Diff:
 
 
 def shorten(pieces: Sequence[tuple[str, str]], room: int) -> Diff:
-    """The changed places among `pieces`, with a little around each, until `room` characters are used up."""
+    """Changed places among `pieces` with some context, up to `room` characters."""
     shown: list[tuple[str, str]] = []
     for number, (kind, text) in enumerate(pieces):
         if kind == "=":
@@ -48,7 +48,7 @@ def shorten(pieces: Sequence[tuple[str, str]], room: int) -> Diff:
 
 
 def words(old: str, new: str) -> list[tuple[str, str]]:
-    """Both texts as pieces: those in both, and those in one of them only."""
+    """Spans of both texts: common ones, and those in only one."""
     head = _alike(old, new)
     tail = _alike(old[head:][::-1], new[head:][::-1])
     head -= _letters(reversed(old[:head]))  # a word is compared as a whole
@@ -67,18 +67,18 @@ def words(old: str, new: str) -> list[tuple[str, str]]:
 
 
 def _alike(a: str, b: str) -> int:
-    """Characters that two texts have in common at their beginning."""
+    """Length of the common prefix."""
     both = zip(a, b, strict=False)
     return next((at for at, (x, y) in enumerate(both) if x != y), min(len(a), len(b)))
 
 
 def _letters(text: Iterator[str]) -> int:
-    """Letters and digits at the beginning: those of a word, unless it is endless."""
+    """Number of leading letters and digits, at most CONTEXT."""
     return sum(1 for _ in takewhile(str.isalnum, islice(text, CONTEXT)))
 
 
 def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Neighbours of a kind as one piece, none of them empty."""
+    """Merges neighbouring spans of one kind; removes empty ones."""
     joined: list[tuple[str, str]] = []
     for op, text in pieces:
         if joined and joined[-1][0] == op:
@@ -89,7 +89,7 @@ def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _shortened(text: str, first: bool, last: bool) -> list[tuple[str, str]]:
-    """An unchanged stretch: its ends, where something changed beside them."""
+    """An unchanged span: only its ends, next to changes."""
     left, right = (0 if first else CONTEXT), (0 if last else CONTEXT)
     hidden = len(text) - left - right
     if hidden <= CONTEXT:

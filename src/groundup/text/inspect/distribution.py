@@ -1,10 +1,10 @@
-"""One measure over any number of documents -> a histogram, in one pass and little memory.
+"""Histogram of one metric over any number of documents, in one pass and bounded memory.
 
-in:  values, batch by batch, and what became of each document
+in:  values, batch by batch, and the outcome of each document
 out: Histogram
 
-A value is counted under the first 21 bits of its float32 (sign, exponent, 12 bits of the fraction): whole numbers up
-to 8191 are exact, others to 0.02 %. Range and scale are chosen at the end, when all values are known.
+Values are counted by the first 21 bits of their float32 (sign, exponent, 12 bits of the fraction): integers up to
+8191 are exact, others to 0.02 %. Range and scale are chosen at the end.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ BARS = 40
 KEPT, LATER, DROPPED, OUTCOMES = 0, 1, 2, 3
 _DROPPED_BITS = 11
 _COMPACT = 64
-"""How many batches wait before they are added up."""
+"""Number of batches that are summed up at a time."""
 
 
 class Distribution:
-    """Counts of values, apart for documents kept, dropped later, and dropped by the step that measured them."""
+    """Counts of values, separately for documents kept, dropped later, and dropped by the metric's step."""
 
     def __init__(self) -> None:
         self._keys: list[NDArray[np.int64]] = []
@@ -33,7 +33,7 @@ class Distribution:
         self.positive = 0
 
     def add(self, values: NDArray[np.floating], outcome: NDArray[np.integer]) -> None:
-        """Count `values` [rows], `fate` [rows] being KEPT, LATER or DROPPED; NaN isn't counted."""
+        """Count `values` [rows], `outcome` [rows] being KEPT, LATER or DROPPED; NaN isn't counted."""
         there = ~np.isnan(values)
         clipped = np.clip(values[there], -3e38, 3e38).astype(np.float32)
         self.sum += float(clipped.sum(dtype=np.float64))
@@ -44,7 +44,7 @@ class Distribution:
         self._append(*np.unique(key * OUTCOMES + outcome[there], return_counts=True))
 
     def counts(self) -> tuple[Floats, NDArray[np.int64]]:
-        """Distinct values in ascending order, and how many documents of each fate have each: [FATES, values]."""
+        """Distinct values in ascending order, and documents by outcome and value: [OUTCOMES, values]."""
         self._add_up()
         if not self._keys:
             return np.zeros(0), np.zeros((OUTCOMES, 0), np.int64)
@@ -55,7 +55,7 @@ class Distribution:
         return np.where(distinct < 0, -size, size), counts
 
     def histogram(self, step: str, metric: str, bounds: Sequence[Bound] = ()) -> Histogram | None:
-        """The measure drawn with its thresholds; None without a single value."""
+        """Histogram with thresholds; None without a value."""
         values, counts = self.counts()
         if not len(values):
             return None
@@ -96,20 +96,20 @@ class Distribution:
 
 
 def quantile(values: Floats, counts: NDArray[np.int64], share: float) -> float:
-    """The least of the ascending `values` below or at which `share` of all counts lie."""
+    """The least of the ascending `values` at or below which `share` of all counts are."""
     running = np.cumsum(counts)
     return float(values[min(int(np.searchsorted(running, share * running[-1])), len(values) - 1)])
 
 
 class _Scale:
-    """Edges of the bars. Whole numbers of a small range get a bar each, long-tailed sizes a logarithmic scale."""
+    """Bar edges: one bar per integer for small ranges, a logarithmic scale for long-tailed sizes."""
 
     def __init__(self, edges: Floats, log: bool = False, whole: bool = False) -> None:
         self.edges, self.log, self.whole, self.bars = edges, log, whole, len(edges) - 1
 
     @classmethod
     def fitting(cls, values: Floats, counts: NDArray[np.int64], limits: Sequence[float]) -> "_Scale":
-        """A scale for the central 99 % of the values, and for the limits that aren't far off."""
+        """A scale for the central 99 % of the values, and for nearby bounds."""
         low, high = (quantile(values, counts, share) for share in (0.005, 0.995))
         if high >= 100 and values[0] >= 0 and high > 20 * max(quantile(values, counts, 0.05), 1.0):
             least = max(float(values[values > 0][0]), high / 1e6, 0.5)
@@ -128,17 +128,17 @@ class _Scale:
         return cls(np.linspace(low if low == 0 else low - margin, high + margin, BARS + 1))
 
     def bar(self, values: Floats) -> NDArray[np.int64]:
-        """The bar of each value; what lies beyond the scale is in the outermost ones."""
+        """Bar of each value; values beyond the scale are in the outermost ones."""
         return np.clip(np.searchsorted(self.edges, values, side="right") - 1, 0, self.bars - 1)
 
     def at(self, value: float) -> float:
-        """Where a value stands, counted in bars; -1 or bars + 1 off the scale."""
+        """Position of a value in bars; -1 or bars + 1 off the scale."""
         if not self.edges[0] <= value <= self.edges[-1]:
             return -1.0 if value < self.edges[0] else self.bars + 1.0
         return float(np.interp(value, self.edges, np.arange(self.bars + 1)))
 
     def ticks(self) -> tuple[tuple[float, float], ...]:
-        """Round values that fit below the bars."""
+        """Round values for the axis."""
         low, high = float(self.edges[0]), float(self.edges[-1])
         if self.log:
             tens = [

@@ -1,6 +1,6 @@
-"""clusters.parquet -> how many duplicates of what kind there were, and clusters to look at side by side.
+"""Statistics and sample clusters of duplicates, from clusters.parquet.
 
-in:  clusters.parquet (id, the id kept in its place, similarity, kind)
+in:  clusters.parquet (id, id of the kept document, similarity, kind)
 out: Duplicates: the largest clusters, the least alike, and random ones
 """
 
@@ -53,7 +53,7 @@ def collect_duplicates(corpus: Corpus, seed: int) -> Duplicates:
 
 
 def with_changes(duplicates: Duplicates, documents: Mapping[str, DocumentHistory]) -> Duplicates:
-    """The same with every shown duplicate compared, word by word, with the document kept in its place."""
+    """The same with every shown duplicate compared, word by word, with the kept document."""
 
     def compared(kept: str, member: ClusterMember) -> ClusterMember:
         a, b = documents.get(kept), documents.get(member.id)
@@ -99,7 +99,7 @@ def _twins(corpus: Corpus, chosen: Mapping[str, str]) -> dict[str, tuple[Cluster
 
 
 def _by_size(cluster: Counter[str]) -> tuple[tuple[str, int], ...]:
-    """(duplicates in a cluster, clusters)"""
+    """(duplicates per cluster, clusters)"""
     sizes, counted, before = np.array(list(cluster.values()), np.int64), [], 0
     for most, label in _SIZES:
         counted.append((label, int(np.count_nonzero((sizes > before) & (sizes <= most)))))

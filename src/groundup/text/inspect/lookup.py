@@ -1,7 +1,7 @@
-"""One document's way through the corpus, by id or by search.
+"""Document lookup by id or search.
 
-in:  a Corpus, and an id, its beginning, or words
-out: DocumentStory
+in:  a Corpus, and an id, an id prefix, or words
+out: DocumentHistory
 """
 
 import json
@@ -22,11 +22,11 @@ from groundup.text.inspect.report import Bound, DocumentHistory, Event
 from groundup.text.inspect.scan import groups, ids_like, rows_with, tables
 
 COMPARED = 100_000
-"""Characters of a text that are held in memory, compared, or shown, unless the whole text is asked for."""
+"""Characters of a text that are held in memory, compared, or shown, unless the whole text is requested."""
 
 
 def document_history(corpus: Corpus, prefix: str) -> DocumentHistory:
-    """The whole story, texts uncut, of the document (or file set aside) whose id begins with `prefix`.
+    """Full history and text of the document (or rejected file) whose id begins with `prefix`.
 
     Raises DataError if there is none, or more than one.
     """
@@ -43,9 +43,9 @@ def document_history(corpus: Corpus, prefix: str) -> DocumentHistory:
 
 
 def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[DocumentHistory]:
-    """The first `limit` documents that hold every one of `words` in path or text (case doesn't matter).
+    """The first `limit` documents that contain every one of `words` in path or text (case-insensitive).
 
-    Their `text` is the place where the first word stands. Files set aside unread are found by path and reason.
+    Their `text` is the place of the first word. Rejected files are found by path and reason.
     """
     wanted = words.split()
     if not wanted:
@@ -67,7 +67,7 @@ def find_documents(corpus: Corpus, words: str, limit: int = 20) -> list[Document
 
 
 def read_rules(corpus: Corpus) -> list[Bound]:
-    """The rules of all steps, from rules.json."""
+    """Rules of all steps, from rules.json."""
     path = corpus.curated_path("rules.json")
     rules = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
@@ -80,7 +80,7 @@ def read_rules(corpus: Corpus) -> list[Bound]:
 
 
 def document_histories(corpus: Corpus, ids: Collection[str], room: int | None) -> dict[str, DocumentHistory]:
-    """What happened to each document. `room`: characters of text, None = all of them."""
+    """Histories of the documents. `room`: characters of text, None = all."""
     events: dict[str, list[Event]] = defaultdict(list)
     paths: dict[str, tuple[str, str]] = {}
     for stage, folder in corpus.stages():
@@ -115,14 +115,14 @@ def document_histories(corpus: Corpus, ids: Collection[str], room: int | None) -
 
 
 def _finite(value: float | None) -> float | None:
-    """What JSON can say of a number; None for the rest."""
+    """The number, or None if JSON can't represent it."""
     return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _holding(
     rows: Iterator[pa.Table], wanted: Sequence[str], columns: Sequence[str], limit: int
 ) -> Iterator[dict[str, Any]]:
-    """The first `limit` rows that have every wanted word in one of the columns."""
+    """The first `limit` rows that contain every wanted word in one of the columns."""
     left = limit
     for table in rows:
         if left <= 0:
@@ -142,7 +142,7 @@ def _holding(
 def _about(
     id: str, row: dict[str, Any] | None, place: tuple[str, str] | None, events: list[Event]
 ) -> dict[str, Any]:
-    """The fields that measures/ knows; of a file that never became a document, those of its ledger."""
+    """Columns of document_metrics/; for a rejected file, those of its rejects-log entry."""
     if row is None:
         assert place is not None, id
         rejection = next((event for event in events if event.outcome == "rejected"), events[0])
@@ -161,7 +161,7 @@ def _about(
 def _texts(
     corpus: Corpus, ids: Collection[str], room: int | None, changed: Collection[str]
 ) -> dict[str, dict[str, Any]]:
-    """Per id: text, more, licence, and what the corpus has in its place."""
+    """Per id: text, omitted characters, licence, and the corpus text if it differs."""
     raw: dict[str, dict[str, Any]] = {}
     for row in rows_with(corpus.ingested / DOCUMENTS, ids, ["id", "text", "licence"]):
         most = COMPARED if room is not None and row["id"] in changed else room
@@ -177,7 +177,7 @@ def _texts(
 
 
 def _around(text: str, word: str) -> str:
-    """The place in a text where a word stands; its beginning where it stands in the path alone."""
+    """Place of a word in a text; the beginning if the word is only in the path."""
     at = max(text.lower().find(word.lower()), 0)
     start = max(at - 60, 0)
     return f"{'...' if start else ''}{' '.join(text[start : at + 160].split())}{'...' if at + 160 < len(text) else ''}"

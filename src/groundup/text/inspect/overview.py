@@ -1,7 +1,7 @@
-"""A Story, as a terminal shows it: the same as the page, shorter.
+"""Terminal report of a corpus: a shorter version of the page.
 
-in:  Story
-out: tables on a rich Console; what documents say goes through `plain_text` and `one_line`
+in:  CorpusReport
+out: tables on a rich Console; document text goes through `plain_text` and `one_line`
 """
 
 from rich.console import Console
@@ -16,11 +16,11 @@ _BAR = 24
 _SPARKS = " ▁▂▃▄▅▆▇█"
 _CLUSTERS = 3
 _DIFFERENCE = 400
-"""Characters shown of what differs between two duplicates."""
+"""Characters shown of the difference between two duplicates."""
 
 
 def print_report(report: CorpusReport, console: Console) -> None:
-    """Funnel, sources, reasons, measures, samples, duplicates, and the sums that must come out."""
+    """Funnel, sources, reasons, metrics, samples, duplicates, and consistency checks."""
     _funnel(report, console)
     _sources(report, console)
     _reasons(report, console)
@@ -89,7 +89,7 @@ def _reasons(report: CorpusReport, console: Console) -> None:
 
 
 def _metrics(report: CorpusReport, console: Console) -> None:
-    """Every histogram in one line; the bars beyond a threshold are red."""
+    """Every histogram in one line; bars beyond a threshold are red."""
     if not report.histograms:
         return
     table = new_table("what was measured (red: outside the rule)", "measure", "<how many", ">1 %", ">median", ">99 %",
@@ -113,7 +113,7 @@ def _metrics(report: CorpusReport, console: Console) -> None:
 
 
 def _spark(h: Histogram) -> Text:
-    """Two bars of the histogram in each character. What is there at all is seen."""
+    """Two bars of the histogram per character. Non-zero counts are always visible."""
     bars = [sum(counts) for counts in zip(h.kept, h.later, h.dropped, strict=True)]
     pairs = [sum(bars[at : at + 2]) for at in range(0, len(bars), 2)]
     most, text = max(pairs) or 1, Text()
@@ -124,7 +124,7 @@ def _spark(h: Histogram) -> Text:
 
 
 def _samples(report: CorpusReport, console: Console) -> None:
-    """The first document of every group, one line for each."""
+    """The first document of every group, one line each."""
     console.print()
     console.print("samples: one of each kind", style="italic")
     step = ""
@@ -156,7 +156,7 @@ def _duplicates(report: CorpusReport, console: Console) -> None:
 
 
 def _cluster(report: CorpusReport, cluster: Cluster, console: Console) -> None:
-    """A document, one of its duplicates, and where the two differ."""
+    """A document, one of its duplicates, and their difference."""
     member = cluster.members[0]
     kept, removed = report.documents.get(cluster.kept), report.documents.get(member.id)
     if kept is None or removed is None:

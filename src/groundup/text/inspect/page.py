@@ -1,11 +1,10 @@
-"""A Story -> one HTML file that needs nothing else: styles, script and data are in it, and it asks for nothing.
+"""Corpus report as one self-contained HTML file.
 
-in:  Story
+in:  CorpusReport
 out: a file below 15 MB, whatever the corpus's size
 
-Documents may hold anything. The page's data is JSON in a block that browsers never run, with every `<` escaped; its
-script turns it into text nodes, never into markup; and the page's policy allows that one script and that one style,
-by their hashes, and no request at all.
+Documents may contain anything. The data is JSON in a non-executable block with every `<` escaped; the script creates
+only text nodes from it; the content security policy allows this script and style by hash, and no requests.
 """
 
 import base64
@@ -21,11 +20,11 @@ from groundup.core.atomic_io import write_text
 from groundup.text.inspect.report import Amount, CorpusReport, plain
 
 SAMPLE_BYTES = 10_000_000
-"""The most that documents with their texts may take in the page."""
+"""Size limit of documents with text."""
 INDEX_BYTES = 3_000_000
-"""The most that the list of documents known by id and path may take."""
+"""Size limit of the index of documents by id and path."""
 _NAME_CHARS = 300
-"""Of a path, or of what a ledger says: longer ones are cut."""
+"""Maximum characters of a path or a rejects-log detail."""
 
 
 def write_page(report: CorpusReport, path: Path) -> None:
@@ -34,7 +33,7 @@ def write_page(report: CorpusReport, path: Path) -> None:
 
 
 def page(report: CorpusReport) -> str:
-    """The whole page."""
+    """The HTML page."""
     script, style = _file("figures.js") + _file("documents.js"), _file("page.css")
     policy = (
         f"default-src 'none'; script-src {_allowed(script)}; style-src {_allowed(style)}; "
@@ -46,7 +45,7 @@ def page(report: CorpusReport) -> str:
 
 
 def _data(report: CorpusReport) -> dict[str, Any]:
-    """What the script reads."""
+    """Data of the script."""
     payload: dict[str, Any] = {
         name: plain(getattr(report, name)) for name in report.__slots__ if name not in ("documents", "drawn")
     }
@@ -69,7 +68,9 @@ def _data(report: CorpusReport) -> dict[str, Any]:
 
 
 def _samples(report: CorpusReport) -> Iterator[dict[str, Any]]:
-    """Documents with their texts: those of clusters, the first of every group, the second ..., then the drawn ones."""
+    """Documents with text: clusters first, then the first of every group, the second ..., then the random
+    sample.
+    """
     ids = [id for cluster in report.duplicates.shown for id in cluster.ids()]
     deepest = max((len(group.ids) for group in report.groups), default=0)
     ids += [group.ids[rank] for rank in range(deepest) for group in report.groups if rank < len(group.ids)]
@@ -90,7 +91,7 @@ def _rows(report: CorpusReport) -> Iterator[list[Any]]:
 
 
 def _fitting(items: Iterator[Any], limit: int) -> list[Any]:
-    """The first of them that take no more than `room` bytes in the page."""
+    """The first items that fit into `limit` bytes of the page."""
     fitting = []
     for item in items:
         limit -= len(_block(item).encode()) + 1
@@ -106,14 +107,14 @@ def _cut(text: str) -> str:
 
 
 def _block(value: Any) -> str:
-    """JSON that can't end the block it stands in."""
+    """JSON that can't end its HTML block."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
         "<", "\\u003c"
     )
 
 
 def _allowed(code: str) -> str:
-    """The policy's word for this very text."""
+    """Content-security-policy hash of this code."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
 
 

@@ -1,4 +1,4 @@
-"""The records that an inspection is made of: plain values, few of them whatever the corpus's size."""
+"""Records of a corpus report: plain values of bounded number, whatever the corpus's size."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 KEPT = "kept"
 
 Diff = tuple[tuple[str, str], ...]
-"""(op, text): "=" in both, "-" only in the old, "+" only in the new, "~" left out (the text says how much)."""
+"""(op, text): "=" in both, "-" only in the old, "+" only in the new, "~" omitted (the text says how much)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Where documents of one source went. `step` and `reason` are "" for those kept; bytes as they were read."""
+    """Outcome of documents of one source. `step` and `reason` are "" for those kept; bytes are as read."""
 
     source: str
     step: str
@@ -33,7 +33,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class SourceFiles:
-    """The files of one source. `bytes` are those of the files, packed and with markup."""
+    """Files of one source. `bytes` are those of the files, compressed and with markup."""
 
     source: str
     files: int = 0
@@ -45,7 +45,7 @@ class SourceFiles:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """How often something was noted in a stage's ledger. For rules, `rule` is the bound in words."""
+    """Number of rejects-log entries with one reason. For rules, `rule` is the bound in words."""
 
     stage: str
     step: str
@@ -58,7 +58,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A rule's limits on one measure; None where it has none."""
+    """Bounds of a rule on one metric; None where it has none."""
 
     step: str
     reason: str
@@ -68,7 +68,7 @@ class Bound:
 
     @property
     def column(self) -> str:
-        """The measure's column in measures/."""
+        """The metric's column in document_metrics/."""
         return f"{self.step}.{self.metric}"
 
     def words(self) -> str:
@@ -80,7 +80,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A threshold in a histogram. `at` counts in bars from the left; below 0 or above their number = off the scale."""
+    """Threshold in a histogram. `at` counts bars from the left; below 0 or above their number = off the scale."""
 
     reason: str
     side: Literal["at_least", "at_most"]
@@ -90,10 +90,10 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How a measure is distributed: documents per bar, the outermost bars with everything beyond them.
+    """Distribution of a metric: documents per bar; the outermost bars include everything beyond them.
 
-    They were kept, dropped by the step that measured them, or by one after it. `ticks` are (position in bars, value);
-    `low` and `high` the 1st and 99th percentile.
+    Documents are kept, dropped by the step that computed the metric, or by a later one. `ticks` are (position in bars,
+    value); `low` and `high` the 1st and 99th percentile.
     """
 
     step: str
@@ -112,7 +112,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of a ledger, about one document."""
+    """Rejects-log entry of one document."""
 
     stage: str
     step: str
@@ -125,10 +125,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class DocumentHistory:
-    """What happened to one document. `fate` is "kept", "<step>: <reason>" or "aside: <reason>".
+    """What happened to one document. `outcome` is "kept", "<step>: <reason>" or "rejected: <reason>".
 
-    `text` is as it was read, `more` the characters left out of it; `changes` how the text in the corpus differs,
-    `final` that text, None unless it differs. `twin` is (id kept in its place, similarity, kind) of a duplicate.
+    `text` is as read, `more` the number of characters omitted; `changes` is the difference of the corpus text, `final`
+    that text, None if equal. `duplicate_of` is (id of the kept document, similarity, kind).
     """
 
     id: str
@@ -150,10 +150,10 @@ class DocumentHistory:
 
 @dataclass(frozen=True, slots=True)
 class SampleGroup:
-    """Documents to look at. `kind`: kept (to the end), passed (this step), dropped, changed, aside, or near (kept,
-    but closest to a rule's limit).
+    """Sample documents. `kind`: kept, passed (this step), dropped, changed, rejected, or near (kept, but close to a
+    rule's bound).
 
-    `rule` is the limit in words, `column` the measure that it bounds, e.g. `gopher_quality.words`.
+    `rule` is the bound in words, `column` its metric, e.g. `gopher_quality.words`.
     """
 
     kind: Literal["kept", "passed", "dropped", "changed", "rejected", "near"]
@@ -167,7 +167,7 @@ class SampleGroup:
 
 @dataclass(frozen=True, slots=True)
 class ClusterMember:
-    """A duplicate beside the document kept in its place; `changes` leads from that one's beginning to this one's."""
+    """A duplicate; `changes` is the difference from the beginning of the kept document."""
 
     id: str
     similarity: float
@@ -185,13 +185,13 @@ class Cluster:
     members: tuple[ClusterMember, ...]
 
     def ids(self) -> tuple[str, ...]:
-        """The document kept, and the duplicates that are shown."""
+        """The document kept, and the duplicates shown."""
         return (self.kept, *(member.id for member in self.members))
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """All clusters in numbers, and some of them."""
+    """Statistics of all duplicate clusters, and sample clusters."""
 
     clusters: int = 0
     kinds: tuple[tuple[str, int], ...] = ()
@@ -202,7 +202,7 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class Contamination:
-    """Evaluation items met in the corpus: per task (task, hits, items, documents), and some of the hits."""
+    """Evaluation items found in the corpus: per task (task, hits, items, documents), and sample hits."""
 
     tasks: tuple[tuple[str, int, int, int], ...] = ()
     hits: tuple[Mapping[str, Any], ...] = ()
@@ -210,7 +210,7 @@ class Contamination:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A sum that must come out, in words, and whether it does."""
+    """A consistency check of two counts, in words, and whether it holds."""
 
     text: str
     holds: bool
@@ -218,7 +218,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CorpusReport:
-    """Everything a page or a terminal shows of one corpus."""
+    """Content of the inspect page and of the terminal report."""
 
     title: str
     curated: bool
@@ -228,7 +228,7 @@ class CorpusReport:
     languages: tuple[tuple[str, Amount, Amount], ...]
     """(language, read, kept), the largest first"""
     corpus: tuple[tuple[str, Amount], ...]
-    """(source, what lies in the corpus: after changes and mixing)"""
+    """(source, amount in the final corpus: after changes and mixing)"""
     reasons: tuple[Reason, ...]
     redactions: tuple[tuple[str, int, int], ...]
     """(kind, documents, redactions)"""
@@ -238,13 +238,13 @@ class CorpusReport:
     checks: tuple[Check, ...]
     groups: tuple[SampleGroup, ...]
     drawn: tuple[str, ...]
-    """Ids of a random choice of all documents (or of all of them), to be searched"""
+    """Ids of a random sample of all documents (or of all of them), for search"""
     documents: Mapping[str, DocumentHistory]
     index: tuple[tuple[str, str, str, str, int, str], ...]
-    """(id, path, source, language, bytes, fate) of some documents, or of all"""
+    """(id, path, source, language, bytes, outcome) of some documents, or of all"""
 
     def amount(self, step: str | None = None, source: str | None = None) -> Amount:
-        """What a step dropped ("" = what was kept, None = all that was read), of one source or of all."""
+        """Amount dropped by a step ("" = kept, None = read), of one source or of all."""
         return sum(
             (
                 flow.amount
@@ -255,7 +255,7 @@ class CorpusReport:
         )
 
     def funnel(self, source: str | None = None) -> list[tuple[str, Amount, Amount]]:
-        """(step, what it dropped, what was left after it), in the order of the steps."""
+        """(step, amount dropped, amount left), in the order of the steps."""
         left, levels = self.amount(None, source), []
         for step in self.steps:
             dropped = self.amount(step, source)
@@ -264,7 +264,7 @@ class CorpusReport:
         return levels
 
     def numbers(self) -> dict[str, Any]:
-        """The story without any text, for programs."""
+        """The report without texts, for programs."""
         fields = {name: getattr(self, name) for name in self.__slots__ if name not in _WITH_TEXT}
         numbers = {name: plain(value) for name, value in fields.items()}
         numbers["duplicates"].pop("shown")
@@ -278,7 +278,7 @@ _WITH_TEXT = ("groups", "drawn", "documents", "index")
 
 
 def plain(value: Any) -> Any:
-    """Records as dictionaries, tuples as lists: what JSON can say."""
+    """Records as dictionaries, tuples as lists: plain JSON."""
     if hasattr(value, "__dataclass_fields__"):
         return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
     if isinstance(value, Mapping):

@@ -1,7 +1,7 @@
-"""Parquet folders as streams: some columns of all rows, all columns of some rows, and a seeded choice of rows.
+"""Streaming access to Parquet folders: columns of all rows, selected rows, reproducible samples.
 
 in:  a folder of shards
-out: tables of bounded size; rows by id; the ids with the lowest keys
+out: tables of bounded size; rows by id; ids with the lowest keys
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -23,7 +23,7 @@ ROWS = 16384
 
 
 def tables(path: Path, columns: list[str] | None = None, rows: int = ROWS) -> Iterator[pa.Table]:
-    """All rows of a file, or of a folder's shards, in order. Nothing there = no table."""
+    """All rows of a file, or of a folder's shards, in order. A missing path has no rows."""
     for shard in shards(path) if path.is_dir() else [path] * path.exists():
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(batch_size=rows, columns=columns):
@@ -40,7 +40,7 @@ def groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
 
 def rows_with(path: Path, ids: Collection[str], columns: list[str] | None = None,
               key: str = "id") -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Rows whose `key` is one of `ids`. Other columns are read only where one of them is."""
+    """Rows whose `key` is one of `ids`. Other columns are read only in row groups with a match."""
     wanted = pa.array(sorted(ids), pa.string())
     for shard in shards(path) if path.is_dir() else [path] * path.exists():
         with pq.ParquetFile(shard) as file:
@@ -62,7 +62,7 @@ def ids_like(rows: Iterator[pa.Table], prefix: str, limit: int) -> list[str]:
 
 
 def random_keys(ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
-    """[rows]: a number drawn for each id; the same in every run."""
+    """[rows]: a pseudo-random number per id; the same in every run."""
     encoded = [id.encode() for id in ids]
     sizes = np.array([len(one) for one in encoded], np.int64)
     ends = np.cumsum(sizes)
@@ -71,7 +71,7 @@ def random_keys(ids: Sequence[str], seed: int) -> NDArray[np.uint64]:
 
 
 class BottomK:
-    """The `most` ids with the lowest keys of all that were offered; equal keys in the order of ids."""
+    """Bottom-k sample: the `most` ids with the lowest keys; ties in the order of ids."""
 
     def __init__(self, most: int) -> None:
         self.most, self.seen = most, 0
@@ -79,7 +79,7 @@ class BottomK:
         self._ids: NDArray[np.str_] = np.zeros(0, str)
 
     def offer(self, keys: NDArray[Any], ids: NDArray[np.str_]) -> None:
-        """Look at more rows."""
+        """Add rows."""
         self.seen += len(keys)
         if len(self._keys) == self.most:
             low = keys <= self._keys[-1]
@@ -91,11 +91,11 @@ class BottomK:
             self._keys, self._ids = keys[best], ids[best]
 
     def take(self, other: "BottomK") -> None:
-        """Look at what another one has seen."""
+        """Merge another sample."""
         seen = self.seen + other.seen
         self.offer(other._keys, other._ids)
         self.seen = seen
 
     def ids(self) -> tuple[str, ...]:
-        """The lowest first, each once."""
+        """Ids in ascending order of their keys, each once."""
         return tuple(dict.fromkeys(self._ids.tolist()))

@@ -1,7 +1,7 @@
-"""A document's story or a search, as a terminal shows it; and how a terminal may be shown what documents say.
+"""Terminal output of documents and search results, with document text made safe to print.
 
-in:  DocumentStory
-out: tables on a rich Console. Whatever a document says is printed as plain text: no markup, no control characters
+in:  DocumentHistory
+out: tables on a rich Console; document text is printed as plain text, without markup or control characters
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ _DIFF_STYLES = {"=": "", "-": "red strike", "+": "green", "~": "dim italic"}
 # Escape sequences could rewrite the screen, and directional marks reorder what stands on it: both are made visible.
 _VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
 ORDERING = [*range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x61C]
-"""Marks that change the order or direction in which text is shown, or begin a new line."""
+"""Characters that change text direction or order, or start a new line."""
 _VISIBLE |= dict.fromkeys([*range(0x80, 0xA0), *ORDERING], "\ufffd")
 _ONE_LINE = _VISIBLE | {ord("\n"): "\u240a", ord("\t"): " "}
 
 
 def print_found(documents: Sequence[DocumentHistory], console: Console, limit: int) -> None:
-    """Documents that a search found."""
+    """Search results."""
     if not documents:
         console.print("nothing found")
         return
@@ -40,7 +40,7 @@ def print_found(documents: Sequence[DocumentHistory], console: Console, limit: i
 
 
 def print_document(document: DocumentHistory, console: Console) -> None:
-    """Everything that happened to one document, and its text."""
+    """History and text of one document."""
     facts = [document.source, document.language, document.licence, f"{document.bytes:,} bytes"]
     console.print(one_line(document.path, "bold"))
     console.print(
@@ -73,22 +73,22 @@ def print_document(document: DocumentHistory, console: Console) -> None:
 
 
 def plain_text(text: str, style: str = "") -> Text:
-    """Text of a document, with nothing in it that a terminal would obey."""
+    """Document text without anything that a terminal would interpret."""
     return Text(text.translate(_VISIBLE), style)
 
 
 def one_line(text: str, style: str = "") -> Text:
-    """The same of a name, which shall not begin a line of its own."""
+    """The same for a name, without line breaks."""
     return Text(text.translate(_ONE_LINE), style)
 
 
 def difference(diff: Diff) -> Text:
-    """What two texts have in common, and in red and green what they don't."""
+    """Difference of two texts, in red and green."""
     return Text.assemble(*(_piece(op, text) for op, text in diff))
 
 
 def new_table(title: str | None, *columns: str) -> Table:
-    """A table without a frame; columns that begin with > are numbers, those with < keep to one line."""
+    """A table without a frame; columns that begin with > are right-aligned, those with < keep to one line."""
     table = Table(title=one_line(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for name in columns:
         right, narrow = name.startswith(">"), name.startswith("<")
@@ -108,7 +108,7 @@ def spell_bytes(number: int) -> str:
 
 
 def _numbers(event: Event) -> str:
-    """The numbers and words behind an event."""
+    """Numbers and detail of an event."""
     value = "" if event.value is None else f" {event.value:,g}"
     limit = "" if event.threshold is None else f" (limit {event.threshold:,g})"
     return f"{value}{limit} {event.detail}".rstrip()

@@ -1,7 +1,7 @@
-"""One document of every cluster of duplicates is kept.
+"""Duplicate clusters: one document of every cluster is kept.
 
-in:  the folders that `write_signatures` left, one per shard, in the order of the corpus
-out: Duplicates: every document to drop, the one that is kept in its place, and how similar they are
+in:  signature folders, one per shard, in corpus order
+out: Duplicates: every document to drop, the one that is kept, and their similarity
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from groundup.text.segment import Hashes, Ints
 
 @dataclass(frozen=True)
 class Duplicates:
-    """[dropped] each, ordered by shard and row; `shard` counts the folders given, `row` the documents in one.
+    """[dropped] each, ordered by shard and row; `shard` counts the folders, `row` the documents in one.
 
-    `similarity` is the true Jaccard of the dropped and the kept document. Clusters are connected pairwise, so it can
-    be below the recipe's bound where others lie between the two. `kind` is "exact" where their exact keys are equal,
-    else "near". `cluster` is the number, over all shards, of the cluster's earliest document.
+    `similarity` is the true Jaccard of the dropped and the kept document; it can be below the recipe's bound where
+    documents are connected through others. `kind` is "exact" where exact keys are equal, else "near". `cluster` is the
+    number, over all shards, of the cluster's earliest document.
     """
 
     shard: Ints
@@ -35,17 +35,16 @@ class Duplicates:
     cluster: Ints
 
     def rows_of(self, shard: int) -> Ints:
-        """The rows to drop from one shard."""
+        """Rows to drop from one shard."""
         rows: Ints = self.row[self.shard == shard]
         return rows
 
 
 def find_duplicates(folders: Sequence[Path], recipe: Dedup, scores: Floats | None = None) -> Duplicates:
-    """Find them; in memory are some 150 bytes per document, whatever the documents' sizes.
+    """Find all duplicates, in about 150 bytes of memory per document.
 
-    `scores` [documents], over all shards in order, decide with `keep = "best"`; NaN loses to any other.
-
-    Raises BlueprintError if they are missing then.
+    `scores` [documents], over all shards in order, decide with `keep = "best"`; NaN loses to any other. Raises
+    BlueprintError if they are missing then.
     """
     keys, sizes, bounds = _load(folders)
     documents = np.arange(len(sizes))
@@ -76,7 +75,7 @@ def _load(folders: Sequence[Path]) -> tuple[Hashes, Ints, Ints]:
 
 
 def _first_with_key(keys: Hashes) -> Ints:
-    """[documents]: the earliest document with the same key."""
+    """[documents]: earliest document with the same key."""
     order = np.lexsort(keys)  # stable: equal keys stay in order
     new = np.ones(len(order), dtype=bool)
     new[1:] = (keys[:, order[1:]] != keys[:, order[:-1]]).any(axis=0)
@@ -86,7 +85,7 @@ def _first_with_key(keys: Hashes) -> Ints:
 
 
 def _rank(recipe: Dedup, sizes: Ints, scores: Floats | None) -> Floats:
-    """[documents]: the highest is kept."""
+    """[documents]: rank; the highest is kept."""
     if recipe.keep == "longest":
         return sizes.astype(np.float64)
     if recipe.keep == "earliest":
@@ -101,7 +100,7 @@ def _rank(recipe: Dedup, sizes: Ints, scores: Floats | None) -> Floats:
 
 
 def _kept(cluster: Ints, rank: Floats) -> Ints:
-    """[documents]: the highest-ranked of each one's cluster, of equals the earliest."""
+    """[documents]: the highest-ranked of each one's cluster; ties go to the earliest."""
     order = np.lexsort((-rank, cluster))
     new = np.ones(len(order), dtype=bool)
     new[1:] = cluster[order[1:]] != cluster[order[:-1]]
@@ -111,6 +110,6 @@ def _kept(cluster: Ints, rank: Floats) -> Ints:
 
 
 def _place(documents: Ints, bounds: Ints) -> tuple[Ints, Ints]:
-    """The shard and the row of each."""
+    """Shard and row of each document."""
     shard = np.searchsorted(bounds, documents, side="right") - 1
     return shard, documents - bounds[shard]

@@ -1,11 +1,11 @@
-"""MinHash: a few numbers per document that agree as often as the documents' n-gram sets do.
+"""MinHash signatures and LSH band keys.
 
 in:  words of many documents
-out: each document's set of n-grams as sorted 32-bit hashes; its minima under many permutations; band keys
+out: each document's set of n-grams as sorted 32-bit hashes; minima under many permutations; band keys
 
 Broder, On the resemblance and containment of documents (1997). A permutation is a multiplication by an odd number
-modulo 2^32: one operation and a minimum per n-gram, which NumPy runs in vector registers. The usual added constant
-would cost half as much again and change nothing, since the n-gram hashes are uniform already.
+modulo 2^32: one operation and a minimum per n-gram, which NumPy vectorises. The usual added constant would cost half
+as much again without effect, since the n-gram hashes are already uniform.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ from groundup.text.segment import Hashes, Ints, Spans, mix, ngrams
 Shingles = NDArray[np.uint32]
 
 _BLOCK = 1024
-"""N-grams per block: with 112 permutations its products fill half of a core's second-level cache."""
+"""N-grams per block: with 112 permutations the products fill half of a core's L2 cache."""
 _32, _LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def shingles(words: Spans, n: int) -> tuple[Shingles, Ints]:
-    """All documents' sets of n-word runs, each sorted: hashes [total], and where each set begins [documents + 1].
+    """Sets of word n-grams of all documents, sorted: hashes [total], and the start of each set [documents + 1].
 
-    A document of at most n words is one thing, equal to another or not: its set is the two halves of one 64-bit
-    hash of all its words. A document without words has an empty set.
+    A document of at most n words is represented by the two halves of one 64-bit hash of all its words. A document
+    without words has an empty set.
     """
     hashes, at = ngrams(words, n)
     document = words.document[at]
@@ -49,7 +49,7 @@ def shingles(words: Spans, n: int) -> tuple[Shingles, Ints]:
 
 
 def _whole(words: Spans, n: int) -> tuple[Hashes, Hashes]:
-    """A hash of all words for each document of 1 to n words, and those documents' numbers."""
+    """Hash of all words for each document of 1 to n words, and those documents' numbers."""
     short = np.flatnonzero((words.counts > 0) & (words.counts <= n))
     hashes = words.counts[short].astype(np.uint64)
     for word in range(n):
@@ -59,13 +59,13 @@ def _whole(words: Spans, n: int) -> tuple[Hashes, Hashes]:
 
 
 def permutations(count: int, seed: int) -> Shingles:
-    """[count]: odd multipliers, the first of them the same for any count."""
+    """[count]: odd multipliers; a larger count extends a smaller one."""
     number = np.arange(count, dtype=np.uint64) + (np.uint64(seed) << _32)
     return (mix((number + np.uint64(1)) * _ODD) >> _32).astype(np.uint32) | np.uint32(1)
 
 
 def minhash(sets: Shingles, first: Ints, multipliers: Shingles) -> Shingles:
-    """[documents, permutations]: the smallest n-gram hash of each set under each permutation.
+    """[documents, permutations]: smallest n-gram hash of each set under each permutation.
 
     Two sets agree at one permutation with the probability of their Jaccard similarity.
     """
@@ -80,7 +80,7 @@ def minhash(sets: Shingles, first: Ints, multipliers: Shingles) -> Shingles:
 
 
 def _blocks(first: Ints) -> Iterator[tuple[int, int, int]]:
-    """(document, begin, end) of every set in pieces that fit the cache."""
+    """(document, begin, end) of every set in blocks that fit the cache."""
     for document, (begin, end) in enumerate(zip(first[:-1].tolist(), first[1:].tolist(), strict=True)):
         for at in range(begin, end, _BLOCK):
             yield document, at, min(at + _BLOCK, end)

@@ -1,10 +1,10 @@
-"""Lines and paragraphs that the corpus has already said: the first occurrence stays.
+"""Repeated lines and paragraphs across the corpus: the first occurrence is kept.
 
-in:  hashes of every shard's spans; which documents are dropped anyway
-out: per shard which spans stood earlier; verdicts with the texts that remain
+in:  hashes of every shard's spans; documents that are dropped anyway
+out: per shard the spans that occur earlier; results with the remaining texts
 
 A span is a line (CCNet, Wenzek et al. 2020), a run of several lines (three in C4, Raffel et al. 2020) or a paragraph.
-Two are the same if their bytes are, from the first word to the last. Source code has no spans: its lines repeat.
+Spans are equal if their bytes are, from the first word to the last. Source code has no spans: its lines repeat.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,19 +22,19 @@ from groundup.text.segment import Hashes, Ints, Spans
 Mask = NDArray[np.bool_]
 
 PARAGRAPH = 0
-"""The run of lines that ends at an empty line."""
+"""Lines per span that stands for a paragraph: up to an empty line."""
 _AT_ONCE = 1 << 24
-"""Hashes that are sorted at once, about: 128 MiB, and as much again for their order."""
+"""Hashes sorted at a time, about: 128 MiB, and as much again for their order."""
 
 
 def kinds(lines: int, paragraphs: bool) -> dict[str, int]:
-    """The sorts of spans that are asked for, and how many lines are in one."""
+    """Enabled types of spans, and the number of lines in one."""
     lines_per_span = {"lines": lines} if lines else {}
     return lines_per_span | ({"paragraphs": PARAGRAPH} if paragraphs else {})
 
 
 def spans(batch: DocumentBatch, run: int) -> tuple[Spans, Spans]:
-    """Runs of `run` lines (or paragraphs): from first word to last, and the whole lines with their ends."""
+    """Runs of `run` lines (or paragraphs): from first word to last, and as whole lines with their line ends."""
     lines, words = batch.lines, batch.words
     first, last = np.searchsorted(words.start, lines.start), np.searchsorted(words.start, lines.end)
     is_text = (last > first) & ~batch.is_code[lines.document]
@@ -53,7 +53,7 @@ def spans(batch: DocumentBatch, run: int) -> tuple[Spans, Spans]:
 
 
 def _paragraphs(batch: DocumentBatch, lines: Spans, is_text: Mask) -> tuple[Ints, Ints]:
-    """The first and last line of each paragraph."""
+    """First and last line of each paragraph."""
     at = np.flatnonzero(is_text)
     if not len(at):
         return at, at
@@ -65,7 +65,7 @@ def _paragraphs(batch: DocumentBatch, lines: Spans, is_text: Mask) -> tuple[Ints
 
 
 def earlier(hashes: Hashes) -> Mask:
-    """Which elements equal one before them."""
+    """Whether each element equals an earlier one."""
     order = np.argsort(hashes, kind="stable")
     same = hashes[order[1:]] == hashes[order[:-1]]
     repeated = np.zeros(len(hashes), dtype=bool)
@@ -76,8 +76,8 @@ def earlier(hashes: Hashes) -> Mask:
 def mark_repeats(folders: Sequence[Path], recipe: Dedup, dropped: Sequence[Mask]) -> None:
     """Write `<kind>.repeated.npy` [spans] into every shard's folder.
 
-    `dropped`: per shard, which documents are gone, so that the first occurrence is one that is kept. Hashes are
-    taken by their leading bits, so that memory holds a byte per span and some `_AT_ONCE` hashes.
+    `dropped`: per shard, documents to ignore, so that the first occurrence is a kept one. Hashes are processed by
+    leading bits, so that memory holds a byte per span and about `_AT_ONCE` hashes.
     """
     for kind in kinds(recipe.lines, recipe.paragraphs):
         excluded = [
@@ -109,7 +109,7 @@ def _by_leading_bits(files: list[Path], excluded: list[Mask], bounds: Ints) -> I
 def cut_repeats(batch: DocumentBatch, rows: Ints, folder: Path, recipe: Dedup) -> FilterResult:
     """Texts without their repeated spans; `rows` [batch.rows] are the documents' rows in the shard of `folder`.
 
-    The verdicts are those of `Cut`.
+    The result is that of `Cut`.
     """
     cut = Cut(batch)
     for kind, run in kinds(recipe.lines, recipe.paragraphs).items():
@@ -122,7 +122,7 @@ def cut_repeats(batch: DocumentBatch, rows: Ints, folder: Path, recipe: Dedup) -
 
 
 class Cut:
-    """Spans to cut from the texts of a batch; they may overlap."""
+    """Spans to remove from the texts of a batch; they may overlap."""
 
     def __init__(self, batch: DocumentBatch) -> None:
         self._batch = batch
@@ -130,7 +130,7 @@ class Cut:
         self._reason: list[str | None] = [None] * batch.rows
 
     def add(self, kind: str, whole: Spans, chosen: Mask) -> None:
-        """Cut the chosen ones of `whole`."""
+        """Mark the chosen ones of `whole` for removal."""
         depth = np.zeros(len(self._gone) + 1, np.int32)
         np.add.at(depth, whole.start[chosen], 1)
         np.add.at(depth, whole.end[chosen], -1)
@@ -139,7 +139,7 @@ class Cut:
             self._reason[row] = self._reason[row] or f"repeated_{kind}"
 
     def results(self) -> FilterResult:
-        """`repeated_lines` or `repeated_paragraphs` and the share of bytes cut; dropped if no word is left."""
+        """`repeated_lines` or `repeated_paragraphs` and the share of bytes removed; dropped if no word is left."""
         batch, cut = self._batch, self._gone
         value: list[float | None] = [None] * batch.rows
         text: list[str | None] = [None] * batch.rows

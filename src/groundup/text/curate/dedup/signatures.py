@@ -1,9 +1,9 @@
-"""What one shard leaves for the search for duplicates: a folder of plain NumPy files.
+"""Deduplication signatures of one shard, as a folder of NumPy files.
 
 in:  a shard's documents, batch by batch
 out: keys.npy [2, documents], bytes.npy [documents]
      with fuzzy also sizes.npy [documents], shingles.npy [sum of sizes], bands.npy [bands, documents]
-     with lines also lines.npy [spans], lines.counts.npy [documents]; with paragraphs the same of paragraphs
+     with lines also lines.npy [spans], lines.counts.npy [documents]; with paragraphs likewise
 """
 
 import hashlib
@@ -22,11 +22,11 @@ from groundup.text.curate.dedup.repeated_spans import kinds, spans
 from groundup.text.documents import DOCUMENT_SCHEMA
 
 _SPACES = b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
-"""What `str.split` takes for white space, as far as it is ASCII."""
+"""ASCII white space of `str.split`."""
 
 
 def write_signatures(folder: Path, batches: Iterable[DocumentBatch], recipe: Dedup) -> None:
-    """Write the files named above for one shard. The folder is made; files of that name in it are replaced."""
+    """Write the files above for one shard. Creates the folder; existing files are replaced."""
     empty = signatures(DocumentBatch(DOCUMENT_SCHEMA.empty_table()), recipe)
     parts = [empty, *(signatures(batch, recipe) for batch in batches)]
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def write_signatures(folder: Path, batches: Iterable[DocumentBatch], recipe: Ded
 
 
 def signatures(batch: DocumentBatch, recipe: Dedup) -> dict[str, NDArray[Any]]:
-    """The arrays that stand in the files of the same names, for one batch."""
+    """The arrays of the files above, for one batch."""
     keys = b"".join(text_key(text) for text in batch.texts)
     arrays: dict[str, NDArray[Any]] = {
         "keys": np.frombuffer(keys, "<u8").reshape(-1, 2).T,
@@ -56,7 +56,7 @@ def signatures(batch: DocumentBatch, recipe: Dedup) -> dict[str, NDArray[Any]]:
 
 
 def text_key(text: str) -> bytes:
-    """16 bytes that two texts share exactly if they differ in white space and Unicode composition (NFC) at most."""
+    """16-byte hash of a text without white space, NFC-normalised."""
     if text.isascii():
         letters = text.encode().translate(None, _SPACES)
     else:

@@ -1,11 +1,11 @@
-"""Which documents are near-duplicates: candidates by equal band keys, confirmed by their true Jaccard similarity.
+"""Near-duplicate verification: candidate pairs by equal band keys, confirmed by their true Jaccard similarity.
 
-in:  the shards' band keys and n-gram sets, on disk
-out: pairs of documents whose similarity reaches the bound; enough of them to connect what belongs together
+in:  band keys and n-gram sets of all shards, on disk
+out: verified pairs, enough to connect every cluster
 
-Locality-sensitive hashing as in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3. There all
-members of a bucket are paired, which is quadratic in the size of a bucket. Here the first is compared with the others,
-then the first of those it refused with the rest, and so on: linear, for boilerplate that fills half a crawl as well.
+Locality-sensitive hashing as in Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, chapter 3. Pairing all
+members of a bucket is quadratic in its size. Here the first is compared with the others, then the first of the
+remaining ones with the rest, and so on: linear, also for boilerplate that makes up half of a crawl.
 """
 
 import os
@@ -20,9 +20,9 @@ from groundup.text.curate.dedup.minhash import Shingles
 from groundup.text.segment import Hashes, Ints
 
 _ROUNDS = 16
-"""Documents of one bucket that are compared with the others in it, at most."""
+"""Maximum documents of one bucket that are compared with the others in it."""
 _AT_ONCE = 1 << 21
-"""N-grams in memory at once, in all pairs that are being compared."""
+"""N-grams in memory at a time, in all pairs being compared."""
 _32 = np.uint64(32)
 
 Floats = NDArray[np.float64]
@@ -30,7 +30,7 @@ Mask = NDArray[np.bool_]
 
 
 class ShingleStore:
-    """The n-gram sets of all documents, read from disk as they are asked for."""
+    """N-gram sets of all documents, read from disk on demand."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._files = [folder / "shingles.npy" for folder in folders]
@@ -41,7 +41,7 @@ class ShingleStore:
         self._bounds = np.concatenate([[0], np.cumsum([len(size) for size in sizes])])
 
     def similarities(self, left: Ints, right: Ints) -> Floats:
-        """[pairs]: |A and B| / |A or B| of two documents each. Two empty sets have 0."""
+        """[pairs]: Jaccard similarity |A and B| / |A or B|. Two empty sets have 0."""
         both = self.sizes[left] + self.sizes[right]
         shared = np.zeros(len(left), np.int64)
         for pairs in _portions(both):
@@ -50,7 +50,7 @@ class ShingleStore:
         return jaccard
 
     def _shared(self, left: Ints, right: Ints) -> Ints:
-        """[pairs]: n-grams in both: those that stand twice among a pair's sorted n-grams."""
+        """[pairs]: shared n-grams: those that occur twice among a pair's sorted n-grams."""
         documents, place = np.unique(np.concatenate([left, right]), return_inverse=True)
         grams = self._read(documents)
         size = self.sizes[documents]
@@ -63,7 +63,9 @@ class ShingleStore:
         return np.bincount(twice.astype(np.int64), minlength=len(left))
 
     def _read(self, documents: Ints) -> Shingles:
-        """The sets of `documents` (ascending), end to end. Not by mapping: its pages would count as our memory."""
+        """Concatenated sets of `documents` (ascending). Not memory-mapped: mapped pages would count as our
+        memory.
+        """
         bytes_of = self.sizes[documents] * 4
         buffer, to = memoryview(bytearray(bytes_of.sum())), np.cumsum(bytes_of)
         cuts = np.searchsorted(documents, self._bounds)
@@ -78,7 +80,7 @@ class ShingleStore:
 
 
 def _offset(file: Path, length: int) -> int:
-    """Where the numbers begin in a file of so many."""
+    """Offset of the data in an .npy file of this length."""
     stored: Any = np.load(file, mmap_mode="r")
     assert len(stored) == length, (file, len(stored), length)
     offset: int = stored.offset
@@ -90,7 +92,7 @@ def verify_pairs(
 ) -> tuple[Ints, Ints]:
     """Pairs of `eligible` documents (numbers over all shards) of at least `similarity`.
 
-    Not all such pairs: two that others connect already are not compared again.
+    Pairs already connected through others are not compared again.
     """
     cluster = np.arange(len(sets.sizes))
     left = right = np.zeros(0, np.int64)
@@ -118,7 +120,7 @@ def _near(sets: ShingleStore, left: Ints, right: Ints, similarity: float) -> Mas
 
 
 def _bands(folders: Sequence[Path]) -> Iterator[Hashes]:
-    """[documents] of one band after the other."""
+    """[documents] band keys, one band after the other."""
     files = [folder / "bands.npy" for folder in folders]
     count = len(np.load(files[0], mmap_mode="r")) if files else 0
     for band in range(count):  # copied, since each mapping keeps a file open
@@ -126,7 +128,7 @@ def _bands(folders: Sequence[Path]) -> Iterator[Hashes]:
 
 
 def _buckets(keys: Hashes, documents: Ints) -> tuple[Ints, Ints]:
-    """Documents that share their key with another, bucket by bucket, in order; and their buckets' numbers."""
+    """Documents that share their key with another, bucket by bucket, in order; and their bucket numbers."""
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     new = np.ones(len(keys) + 1, dtype=bool)
@@ -136,7 +138,7 @@ def _buckets(keys: Hashes, documents: Ints) -> tuple[Ints, Ints]:
 
 
 def _portions(sizes: Ints) -> Iterator[slice]:
-    """Slices of consecutive elements with about `_AT_ONCE` in sum, at least one in each; none if there are none."""
+    """Slices of consecutive elements with about `_AT_ONCE` in sum, at least one element each."""
     if not len(sizes):
         return
     part = (np.cumsum(sizes) - sizes) // _AT_ONCE
@@ -146,7 +148,7 @@ def _portions(sizes: Ints) -> Iterator[slice]:
 
 
 def components(documents: int, left: Ints, right: Ints) -> Ints:
-    """[documents]: the earliest document that each is connected with."""
+    """[documents]: earliest document of each one's connected component."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,15 +1,15 @@
-"""Step: the rules of C4 (Raffel et al. 2020, https://jmlr.org/papers/v21/20-074.html, section 2.2).
+"""Step `c4`: the rules of C4 (Raffel et al. 2020, https://jmlr.org/papers/v21/20-074.html, section 2.2).
 
 in:  documents
-out: texts without the lines that aren't sentences (`lines_removed`) or without citation marks (`citations_removed`);
+out: texts without non-sentence lines (`lines_removed`) or without citation marks (`citations_removed`);
      drops with `lorem_ipsum`, `curly_bracket`, `too_few_sentences`
 
-A line goes if it has a word of more than 1000 characters, doesn't end like a sentence, has fewer than three words,
-mentions JavaScript, or talks of cookies and terms of use; it takes along the white space before it. A page goes if,
-in a line that stays, there is filler text or a curly bracket, or if fewer than five sentences are left. (The paper
-says three words and five sentences; the code that made the corpus five and three.) FineWeb keeps lines without an
-end mark: `end_marks = []`. Source code passes. Sentences are counted by their marks; those of other scripts (。।؟) end
-a line as well as the `end_marks`, and in Thai and Lao, which have none, every line ends like a sentence.
+A line is removed, with the white space before it, if it has a word of more than 1000 characters, doesn't end like a
+sentence, has fewer than three words, mentions JavaScript, cookies or terms of use. A page is dropped if a remaining
+line has filler text or a curly bracket, or if fewer than five sentences remain. (The paper says three words and five
+sentences; the code that made the corpus five and three.) FineWeb keeps lines without an end mark: `end_marks = []`.
+Source code passes. Sentences are counted by their marks; those of other scripts (。।؟) end a line as well as the
+`end_marks`, and in Thai and Lao, which have none, every line ends like a sentence.
 """
 
 from dataclasses import dataclass, replace
@@ -31,28 +31,29 @@ _POLICY = (
 
 
 class C4(Recipe):
-    """What is left of a web page when only its sentences stay."""
+    """Which lines are removed, and which documents are dropped."""
 
     end_marks: tuple[str, ...] = Field(
-        default=(".", "?", "!", '"', "'"), description="what a line ends with to stay; [] = lines stay anyway"
+        default=(".", "?", "!", '"', "'"),
+        description="sentence-ending marks that a line needs to be kept; [] = none needed",
     )
-    min_line_words: int = Field(default=3, ge=0, description="lines of fewer words go")
-    max_word_chars: int = Field(default=1000, ge=1, description="lines with a longer word go")
-    min_sentences: int = Field(default=5, ge=0, description="documents of fewer sentences are dropped")
-    javascript: bool = Field(default=True, description="lines that mention JavaScript go")
-    policy: bool = Field(default=True, description="lines on cookies, privacy and terms of use go")
-    lorem_ipsum: bool = Field(default=True, description="documents with filler text are dropped")
-    curly_brackets: bool = Field(default=True, description="documents with a { are dropped")
-    citations: bool = Field(default=True, description="marks like [3] and [citation needed] go")
+    min_line_words: int = Field(default=3, ge=0, description="minimum words per line")
+    max_word_chars: int = Field(default=1000, ge=1, description="lines with a longer word are removed")
+    min_sentences: int = Field(default=5, ge=0, description="minimum sentences per document")
+    javascript: bool = Field(default=True, description="remove lines that mention JavaScript")
+    policy: bool = Field(default=True, description="remove lines on cookies, privacy and terms of use")
+    lorem_ipsum: bool = Field(default=True, description="drop documents with filler text")
+    curly_brackets: bool = Field(default=True, description="drop documents with a {")
+    citations: bool = Field(default=True, description="remove citation marks like [3] and [citation needed]")
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bounds for whole documents, once the lines are gone."""
+        """Rules on documents, after lines are removed."""
         filler = (Rule("lorem_ipsum", "lorem_ipsum", at_most=0),) if self.lorem_ipsum else ()
         curly = (Rule("curly_bracket", "curly_brackets", at_most=0),) if self.curly_brackets else ()
         return (*filler, *curly, Rule("too_few_sentences", "sentences", at_least=self.min_sentences))
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Take lines and citation marks away, look at what stays, and hand over the new texts."""
+        """Remove lines and citation marks, then apply the rules."""
         metrics, texts = self.clean(batch)
         if self.citations:
             cited, without = without_citations(batch)
@@ -65,7 +66,7 @@ class C4(Recipe):
         return _changed(apply_rules(metrics, self.rules(), batch.rows), texts)
 
     def clean(self, batch: DocumentBatch) -> tuple[dict[str, Values], list[str | None]]:
-        """Every measure [rows], and the texts of prose without the lines that go; None where none does."""
+        """Metrics [rows], and texts of prose without the removed lines; None where no line is removed."""
         selection, lines = self.look(batch), batch.trimmed_lines
         removed = lines.per_document(~selection.kept)
         metrics = {
@@ -82,7 +83,7 @@ class C4(Recipe):
         return metrics, texts
 
     def look(self, batch: DocumentBatch) -> "_Lines":
-        """Which lines stay, and which of them are reasons to drop the document."""
+        """Lines to keep, and lines that drop the document."""
         words, lines = batch.words, batch.trimmed_lines
         lower = batch.data.tobytes().lower()
         kept = np.ones(len(lines.start), dtype=bool)
@@ -104,7 +105,7 @@ class C4(Recipe):
 
 @dataclass(frozen=True)
 class _Lines:
-    """[lines] each: those that stay; those with filler text; those with a curly bracket."""
+    """[lines] each: lines to keep; lines with filler text; lines with a curly bracket."""
 
     kept: Mask
     filler: Mask
@@ -112,7 +113,7 @@ class _Lines:
 
 
 def without_citations(batch: DocumentBatch) -> tuple[Ints, DocumentBatch]:
-    """The rows of prose with citation marks, and a batch of these alone, without the marks."""
+    """Rows of prose with citation marks, and a batch of these without the marks."""
     rows = np.flatnonzero((batch.count(batch.data == ord("[")) > 0) & ~batch.is_code)
     old = batch.text.take(pa.array(rows))
     new = pc.replace_substring_regex(old, _CITATION, "")
@@ -124,10 +125,10 @@ def without_citations(batch: DocumentBatch) -> tuple[Ints, DocumentBatch]:
 
 
 def _sentences(lines: SpanGroups) -> Ints:
-    """[lines]: sentences in each: one for its last word, and one for every other that ends like one.
+    """[lines]: sentences per line: one for its last word, and one for every other word that ends a sentence.
 
-    A word ends a sentence with . ! or ? of any script, perhaps a closing quote or bracket, and no small letter after
-    it. In scripts without such marks a space ends a sentence.
+    A word ends a sentence with . ! or ? of any script, perhaps followed by a closing quote or bracket, unless the next
+    word begins with a lower-case letter. In scripts without such marks a space ends a sentence.
     """
     words = lines.words
     following = np.append(words.start[1:], len(lines.data))
@@ -140,12 +141,12 @@ def _sentences(lines: SpanGroups) -> Ints:
 
 
 def _line_of(lines: SpanGroups, words: Ints) -> Ints:
-    """The lines that these words stand in."""
+    """Lines that contain these words."""
     return np.searchsorted(lines.word, words, side="right") - 1
 
 
 def _holding(lines: Spans, positions: Ints, size: int = 1) -> Mask:
-    """[lines]: whether any of these stretches of `size` bytes stands whole in it."""
+    """[lines]: whether a line contains any of these ranges of `size` bytes."""
     line = lines.at(positions)
     holding = np.zeros(len(lines.start), dtype=bool)
     holding[line[(line >= 0) & (line == lines.at(positions + size - 1))]] = True
@@ -153,7 +154,7 @@ def _holding(lines: Spans, positions: Ints, size: int = 1) -> Mask:
 
 
 def _mentions(lines: Spans, lower: bytes, phrase: str) -> Mask:
-    """[lines]: whether each has `phrase` in it; `lower` is the texts in small letters."""
+    """[lines]: whether each contains `phrase`; `lower` is the texts in lower case."""
     wanted, positions = phrase.encode(), []
     at = lower.find(wanted)
     while at >= 0:
@@ -163,7 +164,7 @@ def _mentions(lines: Spans, lower: bytes, phrase: str) -> Mask:
 
 
 def _staying(lines: Spans, kept: Mask) -> Mask:
-    """[bytes]: those of the lines that stay, each with the white space between it and the one before."""
+    """[bytes]: bytes of kept lines, each with the white space before it."""
     begin = np.append(0, lines.end)[:-1]
     firsts = lines.first[:-1][lines.counts > 0]
     begin[firsts] = lines.start[firsts]
@@ -174,7 +175,7 @@ def _staying(lines: Spans, kept: Mask) -> Mask:
 
 
 def _changed(result: FilterResult, texts: list[str | None]) -> FilterResult:
-    """The verdicts, with new texts and why they are new for documents that aren't dropped; empty ones are."""
+    """The result with new texts and reasons for documents that aren't dropped; empty texts are dropped."""
     reason, value = list(result.reason), list(result.value)
     removed = result.metrics["lines_removed"]
     for row, text in enumerate(texts):

@@ -1,14 +1,14 @@
-"""Step: source code that no one wrote or no one would read: generated files, minified ones, data in the guise of code.
+"""Step `code`: drops source code that is generated, minified, or mostly data.
 
 in:  documents
 out: drops with `generated`, `lines_too_long`, `mean_line_too_long`, `too_few_alphanumerics`, `too_much_data`,
      `encoded_data`, `long_encoded_data`, `repeated_line_chars`
 
-Generated files and the lengths of lines: Codex (Chen et al. 2021, https://arxiv.org/abs/2107.03374) with CodeParrot's
+Generated files and line lengths: Codex (Chen et al. 2021, https://arxiv.org/abs/2107.03374) with CodeParrot's
 markers in the first five lines and its alphanumeric share. Data files (JSON, YAML, XML) of more than 5000 characters:
 StarCoder (Li et al. 2023, https://arxiv.org/abs/2305.06161). Runs of base64, hexadecimal bytes and escapes: The Stack
-v2 (Lozhkov et al. 2024, https://arxiv.org/abs/2402.19173). The share of repeated lines is ours: `x = 1` a hundred
-times. What isn't source code by its path passes.
+v2 (Lozhkov et al. 2024, https://arxiv.org/abs/2402.19173). The rule on repeated lines is our own. Documents that
+aren't source code by their path pass.
 """
 
 import re
@@ -34,28 +34,32 @@ _BASE64[np.frombuffer(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
     True
 )
 _BASE64_CHARS = 64
-"""Shorter runs are words and paths."""
+"""Minimum length of a run; shorter ones are words and paths."""
 _ESCAPED = r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}|(?:\\u[0-9a-fA-F]{4}){8,}"
 
 
 class Code(Recipe):
-    """Bounds on files of source code."""
+    """Bounds on source files."""
 
-    generated: bool = Field(default=True, description="files whose first lines say that a tool wrote them go")
-    max_line: int = Field(default=1000, ge=1, description="characters of the longest line")
-    max_mean_line: float = Field(default=100.0, ge=1, description="mean characters of a line")
-    min_alphanumeric: float = Field(default=0.25, ge=0, le=1, description="share of letters and digits")
-    max_data_chars: int = Field(default=5000, ge=0, description="characters of a JSON, YAML or XML file")
-    max_encoded: float = Field(
-        default=0.5, ge=0, le=1, description="share of characters in base64, hex bytes or escapes"
+    generated: bool = Field(default=True, description="drop files whose first lines mark them as generated")
+    max_line: int = Field(default=1000, ge=1, description="maximum characters per line")
+    max_mean_line: float = Field(default=100.0, ge=1, description="maximum mean characters per line")
+    min_alphanumeric: float = Field(
+        default=0.25, ge=0, le=1, description="minimum share of letters and digits"
     )
-    max_encoded_run: int = Field(default=1024, ge=0, description="characters of the longest run of these")
+    max_data_chars: int = Field(
+        default=5000, ge=0, description="maximum characters of a JSON, YAML or XML file"
+    )
+    max_encoded: float = Field(
+        default=0.5, ge=0, le=1, description="maximum share of characters in base64, hex bytes or escapes"
+    )
+    max_encoded_run: int = Field(default=1024, ge=0, description="maximum length of a run of such characters")
     max_repeated_line_chars: float = Field(
-        default=0.5, ge=0, le=1, description="share of characters in lines that repeat an earlier one"
+        default=0.5, ge=0, le=1, description="maximum share of characters in lines that repeat an earlier one"
     )
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bounds, the cheapest to explain first."""
+        """The rules, the most self-explanatory first."""
         generated = (Rule("generated", "generated", at_most=0),) if self.generated else ()
         return (
             *generated,
@@ -69,7 +73,7 @@ class Code(Recipe):
         )
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Measure the source code of the batch, then compare."""
+        """Compute the metrics of source code and apply the rules."""
         rows = np.flatnonzero(batch.is_code)
         measured = self.compute_metrics(DocumentBatch(batch.documents.take(rows)))
         metrics: dict[str, Values] = {}
@@ -79,7 +83,7 @@ class Code(Recipe):
         return apply_rules(metrics, self.rules(), batch.rows)
 
     def compute_metrics(self, code: DocumentBatch) -> dict[str, Values]:
-        """Every measure [rows] of documents that are all source code."""
+        """Metrics [rows] of documents that are all source code."""
         lines, trimmed, path = code.lines, code.trimmed_lines, code.documents.column("path")
         longest = np.zeros(code.rows)
         np.maximum.at(longest, lines.document, lines.chars)
@@ -103,7 +107,7 @@ def _matches(texts: Any, pattern: str) -> Mask:
 
 
 def _encoded(code: DocumentBatch) -> tuple[Values, Values]:
-    """([rows], [rows]): the share of characters in encoded data, and the characters of its longest run."""
+    """([rows], [rows]): share of characters in encoded data, and characters of the longest run."""
     runs = stretches(code.data, code.offsets, _BASE64[code.data])
     size = runs.sizes * (runs.sizes >= _BASE64_CHARS)
     total, longest = runs.per_document(size), np.zeros(code.rows)

@@ -1,14 +1,14 @@
-"""Step: the quality rules of Gopher (Rae et al. 2021, https://arxiv.org/abs/2112.11446, appendix A1.1).
+"""Step `gopher_quality`: quality rules of Gopher (Rae et al. 2021, https://arxiv.org/abs/2112.11446, appendix A1.1).
 
 in:  documents
 out: drops with `too_few_words`, `too_many_words`, `words_too_short`, `words_too_long`, `too_many_hashes`,
      `too_many_ellipses`, `too_many_bullet_lines`, `too_many_ellipsis_lines`, `too_few_alphabetic_words`,
      `too_few_stop_words`
 
-Source code passes. A word is what stands between white space; one without a letter or digit is a mark, and counts in
-no average. Lines are those with words. The stop words are English: a document that is said to be in another language
-isn't measured by them. In scripts without spaces words are estimated (`Batch.word_counts`), so that their length says
-nothing; nor do English stop words say anything of them.
+Source code passes. Words are separated by white space; those without a letter or digit are symbols and excluded from
+averages. Lines have at least one word. The stop words are English: documents in other languages are exempt from that
+rule. In scripts without spaces the number of words is estimated (`DocumentBatch.word_counts`), and neither word
+length nor stop words apply.
 """
 
 from collections.abc import Callable
@@ -26,32 +26,37 @@ ELLIPSES = ("...", "…")
 
 
 class GopherQuality(Recipe):
-    """What a document of English prose looks like."""
+    """Bounds for documents of English prose."""
 
-    min_words: int = Field(default=50, ge=0, description="documents of fewer words are dropped")
-    max_words: int = Field(default=100_000, ge=1, description="documents of more words are dropped")
-    min_word_length: float = Field(default=3.0, ge=0, description="mean characters of a word, at least")
-    max_word_length: float = Field(default=10.0, ge=0, description="mean characters of a word, at most")
-    max_symbols: float = Field(default=0.1, ge=0, description="# per word, and ellipses per word, at most")
-    max_bullet_lines: float = Field(default=0.9, ge=0, le=1, description="share of lines with a bullet")
-    max_ellipsis_lines: float = Field(
-        default=0.3, ge=0, le=1, description="share of lines that end in an ellipsis"
+    min_words: int = Field(default=50, ge=0, description="minimum words per document")
+    max_words: int = Field(default=100_000, ge=1, description="maximum words per document")
+    min_word_length: float = Field(default=3.0, ge=0, description="minimum mean characters per word")
+    max_word_length: float = Field(default=10.0, ge=0, description="maximum mean characters per word")
+    max_symbols: float = Field(
+        default=0.1, ge=0, description="maximum # per word, and maximum ellipses per word"
     )
-    min_alphabetic: float = Field(default=0.8, ge=0, le=1, description="share of words with a letter")
-    min_stop_words: int = Field(default=2, ge=0, description="different stop words, at least")
+    max_bullet_lines: float = Field(
+        default=0.9, ge=0, le=1, description="maximum share of lines that start with a bullet"
+    )
+    max_ellipsis_lines: float = Field(
+        default=0.3, ge=0, le=1, description="maximum share of lines that end with an ellipsis"
+    )
+    min_alphabetic: float = Field(default=0.8, ge=0, le=1, description="minimum share of words with a letter")
+    min_stop_words: int = Field(default=2, ge=0, description="minimum number of different stop words")
     stop_words: tuple[str, ...] = Field(
-        default=("the", "be", "to", "of", "and", "that", "have", "with"), description="as they are written"
+        default=("the", "be", "to", "of", "and", "that", "have", "with"),
+        description="stop words, case-sensitive",
     )
     language: str = Field(
         default="en",
-        description="of the stop words; documents known to be in another aren't measured by them",
+        description="language of the stop words; documents known to be in another are exempt",
     )
     bullets: tuple[str, ...] = Field(
-        default=("•", "-"), min_length=1, description="what a line with a bullet begins with"
+        default=("•", "-"), min_length=1, description="prefixes of a bullet line"
     )
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bounds in the paper's order."""
+        """The rules in the paper's order."""
         return (
             Rule("too_few_words", "words", at_least=self.min_words),
             Rule("too_many_words", "words", at_most=self.max_words),
@@ -66,12 +71,12 @@ class GopherQuality(Recipe):
         )
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Measure prose, then compare."""
+        """Compute the metrics of prose and apply the rules."""
         metrics = {name: batch.of_prose(values) for name, values in self.compute_metrics(batch).items()}
         return apply_rules(metrics, self.rules(), batch.rows)
 
     def compute_metrics(self, batch: DocumentBatch) -> dict[str, Values]:
-        """Every measure [rows] that the rules look at."""
+        """Metrics [rows] of the rules."""
         words, lines = batch.words, batch.trimmed_lines
         alphabetic = words.marked(batch.content == LETTER) > 0
         has_content = words.marked(batch.content > 0) > 0
@@ -89,7 +94,7 @@ class GopherQuality(Recipe):
         }
 
     def _may_say(self, batch: DocumentBatch) -> Mask:
-        """[rows]: whether a text can be expected to have the stop words."""
+        """[rows]: whether the stop-word rule applies."""
         languages = batch.strings("language")
         known = np.array([code == self.language for code in languages], dtype=bool)
         unknown = np.array([code in ("", "und") for code in languages], dtype=bool)
@@ -98,7 +103,7 @@ class GopherQuality(Recipe):
 
 
 def _ellipses(batch: DocumentBatch) -> Values:
-    """[rows]: how often `...` or … stands in each text."""
+    """[rows]: number of `...` and … in each text."""
     dots = stretches(batch.data, batch.offsets, batch.data == ord("."))
     single = batch.data == 0xE2
     single[:-2] &= (batch.data[1:-1] == 0x80) & (batch.data[2:] == 0xA6)
@@ -110,7 +115,7 @@ def _any(test: Callable[[str], Mask], prefixes: tuple[str, ...]) -> Mask:
 
 
 def _different(words: Spans, wanted: tuple[str, ...]) -> Values:
-    """[documents]: how many of the wanted words stand in each."""
+    """[documents]: number of different wanted words in each."""
     counts = np.zeros(len(words.counts))
     for wanted_hash in hashes_of(wanted):
         counts[words.document[words.hashes == wanted_hash]] += 1

@@ -1,13 +1,13 @@
-"""Step: the repetition rules of Gopher (Rae et al. 2021, https://arxiv.org/abs/2112.11446, table A1).
+"""Step `gopher_repetition`: repetition rules of Gopher (Rae et al. 2021, https://arxiv.org/abs/2112.11446, table A1).
 
 in:  documents
 out: drops with `repeated_lines`, `repeated_line_chars`, `repeated_paragraphs`, `repeated_paragraph_chars`,
      `frequent_2gram` ... `frequent_4gram`, `repeated_5gram` ... `repeated_10gram`
 
-A line, paragraph or n-gram is repeated if the same stood earlier in the document; characters that several n-grams
-share count once. Texts of fewer than 50 words, which Gopher's quality rules drop anyway, are not measured: a pair of
-words said twice is a fifth of a sentence. Source code passes: it repeats itself by nature (`return NotImplemented`).
-In scripts without spaces n words are so many letters as n words have on average (`Batch.letters_per_word`).
+A line, paragraph or n-gram is repeated if the same occurs earlier in the document; characters shared by several
+n-grams count once. Texts of fewer than 50 words, which Gopher's quality rules drop anyway, are exempt: one repeated
+word pair is a fifth of a sentence. Source code passes: repetition is normal there (`return NotImplemented`). In
+scripts without spaces n words are n times the mean letters per word (`DocumentBatch.letters_per_word`).
 """
 
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ def _share(default: float, what: str) -> float:
 
 
 class GopherRepetition(Recipe):
-    """Largest shares of a document that may be repetition."""
+    """Maximum shares of repetition in a document."""
 
-    min_words: int = Field(default=50, ge=0, description="documents of fewer words are not measured")
-    max_lines: float = _share(0.30, "lines that repeat an earlier one, per line")
-    max_line_chars: float = _share(0.20, "characters in such lines")
-    max_paragraphs: float = _share(0.30, "paragraphs that repeat an earlier one, per paragraph")
-    max_paragraph_chars: float = _share(0.20, "characters in such paragraphs")
-    max_2gram: float = _share(0.20, "characters in the most frequent word pair")
+    min_words: int = Field(default=50, ge=0, description="documents of fewer words are exempt")
+    max_lines: float = _share(0.30, "share of lines that repeat an earlier one")
+    max_line_chars: float = _share(0.20, "share of characters in such lines")
+    max_paragraphs: float = _share(0.30, "share of paragraphs that repeat an earlier one")
+    max_paragraph_chars: float = _share(0.20, "share of characters in such paragraphs")
+    max_2gram: float = _share(0.20, "share of characters in the most frequent word pair")
     max_3gram: float = _share(0.18, "the same for three words")
     max_4gram: float = _share(0.16, "the same for four words")
-    max_5gram: float = _share(0.15, "characters in runs of five words that repeat an earlier one")
+    max_5gram: float = _share(0.15, "share of characters in runs of five words that repeat an earlier one")
     max_6gram: float = _share(0.14, "the same for six words")
     max_7gram: float = _share(0.13, "the same for seven words")
     max_8gram: float = _share(0.12, "the same for eight words")
@@ -48,7 +48,7 @@ class GopherRepetition(Recipe):
     max_10gram: float = _share(0.10, "the same for ten words")
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bounds in the table's order."""
+        """The rules in the table's order."""
         bounds = {
             "repeated_lines": self.max_lines,
             "repeated_line_chars": self.max_line_chars,
@@ -60,7 +60,7 @@ class GopherRepetition(Recipe):
         return tuple(Rule(name, name, at_most=bound) for name, bound in bounds.items())
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Measure prose that isn't short, then compare."""
+        """Compute the metrics of prose of sufficient length and apply the rules."""
         long = batch.word_counts >= self.min_words
         metrics = {
             name: batch.of_prose(np.where(long, values, np.nan))
@@ -69,7 +69,7 @@ class GopherRepetition(Recipe):
         return apply_rules(metrics, self.rules(), batch.rows)
 
     def compute_metrics(self, batch: DocumentBatch) -> dict[str, Values]:
-        """Every measure [rows] that the rules look at."""
+        """Metrics [rows] of the rules."""
         metrics: dict[str, Values] = {}
         for name, pieces in (("line", batch.trimmed_lines), ("paragraph", batch.paragraphs)):
             repeated = pieces.repeated
@@ -83,7 +83,7 @@ class GopherRepetition(Recipe):
 def ngram_shares(words: Spans, chars: Ints, letters: Ints) -> dict[str, Values]:
     """Shares of the documents' `chars` in `frequent_<n>gram` and `repeated_<n>gram`, [documents] each.
 
-    letters [documents]: of how many `words` (as they are given here) one word is made.
+    letters [documents]: number of `words` that form one word (above 1 in scripts without spaces).
     """
     chars_before = np.append(0, np.cumsum(words.chars))
     spaces_too = np.append(0, np.cumsum(words.chars + (letters == 1)[words.document]))
@@ -100,10 +100,10 @@ def ngram_shares(words: Spans, chars: Ints, letters: Ints) -> dict[str, Values]:
 
 
 def repeated_ngrams(words: Spans, longest: Ints) -> Iterator[tuple[int, Ints, Ints]]:
-    """For n = 2, 3, ...: the first words of all n-grams that their document says more than once, equal ones side by
-    side, the earliest first; and how many each of these groups has. `longest` [documents]: the last n for each.
+    """For n = 2, 3, ...: first words of all n-grams that occur more than once in their document, equal ones
+    adjacent and earliest first; and the size of each group. `longest` [documents]: the last n for each.
 
-    Both ends of a longer repeated n-gram are repeated themselves, so that few are left to look at from n to n.
+    Both ends of a longer repeated n-gram are repeated themselves, so few candidates remain as n grows.
     """
     at = np.flatnonzero(words.document[1:] == words.document[:-1])
     key = words.keys[at]
@@ -120,7 +120,7 @@ def repeated_ngrams(words: Spans, longest: Ints) -> Iterator[tuple[int, Ints, In
 
 
 def _frequent(words: Spans, before: Ints, n: int, starts: Ints, counts: Ints) -> Values:
-    """[documents]: characters in the most frequent n-gram, with spaces; of those equally frequent, in the longest."""
+    """[documents]: characters in the most frequent n-gram, with spaces; ties go to the longest."""
     leader = starts[np.cumsum(counts) - counts]
     last = leader + n - 1
     size = before[last] - before[leader] + words.chars[last]
@@ -130,7 +130,7 @@ def _frequent(words: Spans, before: Ints, n: int, starts: Ints, counts: Ints) ->
 
 
 def _covered(words: Spans, before: Ints, n: int, starts: Ints, counts: Ints) -> Values:
-    """[documents]: characters of the words in n-grams that repeat an earlier one."""
+    """[documents]: characters of words in n-grams that repeat an earlier one."""
     later = np.ones(len(starts), dtype=bool)
     later[np.cumsum(counts) - counts] = False
     at = np.sort(starts[later])

@@ -1,14 +1,14 @@
-"""Step: which language a text is in, and only the languages that are wanted.
+"""Step `language`: language identification and selection.
 
 in:  documents
-out: the language of every one (ISO 639 code, `und` where it is uncertain, `code` for source code); drops with
+out: language of every document (ISO 639 code, `und` where uncertain, `code` for source code); drops with
      `language_uncertain`, `language_not_kept`
 
-fastText's lid.176 (Joulin et al. 2016, https://arxiv.org/abs/1612.03651), compressed, lies in `models/`; nothing
-is downloaded. The least confidence of 0.65 is FineWeb's for English (Penedo et al. 2024,
-https://arxiv.org/abs/2406.17557). Two differences: text is lower-cased first, since the model has hardly seen
-capitals and takes a third of shouted sentences for another language; and only a document's beginning is looked at.
-Accuracy per language: docs/reference/languages.md.
+Uses fastText's lid.176 (Joulin et al. 2016, https://arxiv.org/abs/1612.03651), compressed, from `models/`; nothing is
+downloaded. The minimum confidence of 0.65 is FineWeb's for English (Penedo et al. 2024,
+https://arxiv.org/abs/2406.17557). Two differences: text is lower-cased first, since the model misidentifies a third
+of all-caps sentences; and only the beginning of a document is used. Accuracy per language:
+docs/reference/languages.md.
 """
 
 import difflib
@@ -27,7 +27,7 @@ from groundup.text.curate.types import FilterResult, Rule, apply_rules
 
 MODEL = Path(__file__).parents[2] / "models" / "lid.176.ftz"
 UNDETERMINED = "und"
-"""ISO 639-2's code for a language that isn't known."""
+"""ISO 639-2 code of an undetermined language."""
 CODE = "code"
 _CODES = (
     "af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de "
@@ -38,18 +38,25 @@ _CODES = (
     "yi yo yue zh"
 )
 LANGUAGES = frozenset(_CODES.split())
-"""What the model can tell apart: ISO 639-1 codes, else 639-3, with Wikipedia's exceptions (`als` is Alemannic)."""
+"""Labels of the model: ISO 639-1 codes, else 639-3, with Wikipedia's exceptions (`als` is Alemannic)."""
 
 
 class Language(Recipe):
-    """Names every document's language. Source code has none, and is never dropped here."""
+    """Language of every document, and the languages to keep. Source code has none and is never dropped here."""
 
     keep: tuple[str, ...] = Field(default=(), description="languages to keep (`en`, `de`); none = all")
     min_confidence: float = Field(
-        default=0.65, ge=0, le=1, description="below it the language is unknown; dropped where `keep` is set"
+        default=0.65,
+        ge=0,
+        le=1,
+        description=(
+            "confidence below which the language is unknown; such documents are dropped if `keep` is set"
+        ),
     )
-    drop_unknown: bool = Field(default=False, description="drop unknown languages also where all are kept")
-    max_chars: int = Field(default=2048, ge=1, description="characters looked at, from the beginning")
+    drop_unknown: bool = Field(
+        default=False, description="drop documents of unknown language also if `keep` is empty"
+    )
+    max_chars: int = Field(default=2048, ge=1, description="characters used, from the beginning")
 
     @field_validator("keep")
     @classmethod
@@ -62,12 +69,12 @@ class Language(Recipe):
         return value
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bound on the confidence, if there is one."""
+        """Rule on the confidence, if it applies."""
         bound = Rule("language_uncertain", "confidence", at_least=self.min_confidence)
         return (bound,) if self.keep or self.drop_unknown else ()
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Identify, then compare."""
+        """Identify the language and apply the rules."""
         prose = np.flatnonzero(~batch.is_code)
         texts = pc.utf8_slice_codeunits(batch.text.take(pa.array(prose)), 0, self.max_chars)
         predicted, probability = fasttext_model.predict(

@@ -1,4 +1,4 @@
-"""Step: documents too short to teach anything, or too long to be one document.
+"""Step `length`: drops documents that are too short or too long.
 
 in:  documents
 out: drops with `too_few_chars`, `too_many_chars`, `too_few_words`
@@ -13,11 +13,11 @@ from groundup.text.curate.types import FilterResult, Rule, apply_rules
 
 
 class Length(Recipe):
-    """Bounds on characters and words. A word is what stands between white space."""
+    """Bounds on characters and words. Words are separated by white space."""
 
-    min_chars: int = Field(default=32, ge=0, description="shorter documents are dropped")
-    max_chars: int = Field(default=10_000_000, ge=1, description="longer documents are dropped")
-    min_words: int = Field(default=5, ge=0, description="documents of fewer words are dropped")
+    min_chars: int = Field(default=32, ge=0, description="minimum characters per document")
+    max_chars: int = Field(default=10_000_000, ge=1, description="maximum characters per document")
+    min_words: int = Field(default=5, ge=0, description="minimum words per document")
 
     @model_validator(mode="after")
     def _bounds_leave_room(self) -> "Length":
@@ -28,7 +28,7 @@ class Length(Recipe):
         return self
 
     def rules(self) -> tuple[Rule, ...]:
-        """Bounds on `chars` and `words`."""
+        """Rules on `chars` and `words`."""
         return (
             Rule("too_few_chars", "chars", at_least=self.min_chars),
             Rule("too_many_chars", "chars", at_most=self.max_chars),
@@ -36,7 +36,7 @@ class Length(Recipe):
         )
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Count, then compare."""
+        """Count and apply the rules."""
         metrics = {
             "chars": batch.chars.astype(np.float64),
             "words": batch.words.counts.astype(np.float64),

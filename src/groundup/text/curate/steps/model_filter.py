@@ -1,11 +1,11 @@
-"""Step: documents by the score that a trained classifier gives them.
+"""Step `model_filter`: filters documents by a classifier's score.
 
-in:  documents, and the artifact of text/curate/classifier.py that the blueprint gives the name `classifier`
+in:  documents, and the artifact of text/curate/classifier.py named `classifier` in the blueprint
 out: every document's score under the classifier's name; drops with `low_<name>`, `high_<name>`
 
-Model-based filtering as in DCLM (Li et al. 2024, https://arxiv.org/abs/2406.11794): `keep_share = 0.1` keeps what
-scores like the best tenth of the classifier's negative examples, which there are a random sample of the crawl. With
-labels of harmful or adult text as positive examples and `max_score`, the same step takes that out.
+Model-based filtering as in DCLM (Li et al. 2024, https://arxiv.org/abs/2406.11794): `keep_share = 0.1` keeps
+documents that score like the top tenth of the classifier's negative examples, which are a random sample of the crawl
+there. With harmful or adult text as positive examples, `max_score` removes such text.
 """
 
 import json
@@ -27,18 +27,20 @@ from groundup.text.curate.types import FilterResult, Rule, apply_rules
 
 
 class ModelFilter(Recipe):
-    """Bounds on a score, the probability that a document is of the positive class. Without one it only measures."""
+    """Bounds on the probability of the positive class. Without bounds the score is only recorded."""
 
-    classifier: str = Field(default="quality", description="the classifier's name in the blueprint")
-    min_score: float | None = Field(default=None, ge=0, le=1, description="drop what scores lower")
-    max_score: float | None = Field(default=None, ge=0, le=1, description="drop what scores higher")
+    classifier: str = Field(default="quality", description="name of the classifier in the blueprint")
+    min_score: float | None = Field(default=None, ge=0, le=1, description="drop documents with a lower score")
+    max_score: float | None = Field(
+        default=None, ge=0, le=1, description="drop documents with a higher score"
+    )
     keep_share: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="min_score such that this share of the negative examples would stay",
+        description="min_score such that this share of the negative examples would pass",
     )
-    code: bool = Field(default=False, description="judge source code too")
+    code: bool = Field(default=False, description="score source code too")
 
     @model_validator(mode="after")
     def _one_lower_bound(self) -> "ModelFilter":
@@ -49,7 +51,7 @@ class ModelFilter(Recipe):
         return self
 
     def load(self, model: Path) -> "LoadedModelFilter":
-        """The step with the classifier in the folder `model`. Raises DataError if that can't tell `keep_share`."""
+        """The step with the classifier in `model`. Raises DataError if it can't resolve `keep_share`."""
         calibration = Calibration(**json.loads((model / CALIBRATION).read_text(encoding="utf-8")))
         low = self.min_score
         if self.keep_share is not None:
@@ -64,7 +66,7 @@ class ModelFilter(Recipe):
         return LoadedModelFilter(self, model / MODEL, calibration, self._rules(low))
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Raises BlueprintError: only `load` makes a step that can judge."""
+        """Raises BlueprintError: only a loaded step can score documents."""
         raise BlueprintError(f"model_filter: classifier {self.classifier!r} isn't trained in this blueprint")
 
     def _rules(self, low: float | None) -> tuple[Rule, ...]:
@@ -78,7 +80,7 @@ class ModelFilter(Recipe):
 
 @dataclass(frozen=True)
 class LoadedModelFilter:
-    """A step with its classifier. The model itself is read in the process that judges, once."""
+    """A step with its classifier; each process loads the model once."""
 
     step: ModelFilter
     model: Path
@@ -86,11 +88,11 @@ class LoadedModelFilter:
     bounds: tuple[Rule, ...]
 
     def rules(self) -> tuple[Rule, ...]:
-        """The bounds on the score."""
+        """Rules on the score."""
         return self.bounds
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Score, then compare."""
+        """Score documents and apply the rules."""
         name = self.step.classifier
         rows = np.flatnonzero(~batch.is_code | self.step.code)
         scores = np.full(batch.rows, np.nan)

@@ -1,10 +1,10 @@
-"""Step: named people are replaced by `<PERSON>`. Optional, and slow: a spaCy pipeline reads every word.
+"""Step `names`: replaces names of people by `<PERSON>`. Optional and slow: a spaCy pipeline reads every word.
 
 in:  documents
-out: changes with `redacted`; how many names were found
+out: changes with `redacted`; the number of names
 
-spaCy (https://spacy.io) is the extra `groundup[names]`. Its trained pipelines are packages of their own, which the
-user installs (`python -m spacy download en_core_web_sm`) or has in a folder; nothing is downloaded here.
+spaCy (https://spacy.io) is the extra `groundup[names]`. Trained pipelines are separate packages that the user
+installs (`python -m spacy download en_core_web_sm`) or keeps in a folder; nothing is downloaded here.
 """
 
 import importlib
@@ -23,20 +23,20 @@ from groundup.text.pii import Range, replace
 
 PLACEHOLDER = "<PERSON>"
 PIECE = 100_000
-"""Characters that are read at a time: spaCy needs about 10 kB of memory for each."""
+"""Characters processed at a time: spaCy needs about 10 kB of memory for each."""
 _NOT_NEEDED = ("tagger", "parser", "senter", "morphologizer", "attribute_ruler", "lemmatizer", "textcat")
 
 
 class Names(Recipe):
-    """Which spaCy pipeline looks for people, and what it calls them."""
+    """The spaCy pipeline, and its labels of people."""
 
     pipeline: str = Field(
         default="en_core_web_sm",
-        description="an installed spaCy pipeline with entities, or the folder of one",
+        description="installed spaCy pipeline with named entities, or the folder of one",
     )
     labels: tuple[str, ...] = Field(
         default=("PERSON", "PER"),
-        description="its labels for what is replaced; spaCy's models use one of these",
+        description="entity labels to replace; spaCy's models use one of these",
     )
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
@@ -63,7 +63,7 @@ class Names(Recipe):
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """A text in pieces that end with a line, or where a very long one has white space; and where each begins."""
+    """Pieces of a text with their start, split at lines, or at white space in very long ones."""
     at = 0
     while len(text) - at > PIECE:
         end = (

@@ -1,11 +1,11 @@
-"""Step: characters that were spoiled on their way here are made good, as far as that can be done for sure.
+"""Step `repair`: fixes encoding damage and normalises characters, where this is certain.
 
 in:  documents
-out: changes, each with the weightiest kind of repair as its reason and all of them in the detail; drops with
-     `nothing_left` (a text of nothing but invisible characters)
+out: changes, with the most important repair as reason and all of them in the detail; drops with `nothing_left`
+     (texts of only invisible characters)
 
-Mojibake is told and undone by ftfy (Speer, https://ftfy.readthedocs.io). Its test for it is an expression that Arrow
-can match over a whole batch, fifty times as fast as Python, so that only lines that look bad reach ftfy itself.
+Mojibake is detected and fixed by ftfy (Speer, https://ftfy.readthedocs.io). Its detection is a regular expression
+that Arrow matches over a whole batch, fifty times as fast as Python, so only suspicious lines reach ftfy.
 """
 
 import re
@@ -32,30 +32,37 @@ KINDS = {
     "line_ends_unified": "line_ends",
     "blank_lines_capped": "blank_lines",
 }
-"""The reasons, the weightiest first, and the measure of each: how many lines (mojibake) or places were repaired."""
+"""Reasons, most important first, and the metric of each: number of repaired lines (mojibake) or places."""
 
 # Written with the characters themselves, so that they mean the same to Python and to Arrow's RE2.
 _LINE_ENDS = "\r\n?|[\x0b\x0c\x85\u2028\u2029]"
 _CONTROLS = (
     "\x1b\\[[0-9;]*[a-zA-Z]|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufff9-\ufffc\ufdd0-\ufdef\ufffe\uffff]"
 )
-"""Control characters (with the rest of a terminal's colour code), interlinear marks, noncharacters."""
+"""Control characters (with the rest of a terminal colour code), interlinear marks, noncharacters."""
 _ZERO_WIDTH = "[\xad\u200b\u2060-\u2064\u206a-\u206f\ufeff]"
-"""Not the joiners U+200C and U+200D, which Persian, the scripts of India and emoji are spelled with."""
+"""Zero-width characters, except the joiners U+200C and U+200D, which Persian, Indic scripts and emoji need."""
 _VERBOSE = re.compile(r"(\[[^]]*\]|\\.)|#.*|\s+")
 
 
 class Repair(Recipe):
-    """What is repaired. Source code keeps its letters as they are: what looks spoiled there may be meant."""
+    """Which repairs are made. Mojibake and normalisation skip source code, where such characters may be
+    intended.
+    """
 
-    mojibake: bool = Field(default=True, description="undo text that was decoded with the wrong charset")
-    unicode: Literal["NFC", "NFKC", "as_is"] = Field(
-        default="NFC", description="Unicode's normal form; NFKC also replaces ligatures, wide letters ..."
+    mojibake: bool = Field(
+        default=True, description="repair text that was decoded with the wrong character set"
     )
-    max_blank_lines: int = Field(default=2, ge=0, description="longer runs of blank lines are cut to this")
+    unicode: Literal["NFC", "NFKC", "as_is"] = Field(
+        default="NFC",
+        description="Unicode normalisation form; NFKC also replaces ligatures, full-width letters ...",
+    )
+    max_blank_lines: int = Field(
+        default=2, ge=0, description="maximum consecutive blank lines; longer runs are shortened"
+    )
 
     def apply(self, batch: DocumentBatch) -> FilterResult:
-        """Pick the texts in which anything may be wrong; the others cost no more than that."""
+        """Select texts that may need a repair, and repair them."""
         reason: list[str | None] = [None] * batch.rows
         value: list[float | None] = [None] * batch.rows
         text: list[str | None] = [None] * batch.rows
@@ -74,7 +81,7 @@ class Repair(Recipe):
         return FilterResult(reason, value, [None] * batch.rows, detail, text, metrics)
 
     def _repairs(self, batch: DocumentBatch) -> dict[int, tuple[str, dict[str, int]]]:
-        """For the rows that may need it: the repaired text, and how many places of each kind there were."""
+        """For candidate rows: the repaired text, and the number of repairs of each kind."""
         if not batch.rows:
             return {}
         prose = ~batch.is_code
@@ -94,7 +101,7 @@ class Repair(Recipe):
         return repairs
 
     def _repaired(self, text: str, is_prose: bool) -> tuple[str, dict[str, int]]:
-        """The text with everything but mojibake repaired, and how many places by kind."""
+        """Text after all repairs except mojibake, and the number of repairs by kind."""
         text, ends = re.subn(_LINE_ENDS, "\n", text)
         text, controls = re.subn(_CONTROLS, "", text)
         text, widths = re.subn(_ZERO_WIDTH, "", text)
@@ -116,7 +123,7 @@ class Repair(Recipe):
 
 
 def _mended(texts: list[str]) -> list[tuple[str, int]]:
-    """Each text with its bad lines mended, and how many; the lines of one text may have come different ways."""
+    """Each text with mojibake lines repaired, and their number; lines of one text may need different decodings."""
     if not texts:
         return []
     from ftfy import fix_encoding
@@ -135,7 +142,7 @@ def _mended(texts: list[str]) -> list[tuple[str, int]]:
 
 @lru_cache(1)
 def _bad() -> str:
-    """ftfy's expression for what hardly occurs but in mojibake, without the white space and comments in it."""
+    """ftfy's mojibake expression, without its white space and comments."""
     from ftfy.badness import BADNESS_RE
 
     return _VERBOSE.sub(r"\1", BADNESS_RE.pattern)

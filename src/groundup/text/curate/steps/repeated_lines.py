@@ -1,10 +1,10 @@
-"""Step: lines and paragraphs that a document says again are cut; the first stays.
+"""Step `repeated_lines`: removes lines and paragraphs that a document repeats; the first occurrence is kept.
 
 in:  documents
-out: texts without them, `repeated_lines` or `repeated_paragraphs`, with the share of bytes that were cut
+out: texts without them, `repeated_lines` or `repeated_paragraphs`, with the share of bytes removed
 
-Menus, footers and print headers repeat within a page. Source code is left as it is. What repeats across documents is
-for the deduplication of the whole corpus (`text/curate/dedup/repeated_spans.py`).
+Menus, footers and print headers repeat within a page. Source code is unchanged. For repetition across documents see
+corpus deduplication (`text/curate/dedup/repeated_spans.py`).
 """
 
 from pydantic import Field
@@ -17,12 +17,12 @@ from groundup.text.segment import mix
 
 
 class RepeatedLines(Recipe):
-    """Which repetitions within one document are cut."""
+    """Which repetitions within one document are removed."""
 
-    lines: int = Field(default=1, ge=0, description="cut runs of so many lines said before; 0 = off")
-    paragraphs: bool = Field(default=True, description="cut paragraphs said before")
+    lines: int = Field(default=1, ge=0, description="remove runs of this many repeated lines; 0 = off")
+    paragraphs: bool = Field(default=True, description="remove repeated paragraphs")
     min_bytes: int = Field(
-        default=30, ge=0, description="shorter ones stay: list marks, table rows, refrains"
+        default=30, ge=0, description="shorter spans are kept: list marks, table rows, refrains"
     )
 
     def apply(self, batch: DocumentBatch) -> FilterResult:

@@ -1,7 +1,7 @@
-"""Source: folders, files and globs, in every format that `text/ingest/formats` knows.
+"""Source `files`: folders, files and globs, in every format of `text/ingest/formats`.
 
-in:  `paths`; a folder means every file in it at any depth
-out: the documents in each file: one in a text, one for each line of JSON lines, each message of a mailbox ...
+in:  `paths`; a folder includes all files below it
+out: documents of each file: one per text file, one per JSON line, one per message of a mailbox ...
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from groundup.text.ingest.types import SourceFile
 
 
 class Files(ReadingRecipe):
-    """Files, folders and globs of your own; everything below a folder is looked at.
+    """Your own files, folders and globs; folders are searched recursively.
 
-    Where they lie is no part of what they are: the contents are fingerprinted.
+    Paths are not part of the fingerprint; contents are.
     """
 
     not_identity: ClassVar[frozenset[str]] = ReadingRecipe.not_identity | {"paths"}
@@ -35,11 +35,11 @@ class Files(ReadingRecipe):
     )
 
     def files(self) -> Iterator[SourceFile]:
-        """Every file meant by `paths`. Raises DataError naming what matches nothing."""
+        """Every file that matches `paths`. Raises DataError for a path that matches nothing."""
         if not self.paths:
             raise DataError('ingest.sources: `files` needs paths, e.g. paths = ["docs/**/*.md"].')
         yield from discover.find(self.paths, self.skip_ignored)
 
     def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:
-        """The file, if it is a regular one. Raises Unreadable. Formats that hold it whole bound its size."""
+        """The file, if it is a regular one. Raises Unreadable. Formats that read it whole limit its size."""
         return open_regular(Path(file.location))

@@ -1,10 +1,10 @@
-"""Source: the files of a git repository, as they are at one revision.
+"""Source `git`: files of a git repository at one revision.
 
 in:  a local repository, `revision`
-out: a document per tracked file; what isn't tracked, or only changed in the folder, isn't seen
+out: a document per tracked file; untracked files and uncommitted changes are ignored
 
-git is asked for objects only (`ls-tree`, `cat-file`): no filters, no hooks, nothing fetched. Nothing that a stranger
-may have written into the repository's own configuration is run.
+Only objects are read (`ls-tree`, `cat-file`): no filters, hooks or fetches. Commands in the repository's own
+configuration are never run.
 """
 
 import os
@@ -44,9 +44,9 @@ _IN_MEMORY, _CHUNK = 1 << 20, 1 << 20
 
 
 class Git(ReadingRecipe):
-    """The tracked files of a git repository, as they are at one revision.
+    """Tracked files of a git repository at one revision.
 
-    Where it lies is no part of what they are: blobs are named by their content.
+    The repository's location is not part of the fingerprint; blob digests are.
     """
 
     not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
@@ -56,13 +56,13 @@ class Git(ReadingRecipe):
         "exclude",
     }
 
-    repository: str = Field(default="", description="a local repository, or a folder in one")
-    revision: str = Field(default="HEAD", description="a commit, branch or tag")
-    include: tuple[str, ...] = Field(default=("**",), description="globs of the paths that are meant")
-    exclude: tuple[str, ...] = Field(default=(), description="globs of paths that aren't")
+    repository: str = Field(default="", description="local repository, or a folder in one")
+    revision: str = Field(default="HEAD", description="commit, branch or tag")
+    include: tuple[str, ...] = Field(default=("**",), description="globs of paths to include")
+    exclude: tuple[str, ...] = Field(default=(), description="globs of paths to exclude")
 
     def files(self) -> Iterator[SourceFile]:
-        """Tracked files by path, with their blobs' names as digests. Raises DataError if there are none."""
+        """Tracked files by path, with blob digests. Raises DataError if there are none."""
         if not self.repository:
             raise DataError('ingest.sources: `git` needs a repository, e.g. repository = "~/src/project".')
         commit = self._run(
@@ -91,7 +91,7 @@ class Git(ReadingRecipe):
 
     @contextmanager
     def open(self, file: SourceFile) -> Iterator[BinaryIO]:
-        """A blob's bytes. Raises Unreadable, also for a pointer to a large file kept elsewhere (LFS)."""
+        """Content of a blob. Raises Unreadable, also for a Git LFS pointer."""
         if file.bytes > self.max_file_bytes:
             raise Unreadable("too_large", value=file.bytes, threshold=self.max_file_bytes)
         with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spooled:
@@ -131,7 +131,7 @@ class Git(ReadingRecipe):
         return subprocess_server(self._command("cat-file", "--batch"), tuple(sorted(_environment().items())))
 
     def _run(self, *words: str) -> bytes:
-        """What git says. Raises DataError for people."""
+        """Output of a git command. Raises DataError with an explanation."""
         try:
             done = subprocess.run(self._command(*words), env=_environment(), capture_output=True, check=False)
         except FileNotFoundError:
@@ -155,7 +155,7 @@ class Git(ReadingRecipe):
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what would point git elsewhere."""
+    """Environment without variables that redirect git."""
     return {key: value for key, value in os.environ.items() if not key.startswith("GIT_")} | _ENVIRONMENT
 
 

@@ -1,12 +1,11 @@
-"""Source: the files of a dataset on the Hugging Face Hub, or on a mirror of it.
+"""Source `hub`: files of a dataset on the Hugging Face Hub or a mirror.
 
 in:  `dataset`, `revision`, globs of its files
-out: whatever is in the files, by their format
+out: the documents of the files, by format
 
-Daft's own `hf://` has huggingface.co written into it and shows no digests, so the Hub's listing is read here, and
-Daft fetches the files over HTTPS. The listing names the content of every file, which is checked against what came.
-The token for private datasets is HF_TOKEN in the environment, and goes to no other server than the Hub's (or the one
-that HF_ENDPOINT names), whatever a blueprint says.
+Daft's own `hf://` is fixed to huggingface.co and exposes no digests, so the listing is read here and Daft downloads
+the files over HTTPS. Downloads are verified against the digests of the listing. The token for private datasets is
+HF_TOKEN in the environment; it is sent only to the Hub (or the server that HF_ENDPOINT names).
 """
 
 import hashlib
@@ -38,9 +37,9 @@ _TRY_AGAIN = {408, 429, 500, 502, 503, 504}
 
 
 class Hub(ReadingRecipe):
-    """The files of a dataset on the Hugging Face Hub, or on a mirror of it.
+    """Files of a dataset on the Hugging Face Hub or a mirror.
 
-    Where they lie is no part of what they are: the Hub names their contents.
+    Names and locations are not part of the fingerprint; content digests are.
     """
 
     not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
@@ -56,15 +55,13 @@ class Hub(ReadingRecipe):
         pattern=r"^((hf://datasets/)?\w[\w.-]*(/\w[\w.-]*)?)?$",
         description="`owner/name` on the Hub, or `hf://datasets/owner/name`",
     )
-    include: tuple[str, ...] = Field(
-        default=("**/*.parquet",), description="globs of the files that are meant"
-    )
-    exclude: tuple[str, ...] = Field(default=(), description="globs of files that aren't")
-    revision: str = Field(default="main", min_length=1, description="a branch, tag or commit")
-    endpoint: str = Field(default=HUB, pattern=r"^https?://[^/]+", description="the server, for a mirror")
+    include: tuple[str, ...] = Field(default=("**/*.parquet",), description="globs of files to include")
+    exclude: tuple[str, ...] = Field(default=(), description="globs of files to exclude")
+    revision: str = Field(default="main", min_length=1, description="branch, tag or commit")
+    endpoint: str = Field(default=HUB, pattern=r"^https?://[^/]+", description="server URL, for a mirror")
 
     def files(self) -> Iterator[SourceFile]:
-        """Matching files by path, with digests. Raises DataError if there are none, or the Hub doesn't answer."""
+        """Matching files by path, with digests. Raises DataError if there are none, or the Hub doesn't respond."""
         if not self.dataset:
             raise DataError('ingest.sources: `hub` needs a dataset, e.g. dataset = "owner/name".')
         try:
@@ -93,7 +90,7 @@ class Hub(ReadingRecipe):
 
     @contextmanager
     def open(self, file: SourceFile) -> Iterator[BinaryIO]:
-        """The file's bytes in a temporary file. Raises Unreadable, and DataError if the Hub doesn't answer."""
+        """The file's bytes in a temporary file. Raises Unreadable, and DataError if the Hub doesn't respond."""
         with remote.download(file, remote.io_config(self._token()), self.max_file_bytes) as copy:
             if file.digest and _digest(copy, file) != file.digest:
                 raise DataError(
@@ -109,12 +106,12 @@ class Hub(ReadingRecipe):
         return os.environ.get("HF_TOKEN", "") if self.endpoint.rstrip("/") in trusted else ""
 
     def _commit(self) -> str:
-        """The commit that `revision` is now, so that a push between two files doesn't mix them."""
+        """Commit that `revision` points to, so that a concurrent push doesn't mix versions."""
         revision, _ = self._ask(f"{self._address('api/datasets')}/revision/{quote(self.revision, safe='')}")
         return str(revision["sha"])
 
     def _tree(self, commit: str) -> list[Any]:
-        """The entries of all files by path, from one page after another."""
+        """All files of the listing by path, read page by page."""
         start = f"{self._address('api/datasets')}/tree/{quote(commit, safe='')}"
         entries: dict[str, Any] = {}
         query: str | None = "recursive=true"
@@ -129,7 +126,7 @@ class Hub(ReadingRecipe):
         return [entry for _, entry in sorted(entries.items()) if entry["type"] == "file"]
 
     def _ask(self, url: str) -> tuple[Any, str | None]:
-        """The answer as JSON, and the query of the page after it."""
+        """Response as JSON, and the query of the next page."""
         request = Request(url)
         if token := self._token():
             request.add_unredirected_header("Authorization", f"Bearer {token}")
@@ -160,7 +157,7 @@ class Hub(ReadingRecipe):
 
 
 def _digest(copy: BinaryIO, file: SourceFile) -> str:
-    """SHA-256 as for large files, or git's name of a blob as for small ones; whichever the listing gave."""
+    """SHA-256 as for LFS files, or git's blob hash as for small ones, depending on the listing."""
     digest = hashlib.sha256() if len(file.digest) == 64 else hashlib.sha1(b"blob %d\x00" % file.bytes)
     while chunk := copy.read(1 << 20):
         digest.update(chunk)

@@ -1,11 +1,11 @@
-"""Source: files in S3, or in any store that speaks its language (MinIO, R2, Ceph ...), by Daft's reader.
+"""Source `s3`: objects in S3 or a compatible store (MinIO, R2, Ceph ...), read through Daft.
 
 in:  `urls` with globs (`s3://bucket/prefix/**/*.jsonl.gz`)
-out: whatever is in the files, by their format
+out: the documents of the files, by format
 
-Credentials come from where Amazon's own tools look for them (environment, profile, the machine's role), never from
-a blueprint. Daft shows no version of an object, so contents are hashed: every file is fetched once to be
-fingerprinted and once to be read.
+Credentials come from the standard AWS locations (environment, profile, instance role), never from a blueprint. Daft
+exposes no object versions, so contents are hashed: every file is downloaded once for its fingerprint and once to be
+read.
 """
 
 import re
@@ -23,13 +23,13 @@ from groundup.text.ingest.types import SourceFile, SourceRecipe
 
 _MAGIC = re.compile(r"[*?\[{]")
 _FIXED = re.compile(r"s3://[^*?\[{]*/")
-"""The part of a URL before the first folder with a wildcard in it."""
+"""Part of a URL before the first folder with a wildcard."""
 
 
 class S3(ReadingRecipe):
-    """Objects of a bucket in S3, MinIO or another store that speaks S3.
+    """Objects of a bucket in S3, MinIO or another S3-compatible store.
 
-    Where they lie is no part of what they are: the contents are fingerprinted.
+    Locations are not part of the fingerprint; contents are.
     """
 
     not_identity: ClassVar[frozenset[str]] = SourceRecipe.not_identity | {
@@ -40,11 +40,11 @@ class S3(ReadingRecipe):
     }
 
     urls: tuple[str, ...] = Field(
-        default=(), description="objects, globs, or folders with / at the end (`s3://bucket/folder/`)"
+        default=(), description="objects, globs, or prefixes that end with / (`s3://bucket/folder/`)"
     )
-    endpoint_url: str = Field(default="", description="the store's address; none = Amazon's")
-    region: str = Field(default="", description="the bucket's region; none = found out")
-    anonymous: bool = Field(default=False, description="ask without credentials, as public buckets allow")
+    endpoint_url: str = Field(default="", description="endpoint of the store; empty = AWS")
+    region: str = Field(default="", description="region of the bucket; empty = detected")
+    anonymous: bool = Field(default=False, description="access without credentials, for public buckets")
 
     @field_validator("urls")
     @classmethod
@@ -55,7 +55,9 @@ class S3(ReadingRecipe):
         return value
 
     def files(self) -> Iterator[SourceFile]:
-        """Every object meant by `urls`, by path. Raises DataError naming what matches nothing or can't be listed."""
+        """Every object that matches `urls`, by path. Raises DataError for a URL that matches nothing or can't be
+        listed.
+        """
         if not self.urls:
             raise DataError(
                 'ingest.sources: `s3` needs urls, e.g. urls = ["s3://bucket/folder/**/*.jsonl.gz"].'
@@ -68,7 +70,7 @@ class S3(ReadingRecipe):
             yield SourceFile(url.removeprefix(root), url, bytes=sizes[url])
 
     def open(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
-        """The object's bytes in a temporary file. Raises Unreadable, and DataError if the store doesn't answer."""
+        """The object's bytes in a temporary file. Raises Unreadable, and DataError if the store doesn't respond."""
         return remote.download(file, self._config(), self.max_file_bytes)
 
     def _config(self) -> Any:
@@ -77,7 +79,7 @@ class S3(ReadingRecipe):
         )
 
     def _list(self, pattern: str) -> list[tuple[str, int]]:
-        """(URL, bytes) of the objects that match."""
+        """(URL, bytes) of matching objects."""
         from daft.daft import io_glob
 
         try:
@@ -98,7 +100,7 @@ def _pattern(url: str) -> str:
 
 
 def _explained(pattern: str, error: Exception) -> str:
-    """What went wrong with a listing, and what to do."""
+    """Error message for a failed listing, with a remedy."""
     message, start = str(error), f"ingest.sources: {pattern!r} "
     if "NoSuchBucket" in message:
         return f"{start}names a bucket that doesn't exist there. Check the spelling and endpoint_url."

@@ -1,6 +1,6 @@
-"""Source: the standard library of the Python that is running, and its language reference.
+"""Source `stdlib`: the standard library of the running Python, and its language reference.
 
-in:  the interpreter's own .py files, without test suites
+in:  the interpreter's .py files, without test suites
 out: a document per module (`json/decoder.py`) and per topic of the reference (`pydoc_data/topics/assert`)
 """
 
@@ -28,16 +28,16 @@ _NOT_LIBRARY = frozenset(
 
 
 _MOST_BYTES = 16 << 20
-"""No module comes near it."""
+"""Size limit, far above any module."""
 
 
 class Stdlib(SourceRecipe):
-    """Nothing to choose: it is whatever Python runs it."""
+    """The standard library of the running Python; nothing to configure."""
 
-    licence: str = Field(default="PSF-2.0", description="the standard library's licence")
+    licence: str = Field(default="PSF-2.0", description="licence of the standard library")
 
     def files(self) -> Iterator[SourceFile]:
-        """The library's modules by path. Raises DataError if this Python came without sources."""
+        """The library's modules by path. Raises DataError if this Python has no source files."""
         root = Path(sysconfig.get_path("stdlib"))
         paths: list[str] = []
         for folder, folders, names in os.walk(root):
@@ -55,11 +55,11 @@ class Stdlib(SourceRecipe):
             yield SourceFile(path, root / path, bytes=(root / path).lstat().st_size)
 
     def open(self, file: SourceFile) -> AbstractContextManager[BufferedReader]:
-        """The module's bytes. Raises Unreadable."""
+        """Content of a module. Raises Unreadable."""
         return open_regular(Path(file.location), _MOST_BYTES)
 
     def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:
-        """The module as one document; the reference as one for each topic."""
+        """The module as one document; the reference as one document per topic."""
         try:
             decoded = decode(file.read())
         except Undecodable as error:
@@ -81,7 +81,7 @@ def _is_source(name: str) -> bool:
 
 
 def _topics(source: str) -> dict[str, str]:
-    """The dictionary that topics.py assigns, read without running it."""
+    """The dictionary assigned in topics.py, parsed without executing it."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             topics: dict[str, str] = ast.literal_eval(node.value)
