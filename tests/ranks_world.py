@@ -44,7 +44,7 @@ def fails() -> None:
 
 
 def dies(folder: Path, rank: int, times: int, how: int) -> int:
-    """Ten steps; a rank ends itself, or stands still, at the fourth, in the first `times` starts. -> starts"""
+    """Ten steps; a rank ends itself, or hangs, at the fourth, in the first `times` starts. -> starts"""
     starts = folder / f"starts-{dist.get_rank()}"
     starts.touch()
     with starts.open("a") as file:
@@ -54,12 +54,12 @@ def dies(folder: Path, rank: int, times: int, how: int) -> int:
         heartbeat(step)
         if step == 4 and dist.get_rank() == rank and count <= times:
             time.sleep(0.2)
-            os.kill(os.getpid(), how) if how else stands_still()
+            os.kill(os.getpid(), how) if how else hangs()
         dist.barrier()
     return count
 
 
-def stands_still() -> None:
+def hangs() -> None:
     time.sleep(3600)
 
 
@@ -132,17 +132,17 @@ def curve(folder: Path, name: str) -> list[tuple[float, float]]:
     return [(line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
 
 
-def looks_out(port: int, rank: int, how: int, folder: Path) -> None:
+def watched(port: int, rank: int, how: int, folder: Path) -> None:
     """Be one of two ranks, of which the second hangs after its first step: sleeping, or with the signal `how`."""
 
     def store() -> Store:
         return TCPStore("localhost", port, None, False, timedelta(seconds=60), wait_for_workers=False)
 
-    sys.stderr = (folder / f"said-{rank}").open("w")
+    sys.stderr = (folder / f"stderr-{rank}").open("w")
     dist.init_process_group("gloo", store=store(), rank=rank, world_size=2)
-    with Watchdog(lambda: PrefixStore("lookout", store()), "the test", rank, 2, timeout=3.0):
+    with Watchdog(lambda: PrefixStore("watchdog", store()), "the test", rank, 2, timeout=3.0):
         heartbeat(1)
         if rank == 0:
             dist.barrier()
         time.sleep(1.0)
-        os.kill(os.getpid(), how) if how else stands_still()
+        os.kill(os.getpid(), how) if how else hangs()

@@ -90,7 +90,7 @@ def test_learned_positions_begin_anew_in_every_document() -> None:
     [
         ({"kind": "yarn", "factor": 4}, "needs original_max_seq_len"),
         ({"kind": "linear", "factor": 4, "beta_fast": 3}, 'kind = "linear" has no beta_fast'),
-        ({"kind": "llama3", "original_max_seq_len": 9, "low_freq_factor": 4}, "must lie above"),
+        ({"kind": "llama3", "original_max_seq_len": 9, "low_freq_factor": 4}, "must be greater than"),
         ({"kind": "ntk"}, "'linear', 'yarn', 'llama3' or 'longrope'"),
         ({"kind": "linear", "factor": 0}, "greater than 0"),
     ],

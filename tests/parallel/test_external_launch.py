@@ -52,9 +52,9 @@ def test_the_first_host_of_slurms_list(nodes: str, host: str) -> None:
 
 @pytest.mark.parametrize(
     ("said", "message"),
-    [(TORCHRUN | {"LOCAL_RANK": "x"}, "rank of torchrun, but LOCAL_RANK is 'x'"),
+    [(TORCHRUN | {"LOCAL_RANK": "x"}, "started by torchrun, but the variable LOCAL_RANK is 'x'"),
      ({key: value for key, value in SRUN.items() if key != "SLURM_PROCID"},
-      "rank of srun, but SLURM_PROCID is not set")],
+      "started by srun, but the variable SLURM_PROCID is not set")],
 )  # fmt: skip
 def test_half_an_environment_is_named(said: dict[str, str], message: str) -> None:
     with pytest.raises(GroundupError, match=message):

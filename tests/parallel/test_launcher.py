@@ -35,7 +35,7 @@ def test_an_unexpected_error_says_on_which_rank_and_where() -> None:
 @pytest.mark.parametrize(
     ("how", "told"),
     [(signal.SIGKILL, "rank 1 was killed by signal 9 (SIGKILL) at step 4"),
-     (0, "rank 1 stood still for 2 seconds in stands_still (")],
+     (0, "rank 1 hung for 2 seconds in hangs (")],
 )  # fmt: skip
 def test_a_rank_that_dies_or_hangs_is_named_and_all_start_again(tmp_path: Path, how: int, told: str) -> None:
     said: list[str] = []
@@ -43,11 +43,13 @@ def test_a_rank_that_dies_or_hangs_is_named_and_all_start_again(tmp_path: Path, 
     assert launch(ranks_world.dies, (tmp_path, 1, 1, how), 2, timeout, said.append) == 2
     (line,) = said
     assert line.startswith(told) and "at step 4" in line
-    assert line.endswith("starting all 2 ranks again from what was saved last")
+    assert line.endswith("restarting all 2 ranks from the last checkpoint")
 
 
 def test_starts_that_come_no_further_end_with_the_rank_and_the_step(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=rf"rank 0 was killed .* at step 4\. {ATTEMPTS} starts in a row"):
+    with pytest.raises(
+        TrainingError, match=rf"rank 0 was killed .* at step 4\. {ATTEMPTS} consecutive starts"
+    ):
         launch(ranks_world.dies, (tmp_path, 0, 99, signal.SIGKILL), 2, TIMEOUT)
     assert (tmp_path / "starts-1").read_text() == "x" * ATTEMPTS
 

@@ -54,7 +54,7 @@ def test_who_has_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = dist.TCPStore("localhost", 0, None, True, timedelta(seconds=20), wait_for_workers=False)
     agent.set("groundup/1", uuid.uuid4().hex)  # dead by now
     with pytest.raises(
-        RendezvousError, match=r"rank 0 waited 1 seconds .* of 3 ranks 2 did not come: 1, 2\. Look"
+        RendezvousError, match=r"rank 0 waited 1 seconds .* 2 of 3 ranks did not connect: 1, 2\. Check"
     ):
         rendezvous(places(3, agent.port)[0], 0.5 + 0.1)
 

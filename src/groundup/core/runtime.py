@@ -1,7 +1,7 @@
-"""A runtime says where and how the work runs: never part of an artifact's identity.
+"""Runtime: where and how the work runs. Never part of an artifact's fingerprint.
 
 in:  the blueprint's section `runtime`
-out: Runtime, which every stage is given beside its recipe
+out: Runtime, which every stage receives with its recipe
 """
 
 from typing import Annotated, Any, Literal
@@ -17,67 +17,80 @@ Schedule = Literal["1f1b", "interleaved", "zero_bubble"]
 
 
 class Layout(Strict):
-    """How ranks share a model. `layout = "auto"` finds the simplest in which a step fits.
+    """How ranks share a model. `layout = "auto"` chooses the simplest one whose step fits the memory.
 
-    What pipeline x replicate x tensor leave of the ranks shards weights, experts and positions.
+    The ranks that pipeline x replicate x tensor don't use shard weights, experts and positions.
     """
 
     replicate: int = Field(
         default=1,
         ge=1,
-        description="groups of ranks that each hold the whole model, sharded inside the group",
+        description="number of model replicas, each sharded inside its group of ranks (hybrid sharding)",
     )
-    tensor: int = Field(
-        default=1, ge=1, description="ranks that share every matrix and compute the same rows together"
-    )
+    tensor: int = Field(default=1, ge=1, description="tensor parallel size: ranks that split every matrix")
     expert: int = Field(
-        default=1, ge=1, description="ranks, of those that shard, that hold different experts"
+        default=1,
+        ge=1,
+        description="expert parallel size: ranks, among those that shard, that split the experts",
     )
-    context: int = Field(default=1, ge=1, description="ranks that share the positions of long rows")
+    context: int = Field(
+        default=1, ge=1, description="context parallel size: ranks that split the positions of a sequence"
+    )
     pipeline: int = Field(
-        default=1, ge=1, description="ranks that hold different layers; micro-batches pass through them"
+        default=1, ge=1, description="pipeline parallel size: ranks that hold different layers"
     )
     schedule: Schedule = Field(
         default="1f1b",
-        description="order of a pipeline's micro-batches: 1f1b, interleaved (two stages per rank, less waiting), "
-        "zero_bubble (interleaved, gradients of weights later; not compiled)",
+        description="pipeline schedule: 1f1b, interleaved (two stages per rank, smaller bubble) or zero_bubble "
+        "(interleaved, weight gradients deferred; not compiled)",
     )
 
 
 class Runtime(Strict):
-    """Where and how the work runs. Never part of an artifact's identity."""
+    """Where and how the work runs. Never part of an artifact's fingerprint."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto = cuda where there is a GPU, else cpu"
+    )
     threads: int = Field(default=0, ge=0, description="CPU threads; 0 = all cores")
-    workers: int = Field(default=0, ge=0, description="processes that read and curate; 0 = one per core")
+    workers: int = Field(default=0, ge=0, description="processes for ingest and curate; 0 = one per core")
     ray: str = Field(
-        default="", description="address of a Ray cluster that reads and curates (`host:port`, `auto`)"
+        default="", description='address of a Ray cluster for ingest and curate ("host:port" or "auto")'
     )
     ranks: int = Field(
         default=0,
         ge=0,
-        description="processes that train one model together on this machine; 0 = one per GPU, or one on a CPU",
+        description="processes on this machine that train one model; 0 = one per GPU, or one on a CPU",
     )
     layout: Layout | Literal["auto"] = Field(
-        default_factory=Layout, description='"auto" = the simplest one in which a step fits these machines'
+        default_factory=Layout,
+        description='how ranks share the model; "auto" = the simplest layout whose step fits the memory',
     )
     engine: Annotated[Any, Plugin("groundup.parallel.engines")] = Field(
-        default={"use": "native"}, validate_default=True, description="who trains on these ranks"
+        default={"use": "native"},
+        validate_default=True,
+        description="training backend: native (FSDP2), deepspeed or megatron",
     )
     rank_timeout: float = Field(
-        default=300.0, gt=0, description="seconds a rank may stand still before all are started again"
+        default=300.0, gt=0, description="seconds without progress after which hanging ranks are restarted"
     )
-    compile: Literal["auto", "on", "off"] = "auto"
-    micro_batch: int = Field(default=0, ge=0, description="rows per micro-batch; 0 = chosen")
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="torch.compile: auto = where a compiler is installed"
+    )
+    micro_batch: int = Field(
+        default=0,
+        ge=0,
+        description="sequences per micro-batch; 0 = as many as keep the device busy and fit it",
+    )
     activation_checkpointing: ActivationCheckpointing = Field(
-        default="none",
-        description="what a layer computes again instead of keeping it for its gradient; less memory, more time",
+        default="none", description="activation checkpointing: none, selective or full"
     )
     checkpoint_seconds: float = Field(
         default=600.0,
         gt=0,
-        description="training work that may be lost, at most; states are saved oftener where cheap",
+        description="most seconds of training between two resume states; more frequent where saving is cheap",
     )
     trackers: tuple[TrackerName, ...] = Field(
-        default=(), description="also show metrics.jsonl in these: tensorboard, trackio, wandb"
+        default=(),
+        description="experiment trackers that also receive metrics.jsonl: tensorboard, trackio, wandb",
     )

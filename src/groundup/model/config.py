@@ -1,7 +1,7 @@
-"""The shape of a decoder: every number and every switch that decides its parameters and its arithmetic.
+"""Decoder config: all numbers and switches that determine a decoder's parameters and arithmetic.
 
-in:  numbers (from an architecture part, or from a published config.json)
-out: DecoderConfig, which `decoder.py` builds; `architectures/` turn it into published config.json and back
+in:  numbers from an architecture plugin or from a config.json
+out: DecoderConfig, from which `decoder.py` builds the model; `architectures/` convert it to config.json and back
 """
 
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from groundup.core.recipe import Recipe
 
 GATE_CHANNELS = 32
-"""Numbers of the stream from which the gates of a value embedding are computed."""
+"""Channels of the stream that the gates of a value embedding read."""
 
 
 SCALING_KEYS = {
@@ -21,35 +21,47 @@ SCALING_KEYS = {
     "yarn": ("original_max_seq_len", "attention_factor", "beta_fast", "beta_slow", "truncate"),
     "longrope": ("original_max_seq_len", "attention_factor", "short_factor", "long_factor"),
 }
-"""What each kind of scaling has besides its factor."""
+"""The fields of each kind of scaling, besides its factor."""
 
 
 class RopeScaling(Recipe):
-    """How rotary angles are stretched to contexts longer than those of the first training; see `rotary.py`."""
+    """RoPE scaling for contexts longer than those of the original training; see `rotary.py`."""
 
     kind: Literal["linear", "yarn", "llama3", "longrope"] = "yarn"
-    factor: float = Field(default=1.0, gt=0, description="how many times longer the context becomes")
+    factor: float = Field(
+        default=1.0, gt=0, description="ratio of the new context length to the original one"
+    )
     original_max_seq_len: int = Field(
-        default=0, ge=0, description="context of the first training; not for linear"
+        default=0, ge=0, description="context length of the original training; not for linear"
     )
     attention_factor: float = Field(
         default=0.0,
         ge=0,
-        description="yarn, longrope: what cosine and sine are multiplied by; 0 = by the paper's rule",
+        description="yarn, longrope: factor on cosine and sine; 0 = the paper's rule",
     )
     beta_fast: float = Field(
-        default=32.0, gt=0, description="yarn: angles with more turns in the original context stay"
+        default=32.0,
+        gt=0,
+        description="yarn: frequencies with more rotations in the original context are not scaled",
     )
-    beta_slow: float = Field(default=1.0, gt=0, description="yarn: angles with fewer are fully stretched")
-    truncate: bool = Field(default=True, description="yarn: both borders are rounded to whole pairs")
+    beta_slow: float = Field(
+        default=1.0, gt=0, description="yarn: frequencies with fewer rotations are fully scaled"
+    )
+    truncate: bool = Field(default=True, description="yarn: round both bounds to whole pairs")
     low_freq_factor: float = Field(
-        default=1.0, gt=0, description="llama3: angles with fewer turns in the original context are stretched"
+        default=1.0,
+        gt=0,
+        description="llama3: frequencies with fewer rotations in the original context are scaled",
     )
-    high_freq_factor: float = Field(default=4.0, gt=0, description="llama3: angles with more stay")
+    high_freq_factor: float = Field(
+        default=4.0, gt=0, description="llama3: frequencies with more rotations are not scaled"
+    )
     short_factor: tuple[float, ...] = Field(
-        default=(), description="longrope: divisor of each pair's angle within the original context"
+        default=(), description="longrope: divisor of each pair's frequency within the original context"
     )
-    long_factor: tuple[float, ...] = Field(default=(), description="longrope: the same beyond it")
+    long_factor: tuple[float, ...] = Field(
+        default=(), description="longrope: divisor of each pair's frequency beyond the original context"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -64,11 +76,11 @@ class RopeScaling(Recipe):
                              + "".join(f", {name}" for name in SCALING_KEYS[self.kind]))  # fmt: skip
         if self.kind != "linear" and not self.original_max_seq_len:
             raise ValueError(
-                f'kind = "{self.kind}" needs original_max_seq_len, the context of the first training'
+                f'kind = "{self.kind}" needs original_max_seq_len, the context length of the original training'
             )
         if self.kind == "llama3" and self.high_freq_factor <= self.low_freq_factor:
             raise ValueError(
-                f"high_freq_factor = {self.high_freq_factor} must lie above "
+                f"high_freq_factor = {self.high_freq_factor} must be greater than "
                 f"low_freq_factor = {self.low_freq_factor}"
             )
         return self
@@ -76,33 +88,33 @@ class RopeScaling(Recipe):
 
 @dataclass(frozen=True)
 class MoE:
-    """A feed-forward made of many experts, of which every token uses a few; see `moe.py`."""
+    """Mixture of experts as the feed-forward; see `moe.py`."""
 
     n_experts: int
     n_experts_per_token: int
     d_expert: int
     """width of one expert"""
     n_shared_experts: int = 0
-    """experts that every token uses, beside the chosen ones"""
+    """experts that every token uses, besides the routed ones"""
     normalize: bool = True
-    """the chosen experts' weights add up to one"""
+    """normalize the weights of a token's experts to sum to one"""
     balance: Literal["bias", "loss", "none"] = "loss"
-    """what keeps all experts busy"""
+    """load balancing: a bias on the router's choice, an auxiliary loss, or none"""
     balance_rate: float = 1e-3
-    """loss: its coefficient; bias: what an expert's bias changes by in a step"""
+    """loss: its coefficient; bias: change of an expert's bias per step"""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n_experts_per_token <= self.n_experts:
             raise ValueError(
-                f"n_experts_per_token = {self.n_experts_per_token} must lie between 1 and n_experts = {self.n_experts}"
+                f"n_experts_per_token = {self.n_experts_per_token} must be between 1 and n_experts = {self.n_experts}"
             )
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder. The defaults are Qwen3's; each architecture sets what it does otherwise.
+    """Config of a decoder. The defaults are those of Qwen3; architectures set their own.
 
-    The last group are the fast switches: lower loss for the same time, but common runtimes don't compute them.
+    The last group are the fast switches: lower loss per FLOP, but unknown to common runtimes.
     """
 
     vocab_size: int
@@ -113,19 +125,19 @@ class DecoderConfig:
     head_dim: int
     d_ff: int
     architecture: str = "qwen3"
-    """the part in `architectures/` under whose names the weights are published"""
+    """plugin in `architectures/` that converts to and from Hugging Face names"""
     norm_eps: float = 1e-6
     norm: Literal["rms", "layer"] = "rms"
     norm_at: Literal["input", "output"] = "input"
-    """of attention and feed-forward; OLMo norms what they give instead of what they get"""
+    """norms before attention and feed-forward, or after them (OLMo)"""
     qk_norm: Literal["none", "head", "width"] = "head"
-    """norm on queries and keys: per head, or over all heads at once"""
+    """norm of queries and keys: per head, or over all heads together"""
     positions: Literal["rope", "learned"] = "rope"
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     """on layers without a window"""
     windows: tuple[int, ...] = ()
-    """per layer: how many positions back it sees, itself included; 0 = all. () = all layers see all"""
+    """per layer: sliding window in positions, the current one included; 0 = full attention. () = full everywhere"""
     activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
     biases: bool = False
     moe: MoE | None = None
@@ -133,15 +145,15 @@ class DecoderConfig:
     max_seq_len: int = 512
 
     value_embeddings: bool = False
-    """every second layer adds a learnt vector of the token itself to its values"""
+    """every second layer adds a learned embedding of the token to its values"""
     residual_scalars: bool = False
-    """a learnt factor on the stream before every layer"""
+    """a learned factor on the stream before every layer"""
     embedding_scalars: bool = False
-    """a learnt share of the embedding is added to the stream before every layer"""
+    """the embedding times a learned factor is added to the stream before every layer"""
     logit_softcap: float = 0.0
     """c > 0: logits become c tanh(logits / c)"""
     zero_init: bool = False
-    """what writes into the stream starts at zero"""
+    """output projections are initialized to zero"""
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_kv_heads:
@@ -150,17 +162,17 @@ class DecoderConfig:
                 "every key/value head must serve the same number of query heads"
             )
         if self.head_dim % 2 and self.positions == "rope":
-            raise ValueError(f"head_dim = {self.head_dim} is odd: rotary positions turn pairs of numbers")
+            raise ValueError(f"head_dim = {self.head_dim} is odd: rotary positions need pairs of channels")
         if self.windows and len(self.windows) != self.n_layers:
-            raise ValueError(f"windows names {len(self.windows)} layers of {self.n_layers}")
+            raise ValueError(f"windows has {len(self.windows)} entries for {self.n_layers} layers")
         if self.moe is not None and (self.activation != "swiglu" or self.biases):
-            raise ValueError("experts are SwiGLU without biases: no other activation is computed for them")
+            raise ValueError('experts support only activation = "swiglu" without biases')
         if self.rope_scaling is not None:
             self._check_scaling(self.rope_scaling)
 
     def _check_scaling(self, scaling: RopeScaling) -> None:
         if self.positions == "learned":
-            raise ValueError("rope_scaling stretches rotary positions, and these are learned")
+            raise ValueError('rope_scaling needs positions = "rope"')
         for name in ("short_factor", "long_factor"):
             count = len(getattr(scaling, name))
             if scaling.kind == "longrope" and count != self.head_dim // 2:
@@ -170,15 +182,15 @@ class DecoderConfig:
                 )
 
     def window(self, layer: int) -> int:
-        """How far back `layer` sees; 0 = everything."""
+        """Sliding window of `layer`; 0 = full attention."""
         return self.windows[layer] if self.windows else 0
 
     def has_value_embedding(self, layer: int) -> bool:
-        """Every second layer, the last one among them."""
+        """Whether `layer` has a value embedding: every second one, the last included."""
         return self.value_embeddings and layer % 2 == (self.n_layers - 1) % 2
 
     def unportable(self) -> list[str]:
-        """The switches in use that published formats can't carry."""
+        """Names of the enabled switches that other formats can't express."""
         switches = {
             "value_embeddings": self.value_embeddings,
             "residual_scalars": self.residual_scalars,
@@ -191,13 +203,13 @@ class DecoderConfig:
         return [name for name, used in switches.items() if used]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, from which `from_json` makes an equal config."""
+        """The config as JSON."""
         scaling = self.rope_scaling and self.rope_scaling.model_dump()
         return asdict(self) | {"rope_scaling": scaling}
 
     @staticmethod
     def from_json(payload: dict[str, Any]) -> "DecoderConfig":
-        """Back from `to_json`, once through JSON or not. Raises TypeError or ValueError for unknown keys."""
+        """Inverse of `to_json`. Raises TypeError or ValueError for unknown keys."""
         scaling = payload.get("rope_scaling")
         fields = {
             "windows": tuple(payload.get("windows", ())),

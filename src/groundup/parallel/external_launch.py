@@ -1,10 +1,10 @@
-"""Ranks that somebody else has started: torchrun, `srun` of Slurm, or whatever sets the variables of one of them.
+"""External launch: ranks that torchrun, Slurm's `srun` or another launcher has started.
 
-in:  the environment that they set
-out: rank 0 runs the pipeline; the others follow: they wait for the stages that share their work, and run those with it
+in:  the environment variables that the launcher sets
+out: rank 0 runs the pipeline; the other ranks wait for stages that run on all ranks, and run those with it
 
-Every rank must see the workspace under the same path. Who started the ranks starts them again: a rank that is well but
-for another one leaves with status 75.
+All ranks must see the workspace under the same path. The launcher restarts the ranks: a rank that ends because of
+another one exits with status 75.
 """
 
 import re
@@ -27,35 +27,34 @@ from groundup.parallel.rendezvous import RankAddress, RendezvousError, open_stor
 from groundup.parallel.watchdog import EXIT_RESTART, Watchdog
 
 PORT = 29_400
-"""Where ranks meet under Slurm where MASTER_PORT doesn't say; jobs of one machine get different ones."""
+"""Base of the store's port under Slurm without MASTER_PORT; the jobs of one machine get different ports."""
 IDLE_TIMEOUT = timedelta(days=365)
-"""How long a rank waits for the next stage: curating a corpus may take days."""
+"""Time that a rank waits for the next stage: curating a corpus may take days."""
 
 Result = TypeVar("Result")
 SharedCall = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def detect_launch(environment: Mapping[str, str]) -> RankAddress | None:
-    """This process's place among ranks that torchrun or Slurm has started; None where it is alone.
+    """This process's rank among those that torchrun or Slurm has started; None where there are no others.
 
-    Raises GroundupError where a part of it is missing or is no number.
+    Raises GroundupError where one of the variables is missing or not a number.
     """
-    said = environment
-    # torchrun may have one rank left.
-    if int(said.get("WORLD_SIZE", "1")) > 1 or "TORCHELASTIC_RUN_ID" in said:
-        number = _numbers(said, "torchrun")
+    # torchrun may have restarted with a single rank.
+    if int(environment.get("WORLD_SIZE", "1")) > 1 or "TORCHELASTIC_RUN_ID" in environment:
+        number = _numbers(environment, "torchrun")
         return RankAddress(
             number("RANK"), number("WORLD_SIZE"), number("LOCAL_RANK"), number("LOCAL_WORLD_SIZE"),
-            said.get("MASTER_ADDR", "localhost"), number("MASTER_PORT"),
+            environment.get("MASTER_ADDR", "localhost"), number("MASTER_PORT"),
         )  # fmt: skip
-    if "SLURM_STEP_ID" in said and int(said.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        number = _numbers(said, "srun")
-        tasks = re.match(r"\d+", said.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    if "SLURM_STEP_ID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        number = _numbers(environment, "srun")
+        tasks = re.match(r"\d+", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
         return RankAddress(
             number("SLURM_PROCID"), number("SLURM_STEP_NUM_TASKS"), number("SLURM_LOCALID"),
             int(tasks[0]) if tasks else 1,
-            said.get("MASTER_ADDR") or first_host(said.get("SLURM_STEP_NODELIST", "localhost")),
-            int(said.get("MASTER_PORT") or PORT + number("SLURM_JOB_ID") % 1000),
+            environment.get("MASTER_ADDR") or first_host(environment.get("SLURM_STEP_NODELIST", "localhost")),
+            int(environment.get("MASTER_PORT") or PORT + number("SLURM_JOB_ID") % 1000),
         )  # fmt: skip
     return None
 
@@ -65,27 +64,27 @@ def first_host(nodes: str) -> str:
     match = re.match(r"([^,\[]+)(?:\[(\w+))?", nodes)
     if match is None:
         raise GroundupError(
-            f"SLURM_STEP_NODELIST = {nodes!r} names no host. Set MASTER_ADDR to rank 0's host"
+            f"SLURM_STEP_NODELIST = {nodes!r} has no host name. Set MASTER_ADDR to the host of rank 0"
         )
     return match[1] + (match[2] or "")
 
 
-def _numbers(said: Mapping[str, str], who: str) -> Callable[[str], int]:
+def _numbers(environment: Mapping[str, str], who: str) -> Callable[[str], int]:
     def number(name: str) -> int:
         try:
-            return int(said[name])
+            return int(environment[name])
         except (KeyError, ValueError):
-            value = repr(said[name]) if name in said else "not set"
-            raise GroundupError(f"this looks like a rank of {who}, but {name} is {value}") from None
+            value = repr(environment[name]) if name in environment else "not set"
+            raise GroundupError(f"started by {who}, but the variable {name} is {value}") from None
 
     return number
 
 
 class ExternalLaunch:
-    """Ranks that wait for what rank 0 has to share. Used as a context; at its end rank 0 lets the others go."""
+    """Ranks that wait for calls of rank 0; a context manager, at whose end rank 0 ends the others."""
 
     def __init__(self, place: RankAddress, timeout: float) -> None:
-        """timeout: seconds after which a rank gives another one up. They leave where they don't meet in that time."""
+        """timeout: seconds for the rendezvous, and without progress until a rank counts as hanging."""
         if torch.cuda.is_available():
             torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
             torch.cuda.init()  # type: ignore[no-untyped-call]  # or a mesh of devices chooses one by LOCAL_RANK
@@ -93,9 +92,9 @@ class ExternalLaunch:
         before = signal.getsignal(signal.SIGTERM)
         _default_sigterm()
         with self._exit_on_lost_connection():
-            store, word = rendezvous(place, timeout)
+            store, prefix = rendezvous(place, timeout)
             backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
-            # Whoever waits for a rank that stands still is told to give up later than that rank is found out.
+            # Collectives time out later than a hanging rank is detected.
             dist.init_process_group(
                 backend, store=store, rank=place.rank, world_size=place.ranks,
                 timeout=timedelta(seconds=timeout + max(timeout, START_SECONDS)),
@@ -103,7 +102,7 @@ class ExternalLaunch:
             self._waiting = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT)
         if self.leads and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-        self._word, self._calls = word, 0
+        self._prefix, self._calls = prefix, 0
 
     @property
     def leads(self) -> bool:
@@ -120,35 +119,35 @@ class ExternalLaunch:
             with self._exit_on_lost_connection():
                 if self.leads:
                     self._broadcast_call(exit_status(error))
-                # What gloo's threads still hold when the interpreter is torn down now and then aborts the process.
+                # Threads of gloo that are alive at interpreter exit abort the process now and then.
                 dist.barrier(group=self._waiting)
                 dist.destroy_process_group()
 
     def run_shared(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-        """Call `function(*arguments)` on all ranks; returns what it gives here."""
+        """Call `function(*arguments)` on all ranks; returns rank 0's result."""
         with self._exit_on_lost_connection():
             self._broadcast_call((function, arguments))
         return self._call_with_watchdog(function, arguments)
 
     def follow(self) -> None:
-        """Call what rank 0 shares, until it lets the others go. Raises SystemExit with its status where it failed."""
+        """Run the calls of rank 0 until it ends. Raises SystemExit with its status where it failed."""
         while True:
-            told: list[SharedCall | int] = [0]
+            payload: list[SharedCall | int] = [0]
             with self._exit_on_lost_connection():
-                dist.broadcast_object_list(told, src=0, group=self._waiting)
-            if told[0] == 0:
+                dist.broadcast_object_list(payload, src=0, group=self._waiting)
+            if payload[0] == 0:
                 return
-            if isinstance(told[0], int):
-                raise SystemExit(told[0])
-            self._call_with_watchdog(*told[0])
+            if isinstance(payload[0], int):
+                raise SystemExit(payload[0])
+            self._call_with_watchdog(*payload[0])
 
     def _call_with_watchdog(self, function: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
         self._calls += 1
-        self._in_sync = False  # until it is done: whoever fails in between leaves the others where they are
-        word = f"{self._word}/lookout-{self._calls}"
+        self._in_sync = False  # a rank that fails in the call must not wait for the others
+        prefix = f"{self._prefix}/watchdog-{self._calls}"
 
         def store() -> Store:
-            return PrefixStore(word, open_store(self.place, self._timeout))
+            return PrefixStore(prefix, open_store(self.place, self._timeout))
 
         address = self.place
         with (
@@ -159,12 +158,12 @@ class ExternalLaunch:
         self._in_sync = True
         return result
 
-    def _broadcast_call(self, job: SharedCall | int) -> None:
-        dist.broadcast_object_list([job], src=0, group=self._waiting)
+    def _broadcast_call(self, call: SharedCall | int) -> None:
+        dist.broadcast_object_list([call], src=0, group=self._waiting)
 
     @contextmanager
     def _exit_on_lost_connection(self) -> Iterator[None]:
-        """Leave with one line where another rank is gone, rather than with the traceback of whoever noticed it."""
+        """Exit with one line, not with a traceback, where another rank has ended."""
         try:
             yield
         except Exception as error:
@@ -180,7 +179,7 @@ class ExternalLaunch:
 
 
 def exit_status(error: BaseException | None) -> int:
-    """The exit status of rank 0, which that of the others should be."""
+    """The exit status of rank 0, which the others adopt."""
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     if isinstance(error, KeyboardInterrupt):
@@ -189,6 +188,6 @@ def exit_status(error: BaseException | None) -> int:
 
 
 def _default_sigterm() -> None:
-    """From now on SIGTERM ends this process also while its main thread waits for other ranks; it saves nothing then."""
+    """Let SIGTERM end this process even while its main thread waits for other ranks; nothing is saved then."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,12 +1,12 @@
-"""Ranks: the processes that train one model together, started on this machine and looked after.
+"""Launcher: starts the ranks of this machine and restarts them where one dies or hangs.
 
-in:  a function, what it gets, and how many ranks
-out: what rank 0 returns. A rank that dies or stands still ends the others too; all are started again and go on from
-     what they saved last. An error raised on purpose passes through.
+in:  a function, its arguments, the number of ranks
+out: what rank 0 returns. A rank that dies or hangs ends all ranks; they are restarted and resume from their last
+     checkpoint. An exception that a rank raises is raised here
 
-Ranks are forked from a server process that has imported the function's module and nothing else, so a rank is there in
-a tenth of a second, and no thread of this process is lost in the fork. Such a process ends without tearing down its
-interpreter, which gloo's threads would now and then make an abort of.
+Ranks are forked from a server process that has imported only the function's module: a rank starts in a tenth of a
+second, and the fork loses no thread of this process. Such a process exits without tearing down its interpreter, in
+which gloo's threads cause an occasional abort.
 """
 
 import faulthandler
@@ -36,20 +36,20 @@ LIBRARY = re.compile(r"site-packages|/lib/python3")
 CONNECTION_LOST = re.compile(
     r"gloo|NCCL|Connection (reset|closed)|Socket Timeout|TCPStore|Broken pipe", re.IGNORECASE
 )
-"""In an error's text: another rank is gone, and this one only noticed."""
-LOST_CONNECTION = "lost touch with another rank"
+"""Error texts that follow from the end of another rank."""
+LOST_CONNECTION = "lost the connection to another rank"
 
 ATTEMPTS = 3
-"""Starts in a row that come no further than the one before, until the run stops."""
+"""Consecutive starts without progress after which the run stops."""
 START_SECONDS = 600.0
-"""For the first step of every rank, at least: kernels are compiled in it."""
+"""Least timeout of the first step, in which kernels are compiled."""
 GRACE_SECONDS = 30.0
-"""For ranks that were asked to leave; whoever is still there then is killed."""
+"""Time that ranks have to exit by themselves before they are killed."""
 
 
 @dataclass(frozen=True)
 class RankFailure:
-    """Why an attempt ended: which rank, what became of it, where it stood."""
+    """Why an attempt ended: the rank, the reason, the step it had reached."""
 
     rank: int
     reason: str
@@ -68,12 +68,11 @@ def launch(
 ) -> Result:
     """Call `function(*arguments)` in `ranks` processes at once and return what rank 0's call returns.
 
-    The function must be importable by name, and arguments and result must pickle. timeout: seconds that a rank may
-    stand still (see `world.stand_at`).
+    The function must be importable by name, and arguments and result must pickle. timeout: seconds without a heartbeat
+    after which a rank counts as hanging (see `context.heartbeat`).
 
-    Raises what a rank raises; TrainingError naming the rank that died or stood still, when starting again came no
-    further ATTEMPTS times. SIGINT and SIGTERM are passed on: the ranks save what they must and leave, then this process
-    does.
+    Raises what a rank raises; TrainingError naming the rank that died or hung, after ATTEMPTS consecutive starts
+    without progress. SIGINT and SIGTERM are forwarded: the ranks save and exit, then this process does.
     """
     furthest, stuck = 0, 0
     while True:
@@ -84,10 +83,10 @@ def launch(
         furthest = max(furthest, outcome.step)
         if stuck == ATTEMPTS:
             raise TrainingError(
-                f"{outcome}. {ATTEMPTS} starts in a row came no further. "
-                "The same command goes on from what was saved last"
+                f"{outcome}. {ATTEMPTS} consecutive starts made no progress. "
+                "Rerun to resume from the last checkpoint"
             )
-        info(f"{outcome}: starting all {ranks} ranks again from what was saved last")
+        info(f"{outcome}: restarting all {ranks} ranks from the last checkpoint")
 
 
 class _Attempt:
@@ -101,16 +100,16 @@ class _Attempt:
         self._ranks, self._timeout = ranks, timeout
         self._folder = tempfile.TemporaryDirectory(prefix="groundup-ranks-")
         self._heartbeats = context.RawArray("d", 2 * ranks)
-        """step and time of the last sign of life, rank after rank"""
+        """step and time of each rank's last heartbeat, rank after rank"""
         self._pipes: list[Connection] = []
         self._processes = []
         lifeline, self._alive = context.Pipe(duplex=False)
         for rank in range(ranks):
             ours, theirs = context.Pipe(duplex=False)
-            place = LocalRank(rank, ranks, self._folder.name)
+            local_rank = LocalRank(rank, ranks, self._folder.name)
             process = context.Process(
                 target=_rank_main,
-                args=(place, function, arguments, timeout, theirs, lifeline, self._heartbeats),
+                args=(local_rank, function, arguments, timeout, theirs, lifeline, self._heartbeats),
                 name=f"rank-{rank}",
                 daemon=True,
             )
@@ -133,7 +132,7 @@ class _Attempt:
                 self._kill_all()
 
     def _watch(self) -> Any:
-        """Until all ranks are done, or the first of them is not well."""
+        """Wait until all ranks are done or one fails."""
         results: dict[int, Any] = {}
         began = time.time()
         while len(results) < self._ranks:
@@ -144,9 +143,9 @@ class _Attempt:
             failure = self._first_failure(results) or self._hung_rank(results, began)
             if failure is not None:
                 return failure
-        leaving = [result.status for result in results.values() if isinstance(result, _Exited)]
-        if leaving:
-            raise KeyboardInterrupt if leaving[0] == 128 + signal.SIGINT else SystemExit(leaving[0])
+        exited = [result.status for result in results.values() if isinstance(result, _Exited)]
+        if exited:
+            raise KeyboardInterrupt if exited[0] == 128 + signal.SIGINT else SystemExit(exited[0])
         return results[0]
 
     def _receive(self, rank: int) -> Any:
@@ -156,18 +155,18 @@ class _Attempt:
             process = self._processes[rank][0]
             process.join(GRACE_SECONDS)
             return RankFailure(rank, exit_reason(process.exitcode), self._step(rank))
-        if kind == "leaves":
+        if kind == "exited":
             return _Exited(value)
         if kind == "raised":
             raise value
         return RankFailure(rank, value, self._step(rank)) if kind == "failed" else value
 
     def _first_failure(self, results: dict[int, Any]) -> RankFailure | None:
-        """One that was killed rather than one that lost touch with it: that is only what follows."""
+        """The failure that caused the others: a killed rank, rather than one that lost the connection to it."""
         failures = [value for value in results.values() if isinstance(value, RankFailure)]
         if not failures:
             return None
-        time.sleep(0.5)  # whoever died first may be heard of last
+        time.sleep(0.5)  # the first rank that died may be reported last
         for rank, pipe in enumerate(self._pipes):
             if rank not in results and pipe.poll():
                 value = self._receive(rank)
@@ -175,25 +174,25 @@ class _Attempt:
         return min(failures, key=lambda failure: (failure.reason.startswith(LOST_CONNECTION), failure.rank))
 
     def _hung_rank(self, results: dict[int, Any], began: float) -> RankFailure | None:
-        """The rank that is furthest behind, where none has given a sign of life for too long."""
+        """The rank that hangs, where no rank has sent a heartbeat for too long."""
         left = [rank for rank in range(self._ranks) if rank not in results]
-        signs = [self._heartbeats[2 * rank + 1] for rank in left]
+        heartbeats = [self._heartbeats[2 * rank + 1] for rank in left]
         started = all(self._step(rank) for rank in left)
-        patience = self._timeout if started else max(self._timeout, START_SECONDS)
-        if not left or time.time() - max(began, *signs) < patience:
+        timeout = self._timeout if started else max(self._timeout, START_SECONDS)
+        if not left or time.time() - max(began, *heartbeats) < timeout:
             return None
         stacks = self._stacks(left)
-        # Whoever waits for another one isn't the one that is waited for.
+        # A rank that waits in a collective isn't the culprit.
         last = min(
             left, key=lambda rank: (self._step(rank), "torch/distributed" in "".join(stacks[rank][:3]), rank)
         )
-        where = next(
-            (frame_location(line) for line in stacks[last] if not LIBRARY.search(line)), "nobody knows where"
+        location = next(
+            (frame_location(line) for line in stacks[last] if not LIBRARY.search(line)), "an unknown place"
         )
-        return RankFailure(last, f"stood still for {patience:.0f} seconds in {where}", self._step(last))
+        return RankFailure(last, f"hung for {timeout:.0f} seconds in {location}", self._step(last))
 
     def _stacks(self, ranks: list[int]) -> dict[int, list[str]]:
-        """What each rank is doing: a line per call, the innermost first."""
+        """Each rank's call stack, the innermost call first."""
         for rank in ranks:
             process = self._processes[rank][0]
             if process.pid is not None and self._heartbeats[2 * rank + 1]:
@@ -214,7 +213,7 @@ class _Attempt:
                 os.kill(process.pid, number)
 
     def _kill_all(self) -> None:
-        """No rank outlives the attempt."""
+        """Kill all ranks that still run."""
         left = [process for process, _ in self._processes if process.pid is not None]
         for process in left:
             process.kill()
@@ -223,14 +222,14 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Exited:
-    """A rank that was asked to leave has saved and left."""
+    """A rank that exited on a signal, after saving."""
 
     status: int
 
 
 @dataclass(frozen=True)
 class LocalRank:
-    """Which rank a process is, and where the ranks meet."""
+    """A rank of this machine, and the folder of its rendezvous."""
 
     rank: int
     ranks: int
@@ -238,35 +237,37 @@ class LocalRank:
 
 
 def _rank_main(
-    place: LocalRank, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float,
-    pipe: Connection, lifeline: Connection, stands: Any,
+    local_rank: LocalRank, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float,
+    pipe: Connection, lifeline: Connection, heartbeats: Any,
 ) -> None:  # fmt: skip
-    """What runs in a rank's process; it tells of its end through the pipe."""
-    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the parent alone, which passes it on once
+    """Main function of a rank's process; sends its result through the pipe."""
+    os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the parent alone, which forwards it once
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    stack = (Path(place.folder) / f"rank-{place.rank}.stack").open("w")
+    stack = (Path(local_rank.folder) / f"rank-{local_rank.rank}.stack").open("w")
     faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)
-    sign = heartbeat_into(stands, place.rank)
-    sign(0)
+    send_heartbeat = heartbeat_into(heartbeats, local_rank.rank)
+    send_heartbeat(0)
     code = 0
     try:
-        # Whoever waits for a rank that stands still is told to give up later than that rank is found out.
-        with join_ranks(place.rank, place.ranks, Path(place.folder), 2 * timeout, sign):
+        # Collectives time out later than a hanging rank is detected.
+        with join_ranks(
+            local_rank.rank, local_rank.ranks, Path(local_rank.folder), 2 * timeout, send_heartbeat
+        ):
             result = function(*arguments)
-        pipe.send(("done", result if place.rank == 0 else None))
+        pipe.send(("done", result if local_rank.rank == 0 else None))
     except (SystemExit, KeyboardInterrupt) as leaving:
         code = leaving.code if isinstance(leaving, SystemExit) else 128 + signal.SIGINT  # type: ignore[assignment]
-        pipe.send(("leaves", code))
+        pipe.send(("exited", code))
     except Exception as error:
         if CONNECTION_LOST.search(str(error)) and not isinstance(error, GroundupError):
             pipe.send(("failed", f"{LOST_CONNECTION} in {error_location(error)}"))
         else:
-            pipe.send(("raised", _portable(error, place.rank)))
+            pipe.send(("raised", _portable(error, local_rank.rank)))
     sys.exit(code)
 
 
 def _die_with_parent(lifeline: Connection) -> None:
-    """The other end is the parent's alone, and nothing is ever sent."""
+    """End this process when the parent, which alone holds the other end and sends nothing, has ended."""
     try:
         lifeline.recv()
     except EOFError:
@@ -274,7 +275,7 @@ def _die_with_parent(lifeline: Connection) -> None:
 
 
 def _portable(error: Exception, rank: int) -> Exception:
-    """The error with its traceback as a note; in words where it can't leave its process."""
+    """The error with its traceback as a note; a RuntimeError with both where it can't be pickled."""
     error.add_note(f"on rank {rank}:\n{traceback.format_exc()}")
     try:
         pickle.loads(pickle.dumps(error))
@@ -284,13 +285,13 @@ def _portable(error: Exception, rank: int) -> Exception:
 
 
 def frame_location(line: str) -> str:
-    """A line of a stack as faulthandler writes it, in words."""
+    """The function, file and line of a stack line that faulthandler wrote."""
     found = re.search(r'File "(.+)", line (\d+) in (\w+)', line)
     return f"{found[3]} ({Path(found[1]).name}:{found[2]})" if found else line.strip()
 
 
 def error_location(error: BaseException) -> str:
-    """Where in this project an error came about."""
+    """The function, file and line of this project that an error comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = next((frame for frame in reversed(frames) if not LIBRARY.search(frame.filename)), frames[-1])
     return f"{ours.name} ({Path(ours.filename).name}:{ours.lineno})"
@@ -298,13 +299,13 @@ def error_location(error: BaseException) -> str:
 
 def exit_reason(code: int | None) -> str:
     if code is None or code >= 0:
-        return f"ended with status {code} without a word"
+        return f"exited with status {code} without a result"
     return f"was killed by signal {-code} ({signal.Signals(-code).name})"
 
 
 @contextmanager
 def _forward_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM of this process reach the ranks, which save and leave; at a second one, at once."""
+    """Forward SIGINT and SIGTERM to the ranks, which save and exit; at a second one they exit at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -107,7 +107,8 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented  # comes again, as operations on this rank's share
         if function is torch.ops._c10d_functional.wait_tensor.default:
-            return args[0]  # the fake one makes another tensor, the true one doesn't
+            function(*args)
+            return args[0]  # on fake tensors the operator returns a copy, which real ones don't have
         out = function(*args, **(kwargs or {}))
         self.flops += _flops(function, args, kwargs, out)
         for tensor in _tensors(out):

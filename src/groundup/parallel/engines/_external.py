@@ -1,7 +1,7 @@
-"""What engines of other projects have in common: how they are found, where their ranks meet, what they refuse.
+"""Shared parts of the external engines: import, process group, checks of what they don't support.
 
-in:  a Job, and the name of the engine's extra
-out: the library; a process group even for one rank; GroundupError where something is missing or can't be done
+in:  EngineSpec, and the name of the engine's extra
+out: the library; a process group even for one rank; GroundupError where something is missing or unsupported
 """
 
 import importlib
@@ -19,22 +19,22 @@ from groundup.parallel.engine import EngineSpec
 
 @cache
 def library(name: str, extra: str) -> Any:
-    """The module `name`. Raises GroundupError where it isn't installed, saying how it is."""
-    # They call what PyTorch has given new names since.
+    """The module `name`. Raises GroundupError with the install command where it can't be imported."""
+    # They call deprecated names of PyTorch.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what else could be installed
+            warnings.simplefilter("ignore")  # about optional dependencies
             return importlib.import_module(name)
     except ImportError as error:
         raise GroundupError(
             f'runtime.engine: use = "{extra}" needs {name}, which can\'t be imported ({error}). '
-            f"Run `pip install 'groundup[{extra}]'`, or take the engine `native`"
+            f"Run `pip install 'groundup[{extra}]'`, or use the engine `native`"
         ) from None
 
 
 def init_process_group(device: torch.device) -> None:
-    """Be in a process group, alone if need be; the local rank is where these libraries look for it."""
+    """Create a process group of one rank where there is none, and set LOCAL_RANK, which these libraries read."""
     if not dist.is_initialized():
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
         store = dist.HashStore()  # type: ignore[attr-defined]
@@ -44,12 +44,12 @@ def init_process_group(device: torch.device) -> None:
 
 
 def refuse_axes(setup: EngineSpec, name: str, allowed: frozenset[str]) -> None:
-    """Raises GroundupError where the layout has an axis that the engine doesn't know."""
+    """Raises GroundupError where the layout uses an axis that the engine doesn't support."""
     for axis in ("replicate", "expert", "context", "tensor", "pipeline"):
         size = getattr(setup.layout, axis)
         if size > 1 and axis not in allowed:
             raise GroundupError(
-                f'runtime.layout.{axis} = {size}: the engine "{name}" has no such axis here. Set {axis} = 1, or take '
+                f'runtime.layout.{axis} = {size}: the engine "{name}" does not support it here. Set {axis} = 1, or use '
                 'runtime.engine.use = "native"'
             )
 
@@ -63,9 +63,9 @@ def require_adamw(optimizer: torch.optim.Optimizer, name: str, why: str) -> None
 
 
 def refuse_fp8(setup: EngineSpec, name: str) -> None:
-    """Raises GroundupError where fp8 is asked for."""
+    """Raises GroundupError where the precision is fp8."""
     if setup.hardware.fp8:
         raise GroundupError(
-            f'precision = "fp8": the engine "{name}" computes in bf16 or fp32. Set "auto", or take '
+            f'precision = "fp8": the engine "{name}" computes in bf16 or fp32. Set "auto", or use '
             'runtime.engine.use = "native"'
         )

@@ -1,11 +1,11 @@
-"""DeepSpeed: ZeRO shares out the optimizer's memory, gradients and weights; they may lie in the CPU's memory.
+"""DeepSpeed engine: ZeRO shards optimizer state, gradients and weights, and can offload them to CPU memory.
 
-in:  a Job whose ranks all read rows of their own
-out: DeepSpeedLearner
+in:  EngineSpec with data parallel ranks only
+out: DeepSpeedEngine
 
 Rajbhandari et al. 2019, https://arxiv.org/abs/1910.02054; offloading is Ren et al. 2021,
-https://arxiv.org/abs/2101.06840. DeepSpeed keeps flat pieces of many parameters in one tensor. What is saved is put
-together parameter by parameter, so that any engine can read it, and no rank ever holds all of it.
+https://arxiv.org/abs/2101.06840. DeepSpeed flattens many parameters into one tensor. Snapshots are gathered
+parameter by parameter, so that any engine can read them, and no rank ever holds the whole model.
 """
 
 import logging
@@ -39,31 +39,31 @@ from groundup.parallel.reduce_metrics import StepMetrics, accumulate_metrics, re
 from groundup.parallel.sharded_checkpoint import load_sharded
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW remembers of every number."""
+"""AdamW's state of each parameter."""
 
 
 class DeepSpeed(Recipe):
-    """ZeRO over all ranks; models of any architecture, AdamW."""
+    """DeepSpeed ZeRO over all ranks, for any architecture, with AdamW."""
 
     stage: Literal[1, 2, 3] = Field(
         default=3,
-        description="what ranks share: 1 = the optimizer's memory, 2 = gradients too, 3 = weights too",
+        description="ZeRO stage: 1 shards optimizer state, 2 also gradients, 3 also weights",
     )
     offload: Literal["none", "optimizer", "all"] = Field(
         default="none",
-        description="what lies in the CPU's memory: the optimizer's share, or with stage 3 that of the weights too",
+        description="what is offloaded to CPU memory: none, optimizer (state), or all (also weights; stage 3)",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.offload == "all" and self.stage < 3:
             raise ValueError(
-                f'offload = "all" needs stage = 3: with {self.stage} every rank computes with all weights'
+                f'offload = "all" needs stage = 3: stage {self.stage} keeps all weights on every rank'
             )
         return self
 
     def prepare(self, setup: EngineSpec) -> "DeepSpeedEngine":
-        """Spread the model with ZeRO, fill it, and give it its optimizer."""
+        """Build the model under ZeRO, load its weights, and build its optimizer."""
         if setup.hardware.device.type == "cpu":
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         deepspeed = library("deepspeed", "deepspeed")
@@ -72,7 +72,7 @@ class DeepSpeed(Recipe):
         init_process_group(setup.hardware.device)
         deepspeed.init_distributed(verbose=False)
         config = self._config(setup)
-        # With stage 3 no rank ever has all weights: each layer is shared out as it is made.
+        # With stage 3 no rank ever has all weights: each layer is sharded when it is constructed.
         construction = (
             deepspeed.zero.Init(config_dict_or_path=config) if self.stage == 3 else setup.hardware.device
         )
@@ -89,18 +89,18 @@ class DeepSpeed(Recipe):
         return train_engine
 
     def _config(self, setup: EngineSpec) -> dict[str, Any]:
-        """As DeepSpeed's documentation names it. Gradients are added up in fp32."""
+        """DeepSpeed's config. Gradients are reduced in fp32."""
         cpu = {"device": "cpu", "pin_memory": setup.hardware.device.type == "cuda"}
         zero: dict[str, Any] = {"stage": self.stage, "memory_efficient_linear": False}
         if self.offload != "none":
             zero["offload_optimizer"] = cpu
         if self.offload == "all":
             zero["offload_param"] = cpu
-        # Stage 1 keeps weights in fp32: in bf16 it is another implementation, whose gradients can't be looked at.
+        # Stage 1 keeps weights in fp32: in bf16 it is another implementation, whose gradients can't be read.
         bf16 = setup.hardware.dtype == torch.bfloat16 and self.stage > 1
         return {
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,  # the learner says where a step ends
+            "gradient_accumulation_steps": 1,  # the engine marks the end of a step
             "gradient_clipping": setup.grad_clip,
             "bf16": {"enabled": bf16, "check_grad_overflow": True},
             "data_types": {"grad_accum_dtype": "fp32"},
@@ -112,7 +112,7 @@ class DeepSpeed(Recipe):
 
 
 class _ModelWithLoss(nn.Module):
-    """A model with its loss: one forward pass, for which ZeRO gathers what it needs."""
+    """A model with its loss as one module, so that ZeRO gathers weights in its forward pass."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -124,18 +124,18 @@ class _ModelWithLoss(nn.Module):
 
 @dataclass
 class DeepSpeedEngine:
-    """A model in DeepSpeed's hands."""
+    """A model that DeepSpeed trains."""
 
     engine: Any
-    """a DeepSpeedEngine"""
+    """deepspeed.DeepSpeedEngine"""
     model: nn.Module
     device: torch.device
     parallel: ParallelContext
     shapes: dict[str, torch.Size]
-    """of all parameters: ZeRO-3 leaves nothing of them in the model itself"""
+    """of all parameters, which are empty in the model under ZeRO-3"""
     _peak_rates: list[float] = field(init=False)
     _first_micro_step: int = field(init=False)
-    """the number with which DeepSpeed begins to add up"""
+    """DeepSpeed's micro-step counter at the start of a step"""
     _steps: float = 0.0
 
     def __post_init__(self) -> None:
@@ -144,26 +144,26 @@ class DeepSpeedEngine:
         self._init_optimizer_state()
 
     def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         self.zero_grad()
         totals: dict[str, Any] = {}
         for index, batch in enumerate(micro_batches):
             self.engine.set_gradient_accumulation_boundary(index == len(micro_batches) - 1)
             value, metrics = self.engine(batch)
-            # ZeRO takes the mean over the ranks; ours are shares of a sum.
+            # ZeRO averages over the ranks; our losses are parts of a sum.
             self.engine.backward(value * dist.get_world_size(), scale_wrt_gas=False)
             accumulate_metrics(totals, {"loss": value, **metrics})
         return reduce_to_floats({"grad_norm": self._norm()} | totals, self.parallel, alike=1)
 
     def step(self, factor: float) -> None:
-        """See `Learner`. DeepSpeed clips."""
+        """See `TrainEngine`. DeepSpeed clips."""
         for group, rate in zip(self._adamw.param_groups, self._peak_rates, strict=True):
             group["lr"] = rate * factor
         self.engine.step()
         self._steps += 1
 
     def zero_grad(self) -> None:
-        """See `Learner`. DeepSpeed has no word for it: this is what it does itself where a gradient isn't finite."""
+        """See `TrainEngine`. DeepSpeed has no method for it: this is what it does where a gradient overflows."""
         zero = self.engine.optimizer
         zero.zero_grad()
         zero.reset_cpu_buffers()
@@ -174,7 +174,7 @@ class DeepSpeedEngine:
 
     @torch.no_grad()
     def eval_loss(self, batch: Any) -> Tensor:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         return cast(Tensor, self.engine(batch)[0])
 
     def whole_weights(self) -> dict[str, Tensor]:
@@ -186,7 +186,7 @@ class DeepSpeedEngine:
         }
 
     def snapshot(self) -> EngineState:
-        """See `Learner`. Ranks take turns in keeping a parameter."""
+        """See `TrainEngine`. Parameters are distributed round-robin over the ranks."""
         tools = _library()
         tensors: dict[str, Tensor] = {}
         for index, (name, parameter) in enumerate(self.model.named_parameters()):
@@ -202,7 +202,7 @@ class DeepSpeedEngine:
         return EngineState(tensors, {})
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
-        """See `Learner`. Every rank reads one parameter after the other, and keeps its share."""
+        """See `TrainEngine`. Every rank reads one parameter after the other and keeps its shard."""
         for name, parameter in self.model.named_parameters():
             optimizer_prefixes = {f"optimizer.{name}.": torch.empty(self.shapes[name])}
             tensors = load_sharded(folder, {}, optimizer_prefixes, SINGLE)
@@ -216,7 +216,7 @@ class DeepSpeedEngine:
             self.fill(lambda name: self._read(folder, name))
 
     def fill(self, weight: Callable[[str], Tensor]) -> None:
-        """Set all weights: the fp32 ones and those that are computed with. weight: name -> all of it, on the CPU."""
+        """Set all weights, the fp32 masters and the compute copies. weight: name -> the whole tensor, on the CPU."""
         for name, parameter in self.model.named_parameters():
             whole = weight(name)
             self._set(parameter, whole)
@@ -236,10 +236,10 @@ class DeepSpeedEngine:
         return bool(self.engine.zero_optimization_stage() == 3)
 
     def _norm(self) -> Tensor:
-        """Of all ranks' gradients together."""
+        """Global gradient norm."""
         if not self._shards_weights:
             norm = self.engine.optimizer.scaled_global_norm()
-            return torch.where(norm < 0, torch.nan, norm)  # what isn't finite DeepSpeed calls -1
+            return torch.where(norm < 0, torch.nan, norm)  # DeepSpeed's -1 is a norm that isn't finite
         squares = torch.zeros((), device=self.device)
         for parameter in self.model.parameters():
             squares += _library().safe_get_local_grad(parameter).square().sum()
@@ -247,7 +247,7 @@ class DeepSpeedEngine:
         return squares.sqrt()
 
     def _init_optimizer_state(self) -> None:
-        """An AdamW that has learnt nothing yet, so that there is something to save and to fill."""
+        """Create AdamW's state of zeros, which snapshots read and checkpoints fill."""
         zero = self.engine.optimizer
         for flat in (
             zero.fp32_partitioned_groups_flat
@@ -257,16 +257,16 @@ class DeepSpeedEngine:
             step = torch.zeros((), device=flat.device)
             self._adamw.state[flat] = {"step": step} | {key: torch.zeros_like(flat) for key in MOMENTS}
         if not self._shards_weights:
-            zero._lazy_init_hp_params_optimizer_state()  # says which piece is about which parameter
+            zero._lazy_init_hp_params_optimizer_state()  # maps flat pieces to parameters
 
     def _set(self, parameter: nn.Parameter, whole: Tensor, key: str | None = None) -> None:
-        """This rank's share of a weight, or of what is remembered of it."""
+        """Set this rank's shard of a weight, or of its optimizer state `key`."""
         tools, value = _library(), whole.to(self.device, torch.float32)
         if not self._shards_weights:
             set_ = tools.safe_set_full_fp32_param if key is None else tools.safe_set_full_optimizer_state
         else:
             set_ = tools.safe_set_local_fp32_param if key is None else tools.safe_set_local_optimizer_state
-            size = cast(Any, parameter).ds_tensor.numel()  # the last rank's is filled up
+            size = cast(Any, parameter).ds_tensor.numel()  # the last rank's is padded
             value = value.flatten()[size * dist.get_rank() :][:size]
             value = nn.functional.pad(value, (0, size - value.numel()))
         set_(parameter, value, *(() if key is None else (key,)))
@@ -303,7 +303,7 @@ def _check_supported(setup: EngineSpec) -> None:
 
 
 def _build_model(setup: EngineSpec, construction: Any) -> Decoder | ValueModel:
-    """An uninitialised model of the setup's shape. construction: the context in which it is built."""
+    """The decoder prepared for the hardware, without weights. construction: context in which it is constructed."""
     assert isinstance(setup.model, Decoder | ValueModel)
     with construction:
         model = type(setup.model)(setup.model.config)
@@ -319,7 +319,7 @@ def _shapes(model: nn.Module) -> dict[str, torch.Size]:
 
 
 def _external_parameters(model: Decoder | ValueModel) -> Iterator[nn.Parameter]:
-    """Parameters that are used outside of the forward pass of their own module."""
+    """Parameters that are read outside the forward pass of their own module."""
     for name, parameter in model.named_parameters():
         if "model.layers." not in name:
             yield parameter
@@ -328,7 +328,7 @@ def _external_parameters(model: Decoder | ValueModel) -> Iterator[nn.Parameter]:
 
 
 def _optimizer(setup: EngineSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's, of `model`'s parameters; what is a matrix is told by the job's model, whose tensors have shapes."""
+    """The recipe's optimizer of `model`'s parameters; grouped by the shapes of the spec's model."""
     optimizer = setup.build_optimizer(setup.model.named_parameters())
     require_adamw(optimizer, "deepspeed", "Muon needs whole matrices, and ZeRO has flat pieces")
     names: dict[Tensor, str] = {parameter: name for name, parameter in setup.model.named_parameters()}

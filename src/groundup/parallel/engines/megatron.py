@@ -1,11 +1,11 @@
-"""Megatron-Core: its GPTModel and its schedules, tensor and pipeline parallel, with our rows and our optimizer.
+"""Megatron engine: Megatron-Core's GPTModel and schedules with this package's batches and optimizer.
 
-in:  a Job with a decoder of Llama's or Qwen3's shape; `runtime.layout` says `tensor` and `pipeline`
-out: MegatronLearner
+in:  EngineSpec with a decoder of Llama's or Qwen3's shape; the axes `tensor` and `pipeline`
+out: MegatronEngine
 
 Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053; Narayanan et al. 2021, https://arxiv.org/abs/2104.04473. The
-layers are Megatron-Core's own ("local spec"): neither Apex nor Transformer Engine is needed. What the axes leave of
-the ranks reads other rows, each with the whole model. What is saved has our names and shapes.
+layers are Megatron-Core's own ("local spec"): neither Apex nor Transformer Engine is needed. The remaining
+ranks are data parallel replicas. Snapshots have this package's names and shapes.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,25 +46,25 @@ from groundup.parallel.sharded_checkpoint import load_sharded
 
 
 class Megatron(Recipe):
-    """Tensor and pipeline parallel by Megatron-Core, as `runtime.layout` says; Llama and Qwen3, AdamW."""
+    """Megatron-Core with tensor and pipeline parallel, for Llama and Qwen3, with AdamW."""
 
     def prepare(self, setup: EngineSpec) -> "MegatronEngine":
-        """Build this rank's part of the model, fill it, and give it its optimizer."""
+        """Build this rank's part of the model, load its weights, and build its optimizer."""
         library(CORE, "megatron")
         refuse_axes(setup, "megatron", frozenset({"tensor", "pipeline"}))
         refuse_fp8(setup, "megatron")
         if setup.hardware.activation_checkpointing != "none":
             raise GroundupError(
-                'runtime.activation_checkpointing: the engine "megatron" keeps all results here. Set "none"'
+                'runtime.activation_checkpointing: the engine "megatron" does not support it here. Set "none"'
             )
         tensor, pipeline = setup.layout.tensor, setup.layout.pipeline
         check_supported(setup.decoder.config, tensor, pipeline)
         require_cuda(setup.hardware.device)
         init_process_group(setup.hardware.device)
         ranks = core("parallel_state")
-        ranks.destroy_model_parallel()  # of a training before this one
+        ranks.destroy_model_parallel()  # of an earlier training
         ranks.initialize_model_parallel(tensor, pipeline)
-        core("tensor_parallel.random").model_parallel_cuda_manual_seed(0)  # nothing is drawn
+        core("tensor_parallel.random").model_parallel_cuda_manual_seed(0)  # no random numbers are used
         model = gpt_model(setup)
         slices = parameter_slices(model, setup.decoder.config, ranks.get_tensor_model_parallel_rank(), tensor)
         masters = [_fp32_master(place.parameter) for place in slices]
@@ -83,13 +83,13 @@ def require_cuda(device: torch.device) -> None:
     """Raises GroundupError on a CPU."""
     if device.type != "cuda":
         raise GroundupError(
-            'runtime.engine: the engine "megatron" needs an NVIDIA GPU: Megatron-Core keeps its books on one. Take '
+            'runtime.engine: the engine "megatron" needs an NVIDIA GPU: Megatron-Core has no CPU support. Use '
             'runtime.engine.use = "native" or "deepspeed"'
         )
 
 
 def _fp32_master(parameter: nn.Parameter) -> nn.Parameter:
-    """What the optimizer moves: the parameter itself, or where that is bf16 its fp32 twin, which gets its gradients."""
+    """The parameter that the optimizer updates: an fp32 copy of a bf16 one, which receives its gradients."""
     if parameter.dtype == torch.float32:
         return parameter
     master = nn.Parameter(parameter.detach().float())
@@ -106,12 +106,12 @@ def _fp32_master(parameter: nn.Parameter) -> nn.Parameter:
 
 @dataclass
 class MegatronEngine:
-    """This rank's part of a model in Megatron's hands."""
+    """This rank's part of a model that Megatron runs."""
 
     model: nn.Module
     slices: Sequence[MegatronSlice]
     masters: Sequence[nn.Parameter]
-    """the fp32 weights, in the places' order"""
+    """the fp32 weights, in the order of `slices`"""
     optimizer: torch.optim.Optimizer
     grad_clip: float
     parallel: ParallelContext
@@ -123,7 +123,7 @@ class MegatronEngine:
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         self.zero_grad()
         loss = self._run_schedule(micro_batches, forward_only=False)
         self._sum_gradients()
@@ -131,7 +131,7 @@ class MegatronEngine:
         return reduce_to_floats({"grad_norm": self._norm, "loss": loss}, self.parallel, alike=1)
 
     def step(self, factor: float) -> None:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         if self.grad_clip:
             clip_gradients(self.masters, self.grad_clip, self._norm)
         for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
@@ -140,12 +140,12 @@ class MegatronEngine:
         self._copy_masters_to_model()
 
     def zero_grad(self) -> None:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def eval_loss(self, batch: Any) -> Tensor:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         return self._run_schedule([batch], forward_only=True)
 
     def whole_weights(self) -> dict[str, Tensor]:
@@ -158,7 +158,7 @@ class MegatronEngine:
         return self.parallel.gather_dicts(weights)
 
     def snapshot(self) -> EngineState:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         tensors: dict[str, Tensor] = {}
         for place, master in self._unique_slices():
             for part in place.parts:
@@ -173,7 +173,7 @@ class MegatronEngine:
         return EngineState(tensors, {})
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         parts = [(part, master) for place, master in self._slices_with_masters() for part in place.parts]
         shards = {part.name: self._local_tensor(part, torch.empty_like(master)) for part, master in parts}
         optimizer_prefixes = {f"optimizer.{name}.": share for name, share in shards.items()}
@@ -193,7 +193,7 @@ class MegatronEngine:
             self._fill(lambda part: local(tensors[f"model.{part.name}"]))
 
     def fill(self, weight: Callable[[MegatronTensor], Tensor]) -> None:
-        """Set all weights. weight: part -> the whole of our parameter, on the CPU."""
+        """Set all weights. weight: part -> the whole parameter, on the CPU."""
         rank, ranks = (
             core("parallel_state").get_tensor_model_parallel_rank(),
             self.parallel.axis_size("tensor"),
@@ -206,13 +206,13 @@ class MegatronEngine:
 
     def _fill(self, local_weight: Callable[[MegatronTensor], Tensor]) -> None:
         for place, master in self._slices_with_masters():
-            master.data.zero_()  # rows that fill up the vocabulary stay so
+            master.data.zero_()  # padding rows of the vocabulary stay zero
             for part in place.parts:
                 _copy_part(part, master.data, local_weight(part))
         self._copy_masters_to_model()
 
     def _copy_masters_to_model(self) -> None:
-        """Weights as they were moved to those that are computed with."""
+        """Copy the fp32 masters to the model's weights."""
         for place, master in self._slices_with_masters():
             if master is not place.parameter:
                 place.parameter.data.copy_(master.data)
@@ -221,11 +221,11 @@ class MegatronEngine:
         return list(zip(self.slices, self.masters, strict=True))
 
     def _unique_slices(self) -> list[tuple[MegatronSlice, nn.Parameter]]:
-        """No parameter of the model twice."""
+        """All slices, a tied matrix only once."""
         return [(place, master) for place, master in self._slices_with_masters() if not place.twin]
 
     def _local_tensor(self, part: MegatronTensor, tensor: Tensor, keep: bool = False) -> Tensor:
-        """This rank's share of one of our parameters. keep: a copy on the CPU."""
+        """This rank's shard of a parameter. keep: a copy on the CPU."""
         shape = list(part.shape)
         if part.axis is not None:
             shape[part.axis] = -1
@@ -239,7 +239,7 @@ class MegatronEngine:
         )
 
     def _run_schedule(self, micro_batches: Sequence[Any], forward_only: bool) -> Tensor:
-        """All micro-batches through Megatron's schedule -> the sum of their losses; zero but in the last stage."""
+        """Run all micro-batches; the sum of their losses on the last stage, zero on others."""
         run = core("pipeline_parallel.schedules").get_forward_backward_func()
         rows, time = micro_batches[0].ids.shape
         losses = run(
@@ -254,7 +254,7 @@ class MegatronEngine:
         return torch.stack([torch.zeros((), device=self.device), *losses]).sum()
 
     def _sum_gradients(self) -> None:
-        """Add up what ranks have learnt apart from each other about the same numbers."""
+        """Sum the gradients of weights that several ranks hold."""
         mesh, ranks = self.parallel.mesh, core("parallel_state")
         if mesh is None:
             return
@@ -287,11 +287,11 @@ def _copy_part(part: MegatronTensor, into: Tensor, local_tensor: Tensor) -> None
 def _forward_step(
     device: torch.device, micro_batches: Any, model: Any
 ) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]]:
-    """Megatron's `forward_step_func`: the next micro-batch through this rank's layers, and what becomes of the end."""
+    """Megatron's `forward_step_func`: the next micro-batch through this rank's layers, and the loss function."""
     batch = next(micro_batches)
     ids, segments, weights = batch.ids.to(device), batch.segments.to(device), batch.weights.to(device)
     positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
-    # True = may not be seen.
+    # Megatron's mask is True where attention is not allowed.
     out = model(ids, positions, ~document_mask(segments), labels=batch.targets.to(device))
 
     def loss(of_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""The engine of this project: PyTorch's own distribution, applied to the decoder axis by axis (see `spread.py`).
+"""Native engine: PyTorch's own distribution, applied to the decoder axis by axis (see `parallelize.py`).
 
-in:  a Job
-out: NativeLearner; on one rank a plain model and a plain optimizer
+in:  EngineSpec
+out: NativeEngine; on one rank a plain model and a plain optimizer
 """
 
 from collections.abc import Callable, Sequence
@@ -34,14 +34,14 @@ from groundup.parallel.shard import (
 from groundup.parallel.sharded_checkpoint import SINGLE_FILE, load_sharded
 
 Backward = Callable[[Sequence[Any]], dict[str, Any]]
-"""micro-batches -> the sums of their figures on this rank; gradients are added to the parameters'"""
+"""micro-batches -> the sums of their metrics on this rank; adds gradients to the parameters"""
 
 
 class Native(Recipe):
-    """FSDP2, tensor, pipeline, context and expert parallel as `runtime.layout` says; one device as it is."""
+    """PyTorch FSDP2 with tensor, pipeline, context and expert parallel, as set in `runtime.layout`."""
 
     def prepare(self, setup: EngineSpec) -> "NativeEngine":
-        """Spread the model, then make its optimizer: of every rank's own parameters."""
+        """Parallelize the model, then build the optimizer of this rank's parameters."""
         for root in model_roots(setup.model):
             prepare_model(root, setup.hardware)
         stages = parallelize(
@@ -54,7 +54,7 @@ class Native(Recipe):
 
 @dataclass
 class NativeEngine:
-    """A model whose parameters this process holds, whole or as its share."""
+    """A model of which this process holds all parameters or its shard."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -62,7 +62,7 @@ class NativeEngine:
     grad_clip: float = 0.0
     parallel: ParallelContext = SINGLE
     pipeline: Pipeline | None = None
-    """what differentiates where this rank has a part of the layers"""
+    """runs the micro-batches where this rank has a part of the layers"""
     _peak_rates: list[float] = field(init=False)
     _norm: Tensor = field(init=False)
 
@@ -71,11 +71,11 @@ class NativeEngine:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The model's device."""
         return next(self.model.parameters()).device
 
     def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """See `Learner`. The figures stay on the device until all backward passes are queued."""
+        """See `TrainEngine`. Metrics stay on the device until all backward passes are queued."""
         self.zero_grad()
         if self.pipeline is None:
             totals = accumulate(self.model, self.loss, micro_batches)
@@ -86,7 +86,7 @@ class NativeEngine:
         return reduce_to_floats({"grad_norm": self._norm} | totals, self.parallel, alike=1)
 
     def step(self, factor: float) -> None:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         if self.grad_clip:
             clip_gradients(self._with_gradient(), self.grad_clip, self._norm)
         for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
@@ -94,12 +94,12 @@ class NativeEngine:
         self.optimizer.step()
 
     def zero_grad(self) -> None:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         self.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def eval_loss(self, batch: Any) -> Tensor:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         return self.loss(self.model, batch)[0] if self.pipeline is None else self.pipeline.eval_loss(batch)
 
     @property
@@ -116,14 +116,14 @@ class NativeEngine:
         }
 
     def snapshot(self) -> EngineState:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         state, numbers = optimizer_state(self.model, self.optimizer)
         tensors = weights | {f"optimizer.{name}": tensor for name, tensor in state.items()}
         return EngineState({name: _copy_to_cpu(tensor) for name, tensor in tensors.items()}, numbers)
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
-        """See `Learner`."""
+        """See `TrainEngine`."""
         parameters = dict(self.model.named_parameters())
         if self.parallel.mesh is None and (folder / SINGLE_FILE).exists():
             tensors = load_file(folder / SINGLE_FILE)
@@ -137,14 +137,14 @@ class NativeEngine:
             parts[kind][parameter] = tensor
         if weights:
             self.model.load_state_dict(parts["model"])
-        # Numbers are those of all stages of a pipeline.
+        # `numbers` has those of all pipeline stages.
         local_numbers = {
             name: number for name, number in numbers.items() if name.rpartition(".")[0] in parameters
         }
         load_optimizer_state(self.model, self.optimizer, parts["optimizer"], local_numbers)
 
     def _unique_parameters(self) -> list[nn.Parameter]:
-        """What the norm is taken of: no parameter twice."""
+        """Parameters of the gradient norm: a tied matrix only once."""
         twice = None if self.pipeline is None else self.pipeline.tied_copy
         return [parameter for parameter in self._with_gradient() if parameter is not twice]
 
@@ -153,7 +153,7 @@ class NativeEngine:
 
 
 def accumulate(model: nn.Module, loss: Loss, micro_batches: Sequence[Any]) -> dict[str, Any]:
-    """Differentiate one micro-batch after the other; gradients are added up over the ranks with the last one."""
+    """Run the micro-batches; gradients are summed over the ranks with the last one."""
     totals: dict[str, Any] = {}
     last = len(micro_batches) - 1
     for index, batch in enumerate(micro_batches):
