@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,26 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Size and checksum of a file, as manifests list them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def first_mismatch(
+    folder: Path, entries: Mapping[str, Any], sha256: Callable[[Path], str] = sha256_file
+) -> str | None:
+    """The first difference between the files of a folder and the entries of its manifest, or None."""
+    for name, entry in entries.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != entry["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, the manifest lists {entry['bytes']}"
+        if sha256(path) != entry["sha256"]:
+            return f"{name} does not match its checksum"
+    return None
 
 
 @contextmanager

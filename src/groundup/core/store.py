@@ -20,7 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from groundup.core.atomic_io import publish_dir, remove, sha256_file, write_json
+from groundup.core.atomic_io import first_mismatch, publish_dir, remove, sha256_file, write_json
 from groundup.core.digests import DigestCache
 from groundup.core.errors import StoreError
 from groundup.core.fingerprint import digest
@@ -113,16 +113,7 @@ def verify(folder: Path, digests: DigestCache | None = None) -> str | None:
     manifest = read_manifest(folder)
     if manifest is None:
         return f"{MANIFEST} is missing or unreadable"
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != entry["bytes"]:
-            return f"{name} has {path.stat().st_size} bytes, the manifest lists {entry['bytes']}"
-        sha256 = digests.sha256(path) if digests is not None else sha256_file(path)
-        if sha256 != entry["sha256"]:
-            return f"{name} does not match its checksum"
-    return None
+    return first_mismatch(folder, manifest["files"], digests.sha256 if digests is not None else sha256_file)
 
 
 class Store:

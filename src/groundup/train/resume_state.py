@@ -1,10 +1,10 @@
-"""What an interrupted training continues from: one folder per state.
+"""Resume states of an interrupted training: one folder per state.
 
-in:  weights, optimizer state, counters and what the guard remembers, at a step
-out: step-<n>/{state.safetensors, state.json, manifest.json}, there whole or not at all; the same objects filled again
+in:  weights, optimizer state, counters and the anomaly guard's history, at a step
+out: step-<n>/{state.safetensors, state.json, manifest.json}, complete or absent; the same objects loaded again
 
-The manifest holds the SHA-256 of every other file and is made anew when a state is read: one flipped byte anywhere,
-in the manifest itself too, and the two differ. A damaged state is passed over for the one before.
+The manifest lists size and SHA-256 of every other file and is recomputed when a state is read, so that one flipped byte
+anywhere is detected, also in the manifest. A damaged state is replaced by the one before it.
 """
 
 import json
@@ -23,9 +23,10 @@ from torch import Tensor
 
 from groundup.core.atomic_io import (
     explain_disk_errors,
-    fsync_dir,
+    file_entry,
+    first_mismatch,
     publish_dir,
-    sha256_file,
+    remove,
     temp_path,
 )
 from groundup.parallel.context import SINGLE, ParallelContext
@@ -35,16 +36,16 @@ from groundup.parallel.sharded_checkpoint import SINGLE_FILE, save_sharded
 from groundup.train.anomaly import AnomalyGuard
 
 KEPT = 2
-"""States that are kept, so that one is left when the newest is damaged."""
+"""Newest states that are kept, so that one is left when the newest is damaged."""
 COUNTERS, MANIFEST = "state.json", "manifest.json"
 
 Environment = Mapping[str, Any]
-"""What the bits of a result depend on beside the recipe, e.g. {"threads": 2}; plain JSON."""
+"""Settings beside the recipe that decide a result's bits, e.g. {"threads": 2}; plain JSON."""
 
 
 @dataclass
 class Progress:
-    """How far a training is. Seconds and steps add up over interruptions."""
+    """Counters of a training. Seconds and steps are summed over interruptions."""
 
     step: int = 0
     seconds: float = 0.0
@@ -56,7 +57,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class ResumeState:
-    """A state in memory, apart from what goes on changing."""
+    """A copy of a training's state in memory."""
 
     step: int
     tensors: dict[str, Tensor]
@@ -69,7 +70,7 @@ class ResumeState:
 
 
 def current_environment(device: torch.device) -> Environment:
-    """Those that every training has."""
+    """The settings of this process that decide a result's bits."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "torch": torch.__version__,
@@ -81,36 +82,36 @@ def current_environment(device: torch.device) -> Environment:
 
 
 def snapshot(
-    learner: TrainEngine, progress: Progress, guard: AnomalyGuard, environment: Environment
+    engine: TrainEngine, progress: Progress, guard: AnomalyGuard, environment: Environment
 ) -> ResumeState:
-    """Copy everything of this step to the CPU."""
-    state = learner.snapshot()
+    """Copy the training's state after this step to the CPU."""
+    state = engine.snapshot()
     counters = {
         "progress": asdict(progress),
         "guard": asdict(guard),
         "optimizer": state.numbers,
-        "conditions": dict(environment),
+        "environment": dict(environment),
     }
     return ResumeState(progress.step, state.tensors, counters)
 
 
-def write_state(folder: Path, state: ResumeState, world: ParallelContext = SINGLE) -> None:
-    """Keep `state` in `folder`, then delete all but the newest ones; with several ranks, all of them call this.
+def write_state(folder: Path, state: ResumeState, parallel: ParallelContext = SINGLE) -> None:
+    """Write `state` into `folder`, then delete all but the newest states; with several ranks, all of them call this.
 
-    Raises GroundupError when the disk is full or fails; what lay in the folder is as it was then.
+    Raises GroundupError when the disk is full or fails; the states already in the folder do not change then.
     """
     final = folder / f"step-{state.step:09d}"
-    part = world.broadcast_object(lambda: temp_path(final))
+    part = parallel.broadcast_object(lambda: temp_path(final))
     with explain_disk_errors(f"the training state of step {state.step}", folder, state.size):
         try:
-            if world.is_rank0:
+            if parallel.is_rank0:
                 part.mkdir(parents=True, exist_ok=True)
-            if world.mesh is None:
+            if parallel.mesh is None:
                 _save_tensors(state.tensors, part / SINGLE_FILE)
             else:
-                save_sharded(state.tensors, part, world)
-            numbers = world.gather_dicts(state.counters["optimizer"])
-            if world.is_rank0:
+                save_sharded(state.tensors, part, parallel)
+            numbers = parallel.gather_dicts(state.counters["optimizer"])
+            if parallel.is_rank0:
                 counters = json.dumps(state.counters | {"optimizer": numbers})
                 (part / COUNTERS).write_text(counters, encoding="utf-8")
                 (part / MANIFEST).write_bytes(_manifest(part))
@@ -118,46 +119,46 @@ def write_state(folder: Path, state: ResumeState, world: ParallelContext = SINGL
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
-    for old in _states(folder)[KEPT:] if world.is_rank0 else ():
-        _discard(old)
+    for old in _states(folder)[KEPT:] if parallel.is_rank0 else ():
+        remove(old)
 
 
 def load_state(
     folder: Path,
-    learner: TrainEngine,
-    now: Environment,
-    say: Callable[[str], None],
-    world: ParallelContext = SINGLE,
+    engine: TrainEngine,
+    environment: Environment,
+    info: Callable[[str], None],
+    parallel: ParallelContext = SINGLE,
 ) -> tuple[Progress, AnomalyGuard]:
-    """Fill `learner` from the newest undamaged state; fresh counters where there is none.
+    """Load the newest undamaged state into `engine`; fresh counters where there is none.
 
-    A state may be of any number of ranks. Says which states are damaged, and where the state was made under other
-    conditions than `now`.
+    A state can be of any number of ranks. info: receives a message for each damaged state, and where the state was
+    written in another environment.
     """
-    state = world.broadcast_object(lambda: _newest(folder, say))
+    state = parallel.broadcast_object(lambda: _newest(folder, info))
     if state is None:
         return Progress(), AnomalyGuard()
     counters = json.loads((state / COUNTERS).read_text(encoding="utf-8"))
-    learner.load(state, counters["optimizer"])
-    _say_what_differs(counters["conditions"], now, say)
+    engine.load(state, counters["optimizer"])
+    _report_differences(counters["environment"], environment, info)
     return Progress(**counters["progress"]), AnomalyGuard(**counters["guard"])
 
 
-def _newest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest undamaged state; what was left half-done or is damaged is gone then."""
-    for left in (*folder.glob("step-*.part"), *folder.glob("step-*.old")):
-        shutil.rmtree(left, ignore_errors=True)
+def _newest(folder: Path, info: Callable[[str], None]) -> Path | None:
+    """The newest undamaged state. Deletes damaged states and the rests of interrupted writes."""
+    for rest in (path for path in folder.glob("step-*") if path.suffix):
+        shutil.rmtree(rest, ignore_errors=True)
     for state in _states(folder):
         problem = _damage(state)
         if problem is None:
             return state
-        say(f"resume state {state.name} is damaged, trying the one before: {problem}")
-        _discard(state)
+        info(f"resume state {state.name} is damaged ({problem}); using the one before")
+        remove(state)
     return None
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Raises OSError, as any writing does: safetensors gives the system's error number in words only."""
+    """Raises OSError where the disk fails: safetensors gives the system's error number only in its message."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:
@@ -169,22 +170,20 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def _manifest(state: Path) -> bytes:
     files = sorted(path for path in state.iterdir() if path.name != MANIFEST)
-    return (json.dumps({path.name: sha256_file(path) for path in files}, indent=1) + "\n").encode()
+    return (json.dumps({path.name: file_entry(path) for path in files}, indent=1) + "\n").encode()
 
 
 def _damage(state: Path) -> str | None:
-    """Which file of a state isn't as it was written; None where all are."""
+    """The first difference between a state's files and its manifest, or None."""
     try:
-        said, found = (state / MANIFEST).read_bytes(), _manifest(state)
-        if said == found:
+        listed = (state / MANIFEST).read_bytes()
+        if listed == _manifest(state):
             return None
-        before, now = json.loads(said), json.loads(found)
-        differing = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    except (OSError, ValueError, AttributeError):
+        return (
+            first_mismatch(state, json.loads(listed)) or f"{MANIFEST} does not list the files of this folder"
+        )
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return f"{MANIFEST} is missing or unreadable"
-    if not differing:
-        return f"{MANIFEST} is not as it was written"
-    return f"{differing[0]} " + ("does not match its checksum" if differing[0] in now else "is missing")
 
 
 def _states(folder: Path) -> list[Path]:
@@ -192,20 +191,11 @@ def _states(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("step-*") if not path.suffix), reverse=True)
 
 
-def _discard(state: Path) -> None:
-    """Take a state out of sight, then delete it: a kill in between leaves no half of it."""
-    aside = state.with_name(state.name + ".old")
-    shutil.rmtree(aside, ignore_errors=True)
-    state.rename(aside)
-    fsync_dir(state.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _say_what_differs(before: Environment, now: Environment, say: Callable[[str], None]) -> None:
-    differing = [
+def _report_differences(before: Environment, now: Environment, info: Callable[[str], None]) -> None:
+    differences = [
         f"{name} {before.get(name)} (now {now.get(name)})"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]
-    if differing:
-        say(f"the state was made with {', '.join(differing)}: results will not be bit-identical")
+    if differences:
+        info(f"the state was written with {', '.join(differences)}: results will not be bit-identical")
