@@ -276,26 +276,33 @@ def export(
     model: str,
     target: Path,
     *,
-    dtype: Literal["fp32", "bf16"] = "fp32",
+    format: Literal["huggingface", "gguf"] = "huggingface",
+    dtype: Literal["fp32", "fp16", "bf16", "q8_0"] = "fp32",
+    verify: Annotated[bool, Parameter(negative=())] = False,
     stage: str | None = None,
     workspace: Workspace = HERE,
 ) -> None:
-    """Write a model into a new folder in the format of transformers, vLLM and llama.cpp.
+    """Export a model for other runtimes: a Hugging Face folder (transformers, vLLM) or a GGUF file (llama.cpp).
 
     Parameters
     ----------
     model
         name of a run, or a checkpoint folder
     target
-        the new folder
+        the new folder, or the new .gguf file
+    format
+        huggingface (config.json and safetensors) or gguf
     dtype
-        dtype of the weights
+        type of the weights; q8_0 (8-bit) only in GGUF
+    verify
+        load the export in transformers or llama.cpp (xllamacpp) and compare log-probabilities, ids and texts
     stage
         of a run: the stage whose model to export, e.g. pretrain (default: the last policy)
     """
-    from groundup.export.huggingface import export_huggingface
+    from groundup.export.command import export_model
 
-    export_huggingface(_model_folder(model, stage, workspace), target, dtype)
+    folder = _model_folder(model, stage, workspace)
+    export_model(folder, target, format, dtype, verify, partial(print, file=sys.stderr))
     print(target)
 
 
@@ -314,7 +321,7 @@ def import_(
     control_tokens
         add this project's control tokens to its vocabulary: needed to train it further or to chat with it
     """
-    from groundup.export.huggingface import import_huggingface
+    from groundup.export.hf_import import import_huggingface
 
     import_huggingface(folder, target, control_tokens)
     print(target)

@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,12 +15,12 @@ from groundup.cli import main
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.store import Store
-from groundup.export.huggingface import export_huggingface, import_huggingface
+from groundup.export.hf_import import import_huggingface
+from groundup.export.huggingface import export_huggingface
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.model.config import DecoderConfig
 from groundup.model.value_head import ValueModel
-from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 from tiny import groundup
 
@@ -32,14 +31,6 @@ TEXTS = [
     "1234567 \u0000 end",
     "a house",
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def checkpoint(folder: Path, config: DecoderConfig = QWEN3, tokenizer: Tokenizer | None = None) -> Path:
@@ -62,12 +53,6 @@ def test_what_goes_out_comes_back_unchanged(name: str, tmp_path: Path) -> None:
     assert back.config == ours.config
     for key, value in ours.state_dict().items():
         assert torch.equal(back.state_dict()[key], value), key
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    words = ("the cat sat on a mat and then it ran to the house where return def value are " * 30).split()
-    return Tokenizer.from_merges(train([" ".join(words)], 320))
 
 
 def test_transformers_speaks_our_tokenizer_and_generates_our_tokens(

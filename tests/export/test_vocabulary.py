@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Reference
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from groundup.core.errors import DataError
-from groundup.export.huggingface import import_huggingface
+from groundup.export.hf_import import import_huggingface
 from groundup.export.vocabulary import tokenizer_from_hf
 from groundup.model.checkpoint import load_decoder, save_model
 from groundup.tokens.tokenizer import SPECIALS, Tokenizer

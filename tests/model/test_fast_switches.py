@@ -76,7 +76,7 @@ def test_it_survives_the_disk(switch: str, tmp_path: Path) -> None:
 @every_switch
 def test_it_is_named_by_whoever_would_export_it(switch: str, tmp_path: Path) -> None:
     save_model(tmp_path / "ours", decoder(FAST[switch]))
-    with pytest.raises(GroundupError, match=rf"can't be exported: it was trained with {switch}, which"):
+    with pytest.raises(GroundupError, match=rf"cannot be exported: it was trained with {switch}, which"):
         export_huggingface(tmp_path / "ours", tmp_path / "theirs")
     assert not (tmp_path / "theirs").exists()
 

@@ -170,9 +170,7 @@ def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -
         Tokenizer.load(tmp_path)
 
 
-def test_transformers_reads_it_and_renders_the_same_conversation(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_transformers_reads_it_and_begins_a_text_with_bos(tokenizer: Tokenizer, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     tokenizer.save(tmp_path)
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
@@ -183,9 +181,4 @@ def test_transformers_reads_it_and_renders_the_same_conversation(
         tokenizer.eos,
         tokenizer.pad,
     )
-    turns = [Message("system", "be kind"), Message("user", text), Message("assistant", "hello  there\n")]
-    plain = [{"role": turn.role, "content": turn.content} for turn in turns]
-    ids = theirs.apply_chat_template(plain, tokenize=True, return_dict=False)
-    assert ids == render(turns, tokenizer).ids
-    ids = theirs.apply_chat_template(plain[:2], tokenize=True, add_generation_prompt=True, return_dict=False)
-    assert ids == prompt(turns[:2], tokenizer)
+    assert theirs.chat_template is None

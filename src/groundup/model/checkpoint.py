@@ -39,34 +39,46 @@ Tensors = dict[str, Tensor]
 Model = TypeVar("Model", Decoder, ValueModel)
 
 
-def save_model(folder: Path, model: Decoder | ValueModel, tokenizer: Tokenizer | None = None) -> None:
-    """Write weights and config.json and, with a tokenizer, everything a runtime needs to talk to the model.
+def save_model(
+    folder: Path, model: Decoder | ValueModel, tokenizer: Tokenizer | None = None, chat: bool = False
+) -> None:
+    """Writes weights and config.json and, with a tokenizer, all files that a runtime needs.
 
-    The bytes depend on the weights and the config alone.
+    chat: the model was trained on conversations: its eos token is the end of a turn, and it has a chat template.
+    The bytes depend on the weights, the config and `chat` alone.
     """
     if isinstance(model, Decoder):
-        save_decoder(folder, model.config, model.state_dict(), tokenizer)
+        save_decoder(folder, model.config, model.state_dict(), tokenizer, chat)
     else:
         config_json = config_to_hf(model.config) | {"architectures": ["ScalarModel"]}
-        _save(folder, config_json, model.state_dict(), tokenizer)
+        _write_folder(folder, config_json, model.state_dict())
+        if tokenizer is not None:
+            tokenizer.save(folder)
 
 
 def save_decoder(
-    folder: Path, config: DecoderConfig, weights: Tensors, tokenizer: Tokenizer | None = None
+    folder: Path,
+    config: DecoderConfig,
+    weights: Tensors,
+    tokenizer: Tokenizer | None = None,
+    chat: bool = False,
 ) -> None:
-    """`save_model` of a decoder that isn't here, but its whole weights are. Tensors on disk are copied one by one."""
-    _save(folder, config_to_hf(config), tensors_to_hf(config, weights), tokenizer)
-
-
-def _save(folder: Path, config: dict[str, Any], tensors: Tensors, tokenizer: Tokenizer | None) -> None:
-    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    """`save_model` of a decoder given by its config and weights; tensors on disk are copied one by one."""
+    config_json = config_to_hf(config)
     if tokenizer is not None:
-        ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
-        config |= ids
-        ends = [tokenizer.eos, tokenizer.end_of_turn]
-        write_json(folder / "generation_config.json", ids | {"eos_token_id": ends})
-        tokenizer.save(folder)
-    write_json(folder / CONFIG, config)
+        stop_ids = [tokenizer.eos, tokenizer.end_of_turn]
+        if chat:
+            stop_ids.reverse()
+        ids = {"bos_token_id": tokenizer.bos, "eos_token_id": stop_ids[0], "pad_token_id": tokenizer.pad}
+        config_json |= ids
+        write_json(folder / "generation_config.json", ids | {"eos_token_id": stop_ids})
+        tokenizer.save(folder, chat, config.max_seq_len)
+    _write_folder(folder, config_json, tensors_to_hf(config, weights))
+
+
+def _write_folder(folder: Path, config_json: dict[str, Any], tensors: Tensors) -> None:
+    write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
+    write_json(folder / CONFIG, config_json)
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from groundup.core.atomic_io import write_json, write_text
 from groundup.core.errors import DataError
 from groundup.tokens.bpe import EncodedBatch, byte_table, encoder
+from groundup.tokens.chat_template import CHAT_TEMPLATE
 
 SPECIALS = (
     "<|begin_of_text|>",
@@ -28,11 +29,6 @@ SPECIALS = (
     "<|end_of_turn|>",
 )
 """Control tokens. Their ids follow the vocabulary's, in this order."""
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + "
-    "'<|end_of_turn|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
 
 
 class Tokenizer:
@@ -94,19 +90,28 @@ class Tokenizer:
             )
         return Tokenizer(table)
 
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json."""
+    def save(self, folder: Path, chat: bool = False, max_length: int | None = None) -> None:
+        """Writes tokenizer.json and tokenizer_config.json.
+
+        chat: for a model trained on conversations, whose eos token is the end of a turn, and whose BOS comes from
+        the chat template alone, so that no client adds a second one. max_length: the model's context.
+        """
         write_text(folder / "tokenizer.json", json.dumps(self._table, ensure_ascii=False))
+        eos = SPECIALS[-1] if chat else SPECIALS[1]
+        named = (SPECIALS[0], eos, SPECIALS[2])
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": SPECIALS[0],
-            "eos_token": SPECIALS[1],
+            "eos_token": eos,
             "pad_token": SPECIALS[2],
-            "additional_special_tokens": list(SPECIALS[3:]),
-            "add_bos_token": True,
+            "additional_special_tokens": [name for name in SPECIALS if name not in named],
+            "add_bos_token": not chat,
             "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
         }
+        if max_length is not None:
+            config["model_max_length"] = max_length
+        if chat:
+            config["chat_template"] = CHAT_TEMPLATE
         write_json(folder / "tokenizer_config.json", config)
 
     def encode(self, text: str) -> list[int]:
@@ -158,6 +163,11 @@ class StreamDecoder:
     def flush(self) -> str:
         """Remaining text: U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)
+
+
+def is_own_table(table: dict[str, Any]) -> bool:
+    """Whether a tokenizer.json has the control tokens of this package, and no other added tokens."""
+    return tuple(item.get("content") for item in table.get("added_tokens") or ()) == SPECIALS
 
 
 def _begin_with(bos: int) -> dict[str, Any]:

@@ -249,7 +249,7 @@ class PpoSession:
         after = self._held_out_responses(policy)
         stopped = {"stopped_early": self.stopped_at is not None}
         if self.setup.parallel.is_rank0:
-            save_model(stage.path, policy, self.context.tokenizer)
+            save_model(stage.path, policy, self.context.tokenizer, chat=True)
             return ppo_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
         return stopped
 

@@ -131,7 +131,7 @@ class SftSession:
             model = self.trained.whole()
             merge(model)
             if parallel.is_rank0:
-                save_model(folder, model, tokenizer)
+                save_model(folder, model, tokenizer, chat=True)
         else:
             save_checkpoint(folder, self.trained.engine, self.setup.config, tokenizer, parallel)
         if parallel.is_rank0:

@@ -32,6 +32,8 @@ class Architecture(Recipe):
     """`model_type` in config.json"""
     hf_class: ClassVar[str]
     """`architectures` in config.json: the class in transformers"""
+    gguf_arch: ClassVar[str] = ""
+    """`general.architecture` in GGUF files; "" = llama.cpp does not support it"""
     supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """keys of config.json besides `NEUTRAL` that change the arithmetic, with the values supported here"""
 

@@ -32,6 +32,7 @@ class Gpt2(Architecture):
 
     model_type: ClassVar[str] = "gpt2"
     hf_class: ClassVar[str] = "GPT2LMHeadModel"
+    gguf_arch: ClassVar[str] = "gpt2"
     supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),

@@ -16,6 +16,7 @@ class Llama(Dense):
 
     model_type: ClassVar[str] = "llama"
     hf_class: ClassVar[str] = "LlamaForCausalLM"
+    gguf_arch: ClassVar[str] = "llama"
     supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {"use_sliding_window": (False,)}
 
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:

@@ -30,6 +30,7 @@ class Olmo3(Dense):
 
     model_type: ClassVar[str] = "olmo3"
     hf_class: ClassVar[str] = "Olmo3ForCausalLM"
+    gguf_arch: ClassVar[str] = "olmo2"
     hf_defaults: ClassVar[dict[str, Any]] = {"rms_norm_eps": 1e-5, "rope_theta": 500_000.0}
 
     window: int = Field(

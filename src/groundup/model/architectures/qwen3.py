@@ -16,6 +16,7 @@ class Qwen3(Dense):
 
     model_type: ClassVar[str] = "qwen3"
     hf_class: ClassVar[str] = "Qwen3ForCausalLM"
+    gguf_arch: ClassVar[str] = "qwen3"
     hf_defaults: ClassVar[dict[str, Any]] = Dense.hf_defaults | {"head_dim": 128, "num_key_value_heads": 32}
 
     @classmethod

@@ -18,6 +18,7 @@ class Qwen3MoE(Dense):
 
     model_type: ClassVar[str] = "qwen3_moe"
     hf_class: ClassVar[str] = "Qwen3MoeForCausalLM"
+    gguf_arch: ClassVar[str] = "qwen3moe"
     hf_defaults: ClassVar[dict[str, Any]] = Dense.hf_defaults | {"num_key_value_heads": 4}
     supported_values: ClassVar[dict[str, tuple[Any, ...]]] = {
         "use_sliding_window": (False,),
