@@ -100,6 +100,16 @@ def test_every_policy_is_a_whole_checkpoint(river: River) -> None:
         assert load_decoder(river.folders[name]).config.max_seq_len == TIME
 
 
+def test_every_policy_is_a_chat_model_whose_eos_token_ends_a_turn(river: River) -> None:
+    for name in ("sft", "ppo"):
+        config, tokenizer_config = (
+            json.loads((river.folders[name] / file).read_text())
+            for file in ("config.json", "tokenizer_config.json")
+        )
+        assert config["eos_token_id"] == Tokenizer.load(river.folders[name]).end_of_turn
+        assert tokenizer_config["eos_token"] == "<|end_of_turn|>" and "chat_template" in tokenizer_config
+
+
 def test_the_judges_scores_of_right_answers_are_normalised(river: River) -> None:
     said = json.loads((river.folders["reward"] / "reward.json").read_text())
     judge = RewardModel(load_value_model(river.folders["reward"]), said["mean"], said["std"])

@@ -23,7 +23,7 @@ from groundup.export.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
 from groundup.export.source import Check, load_source
 from groundup.model.config import DecoderConfig, RopeScaling
 from groundup.model.hf_config import architecture_of
-from groundup.model.rotary import attention_factor, stretched
+from groundup.model.rotary import attention_factor, scaled_frequencies
 
 GgufDtype = Literal["fp32", "fp16", "bf16", "q8_0"]
 QUANTIZATIONS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
@@ -156,7 +156,9 @@ def _frequency_divisors(config: DecoderConfig) -> Tensor:
     assert config.rope_scaling is not None
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     periods = config.rope_theta**exponents
-    scaled = stretched(periods, config.rope_theta, config.rope_scaling, torch.zeros(1, 1, dtype=torch.int64))
+    scaled = scaled_frequencies(
+        periods, config.rope_theta, config.rope_scaling, torch.zeros(1, 1, dtype=torch.int64)
+    )
     return 1.0 / (periods * scaled)
 
 

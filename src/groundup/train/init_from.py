@@ -96,11 +96,12 @@ def save_checkpoint(
     config: DecoderConfig,
     tokenizer: Tokenizer,
     world: ParallelContext = SINGLE,
+    chat: bool = False,
 ) -> None:
-    """Write the checkpoint of what was learnt. With several ranks, all must call this."""
+    """Writes the checkpoint of the trained model; see `save_decoder`. With several ranks, all must call this."""
     with _gathered(folder, learner.snapshot().tensors, world) as tensors:
         if world.is_rank0:
-            save_decoder(folder, config, _about("model.", tensors), tokenizer)
+            save_decoder(folder, config, _about("model.", tensors), tokenizer, chat)
 
 
 def save_stable(

@@ -133,7 +133,7 @@ class SftSession:
             if parallel.is_rank0:
                 save_model(folder, model, tokenizer, chat=True)
         else:
-            save_checkpoint(folder, self.trained.engine, self.setup.config, tokenizer, parallel)
+            save_checkpoint(folder, self.trained.engine, self.setup.config, tokenizer, parallel, chat=True)
         if parallel.is_rank0:
             self._write_examples()
         return {
