@@ -190,8 +190,10 @@ class Builder:
         finally:
             context.close_log()
         if stage.external_digest is not None:
-            read = context.external_read or stage.external_digest(recipe, digests)
-            if digest(canonical_json(read)) != manifest["external_digest"]:
+            # The files as they are now, and as the stage read them: they may have changed and changed back.
+            observed = (stage.external_digest(recipe, digests), context.external_read)
+            expected = manifest["external_digest"]
+            if any(item is not None and digest(canonical_json(item)) != expected for item in observed):
                 remove(part)
                 raise InputChangedError("an external file changed while it was read")
         context.close()

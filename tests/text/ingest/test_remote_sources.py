@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from format_world import parquet
 from groundup.core.errors import DataError
 from groundup.text.ingest import remote
+from groundup.text.ingest.ingest import Ingest, external_digest
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.sources.hub import Hub
 from groundup.text.ingest.sources.s3 import S3
@@ -164,6 +165,20 @@ def test_an_object_that_vanished_or_changed_is_one_files_trouble(store: str, cli
     client.delete_object(Bucket="books", Key="going/x.txt")
     with pytest.raises(Unreadable, match="missing"):
         content(source, file)
+
+
+def test_fingerprints_of_a_bucket_download_nothing_and_follow_its_etags(
+    store: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.put_object(Bucket="books", Key="kept/größe#?%41.txt", Body=b"old")
+    recipe = Ingest(sources=(S3(urls=("s3://books/kept/",), endpoint_url=store),))
+    monkeypatch.setattr(remote, "download", lambda *_: pytest.fail("an object was downloaded"))
+    before = external_digest(recipe)
+    assert external_digest(recipe) == before
+    client.put_object(Bucket="books", Key="kept/größe#?%41.txt", Body=b"old")
+    assert external_digest(recipe) == before  # the same bytes, written again
+    client.put_object(Bucket="books", Key="kept/größe#?%41.txt", Body=b"new")
+    assert external_digest(recipe) != before
 
 
 @pytest.mark.usefixtures("client")

@@ -3,13 +3,14 @@
 in:  `urls` with globs (`s3://bucket/prefix/**/*.jsonl.gz`)
 out: the documents of the files, by format
 
-Credentials come from the standard AWS locations (environment, profile, instance role), never from a blueprint. Daft
-exposes no object versions, so contents are hashed: every file is downloaded once for its fingerprint and once to be
-read.
+Credentials come from the standard AWS locations (environment, profile, instance role), never from a blueprint. The
+ETag of an object is the digest of its content: a fingerprint downloads nothing. Daft's listing has no ETags; they are
+requested through Arrow, many at a time. An object without one is downloaded and hashed.
 """
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, ClassVar
 
@@ -22,6 +23,8 @@ from groundup.text.ingest.file_source import ReadingRecipe
 from groundup.text.ingest.types import SourceFile, SourceRecipe
 
 _MAGIC = re.compile(r"[*?\[{]")
+_REQUESTS = 32
+"""Requests for ETags at a time."""
 _FIXED = re.compile(r"s3://[^*?\[{]*/")
 """Part of a URL before the first folder with a wildcard."""
 
@@ -66,8 +69,9 @@ class S3(ReadingRecipe):
         sizes = {url: size for pattern in patterns for url, size in self._list(pattern)}
         folders = {_FIXED.match(pattern)[0] for pattern in patterns}  # type: ignore[index]
         root = folders.pop() if len(folders) == 1 else "s3://"
-        for url in sorted(sizes):
-            yield SourceFile(url.removeprefix(root), url, bytes=sizes[url])
+        urls = sorted(sizes)
+        for url, etag in zip(urls, self._etags(urls), strict=True):
+            yield SourceFile(url.removeprefix(root), url, bytes=sizes[url], digest=etag)
 
     def open(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
         """The object's bytes in a temporary file. Raises Unreadable, and DataError if the store doesn't respond."""
@@ -77,6 +81,35 @@ class S3(ReadingRecipe):
         return remote.io_config(
             endpoint_url=self.endpoint_url, region_name=self.region, anonymous=self.anonymous
         )
+
+    def _etags(self, urls: list[str]) -> list[str]:
+        """The ETag of each object; "" where the store gives none, or the object is gone."""
+        from pyarrow import fs
+
+        bucket = urls[0].removeprefix("s3://").split("/")[0]
+        try:
+            region = self.region or ("us-east-1" if self.endpoint_url else fs.resolve_s3_region(bucket))
+        except OSError:
+            return [""] * len(urls)
+        store = fs.S3FileSystem(
+            anonymous=self.anonymous,
+            region=region,
+            endpoint_override=self.endpoint_url or None,
+            connect_timeout=remote.CONNECT_SECONDS,
+            request_timeout=remote.READ_SECONDS,
+            retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=remote.TRIES),
+        )
+
+        def etag(url: str) -> str:
+            try:
+                with store.open_input_stream(url.removeprefix("s3://"), compression=None) as object_:
+                    metadata: Any = object_.metadata()
+            except (OSError, ValueError):
+                return ""
+            return str(metadata.get("ETag", b"").decode("ascii", "replace").strip('"'))
+
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            return list(threads.map(etag, urls))
 
     def _list(self, pattern: str) -> list[tuple[str, int]]:
         """(URL, bytes) of matching objects."""
