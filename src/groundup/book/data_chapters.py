@@ -4,7 +4,6 @@ in:  the artifacts of ingest, curate, tokenizer, tokenize
 out: chapters; every loss of files, documents and tokens is counted
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +28,7 @@ from groundup.book.content import (
 from groundup.book.format import clip, count, is_number, number, percent, reason, size, visible
 from groundup.book.funnel import Level, Split, funnel_svg
 from groundup.book.load_run import LoadedRun
+from groundup.core.jsonl import read_jsonl
 from groundup.text.documents import RejectsLogEntry, iter_tables, read_rejects_log
 from groundup.tokens.tokenizer import Tokenizer
 
@@ -126,8 +126,7 @@ def _files(run: LoadedRun) -> tuple[int, Counter[str]]:
     """(number of files, reason -> number of rejected files), from sources.jsonl: one line per file."""
     artifact = run.last("ingest")
     try:
-        lines = (artifact.path / "sources.jsonl").read_text(encoding="utf-8").splitlines() if artifact else []
-        files = [json.loads(line) for line in lines]
+        files = list(read_jsonl(artifact.path / "sources.jsonl")) if artifact else []
     except (OSError, ValueError):
         files = []
     return len(files), Counter(file["rejected"] for file in files if file.get("rejected"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.atomic_io import write_text
+from groundup.core.jsonl import read_jsonl
 from groundup.core.trackers import Background, points
 
 
@@ -57,15 +58,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a `metrics.jsonl`; a torn last line is left out."""
     if not path.exists():
         return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict):
-            entries.append(entry)
-    return entries
+    return [entry for entry in read_jsonl(path, skip_invalid=True) if isinstance(entry, dict)]
 
 
 def _plain(value: Any) -> Any:

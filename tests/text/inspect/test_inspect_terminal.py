@@ -77,12 +77,14 @@ def test_the_bars_beyond_a_threshold_are_red(world: Corpus) -> None:
 
 def test_before_curation_it_says_so(world: Corpus) -> None:
     said = printed(print_report, collect(Corpus(world.ingested), "demo"))
-    assert "demo: 300 documents read, not curated yet" in said and "of read" in said and "why" in said
+    assert "demo: 300 documents read, not curated yet" in said and "of read" in said and "reasons" in said
 
 
 def test_documents_are_printed_as_they_were_found(world: Corpus) -> None:
     found = find_documents(world, "text number", limit=3)
-    assert "the first 3" in printed(print_found, found, 3) and "nothing found" in printed(print_found, [], 3)
+    assert "first 3 results" in printed(print_found, found, 3) and "nothing found" in printed(
+        print_found, [], 3
+    )
     changed = printed(print_document, document_history(world, f"{22:016x}"))
     assert "privacy: changed, redacted" in changed and "<EMAIL>" in changed
 

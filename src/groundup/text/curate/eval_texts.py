@@ -5,7 +5,6 @@ out: per record its name (`file#line`) and every string in it, at any depth
 """
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from groundup.core.digests import UNCACHED, DigestCache
 from groundup.core.errors import DataError
+from groundup.core.jsonl import parse_lines
 from groundup.text.ingest import discover
 from groundup.text.ingest.formats.decompress import DecompressedFile, compression
 from groundup.text.ingest.safe_open import Unreadable, hash_regular
@@ -72,13 +72,10 @@ def _json_lines(path: Path) -> Iterator[Any]:
         kind = compression(file.read(_HEAD))
         file.seek(0)
         content = DecompressedFile(file, kind, _MAX_EXPANSION) if kind else None
-        for number, line in enumerate(io.BufferedReader(content) if content else file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise DataError(
-                    f"curate.decontaminate.paths: {path}, line {number}: not JSON: {error}"
-                ) from None
+        try:
+            yield from parse_lines(io.BufferedReader(content) if content else file)
+        except ValueError as error:
+            raise DataError(f"curate.decontaminate.paths: {path}, {error}") from None
         if content and content.issues:
             raise DataError(f"curate.decontaminate.paths: {path} is damaged: {content.issues[0].detail}")
 

@@ -8,7 +8,6 @@ An interrupted task resumes after its last shard and skips the records already r
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from groundup.core.digests import UNCACHED, DigestCache, file_stamp
+from groundup.core.jsonl import read_jsonl
 from groundup.core.records import Document
 from groundup.text.documents import DOCUMENTS, REJECTS, RejectsLogEntry, read_rows
 from groundup.text.ingest.safe_open import Unreadable
@@ -238,8 +238,7 @@ def _sha256(file: BinaryIO) -> str:
 @lru_cache(maxsize=4)
 def _index(artifact: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Lines of an earlier artifact's sources.jsonl by source and path."""
-    lines = (artifact / "sources.jsonl").read_text(encoding="utf-8").splitlines()
-    return {(line["source"], line["path"]): line for line in map(json.loads, lines)}
+    return {(line["source"], line["path"]): line for line in read_jsonl(artifact / "sources.jsonl")}
 
 
 def _shown(path: str, position: str) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from groundup.core.errors import DataError
+from groundup.core.jsonl import read_jsonl
 from groundup.text.documents import DOCUMENTS, REJECTS, count_rows, strings
 from groundup.text.inspect.census import Census
 from groundup.text.inspect.corpus import DOCUMENT_COLUMNS, HITS, Corpus
@@ -212,11 +213,9 @@ def _files(ingested: Path) -> tuple[SourceFiles, ...]:
     count: dict[str, Counter[str]] = defaultdict(Counter)
     path = ingested / "sources.jsonl"
     if path.exists():
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                entry = json.loads(line)
-                added = {"files": 1, "bytes": entry.get("bytes", 0), "documents": entry.get("documents", 0)}
-                count[entry["source"]].update(added | {"rejected": bool(entry.get("rejected"))})
+        for entry in read_jsonl(path):
+            added = {"files": 1, "bytes": entry.get("bytes", 0), "documents": entry.get("documents", 0)}
+            count[entry["source"]].update(added | {"rejected": bool(entry.get("rejected"))})
     licences: dict[str, Counter[str]] = defaultdict(Counter)
     for table in tables(ingested / DOCUMENTS, ["source", "licence"]):
         for row in table.group_by(["source", "licence"]).aggregate([([], "count_all")]).to_pylist():

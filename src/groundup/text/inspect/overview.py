@@ -54,7 +54,7 @@ def _funnel(report: CorpusReport, console: Console) -> None:
     corpus = sum((amount for _, amount in report.corpus), Amount())
     if report.curated and corpus != kept:
         console.print(
-            f"in the corpus, after changes and mixing: {corpus.documents:,} documents, {spell_bytes(corpus.bytes)}"
+            f"final corpus, after changes and mixing: {corpus.documents:,} documents, {spell_bytes(corpus.bytes)}"
         )
 
 
@@ -80,7 +80,7 @@ def _sources(report: CorpusReport, console: Console) -> None:
 def _reasons(report: CorpusReport, console: Console) -> None:
     if not report.reasons:
         return
-    table = new_table("why", "step", "outcome", "reason", "rule", ">number")
+    table = new_table("reasons", "step", "outcome", "reason", "rule", ">number")
     for reason in report.reasons:
         cells = (reason.step, reason.outcome, reason.reason, reason.rule)
         table.add_row(*map(one_line, cells), f"{reason.entries:,}")
@@ -92,8 +92,8 @@ def _metrics(report: CorpusReport, console: Console) -> None:
     """Every histogram in one line; bars beyond a threshold are red."""
     if not report.histograms:
         return
-    table = new_table("what was measured (red: outside the rule)", "measure", "<how many", ">1 %", ">median", ">99 %",
-                      "rule", ">dropped by it")  # fmt: skip
+    table = new_table("metrics (red: outside the rule)", "metric", "<distribution", ">1 %", ">median", ">99 %",
+                      "rule", ">dropped")  # fmt: skip
     entries = {(r.step, r.reason): r.entries for r in report.reasons if r.outcome == "dropped"}
     step = ""
     for h in report.histograms:
@@ -126,7 +126,7 @@ def _spark(h: Histogram) -> Text:
 def _samples(report: CorpusReport, console: Console) -> None:
     """The first document of every group, one line each."""
     console.print()
-    console.print("samples: one of each kind", style="italic")
+    console.print("samples: one per group", style="italic")
     step = ""
     for group in report.groups:
         if group.step != step:

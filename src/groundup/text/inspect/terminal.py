@@ -36,7 +36,7 @@ def print_found(documents: Sequence[DocumentHistory], console: Console, limit: i
         )
         console.print(one_line(f"  {document.text}", "dim"), no_wrap=True, overflow="ellipsis")
     if len(documents) == limit:
-        console.print(f"the first {limit}; --limit shows more", style="dim")
+        console.print(f"first {limit} results; raise --limit for more", style="dim")
 
 
 def print_document(document: DocumentHistory, console: Console) -> None:
@@ -52,20 +52,20 @@ def print_document(document: DocumentHistory, console: Console) -> None:
         )
     if document.duplicate_of:
         kept, similarity, kind = document.duplicate_of
-        console.print(one_line(f"  a duplicate ({kind}, {similarity:.0%} alike) of {kept}"))
+        console.print(one_line(f"  duplicate of {kept} ({kind}, similarity {similarity:.0%})"))
     for hit in document.hits:
         console.print(
             one_line(f"  shares {hit['overlap']} words with {hit['task']}, item {hit['item']}: {hit['text']}")
         )
     if document.metrics:
-        table = new_table("measured", "measure", ">value")
+        table = new_table("metrics", "metric", ">value")
         for name, value in document.metrics.items():
             table.add_row(one_line(name), f"{value:,.4g}")
         console.print(table)
     if document.changes:
-        console.print("what changed", style="italic")
+        console.print("changes", style="italic")
         console.print(difference(document.changes))
-    console.print("as it was read", style="italic")
+    console.print("text as read", style="italic")
     console.print(plain_text(document.text[:_SHOWN]))
     left = len(document.text) + document.more - _SHOWN
     if left > 0:
