@@ -24,7 +24,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.losses import chunk_with_gradient, cross_entropy
 from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import Hardware, compiled, prepare_model
-from groundup.train.loop import Probe, TrainResult, train
+from groundup.train.loop import Probe, TrainResult, TrainSpec, train
 from groundup.train.optimizers.adamw import AdamW
 
 BOS, PAD = 0, 1
@@ -111,17 +111,19 @@ class Trainee:
         """Run `steps` steps in a new folder with a metrics.jsonl; no resume state is saved before the last."""
         micro_batches = batches(0)
         positions = sum(part.ids.numel() for part in micro_batches)
-        out = StageContext(folder, Reporter(quiet=True))
+        context = StageContext(folder, Reporter(quiet=True))
         loss = partial(self.loss, positions=positions)
-        result = train(
-            learner=NativeEngine(self.model, self._optimizer, loss, 1.0),
+        spec = TrainSpec(
+            label="train",
+            engine=NativeEngine(self.model, self._optimizer, loss, 1.0),
             batches=batches,
             schedule=lambda step: 1.0,
             steps=steps,
-            out=out,
+            context=context,
             runtime=Runtime(checkpoint_seconds=1e9),
             tokens_per_step=positions,
             probes=probes,
         )
-        out.close()
+        result = train(spec)
+        context.close()
         return result

@@ -152,7 +152,7 @@ def test_one_rank_learns_the_same_plain_and_sharded(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(one_rank, "TimedTraining", trainee)
     eager = {"compile": "off"}
     monkeypatch.setattr(
-        scaling, "choose", lambda runtime: choose_hardware(runtime.model_copy(update=eager), "fp32")
+        scaling, "choose_hardware", lambda runtime: choose_hardware(runtime.model_copy(update=eager), "fp32")
     )
     monkeypatch.setattr("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
     plain, sharded = one_rank.costs(depth=1, width=32, rows=2, steps=2)

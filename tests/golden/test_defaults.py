@@ -1,7 +1,7 @@
-"""Pins every default and version: fields at their default aren't fingerprinted, so a silent change would hide.
+"""Pins every default and version: fields at their default aren't in fingerprints, so a change would go unnoticed.
 
-When this fails because a default changed on purpose: raise the `version` of the class, then write the new
-table with `python tests/golden/test_defaults.py`.
+When a default changes on purpose, raise the `version` of the class and write the new table with
+`python tests/golden/test_defaults.py`.
 """
 
 import json
@@ -16,18 +16,18 @@ GOLDEN = Path(__file__).with_name("defaults.json")
 
 
 def recipes() -> dict[str, type[Recipe]]:
-    """Every stage's recipe and every part, by name."""
-    found: dict[str, type[Recipe]] = {}
-    waiting: list[type[Recipe]] = [Blueprint]
-    waiting += [Plugin(folder).load(name) for folder in REGISTRIES for name in Plugin(folder).names()]
-    while waiting:
-        kind = waiting.pop()
-        found[f"{kind.__module__.removeprefix('groundup.')}.{kind.__name__}"] = kind
+    """Every stage's recipe and every plugin, by name."""
+    by_name: dict[str, type[Recipe]] = {}
+    pending: list[type[Recipe]] = [Blueprint]
+    pending += [Plugin(folder).load(name) for folder in REGISTRIES for name in Plugin(folder).names()]
+    while pending:
+        kind = pending.pop()
+        by_name[f"{kind.__module__.removeprefix('groundup.')}.{kind.__name__}"] = kind
         for field in kind.model_fields.values():
             value = field.get_default(call_default_factory=True)
-            if isinstance(value, Recipe) and type(value) not in found.values():
-                waiting.append(type(value))
-    return found
+            if isinstance(value, Recipe) and type(value) not in by_name.values():
+                pending.append(type(value))
+    return by_name
 
 
 def table() -> dict[str, Any]:

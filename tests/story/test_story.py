@@ -1,4 +1,4 @@
-"""A newcomer's story: a folder of own files, hostile ones among them, to a model, a book and a chat; then changes."""
+"""End to end: a folder of files, hostile ones among them, to a model, a book and a chat; then changes."""
 
 import contextlib
 import io
@@ -36,12 +36,12 @@ METRICS = {
     "align": ("reward_before", "reward_after", "kl", "chrf_before", "chrf_after"),
     "evaluate": ("base_bpb", "chat_chrf"),
 }  # fmt: skip
-SITE = ("runtime.compile=off", "runtime.threads=1", "runtime.device=cpu")
+RUNTIME = ("runtime.compile=off", "runtime.threads=1", "runtime.device=cpu")
 
 
 @dataclass(frozen=True)
-class World:
-    """A folder of texts and the workspace a run of it has filled."""
+class TinyRun:
+    """A folder of texts and the workspace of its run."""
 
     folder: Path
     workspace: Path
@@ -55,15 +55,15 @@ class World:
         return {item["stage"]: item for item in json.loads(capsys.readouterr().out)}
 
     def manifest(self, stage: str) -> dict[str, Any]:
-        said: dict[str, Any] = read_json(self.artifact(stage) / "manifest.json")
-        return said
+        manifest: dict[str, Any] = read_json(self.artifact(stage) / "manifest.json")
+        return manifest
 
     def artifact(self, stage: str) -> Path:
         stages = read_json(self.workspace / "runs" / "own.json")["stages"]
         return self.workspace / "artifacts" / str(stages[stage])
 
     def _argv(self, command: str, *overrides: str) -> list[str]:
-        sets = [part for one in (*OVERRIDES, *SITE, *overrides) for part in ("--set", one)]
+        sets = [part for one in (*OVERRIDES, *RUNTIME, *overrides) for part in ("--set", one)]
         return [command, "--data", str(self.folder), "--workspace", str(self.workspace), *sets]
 
 
@@ -78,58 +78,58 @@ def make_hostile(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def first_words() -> list[str]:
-    """What the first run said."""
+def first_messages() -> list[str]:
+    """The lines that the first run printed."""
     return []
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, first_words: list[str]) -> World:
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, first_messages: list[str]) -> TinyRun:
     base = tmp_path_factory.mktemp("story")
-    made = World(corpus(base / "own"), base / "workspace")
-    make_hostile(made.folder)
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        made.run()
-    first_words += said.getvalue().splitlines()
-    return made
+    run = TinyRun(corpus(base / "own"), base / "workspace")
+    make_hostile(run.folder)
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        run.run()
+    first_messages += stderr.getvalue().splitlines()
+    return run
 
 
-def test_what_was_kept_aside_and_dropped_is_said_at_once(world: World, first_words: list[str]) -> None:
-    aside, dropped = (next(line for line in first_words if line.strip().startswith(word))
+def test_rejects_are_summarized_in_the_output(tiny_run: TinyRun, first_messages: list[str]) -> None:
+    rejected, dropped = (next(line for line in first_messages if line.strip().startswith(word))
                       for word in ("rejected, each listed in rejects/:", "dropped, each listed"))  # fmt: skip
-    assert "empty (1)" in aside
+    assert "empty (1)" in rejected
     assert "exact_duplicate (1)" in dropped
 
 
-def test_the_run_names_every_stage_and_every_figure(world: World) -> None:
-    stages = read_json(world.workspace / "runs" / "own.json")["stages"]
+def test_the_run_records_every_stage_and_metric(tiny_run: TinyRun) -> None:
+    stages = read_json(tiny_run.workspace / "runs" / "own.json")["stages"]
     assert tuple(stages) == STAGES
     for stage, names in METRICS.items():
-        metrics = world.manifest(stage)["metrics"]
+        metrics = tiny_run.manifest(stage)["metrics"]
         assert set(names) <= metrics.keys(), stage
-    assert world.manifest("tokenize")["metrics"]["tokens_dropped"] == 0
+    assert tiny_run.manifest("tokenize")["metrics"]["tokens_dropped"] == 0
 
 
-def test_the_base_model_scores_alike_in_both_stages_that_measure_it(world: World) -> None:
-    scored = world.manifest("evaluate")["metrics"]["base_bpb"]
-    assert scored == pytest.approx(world.manifest("pretrain")["metrics"]["val_bpb"], rel=0.02)
+def test_evaluate_and_pretrain_agree_on_the_base_model(tiny_run: TinyRun) -> None:
+    scored = tiny_run.manifest("evaluate")["metrics"]["base_bpb"]
+    assert scored == pytest.approx(tiny_run.manifest("pretrain")["metrics"]["val_bpb"], rel=0.02)
 
 
-def test_every_checksum_verifies(world: World) -> None:
+def test_every_checksum_verifies(tiny_run: TinyRun) -> None:
     for stage in STAGES:
-        files = world.manifest(stage)["files"]
-        on_disk = {str(path.relative_to(world.artifact(stage)))
-                   for path in world.artifact(stage).rglob("*") if path.is_file()}  # fmt: skip
+        files = tiny_run.manifest(stage)["files"]
+        on_disk = {str(path.relative_to(tiny_run.artifact(stage)))
+                   for path in tiny_run.artifact(stage).rglob("*") if path.is_file()}  # fmt: skip
         assert on_disk - {"manifest.json"} == files.keys()
-        for name, said in files.items():
-            path = world.artifact(stage) / name
-            assert (path.stat().st_size, sha256_file(path)) == (said["bytes"], said["sha256"])
+        for name, entry in files.items():
+            path = tiny_run.artifact(stage) / name
+            assert (path.stat().st_size, sha256_file(path)) == (entry["bytes"], entry["sha256"])
 
 
-def test_the_rejects_log_names_every_hostile_file(world: World) -> None:
+def test_the_rejects_log_names_every_hostile_file(tiny_run: TinyRun) -> None:
     reasons: dict[str, str] = {}
     for stage in ("ingest", "curate"):
-        for path in sorted(world.artifact(stage).glob("rejects/*.parquet")):
+        for path in sorted(tiny_run.artifact(stage).glob("rejects/*.parquet")):
             for row in pq.read_table(path).to_pylist():
                 reasons.setdefault(Path(row["path"]).name, row["reason"])
     for name in ("picture.txt", "empty.txt", "gone.txt", "pipe.txt", "line.txt"):
@@ -138,10 +138,10 @@ def test_the_rejects_log_names_every_hostile_file(world: World) -> None:
     assert {"twin.py", "module_0.py"} & reasons.keys()
 
 
-def test_a_second_run_builds_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    states = world.status(capsys)
+def test_a_second_run_builds_nothing(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    states = tiny_run.status(capsys)
     assert {item["state"] for item in states.values()} == {"up to date"}
-    world.run()
+    tiny_run.run()
     assert "Everything is up to date" in capsys.readouterr().err
 
 
@@ -161,28 +161,28 @@ def to_build(states: dict[str, dict[str, str]]) -> list[str]:
     ],
 )
 def test_a_change_rebuilds_its_stage_and_what_follows(
-    override: str, first: str, world: World, capsys: pytest.CaptureFixture[str]
+    override: str, first: str, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    states = world.status(capsys, override)
+    states = tiny_run.status(capsys, override)
     assert to_build(states) == list(STAGES[STAGES.index(first) :])
     assert states[first]["state"] == "to build"
     assert override.split("=")[0].split(".")[-1] in states[first]["why"]
 
 
-def test_a_change_of_site_rebuilds_nothing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert to_build(world.status(capsys, "runtime.threads=2", "runtime.micro_batch=1")) == []
+def test_a_changed_runtime_rebuilds_nothing(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    assert to_build(tiny_run.status(capsys, "runtime.threads=2", "runtime.micro_batch=1")) == []
 
 
 def test_one_changed_file_changes_its_document_alone(
-    world: World, capsys: pytest.CaptureFixture[str]
+    tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = world.artifact("curate")
-    file = world.folder / "page_1.md"
+    before = tiny_run.artifact("curate")
+    file = tiny_run.folder / "page_1.md"
     old = file.read_text()
     file.write_text(old + "\nAnd one more sentence about it, which was not there before.\n")
     try:
-        assert to_build(world.status(capsys)) == list(STAGES)
-        other = World(world.folder, world.workspace)
+        assert to_build(tiny_run.status(capsys)) == list(STAGES)
+        other = TinyRun(tiny_run.folder, tiny_run.workspace)
         other.run()
         after = other.artifact("curate")
     finally:
@@ -192,12 +192,12 @@ def test_one_changed_file_changes_its_document_alone(
     assert texts[0].keys() == texts[1].keys()
     changed = [origin for origin in texts[0] if texts[0][origin] != texts[1][origin]]
     assert [Path(origin).name for origin in changed] == ["page_1.md"]
-    world.run()
-    assert to_build(world.status(capsys)) == []
+    tiny_run.run()
+    assert to_build(tiny_run.status(capsys)) == []
 
 
-def test_views_of_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    workspace = ["--workspace", str(world.workspace)]
+def test_views_of_a_run(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = ["--workspace", str(tiny_run.workspace)]
     groundup("show", "own", *workspace)
     assert all(stage in capsys.readouterr().out for stage in STAGES[:1])
     groundup("show", "own", "finetune", *workspace)
@@ -208,21 +208,21 @@ def test_views_of_a_run(world: World, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no difference" in capsys.readouterr().out
 
 
-def test_one_answer_on_stdout(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_answer_on_stdout(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     groundup("chat", "own", "-p", "What does open_apple do?", "--max-tokens", "20",
-          "--workspace", str(world.workspace))  # fmt: skip
+          "--workspace", str(tiny_run.workspace))  # fmt: skip
     out, err = capsys.readouterr()
     assert out.endswith("\n") and len(out) > 1  # what so small a model says may well be blanks
     assert err == ""
 
 
-def test_a_damaged_artifact_is_built_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    book = world.artifact("book")
+def test_a_damaged_artifact_is_built_again(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    book = tiny_run.artifact("book")
     digest = sha256_file(book / "book.html")
     with (book / "book.html").open("ab") as file:
         file.write(b"x")
     capsys.readouterr()
-    world.run()
+    tiny_run.run()
     assert "damaged" in capsys.readouterr().err
     assert sha256_file(book / "book.html") == digest
