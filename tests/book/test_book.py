@@ -172,3 +172,14 @@ def test_counts_are_those_of_the_manifests(tmp_path: Path, run: dict[str, Artifa
     assert "3,150,211 train + 64,197 validation = 3,214,408; 0 lost" in text
     assert "688 train + 14 validation = 702 kept" in text
     assert "6,181 + 127 = 6,308" in text
+
+
+def test_an_unknown_method_has_a_chapter_with_its_metrics(tmp_path: Path) -> None:
+    artifacts = make_run(tmp_path / "run", align=("finetune",))
+    path = artifacts["finetune"].path / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"stage": "noop_dpo", "metrics": {"margin": 0.25}}
+    path.write_text(json.dumps(manifest))
+    text = PageParser(write(tmp_path / "out", artifacts)[0]).text
+    assert "Alignment: noop_dpo" in text
+    assert "0.250" in text
+    assert "pretrained and aligned with noop_dpo" in text

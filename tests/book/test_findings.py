@@ -55,7 +55,7 @@ def test_the_loss_in_plain_text_is_reported() -> None:
 
 def test_evidence_is_collected_from_the_stages_metrics() -> None:
     evidence = evidence_of({
-        "pretrain": {"val_bpb": 1.1}, "ppo": {"reward_gain_interval": [0.1, 0.2], "chrf_interval": None},
+        "pretrain": {"val_bpb": 1.1}, "policy": {"reward_gain_interval": [0.1, 0.2], "chrf_interval": None},
         "tokenizer": {"bytes_per_token": 3.5}, "architecture": {"context": 512},
     })  # fmt: skip
     assert evidence.base_bpb == 1.1

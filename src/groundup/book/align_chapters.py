@@ -1,9 +1,10 @@
 """Chapters on alignment: one for each align step of the run.
 
-in:  the artifacts of the align steps
+in:  the artifacts of the align steps; the layout of a chapter follows from kind and metrics
 out: chapters in the blueprint's order
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from groundup.book.coloured_text import coloured_loss_mask
@@ -24,25 +25,48 @@ from groundup.book.sample_responses import comparison, samples_of
 
 
 def align_chapters(run: LoadedRun) -> list[Chapter]:
-    """A chapter for each align step; steps of the same method have their label in the title."""
-    makers = {"sft": _sft, "reward": _reward, "ppo": _ppo}
-    titles = {
-        "sft": "Supervised fine-tuning",
-        "reward": "Reward model",
-        "ppo": "Reinforcement learning (PPO)",
-    }
-    steps = run.align_steps()
-    kinds = [artifact.stage for artifact in steps]
+    """A chapter for each align step; chapters of one title have the step's label in it."""
+    steps = [(*_layout(artifact), artifact) for artifact in run.align_steps()]
+    titles = [title for title, _, _ in steps]
     chapters = []
-    for artifact in steps:
-        title = titles[artifact.stage] + (
-            f" ({visible(artifact.label)})" if kinds.count(artifact.stage) > 1 else ""
-        )
-        chapters.append(Chapter(title, tuple(makers[artifact.stage](artifact))))
+    for title, blocks, artifact in steps:
+        label = f" ({visible(artifact.label)})" if titles.count(title) > 1 else ""
+        chapters.append(Chapter(title + label, tuple(blocks(artifact))))
     return chapters
 
 
-def _sft(artifact: LoadedArtifact) -> list[Block]:
+def _layout(artifact: LoadedArtifact) -> tuple[str, Callable[[LoadedArtifact], list[Block]]]:
+    """Title and layout of a step's chapter, by its kind and metrics."""
+    if artifact.kind == "reward_model":
+        return "Reward model", _reward_model
+    if "reward_before" in artifact.metrics:
+        return "Reinforcement learning", _reinforcement
+    if "val_loss_before" in artifact.metrics:
+        return "Supervised fine-tuning", _fine_tuning
+    return f"Alignment: {visible(artifact.stage)}", _training
+
+
+def _training(artifact: LoadedArtifact) -> list[Block]:
+    """Any other training: its numeric metrics and its loss."""
+    metrics = {key: value for key, value in artifact.metrics.items() if is_number(value)}
+    lines = tuple((visible(key), number(value, 3)) for key, value in metrics.items())
+    table = (
+        [Table(("metric", "value"), lines, "lr", f"Metrics of {visible(artifact.label)}.")] if lines else []
+    )
+    panels = [Panel("loss", (series(artifact.log, "loss", kind="smooth"),))]
+    return [
+        prose(
+            "An alignment step of ",
+            strong(visible(artifact.stage)),
+            f", {duration(artifact.seconds)}.",
+            role="lead",
+        ),
+        *table,
+        *_curves(panels, f"{artifact.label}-curves", "Training loss per step."),
+    ]
+
+
+def _fine_tuning(artifact: LoadedArtifact) -> list[Block]:
     metrics = artifact.metrics
     before, after = metrics.get("val_loss_before"), metrics.get("val_loss")
     blocks: list[Block] = [
@@ -85,7 +109,7 @@ def _training_example(artifact: LoadedArtifact) -> Tokens | None:
     )
 
 
-def _reward(artifact: LoadedArtifact) -> list[Block]:
+def _reward_model(artifact: LoadedArtifact) -> list[Block]:
     metrics = artifact.metrics
     kinds = {key: value for key, value in (metrics.get("accuracy_by_kind") or {}).items() if is_number(value)}
     blocks: list[Block] = [
@@ -134,7 +158,7 @@ def _of_kind(metrics: dict[str, Any], kind: str) -> tuple[float, float] | None:
     return (float(bounds[0]), float(bounds[1])) if is_interval(bounds) else None
 
 
-def _ppo(artifact: LoadedArtifact) -> list[Block]:
+def _reinforcement(artifact: LoadedArtifact) -> list[Block]:
     metrics = artifact.metrics
     blocks: list[Block] = [
         prose("The model samples responses, the reward model scores them, and ", strong("PPO"),

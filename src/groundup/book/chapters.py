@@ -15,12 +15,6 @@ from groundup.book.format import count, duration, is_number, number, short, size
 from groundup.book.load_run import LoadedRun
 from groundup.book.model_chapters import architecture_chapter, pretrain_chapter
 
-_STEP_WORDS = {
-    "sft": "fine-tuned to answer questions",
-    "reward": "given a reward model",
-    "ppo": "optimized with PPO",
-}
-
 
 def book_content(run: LoadedRun, title: str, author: str, blueprint: str) -> BookContent:
     """The whole book: numbered chapters and the appendix."""
@@ -57,10 +51,10 @@ def abstract(run: LoadedRun, title: str) -> str:
         words += f", built from {count(kept['documents_kept'])} documents"
         words += f" ({size(kept.get('bytes_kept'))} of text)"
     words += "."
-    steps = [_STEP_WORDS[artifact.stage] for artifact in run.align_steps()]
-    phases = ["pretrained on them", *dict.fromkeys(steps)]
-    listed = ", ".join(phases[:-1]) + " and " + phases[-1] if len(phases) > 1 else phases[0]
-    words += f" It was {listed}, all in {duration(run.seconds)} on {_machine(run)}."
+    methods = [*dict.fromkeys(visible(artifact.stage) for artifact in run.align_steps())]
+    listed = ", ".join(methods[:-1]) + " and " + methods[-1] if len(methods) > 1 else "".join(methods)
+    words += " It was pretrained" + (f" and aligned with {listed}" if listed else "")
+    words += f", all in {duration(run.seconds)} on {_machine(run)}."
     return words + " This book describes how it was built and how well it works."
 
 

@@ -223,26 +223,26 @@ def _limits() -> Finding:
 
 
 def evidence_of(metrics: dict[str, dict[str, Any]]) -> Evidence:
-    """Collect `Evidence` from the metrics by stage (sft, reward, ppo, evaluate ...)."""
-    sft, reward, ppo = metrics.get("sft", {}), metrics.get("reward", {}), metrics.get("ppo", {})
+    """Collect `Evidence` from the metrics by stage; of align steps by kind (policy, reward_model)."""
+    policy, reward_model = metrics.get("policy", {}), metrics.get("reward_model", {})
     scores, tokenizer = metrics.get("evaluate", {}), metrics.get("tokenizer", {})
     return Evidence(
         base_bpb=scores.get("base_bpb", metrics.get("pretrain", {}).get("val_bpb")),
         chat_bpb=scores.get("chat_bpb"),
-        val_loss_before=sft.get("val_loss_before"),
-        val_loss=sft.get("val_loss"),
+        val_loss_before=policy.get("val_loss_before"),
+        val_loss=policy.get("val_loss"),
         names=scores.get("names"),
         chat_chrf=scores.get("chat_chrf"),
         chat_chrf_interval=_pair(scores.get("chat_chrf_interval")),
         baseline_chrf=scores.get("baseline_chrf"),
-        reward_accuracy=reward.get("accuracy"),
-        accuracy_by_kind=reward.get("accuracy_by_kind") or {},
-        reward_gain=_pair(ppo.get("reward_gain_interval")),
-        chrf_before=ppo.get("chrf_before"),
-        chrf_after=ppo.get("chrf_after"),
-        chrf_change=_pair(ppo.get("chrf_interval")),
-        length_before=ppo.get("response_length_before"),
-        length_after=ppo.get("response_length_after"),
+        reward_accuracy=reward_model.get("accuracy"),
+        accuracy_by_kind=reward_model.get("accuracy_by_kind") or {},
+        reward_gain=_pair(policy.get("reward_gain_interval")),
+        chrf_before=policy.get("chrf_before"),
+        chrf_after=policy.get("chrf_after"),
+        chrf_change=_pair(policy.get("chrf_interval")),
+        length_before=policy.get("response_length_before"),
+        length_after=policy.get("response_length_after"),
         context_tokens=metrics.get("architecture", {}).get("context"),
         bytes_per_token=tokenizer.get("bytes_per_token"),
     )

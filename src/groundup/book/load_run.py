@@ -14,8 +14,6 @@ from typing import Any
 from groundup.core.metrics import read_metrics
 from groundup.core.stage import Artifact
 
-ALIGN_STAGES = ("sft", "reward", "ppo")
-
 
 @dataclass(frozen=True)
 class LoadedArtifact:
@@ -29,6 +27,11 @@ class LoadedArtifact:
     def stage(self) -> str:
         """The stage's name, e.g. `sft`, independent of the step's label in the blueprint."""
         return str(self.manifest.get("stage", ""))
+
+    @property
+    def kind(self) -> str:
+        """The artifact's kind, e.g. `policy`."""
+        return str(self.manifest.get("kind", ""))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -80,12 +83,19 @@ class LoadedRun:
         return (artifact for artifact in self.artifacts if artifact.stage == stage)
 
     def align_steps(self) -> list[LoadedArtifact]:
-        """The align steps, in the blueprint's order."""
-        return [artifact for artifact in self.artifacts if artifact.stage in ALIGN_STAGES]
+        """The align steps, in the blueprint's order: reward models, and policies after the pretrained one."""
+        models = [artifact for artifact in self.artifacts if artifact.kind in ("policy", "reward_model")]
+        return [artifact for artifact in models if artifact.stage != "pretrain"]
 
     def metrics_by_stage(self) -> dict[str, dict[str, Any]]:
-        """Metrics by stage; the last artifact's where a stage has several."""
-        return {artifact.stage: artifact.metrics for artifact in self.artifacts}
+        """Metrics by stage, the last artifact's where a stage has several; of align steps by kind, merged in order."""
+        aligned = self.align_steps()
+        by_stage = {
+            artifact.stage: artifact.metrics for artifact in self.artifacts if artifact not in aligned
+        }
+        for artifact in aligned:
+            by_stage[artifact.kind] = by_stage.get(artifact.kind, {}) | artifact.metrics
+        return by_stage
 
     def metrics(self, stage: str) -> dict[str, Any]:
         """The metrics of the stage's last artifact; empty when the stage is absent."""
