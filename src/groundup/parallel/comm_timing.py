@@ -91,38 +91,38 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
         of_all = self._gather_from_all([self._seconds, waited, kept, memory, *sent.values(), *taken.values()])
         steps, waiting, keeping, memories = of_all[:4]
         sizes, seconds_in = of_all[4:].chunk(2)
-        figures: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor] = {}
         for axis, size, spent in zip(sent, sizes, seconds_in, strict=True):
             if size.any():
-                figures |= {f"comm_bytes_{axis}": size.max(), f"comm_seconds_{axis}": spent.mean()}
-        figures |= {
+                metrics |= {f"comm_bytes_{axis}": size.max(), f"comm_seconds_{axis}": spent.mean()}
+        metrics |= {
             "comm_share": ((seconds_in.sum(dim=0) - waiting) / steps).mean(),
             "idle_share": (waiting / steps).mean(),
             "straggler": keeping.argmax(),
             "memory_gb_per_rank": memories.max() / 1e9,
         }
-        return {name: float(value) for name, value in figures.items()}
+        return {name: float(value) for name, value in metrics.items()}
 
-    def _gather_from_all(self, figures: list[float]) -> Float[Tensor, "figures ranks"]:
+    def _gather_from_all(self, values: list[float]) -> Float[Tensor, "figures ranks"]:
         """Each figure of every rank."""
-        local_metrics = torch.tensor(figures, dtype=torch.float64)
+        local_metrics = torch.tensor(values, dtype=torch.float64)
         gathered = [torch.empty_like(local_metrics) for _ in range(self._parallel.size)]
         dist.all_gather(gathered, local_metrics)
         return torch.stack(gathered, dim=1)
 
     def _waiting_seconds(self) -> tuple[float, float]:
         """Seconds this rank waited for others, and all that others waited for it."""
-        waited = kept = 0.0
+        waited = waited_for = 0.0
         for name, (_, ranks) in self._groups.items():
-            mine = torch.tensor(self._durations[name], dtype=torch.float64)
-            if not len(mine):
+            durations = torch.tensor(self._durations[name], dtype=torch.float64)
+            if not len(durations):
                 continue
-            least, total = mine.clone(), mine.clone()
-            dist.all_reduce(least, dist.ReduceOp.MIN, ranks)
+            shortest, total = durations.clone(), durations.clone()
+            dist.all_reduce(shortest, dist.ReduceOp.MIN, ranks)
             dist.all_reduce(total, group=ranks)
-            waited += float((mine - least).sum())
-            kept += float((total - ranks.size() * least)[mine == least].sum())
-        return waited, kept
+            waited += float((durations - shortest).sum())
+            waited_for += float((total - ranks.size() * shortest)[durations == shortest].sum())
+        return waited, waited_for
 
 
 def _wait_for(out: Any) -> None:

@@ -46,24 +46,24 @@ class Collective(NamedTuple):
     """name of its process group"""
 
 
-def comm_groups(world: ParallelContext) -> dict[str, CommGroup]:
+def comm_groups(parallel: ParallelContext) -> dict[str, CommGroup]:
     """This rank's groups of more than one rank by their names, in an order that all ranks have in common.
 
     What weights of experts are sharded over is "shard", too. Axes that have the same ranks are one group, and all
     counts for the first of them.
     """
-    found: dict[str, CommGroup] = {}
+    groups: dict[str, CommGroup] = {}
 
     def add(axis: str, ranks: dist.ProcessGroup | None) -> None:
         if ranks is not None and ranks.size() > 1:
-            found.setdefault(ranks.group_name, CommGroup(axis, ranks))
+            groups.setdefault(ranks.group_name, CommGroup(axis, ranks))
 
-    for mesh in (world.mesh, world.expert_mesh):
+    for mesh in (parallel.mesh, parallel.expert_mesh):
         for axis in () if mesh is None else mesh.mesh_dim_names or ():
             add("shard" if axis == "rest" else axis, mesh.get_group(axis))  # type: ignore[union-attr]
-    add("context", world.cp_group)
-    add("all", None if world.mesh is None else dist.group.WORLD)
-    return found
+    add("context", parallel.cp_group)
+    add("all", None if parallel.mesh is None else dist.group.WORLD)
+    return groups
 
 
 class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -90,9 +90,9 @@ class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if message is None:
             return function(*args, **kwargs)
         self.sent[self._groups[message.group].axis, message.kind] += message.sent
-        return self._carry(message, lambda: function(*args, **kwargs))
+        return self._run_collective(message, lambda: function(*args, **kwargs))
 
-    def _carry(self, message: Collective, call: Callable[[], Any]) -> Any:
+    def _run_collective(self, message: Collective, call: Callable[[], Any]) -> Any:
         return call()
 
     def _collective(self, function: Any, args: Any, kwargs: Any) -> Collective | None:

@@ -1,11 +1,11 @@
-"""Context parallel: the ranks of one axis share the positions of long rows.
+"""Context parallel: the ranks of one axis split the positions of long sequences.
 
-in:  a decoder fitted to the hardware, and a world with the axis `context`
-out: the same decoder, which is given a rank's own positions of every row, and looks at the keys of all
+in:  a decoder prepared for the hardware, and a ParallelContext with the axis `context`
+out: the same decoder, which computes a rank's own positions of every sequence and attends to the keys of all
 
-Keys and values are gathered over the axis; queries, and all that is done position by position, stay where they are
-(the all-gather of Llama 3's training, https://arxiv.org/abs/2407.21783, section 3.3.2). What the ranks hold of each
-other is keys and values of one layer at a time.
+Keys and values are all-gathered over the axis; everything else is computed for a rank's own positions
+(the all-gather of Llama 3's training, https://arxiv.org/abs/2407.21783, section 3.3.2). A rank
+holds the other ranks' keys and values of one layer at a time.
 """
 
 from dataclasses import replace
@@ -24,31 +24,31 @@ from groundup.parallel.context import ParallelContext
 from groundup.parallel.tensor_parallel import gather_positions, reduced
 
 
-def context_parallel(model: Decoder, world: ParallelContext) -> None:
-    """Let attention reach over the world's axis `context`, if it has one.
+def context_parallel(model: Decoder, parallel: ParallelContext) -> None:
+    """Split positions over the axis `context`, if there is one.
 
-    Raises GroundupError for what needs whole rows: learned positions.
+    Raises GroundupError for learned positions, which need whole sequences.
     """
-    if world.cp_group is None:
+    if parallel.cp_group is None:
         return
     config = model.config
     if config.positions == "learned":
-        raise GroundupError("runtime.layout.context: learned positions need whole rows. Set context = 1")
-    both = partial(_over_row, model.token_shard, world.cp_group)
-    model.token_shard = replace(model.token_shard, sum_over_row=both)
+        raise GroundupError("runtime.layout.context: learned positions need whole sequences. Set context = 1")
+    sum_over_row = partial(_over_row, model.token_shard, parallel.cp_group)
+    model.token_shard = replace(model.token_shard, sum_over_row=sum_over_row)
     model.set_attention_kernel(
-        AttentionKernel("context", partial(_own_rows, world), partial(_attend_all, world.cp_group))
+        AttentionKernel("context", partial(_own_rows, parallel), partial(_attend_all, parallel.cp_group))
     )
 
 
-def _over_row(share: TokenShard, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
-    return reduced(share.sum_over_row(sums), "sum", group)
+def _over_row(token_shard: TokenShard, group: dist.ProcessGroup, sums: Tensor) -> Tensor:
+    return reduced(token_shard.sum_over_row(sums), "sum", group)
 
 
 def _own_rows(
-    world: ParallelContext, segments: Int[Tensor, "batch time"], window: int = 0
+    parallel: ParallelContext, segments: Int[Tensor, "batch time"], window: int = 0
 ) -> Bool[Tensor, "batch 1 my_time time"]:
-    return document_mask(segments, window)[:, :, world.positions(segments.shape[1])]
+    return document_mask(segments, window)[:, :, parallel.positions(segments.shape[1])]
 
 
 def _attend_all(
@@ -56,9 +56,9 @@ def _attend_all(
     q: Float[Tensor, "batch heads my_time dim"],
     k: Float[Tensor, "batch kv_heads my_time dim"],
     v: Float[Tensor, "batch kv_heads my_time dim"],
-    seen: Bool[Tensor, "batch 1 my_time time"],
+    mask: Bool[Tensor, "batch 1 my_time time"],
 ) -> Float[Tensor, "batch heads my_time dim"]:
-    mine = torch.cat([k, v], dim=1).transpose(1, 2)
-    everything = gather_positions(mine.flatten(2), group)
-    keys, values = everything.view(*everything.shape[:2], *mine.shape[2:]).transpose(1, 2).chunk(2, dim=1)
-    return attend_fused(q, keys, values, seen)
+    local_kv = torch.cat([k, v], dim=1).transpose(1, 2)
+    all_kv = gather_positions(local_kv.flatten(2), group)
+    keys, values = all_kv.view(*all_kv.shape[:2], *local_kv.shape[2:]).transpose(1, 2).chunk(2, dim=1)
+    return attend_fused(q, keys, values, mask)

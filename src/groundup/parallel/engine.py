@@ -23,17 +23,17 @@ from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import InitTensor
 
 Loss = Callable[[Any, Any], tuple[Tensor, StepMetrics]]
-"""(model, micro-batch) -> (scalar to differentiate, the step's other figures), each of them a share of the step's"""
+"""(model, micro-batch) -> (loss to differentiate, other metrics); a step's are the sums over its micro-batches"""
 BuildOptimizer = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """named parameters -> their optimizer"""
 
 
 @dataclass(frozen=True)
 class EngineState:
-    """What a learner has learnt, engine-neutral: on every rank its share."""
+    """An engine's weights and optimizer state in a form that every engine loads; on every rank its shard."""
 
     tensors: dict[str, Tensor]
-    """copies on the CPU: "model.<parameter>", "optimizer.<parameter>.<name>"; a DTensor where ranks share it"""
+    """copies on the CPU: "model.<parameter>", "optimizer.<parameter>.<name>"; a DTensor where it is sharded"""
     numbers: dict[str, Any]
     """plain numbers of the optimizer, by "<parameter>.<name>" """
 
@@ -69,23 +69,23 @@ class TrainEngine(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where batches are wanted."""
+        """Device that batches must be on."""
         ...
 
     def forward_backward(self, micro_batches: Sequence[Any]) -> dict[str, float]:
-        """The step's figures, `loss` and `grad_norm` among them: the same on all ranks. The gradient is kept."""
+        """Run a step's micro-batches; keeps the gradient. Returns loss, grad_norm, ..., equal on all ranks."""
         ...
 
     def step(self, factor: float) -> None:
-        """Clip the kept gradient and move the weights, at `factor` times the recipe's rates."""
+        """Clip the gradient and update the weights with `factor` times the recipe's learning rates."""
         ...
 
     def zero_grad(self) -> None:
-        """Drop the kept gradient."""
+        """Discard the gradient."""
         ...
 
     def eval_loss(self, batch: Any) -> Tensor:
-        """The loss of a batch, without a gradient: this rank's part of it, fp32."""
+        """This rank's part of a batch's loss, without gradients, fp32."""
         ...
 
     def whole_weights(self) -> dict[str, Tensor]:
@@ -93,9 +93,9 @@ class TrainEngine(Protocol):
         ...
 
     def snapshot(self) -> EngineState:
-        """Copy everything that was learnt to the CPU."""
+        """Copy weights and optimizer state to the CPU."""
         ...
 
     def load(self, folder: Path, numbers: dict[str, Any], weights: bool = True) -> None:
-        """Fill optimizer and, if asked, weights from the tensors in `folder`, of any engine and number of ranks."""
+        """Load optimizer state and, if `weights`, weights from `folder`, saved by any engine on any number of ranks."""
         ...

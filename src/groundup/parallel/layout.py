@@ -83,8 +83,8 @@ def _candidates(config: DecoderConfig, seq_len: int, machines: Cluster) -> Itera
     splittable = not (config.biases or config.value_embeddings) and config.activation == "swiglu"
     chains = not (config.value_embeddings or config.embedding_scalars)
     for pipeline, context, tensor in product(_powers(machines.ranks), _powers(machines.ranks), splits):
-        whole = pipeline * context * tensor
-        if machines.ranks % whole or seq_len % (context * tensor):
+        model_ranks = pipeline * context * tensor
+        if machines.ranks % model_ranks or seq_len % (context * tensor):
             continue
         if tensor > 1 and not (splittable and config.n_kv_heads % tensor == 0 and config.d_ff % tensor == 0):
             continue
@@ -114,11 +114,11 @@ def _powers(largest: int) -> list[int]:
 
 def _gather_cluster(device: torch.device) -> Cluster:
     """Told by all ranks to all: the smallest machine counts."""
-    mine = socket.gethostname(), usable_memory(device)
-    found: list[tuple[str, int]] = [mine] * dist.get_world_size()
-    dist.all_gather_object(found, mine)
-    on = Counter(host for host, _ in found)
-    per_machine = min(on.values())
-    memory = min(memory for _, memory in found)
+    local_entry = socket.gethostname(), usable_memory(device)
+    entries: list[tuple[str, int]] = [local_entry] * dist.get_world_size()
+    dist.all_gather_object(entries, local_entry)
+    ranks_per_host = Counter(host for host, _ in entries)
+    per_machine = min(ranks_per_host.values())
+    memory = min(memory for _, memory in entries)
     # On a CPU the ranks of a machine share its memory.
-    return Cluster(len(found), per_machine, memory if device.type == "cuda" else memory // per_machine)
+    return Cluster(len(entries), per_machine, memory if device.type == "cuda" else memory // per_machine)

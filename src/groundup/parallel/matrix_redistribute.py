@@ -38,7 +38,7 @@ class _ShardAxis:
         return _ShardAxis(group, dim, tuple(end - start for start, end in pairwise(ends)))
 
     @property
-    def mine(self) -> int:
+    def local_length(self) -> int:
         """How long this rank's part is."""
         return self.lengths[dist.get_rank(self.group)]
 
@@ -52,27 +52,31 @@ class _ShardAxis:
         padded = stack.new_zeros((own * ranks, *stack.shape[1:]))
         padded[: len(stack)] = stack
         shapes = [self._shape(own, stack, length) for length in self.lengths]
-        come = stack.new_empty(sum(shape.numel() for shape in shapes))
+        received = stack.new_empty(sum(shape.numel() for shape in shapes))
         sizes = [shape.numel() for shape in shapes]
-        dist.all_to_all_single(come, padded.flatten(), sizes, [padded.numel() // ranks] * ranks, self.group)
-        parts = [part.view(shape) for part, shape in zip(torch.split(come, sizes), shapes, strict=True)]
+        dist.all_to_all_single(
+            received, padded.flatten(), sizes, [padded.numel() // ranks] * ranks, self.group
+        )
+        parts = [part.view(shape) for part, shape in zip(torch.split(received, sizes), shapes, strict=True)]
         return torch.cat(parts, dim=self.dim)
 
     def from_owners(self, whole: Tensor, matrices: int) -> Tensor:
         """The way back, for `matrices` matrices in all."""
         ranks, own = len(self.lengths), len(whole)
         parts = [part.flatten() for part in torch.split(whole, list(self.lengths), dim=self.dim)]
-        shape = self._shape(own * ranks, whole, self.mine)
-        come = whole.new_empty(shape.numel())
+        shape = self._shape(own * ranks, whole, self.local_length)
+        received = whole.new_empty(shape.numel())
         sizes = [part.numel() for part in parts]
-        dist.all_to_all_single(come, torch.cat(parts), [come.numel() // ranks] * ranks, sizes, self.group)
-        return come.view(shape)[:matrices]
+        dist.all_to_all_single(
+            received, torch.cat(parts), [received.numel() // ranks] * ranks, sizes, self.group
+        )
+        return received.view(shape)[:matrices]
 
-    def told(self, figures: Tensor, matrices: int) -> Tensor:
+    def all_gather(self, values: Tensor, matrices: int) -> Tensor:
         """What owners say of their matrices, [own, ...], on all ranks: [matrices, ...]."""
-        found = [torch.empty_like(figures) for _ in self.lengths]
-        dist.all_gather(found, figures.contiguous(), group=self.group)
-        return torch.cat(found)[:matrices]
+        gathered = [torch.empty_like(values) for _ in self.lengths]
+        dist.all_gather(gathered, values.contiguous(), group=self.group)
+        return torch.cat(gathered)[:matrices]
 
     def _shape(self, matrices: int, like: Tensor, length: int) -> torch.Size:
         shape = [matrices, *like.shape[1:]]
@@ -92,16 +96,16 @@ class MatrixRedistribution:
         """For parameters [..., rows, columns] spread as this one is; None where matrices lie whole on their ranks."""
         if not isinstance(parameter, DTensor):
             return None
-        mesh, found = parameter.device_mesh, []
+        mesh, axes = parameter.device_mesh, []
         lengths = {-2: parameter.shape[-2], -1: parameter.shape[-1]}
         # The innermost axis of the mesh has split first.
         for axis in reversed(range(mesh.ndim)):
             place = parameter.placements[axis]
             dim = place.dim - parameter.dim() if is_sharded(place) else 0
             if dim in lengths:
-                found.append(_ShardAxis.of(mesh.get_group(axis), dim, lengths[dim]))
-                lengths[dim] = found[-1].mine
-        return MatrixRedistribution(tuple(reversed(found))) if found else None
+                axes.append(_ShardAxis.of(mesh.get_group(axis), dim, lengths[dim]))
+                lengths[dim] = axes[-1].local_length
+        return MatrixRedistribution(tuple(reversed(axes))) if axes else None
 
     def to_owners(
         self, stack: Float[Tensor, "matrices my_rows my_columns"]
@@ -120,19 +124,19 @@ class MatrixRedistribution:
         return whole
 
     def all_gather(
-        self, figures: Float[Tensor, "own rows 1"], matrices: int
+        self, values: Float[Tensor, "own rows 1"], matrices: int
     ) -> Float[Tensor, "matrices rows 1"]:
         """Figures of all matrices from their owners."""
         for axis, count in zip(reversed(self.axes), reversed(self._counts(matrices)), strict=True):
-            figures = axis.told(figures, count)
-        return figures
+            values = axis.all_gather(values, count)
+        return values
 
-    def local_rows(self, figures: Float[Tensor, "matrices rows 1"]) -> Float[Tensor, "matrices my_rows 1"]:
+    def local_rows(self, values: Float[Tensor, "matrices rows 1"]) -> Float[Tensor, "matrices my_rows 1"]:
         """Those of the rows that this rank has a part of."""
         for axis in reversed(self.axes):
             if axis.dim == -2:
-                figures = torch.split(figures, list(axis.lengths), dim=-2)[dist.get_rank(axis.group)]
-        return figures
+                values = torch.split(values, list(axis.lengths), dim=-2)[dist.get_rank(axis.group)]
+        return values
 
     def _counts(self, matrices: int) -> list[int]:
         """How many matrices come into every axis."""

@@ -64,7 +64,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._parameter_bytes = {parameter: _bytes([parameter]) for parameter in model.parameters()}
         optimizer_state = [value for state in optimizer.state.values() for value in state.values()]
         self._weights, self._optimizer = sum(self._parameter_bytes.values()), _bytes(optimizer_state)
-        self._current = self._highest = 0
+        self._current = self._peak = 0
         self._at_peak: RankMemory | None = None
         self._sizes = WeakIdKeyDictionary()
         for tensor in _tensors([*model.parameters(), *model.buffers(), optimizer_state, *map(vars, batches)]):
@@ -83,7 +83,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def peak(self) -> RankMemory:
         """What was held when it was most."""
-        return self.now if self._at_peak is None or self._current > self._highest else self._at_peak
+        return self.now if self._at_peak is None or self._current > self._peak else self._at_peak
 
     def __enter__(self) -> "MemoryTracker":
         # FSDP2 frees what it has gathered by resizing it to nothing, which is no operation on tensors.
@@ -128,8 +128,8 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _change(self, size: list[int], new: int) -> None:
         """A storage of `size` now has `new` bytes. What the peak is made of is looked up when it is over."""
-        if new < size[0] and self._current > self._highest:
-            self._highest, self._at_peak = self._current, self.now
+        if new < size[0] and self._current > self._peak:
+            self._peak, self._at_peak = self._current, self.now
         self._current += new - size[0]
         size[0] = new
 

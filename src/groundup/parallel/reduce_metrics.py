@@ -15,21 +15,21 @@ from groundup.parallel.context import SINGLE, ParallelContext
 StepMetrics = Mapping[str, Tensor | float]
 
 
-def accumulate_metrics(totals: dict[str, Any], figures: StepMetrics) -> None:
+def accumulate_metrics(totals: dict[str, Any], metrics: StepMetrics) -> None:
     """Add a micro-batch's figures to the step's, without their gradients."""
-    for name, part in figures.items():
+    for name, part in metrics.items():
         detached = part.detach() if isinstance(part, Tensor) else part
         totals[name] = totals[name] + detached if name in totals else detached
 
 
 def reduce_to_floats(
-    values: StepMetrics, world: ParallelContext = SINGLE, alike: int = 0
+    values: StepMetrics, parallel: ParallelContext = SINGLE, identical: int = 0
 ) -> dict[str, float]:
     """All values as floats; added up over the world's ranks, but for the first `alike`, which are the same on all.
 
     Every rank must have the same names.
     """
-    if world.size > 1:
+    if parallel.size > 1:
         values = {name: torch.as_tensor(value) for name, value in values.items()}
     tensors = {name: value.detach() for name, value in values.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -38,6 +38,6 @@ def reduce_to_floats(
     stacked = torch.stack(
         [value.reshape(()).to(device, torch.float64, non_blocking=True) for value in tensors.values()]
     )
-    world.sum_all_stages(stacked[alike:])
+    parallel.sum_all_stages(stacked[identical:])
     read = dict(zip(tensors, stacked.tolist(), strict=True))
     return {name: float(read.get(name, value)) for name, value in values.items()}

@@ -1,11 +1,11 @@
-"""FSDP2: every rank keeps a share of each weight, and gathers a layer's weights while it computes that layer.
+"""FSDP2: every rank keeps a shard of each weight and all-gathers a layer's weights to compute it.
 
-in:  a model fitted to the hardware, a world of several ranks
-out: the same model: its parameters are DTensors, its gradients sums over all ranks
+in:  a model prepared for the hardware, a ParallelContext of several ranks
+out: the same model with DTensor parameters, whose gradients are summed over all ranks
 
-PyTorch's `fully_shard` (Zhao et al. 2023, https://arxiv.org/abs/2304.11277, in its second form). Losses are divided by
-the weight of the whole step, of all ranks, so gradients are added up and not averaged. A small model is gathered at
-once: its layers take less time to compute than ranks to wait for one another.
+PyTorch's `fully_shard` (Zhao et al. 2023, https://arxiv.org/abs/2304.11277). Losses are divided by the weight of the
+whole step on all ranks, so gradients are summed, not averaged. A small model is one unit: its layers take less time to
+compute than a collective to start.
 """
 
 import math
@@ -29,9 +29,9 @@ from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import Hardware
 
 SINGLE_UNIT_BYTES = 2**25
-"""Bytes, in the compute dtype, of the largest model that is gathered at once instead of layer by layer."""
+"""Largest model, in bytes of the compute dtype, that is a single FSDP unit; larger ones have a unit per layer."""
 InitTensor = Callable[[str, torch.Size], Tensor]
-"""(name of a parameter or saved buffer, its whole shape) -> all of it on the CPU, as a training starts with it"""
+"""(name of a parameter or saved buffer, its whole shape) -> its initial value, whole, on the CPU"""
 
 
 def shard(
@@ -49,7 +49,7 @@ def shard(
     """
     if parallel.mesh is None:
         return
-    # Angles and masks that go into a layer keep their own dtype.
+    # Cosines, sines and masks keep their own dtype.
     policy = MixedPrecisionPolicy(
         param_dtype=hardware.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -69,7 +69,7 @@ def shard(
     scores = [part.score for part in model_parts if isinstance(part, ValueModel)]
     parts += [(part, _shard_mesh(parallel.mesh, "shard")) for part in (*scores, *units, *roots)]
     for part, mesh in parts:
-        # In a pipeline the next micro-batch follows at once: weights stay until the last one is through.
+        # In a pipeline weights stay gathered until the last micro-batch of a step.
         fully_shard(
             part,
             mesh=mesh,
@@ -93,7 +93,7 @@ class _ReduceScatterByAllToAll:
     """FSDP's reduce-scatter on a CPU, always a sum: gloo's own is an all-reduce, which sends twice the bytes."""
 
     def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Room for what is sent or kept."""
+        """A buffer of the collective."""
         return torch.empty(size, dtype=dtype, device=device)
 
     def __call__(
@@ -105,13 +105,13 @@ class _ReduceScatterByAllToAll:
         async_op: bool = False,
     ) -> None:
         """Parts of `input_tensor` [ranks x part], one for each rank, added up in `output_tensor` [part]."""
-        come = torch.empty_like(input_tensor)
-        dist.all_to_all_single(come, input_tensor, group=group)
-        torch.sum(come.view(group.size(), -1), dim=0, out=output_tensor)
+        received = torch.empty_like(input_tensor)
+        dist.all_to_all_single(received, input_tensor, group=group)
+        torch.sum(received.view(group.size(), -1), dim=0, out=output_tensor)
 
 
 def _shard_mesh(mesh: DeviceMesh, axis: str) -> DeviceMesh:
-    """What to shard over: an axis, and around it copies, if there are any."""
+    """The mesh to shard over: an axis, with the replicas if there are any."""
     return mesh["replicate", axis] if mesh["replicate"].size() > 1 else mesh[axis]
 
 
@@ -137,7 +137,7 @@ def sum_replicated_gradients(model: nn.Module, parallel: ParallelContext) -> Non
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter], parallel: ParallelContext) -> Float[Tensor, ""]:
-    """The norm of all gradients together, as if they were on one rank."""
+    """Global norm of the gradients of all ranks."""
     with_gradient = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
     if parallel.mesh is None:
         return torch.nn.utils.get_total_norm([gradient for _, gradient in with_gradient])
@@ -159,14 +159,14 @@ def gradient_norm(parameters: Iterable[nn.Parameter], parallel: ParallelContext)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, norm: Float[Tensor, ""]) -> None:
-    """Shorten all gradients together where their `norm` is above `largest`."""
+    """Scale all gradients so that their global `norm` is at most `max_norm`."""
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     if gradients:
         torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _axes(tensor: Tensor) -> tuple[str, ...]:
-    """The axes of its mesh that split a tensor."""
+    """Names of the mesh axes over which a tensor is sharded."""
     if not isinstance(tensor, DTensor):
         return ()
     names = tensor.device_mesh.mesh_dim_names or ()
@@ -191,7 +191,7 @@ def sync_gradients(model: nn.Module, now: bool) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's share of a tensor: its own memory. All of it where it isn't sharded."""
+    """This rank's shard of a tensor, which is its own memory; the tensor itself where it isn't sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -35,14 +35,14 @@ def save_sharded(tensors: Mapping[str, Tensor], folder: Path, parallel: Parallel
     _save(tensors, HuggingFaceStorageWriter(str(folder), save_distributed=True), parallel)
 
 
-def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, world: ParallelContext) -> None:
+def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, parallel: ParallelContext) -> None:
     try:
-        save(dict(tensors), storage_writer=writer, process_group=world.background_group)
+        save(dict(tensors), storage_writer=writer, process_group=parallel.background_group)
     except CheckpointException as error:
         raise error.failures[min(error.failures)][0] from None
 
 
-def consolidate(tensors: Mapping[str, Tensor], folder: Path, world: ParallelContext) -> dict[str, Tensor]:
+def consolidate(tensors: Mapping[str, Tensor], folder: Path, parallel: ParallelContext) -> dict[str, Tensor]:
     """All tensors, whole, on the rank that leads; none on the others.
 
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
@@ -54,12 +54,14 @@ def consolidate(tensors: Mapping[str, Tensor], folder: Path, world: ParallelCont
         name if tensor.dim() else f"{name}{SCALAR_SUFFIX}": tensor if tensor.dim() else tensor.reshape(1)
         for name, tensor in tensors.items()
     }
-    _save(named, writer, world)
-    found: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")) if world.is_rank0 else ():
+    _save(named, writer, parallel)
+    tensors_on_disk: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")) if parallel.is_rank0 else ():
         for name, tensor in load_file(file).items():
-            found[name.removesuffix(SCALAR_SUFFIX)] = tensor[0] if name.endswith(SCALAR_SUFFIX) else tensor
-    return found
+            tensors_on_disk[name.removesuffix(SCALAR_SUFFIX)] = (
+                tensor[0] if name.endswith(SCALAR_SUFFIX) else tensor
+            )
+    return tensors_on_disk
 
 
 def load_sharded(
@@ -81,7 +83,7 @@ def load_sharded(
             (parameter for begin, parameter in optimizer_prefixes.items() if name.startswith(begin)), None
         )
         if name not in named and parameter is not None and isinstance(metadata, TensorStorageMetadata):
-            tensors[name] = _like(metadata, parameter)
+            tensors[name] = _empty_like(metadata, parameter)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it is: one rank reads them all
         load(tensors, storage_reader=reader, no_dist=parallel.mesh is None)
@@ -92,7 +94,7 @@ def _missing(name: str, folder: Path) -> bool:
     raise KeyError(f"{folder} holds no {name}")
 
 
-def _like(said: TensorStorageMetadata, about: Tensor) -> Tensor:
-    if said.size == about.shape:
-        return torch.zeros_like(about, dtype=said.properties.dtype, requires_grad=False)
-    return torch.zeros(said.size, dtype=said.properties.dtype)
+def _empty_like(metadata: TensorStorageMetadata, parameter: Tensor) -> Tensor:
+    if metadata.size == parameter.shape:
+        return torch.zeros_like(parameter, dtype=metadata.properties.dtype, requires_grad=False)
+    return torch.zeros(metadata.size, dtype=metadata.properties.dtype)

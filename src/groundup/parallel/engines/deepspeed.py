@@ -153,7 +153,7 @@ class DeepSpeedEngine:
             # ZeRO averages over the ranks; our losses are parts of a sum.
             self.engine.backward(value * dist.get_world_size(), scale_wrt_gas=False)
             accumulate_metrics(totals, {"loss": value, **metrics})
-        return reduce_to_floats({"grad_norm": self._norm()} | totals, self.parallel, alike=1)
+        return reduce_to_floats({"grad_norm": self._norm()} | totals, self.parallel, identical=1)
 
     def step(self, factor: float) -> None:
         """See `TrainEngine`. DeepSpeed clips."""

@@ -128,7 +128,7 @@ class MegatronEngine:
         loss = self._run_schedule(micro_batches, forward_only=False)
         self._sum_gradients()
         self._norm = self._gradient_norm()
-        return reduce_to_floats({"grad_norm": self._norm, "loss": loss}, self.parallel, alike=1)
+        return reduce_to_floats({"grad_norm": self._norm, "loss": loss}, self.parallel, identical=1)
 
     def step(self, factor: float) -> None:
         """See `TrainEngine`."""

@@ -83,7 +83,7 @@ class NativeEngine:
             totals = self.pipeline.backward(micro_batches)
         sum_replicated_gradients(self.model, self.parallel)
         self._norm = gradient_norm(self._unique_parameters(), self.parallel)
-        return reduce_to_floats({"grad_norm": self._norm} | totals, self.parallel, alike=1)
+        return reduce_to_floats({"grad_norm": self._norm} | totals, self.parallel, identical=1)
 
     def step(self, factor: float) -> None:
         """See `TrainEngine`."""
