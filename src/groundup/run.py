@@ -1,7 +1,7 @@
-"""A blueprint -> a run: the builder set up, the pipeline called, the result recorded and told.
+"""A run: builds every artifact of a blueprint and records the result.
 
 in:  a validated Blueprint and a store
-out: runs/<name>.json, runs/<name>/ with links and the resolved blueprint, and a closing word for people
+out: runs/<name>.json, runs/<name>/ with links and the resolved blueprint, and a summary on stderr
 """
 
 import shutil

@@ -96,7 +96,9 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
         [], ["step-000000001"], ["step-000000001", "step-000000002"], [], [f"step-{STEPS:09d}"]]  # fmt: skip
     for one, what in zip(found, ["the training state of step"] * 4 + ["pretrain"], strict=True):
         assert one["error"].startswith(f"GroundupError: {what}"), one
-        assert "No space left on device" in one["error"] and "Make room on that disk" in one["error"], one
+        assert "No space left on device" in one["error"] and "Free some space on that disk" in one["error"], (
+            one
+        )
         needs = re.search(r"it needs ([\d,]+) bytes, and ([\d,]+) bytes are free", one["error"])
         assert (needs is not None) == ("state" in what)
         assert needs is None or int(needs[1].replace(",", "")) > int(needs[2].replace(",", "")) - 4096 * 4

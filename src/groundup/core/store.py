@@ -6,7 +6,8 @@ workspace/
   artifacts/<stage>-<12 hex>.lock            held by the process that builds the artifact
   runs/<name>.json                           the artifacts of the newest complete run
   runs/<name>/NN-<stage>                     links to them
-  digests.sqlite                             kept content digests of source files and artifacts
+  digests.sqlite                             kept content digests of source files and artifacts (core/digests.py)
+  plans/<digest>.json                        kept plans of blueprints (core/kept_plan.py)
 """
 
 import fcntl
@@ -320,7 +321,7 @@ def _stages_of(record: Path) -> dict[str, str]:
 
 
 def _lock_exclusively(file: IO[str]) -> None:
-    """Raises BlockingIOError where another process holds the lock for longer than it takes to look at it."""
+    """Raises BlockingIOError where another process holds the lock for longer than `artifacts_being_built` does."""
     for wait in (0.05, 0.05, None):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
