@@ -8,15 +8,24 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from groundup.core.errors import GroundupError
-
-if TYPE_CHECKING:
-    from groundup.core.store import Store
-    from groundup.pipeline import Blueprint
+from groundup.options import (
+    HERE,
+    AsJson,
+    BlueprintFile,
+    Data,
+    Overrides,
+    RunName,
+    Workspace,
+    load_blueprint,
+    model_folder,
+    open_store,
+    plugin_folder,
+)
 
 app = App(
     name="groundup",
@@ -25,34 +34,14 @@ app = App(
     version_flags=["--version"],
 )
 
-Workspace = Annotated[
-    Path, Parameter(name="--workspace", env_var="GROUNDUP_WORKSPACE", help="folder of artifacts and runs")
-]
-Overrides = Annotated[
-    list[str],
-    Parameter(
-        name="--set", help="override a key of the blueprint: section.key=value (repeatable)", negative=()
-    ),
-]
-Data = Annotated[
-    list[str],
-    Parameter(
-        name="--data",
-        help="your own folder or files, in place of the blueprint's sources (repeatable)",
-        negative=(),
-    ),
-]
-AsJson = Annotated[bool, Parameter(name="--json", help="print JSON instead of a table", negative=())]
-HERE = Path("workspace")
-
 
 @app.command
 def run(
-    blueprint: Path | None = None,
+    blueprint: BlueprintFile = None,
     *,
     data: Data = [],  # noqa: B006
     set: Overrides = [],  # noqa: B006
-    name: str | None = None,
+    name: RunName = None,
     workspace: Workspace = HERE,
     until: str = "",
     ray: str = "",
@@ -64,10 +53,6 @@ def run(
 
     Parameters
     ----------
-    blueprint
-        TOML file that describes the model (default: the preset `stdlib`)
-    name
-        name of the run (default: the blueprint's)
     until
         stop after this stage, e.g. curate; the record of a complete run is kept
     ray
@@ -81,43 +66,39 @@ def run(
     from groundup.run import execute
 
     overrides = [*set, f'runtime.ray = "{ray}"'] if ray else set
-    plan = _plan(blueprint, data, overrides, name)
+    plan = load_blueprint(blueprint, data, overrides, name)
     place = detect_launch(os.environ)
     if place is None:
-        print(execute(plan, _store(workspace), Reporter(quiet), until))
+        print(execute(plan, open_store(workspace), Reporter(quiet), until))
         return
     with ExternalLaunch(place, plan.runtime.rank_timeout) as cluster:
         if not cluster.leads:
             cluster.follow()
             return
-        print(execute(plan, _store(workspace), Reporter(quiet), until, partial(run_stage, cluster=cluster)))
+        print(
+            execute(plan, open_store(workspace), Reporter(quiet), until, partial(run_stage, cluster=cluster))
+        )
 
 
 @app.command
 def status(
-    blueprint: Path | None = None,
+    blueprint: BlueprintFile = None,
     *,
     data: Data = [],  # noqa: B006
     set: Overrides = [],  # noqa: B006
-    name: str | None = None,
+    name: RunName = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Report for each stage whether it is up to date or must be built, and which field differs. Builds nothing.
-
-    Parameters
-    ----------
-    blueprint
-        TOML file that describes the model (default: the preset `stdlib`)
-    name
-        name of the run (default: the blueprint's)
-    """
+    """Report for each stage whether it is up to date or must be built, and which field differs. Builds nothing."""
     from groundup.presets import blueprint_table
     from groundup.show import print_status
     from groundup.status import pipeline_status
 
     table, origin = blueprint_table(blueprint, data, name)
-    print_status(pipeline_status(_store(workspace), table, set, origin, _plugin_folder(blueprint)), as_json)
+    print_status(
+        pipeline_status(open_store(workspace), table, set, origin, plugin_folder(blueprint)), as_json
+    )
 
 
 @app.command
@@ -137,7 +118,7 @@ def clean(
     from groundup.core.clean import delete_unused, find_unused
     from groundup.show import print_unused
 
-    store = _store(workspace)
+    store = open_store(workspace)
     print_unused(delete_unused(store) if yes else find_unused(store), store.root, yes, as_json)
 
 
@@ -163,9 +144,9 @@ def show(
     if what and what.endswith(".toml"):
         from groundup.pipeline import resolved
 
-        print(resolved(_plan(Path(what), [], [], None)), end="")
+        print(resolved(load_blueprint(Path(what), [], [], None)), end="")
         return
-    store = _store(workspace)
+    store = open_store(workspace)
     run_name = what or views.newest_run(store)
     stages = store.run(run_name, newest=True)
     if stage is None:
@@ -204,9 +185,9 @@ def inspect(
     from groundup.text.inspect.command import InspectQuery, run_inspect
     from groundup.text.inspect.corpus import Corpus
 
-    store = _store(workspace)
+    store = open_store(workspace)
     if what and what.endswith(".toml"):
-        what = _plan(Path(what), [], [], None).name
+        what = load_blueprint(Path(what), [], [], None).name
     name = what or newest_run(store)
     stages = store.run(name, newest=True)
     corpus = Corpus(stages["ingest"].path, stages["curate"].path if "curate" in stages else None)
@@ -226,7 +207,7 @@ def diff(a: str, b: str, *, workspace: Workspace = HERE, as_json: AsJson = False
     """
     from groundup.show import print_difference
 
-    store = _store(workspace)
+    store = open_store(workspace)
     print_difference(store.run(a), store.run(b), as_json)
 
 
@@ -264,7 +245,7 @@ def chat(
     from groundup.serve.terminal import ChatOptions, answer_once, converse, open_chat
 
     options = ChatOptions(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    session = open_chat(_model_folder(model, stage, workspace), options)
+    session = open_chat(model_folder(model, stage, workspace), options)
     if prompt is not None:
         answer_once(session, prompt)
     else:
@@ -301,7 +282,7 @@ def export(
     """
     from groundup.export.command import export_model
 
-    folder = _model_folder(model, stage, workspace)
+    folder = model_folder(model, stage, workspace)
     export_model(folder, target, format, dtype, verify, partial(print, file=sys.stderr))
     print(target)
 
@@ -348,7 +329,7 @@ def init(
 
     if file.exists():
         raise GroundupError(f"{file} exists already. Choose another name: groundup init other.toml")
-    write_text(file, commented_toml(_plan(None, data, [], None, preset)))
+    write_text(file, commented_toml(load_blueprint(None, data, [], None, preset)))
     print(file)
     print(f"Edit it, then: groundup run {file}", file=sys.stderr)
 
@@ -410,40 +391,6 @@ def main(argv: list[str] | None = None) -> None:
 def _terminate(number: int, _frame: Any) -> None:
     """Turns SIGTERM into SystemExit, so that open files are closed."""
     raise SystemExit(128 + number)
-
-
-def _plan(
-    blueprint: Path | None, data: list[str], overrides: list[str], name: str | None, preset: str = "stdlib"
-) -> "Blueprint":
-    """The validated blueprint that the options describe."""
-    from groundup.core.blueprint import load
-    from groundup.pipeline import Blueprint
-    from groundup.presets import blueprint_table
-
-    table, origin = blueprint_table(blueprint, data, name, preset)
-    return load(Blueprint, table, overrides, origin, _plugin_folder(blueprint))
-
-
-def _plugin_folder(blueprint: Path | None) -> Path:
-    """Where the modules of local plugins are: next to the blueprint, without one in the current folder."""
-    return blueprint.parent if blueprint else Path.cwd()
-
-
-def _model_folder(model: str | None, stage: str | None, workspace: Path) -> Path:
-    """The checkpoint folder that `model` names: itself, or of a run the last policy or that of `stage`."""
-    from groundup.show import newest_run, pick_policy
-
-    if model is not None and (Path(model) / "config.json").exists():
-        return Path(model)
-    store = _store(workspace)
-    name = model or newest_run(store)
-    return pick_policy(store.run(name), stage, name).path
-
-
-def _store(workspace: Path) -> "Store":
-    from groundup.core.store import Store
-
-    return Store(workspace.absolute())
 
 
 if __name__ == "__main__":

@@ -124,15 +124,11 @@ class Pretrain(Recipe):
     def _resolved(self, config: DecoderConfig) -> "Pretrain":
         tokens = self.tokens or scaling.horizon_tokens(config)
         batch_tokens = self.batch_tokens or scaling.batch_tokens(config.n_layers)
-        found: dict[str, Any] = {
-            "depth": config.n_layers,
-            "tokens": tokens,
-            "batch_tokens": batch_tokens,
-        }
+        derived: dict[str, Any] = {"depth": config.n_layers, "tokens": tokens, "batch_tokens": batch_tokens}
         if not self.start:
-            known = self.model_copy(update=found)
-            found["optimizer"] = known.optimizer_for(config.d_model, batch_tokens, tokens)
-        return self.model_copy(update=found)
+            recipe = self.model_copy(update=derived)
+            derived["optimizer"] = recipe.optimizer_for(config.d_model, batch_tokens, tokens)
+        return self.model_copy(update=derived)
 
     def optimizer_for(self, d_model: int, batch_tokens: int, tokens: int) -> Optimizer:
         """The optimizer with its rates: of an annealed checkpoint its own, else by the rules for these numbers."""
