@@ -1,16 +1,21 @@
 """llama.cpp, run in this process, computes what our decoder computes from the GGUF files we write."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from decoders import PORTABLE, SCALINGS, decoder
+from test_vocabulary import chat_tokenizer
 
 from groundup.cli import main
 from groundup.core.errors import GroundupError
 from groundup.export.gguf import GgufDtype, export_gguf
+from groundup.export.hf_import import import_huggingface
+from groundup.export.huggingface import export_huggingface
 from groundup.export.verify import Verification
 from groundup.export.verify_llama_cpp import verify_llama_cpp
+from groundup.export.verify_transformers import verify_transformers
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig, RopeScaling
 from groundup.tokens.tokenizer import Tokenizer
@@ -126,6 +131,33 @@ def test_a_base_model_has_no_chat_template_and_ends_at_the_end_of_a_document(
     assert "tokenizer.chat_template" not in fields
     assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eos
     assert fields["tokenizer.ggml.add_bos_token"].contents() is True
+
+
+def test_an_imported_chat_model_keeps_its_own_template_and_tokens(tmp_path: Path) -> None:
+    folder = tmp_path / "published"
+    folder.mkdir()
+    theirs = chat_tokenizer(folder / "tokenizer.json")
+    template = (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+        "+ '<|im_end|>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    save_model(folder, decoder(replace(PORTABLE["llama_gqa"], vocab_size=theirs.get_vocab_size() + 5)))
+    config_json = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config_json | {"eos_token_id": 2, "bos_token_id": 1}))
+    tokenizer_config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
+    (folder / "chat_template.jinja").write_text(template)
+    import_huggingface(folder, tmp_path / "ours")
+    result = exported(tmp_path / "ours", tmp_path / "model.gguf")
+    assert result.difference < 1e-4 and result.other_ids == []
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+    assert fields["tokenizer.chat_template"].contents() == template
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 2
+    export_huggingface(
+        tmp_path / "ours", tmp_path / "out", verify=lambda *given: verify_transformers(*given) and None
+    )
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == template
 
 
 def test_a_vocabulary_with_unreachable_words_gets_the_split_that_follows_the_merges(tmp_path: Path) -> None:

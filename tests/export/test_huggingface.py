@@ -247,3 +247,54 @@ def test_a_run_is_exported_by_its_name_and_a_stage_of_it_by_its_own(
         "stage `judge` of run `mine` is no policy. Its policies: pretrain, finetune"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "ours")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(
+        DataError, match=r"the weights model\.layers\.1\.mlp\.up_proj\.weight contain nan or inf"
+    ):
+        import_huggingface(folder, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def adapter(folder: Path, base: str) -> Path:
+    """A LoRA adapter of rank 2 on the queries, in the files that PEFT writes."""
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(3)
+    name = "base_model.model.model.layers.1.self_attn.q_proj"
+    tensors = {
+        f"{name}.lora_A.weight": torch.randn(2, 48, generator=generator),
+        f"{name}.lora_B.weight": torch.randn(48, 2, generator=generator),
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "base_model_name_or_path": base, "r": 2, "lora_alpha": 6, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_lora_folder_is_merged_into_its_base(tmp_path: Path) -> None:
+    base = checkpoint(tmp_path / "base")
+    folder = adapter(tmp_path / "adapter", str(base))
+    import_huggingface(folder, tmp_path / "merged")
+    merged, before = load_decoder(tmp_path / "merged").state_dict(), load_decoder(base).state_dict()
+    tensors = {
+        name.split(".")[-2]: value for name, value in load_file(folder / "adapter_model.safetensors").items()
+    }
+    name = "model.layers.1.self_attn.q_proj.weight"
+    expected = before[name] + 6 / 2 * tensors["lora_B"] @ tensors["lora_A"]
+    torch.testing.assert_close(merged[name], expected)
+    assert all(torch.equal(merged[other], before[other]) for other in before if other != name)
+
+
+@pytest.mark.parametrize("base", ["org/model", ""])
+def test_a_lora_folder_without_its_base_is_explained(base: str, tmp_path: Path) -> None:
+    folder = adapter(tmp_path / "adapter", base)
+    with pytest.raises(
+        DataError, match=f"is a LoRA adapter of `{base}`, which is not a folder here. Download"
+    ):
+        import_huggingface(folder, tmp_path / "merged")

@@ -15,6 +15,7 @@ from groundup.core.errors import DataError
 from groundup.export.hf_import import import_huggingface
 from groundup.export.vocabulary import tokenizer_from_hf
 from groundup.model.checkpoint import load_decoder, save_model
+from groundup.tokens.bpe import byte_table
 from groundup.tokens.tokenizer import SPECIALS, Tokenizer
 
 TEXT = "the cat sat on the mat – naïve\n\t12345 🦊"
@@ -81,3 +82,47 @@ def test_a_vocabulary_of_another_kind_is_refused(change: dict[str, Any], said: s
     path.write_text(json.dumps(table))
     with pytest.raises(DataError, match=said):
         tokenizer_from_hf(path)
+
+
+RARE = [chr(256 + number) for number in range(12)]
+"""The characters of bytes 0 to 11, but for a newline."""
+
+
+def chat_tokenizer(path: Path) -> Reference:
+    """Like SmolLM2's: control tokens first in the vocabulary, and no tokens for rare bytes."""
+    theirs = Reference(models.BPE())
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = decoders.ByteLevel()
+    alphabet = [char for char in pre_tokenizers.ByteLevel.alphabet() if char not in RARE or char == RARE[10]]
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        initial_alphabet=alphabet,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    )
+    theirs.train_from_iterator([TEXT, "the mat and the cat"] * 9, trainer)
+    theirs.save(str(path))
+    return theirs
+
+
+def test_a_vocabulary_without_rare_bytes_gets_them_and_keeps_its_ids_and_logits(tmp_path: Path) -> None:
+    folder = tmp_path / "published"
+    folder.mkdir()
+    theirs = chat_tokenizer(folder / "tokenizer.json")
+    count = theirs.get_vocab_size()
+    model = decoder(replace(QWEN3, vocab_size=count))
+    save_model(folder, model)
+    config_json = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config_json | {"eos_token_id": 2}))
+    import_huggingface(folder, tmp_path / "ours", control_tokens=True)
+    ours, back = Tokenizer.load(tmp_path / "ours"), load_decoder(tmp_path / "ours")
+    missing = [char for char in byte_table() if char not in theirs.get_vocab()]
+    assert len(missing) == 10 and ours.vocab_size == count + len(missing) + len(SPECIALS)
+    assert ours.encode(TEXT) == theirs.encode(TEXT).ids
+    rare = "a\x00b\x07\x0b" + TEXT
+    assert ours.decode(ours.encode(rare)) == rare
+    batch = torch.tensor([ours.encode(TEXT)])
+    with torch.no_grad():
+        torch.testing.assert_close(back(batch)[..., :count], model(batch)[..., :count], atol=1e-5, rtol=1e-5)
+    rows = model.model.embed_tokens.weight
+    torch.testing.assert_close(back.model.embed_tokens.weight[count], rows.mean(dim=0))
+    torch.testing.assert_close(back.model.embed_tokens.weight[ours.eos], rows[2])
