@@ -47,10 +47,13 @@ class Built:
 
 
 def run_acquire(folder: Path, *paths: Path | str, runtime: Runtime | None = None, max_document_bytes: int = 4 << 20,
+                few_files: int = 0,
                 **settings: Any) -> Built:  # fmt: skip
     """Ingest files into `folder`, whose name should be `ingest-<something>` if later calls are to look there."""
     recipe = Ingest(
-        sources=(Files(paths=tuple(map(str, paths)), **settings),), max_document_bytes=max_document_bytes
+        sources=(Files(paths=tuple(map(str, paths)), **settings),),
+        max_document_bytes=max_document_bytes,
+        few_files=few_files,
     )
     work = StageContext(folder, Reporter(quiet=True))
     metrics = ingest(recipe, runtime or Runtime(), work)

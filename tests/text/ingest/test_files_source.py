@@ -70,9 +70,9 @@ def test_a_column_that_isnt_there_is_named_with_file_and_line(
     entry = built.rejects()[0]
     assert entry.reason == "no_text_field" and "'content'" in entry.detail
     if "jsonl" in name:
-        assert entry.path == f"{name}#1" and entry.detail.startswith("line 1: no string under")
+        assert entry.path == f"{name}#1" and entry.detail.startswith("record 1: no ")
     else:
-        assert entry.path == name and "there are: body, rights, tongue, url" in entry.detail
+        assert entry.path == name and "rows have: body, rights, tongue, url" in entry.detail
 
 
 def test_what_a_source_cant_be_told_is_refused() -> None:

@@ -203,7 +203,7 @@ def test_leftovers_of_an_interrupted_try_do_not_disturb(tmp_path: Path, ingested
     (left / "documents" / "00000-000.parquet").write_bytes(b"PAR1 torn")
     (left / "documents" / "00000-000.parquet.1234abcd.part").write_bytes(b"PAR1 torn")
     work = StageContext(left, Reporter(quiet=True))
-    made = Built(left, ingest(Ingest(sources=(Files(paths=(str(tmp_path),)),)), Runtime(), work))
+    made = Built(left, ingest(Ingest(sources=(Files(paths=(str(tmp_path),)),), few_files=0), Runtime(), work))
     work.close()
     assert made.files() == clean.files()
 

@@ -96,9 +96,9 @@ def test_bad_rows_are_noted_and_the_rest_is_read() -> None:
     data = b'text,n\nfine,1\nshort\nlong,1,2\n"a"b,3\n,4\nnul\x00,5\nnul\x00 in ' + prose.encode()
     data += ",6\nGröße ".encode() + b'\xff,7\nlast,8\n"never closed,9\nlost,10'
     found = read("a.csv", data)
-    assert [text.text for text in texts(found)] == ["fine", "nul in " + prose, "Größe \ufffd", "last"]
+    assert [text.text for text in texts(found)] == ["fine", "nul", "nul in " + prose, "Größe \ufffd", "last"]
     assert [(position, reason) for position, _, reason in reasons(found)] == [
-        ("2", "bad_row"), ("3", "bad_row"), ("4", "bad_row"), ("5", "empty"), ("6", "binary"),
+        ("2", "bad_row"), ("3", "bad_row"), ("4", "bad_row"), ("5", "empty"), ("6", "nul_bytes_removed"),
         ("7", "nul_bytes_removed"), ("8", "invalid_utf8_replaced"), ("10", "bad_row"),
     ]  # fmt: skip
 

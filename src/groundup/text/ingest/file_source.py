@@ -10,7 +10,14 @@ from typing import BinaryIO
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from groundup.text.ingest.types import ExtractedText, Extractor, ReadIssue, ReadOptions, SourceRecipe
+from groundup.text.ingest.types import (
+    DEFAULT_SEPARATOR,
+    ExtractedText,
+    Extractor,
+    ReadIssue,
+    ReadOptions,
+    SourceRecipe,
+)
 
 FIELDS = ("text", "path", "licence", "language")
 """Document fields that a table column or JSON field can provide."""
@@ -39,6 +46,12 @@ class ReadingRecipe(SourceRecipe):
         default=200.0, gt=1, description="maximum ratio of decompressed to compressed size"
     )
 
+    separator: str = Field(
+        default=DEFAULT_SEPARATOR,
+        description='divides plain text into documents: lines that are only this string, or "blank-lines" or '
+        '"headings"; empty = a file is one document',
+    )
+
     @field_validator("fields")
     @classmethod
     def _known_fields(cls, value: dict[str, str]) -> dict[str, str]:
@@ -51,7 +64,12 @@ class ReadingRecipe(SourceRecipe):
     def options(self) -> ReadOptions:
         """Read options for the formats."""
         return ReadOptions(
-            self.fields, self.extractor, self.max_file_bytes, self.max_line_bytes, self.max_expansion
+            self.fields,
+            self.extractor,
+            self.max_file_bytes,
+            self.max_line_bytes,
+            self.max_expansion,
+            self.separator,
         )
 
     def read(self, path: str, file: BinaryIO, skip: int = 0) -> Iterator[ExtractedText | ReadIssue]:

@@ -27,12 +27,15 @@ from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin, plugin_name
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext, stage
-from groundup.text.documents import REJECTS, spell_reasons
 from groundup.text.executor import ExecutorTask, run_tasks
 from groundup.text.ingest.ingest_task import IngestTask, content_digest, read_files
+from groundup.text.ingest.messages import rejects_messages, write_rejects
 from groundup.text.ingest.sources.stdlib import Stdlib
 from groundup.text.ingest.types import Source, SourceFile
 
+FEW_PARTS = 200
+"""Parts, at least, into which a corpus of few files is cut, where its size allows it."""
+MIN_PART_BYTES, MAX_PART_BYTES = 1 << 10, 1 << 16
 SHARD_BYTES = 16 << 20
 """Approximate size of the files of one task."""
 
@@ -46,6 +49,12 @@ class Ingest(Recipe):
         ge=1024,
         description="longer texts are split at a paragraph or line into several documents",
     )
+    few_files: int = Field(
+        default=8,
+        ge=0,
+        description="with at most this many files, files of one text each are cut at paragraph ends into parts that "
+        "count as documents, so that some are left for validation; 0 = never",
+    )
 
 
 def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dict[str, Any]]:
@@ -57,10 +66,11 @@ def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dic
 def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str, Any]:
     """Read all sources. Raises DataError if there is no document."""
     labels = dict(labelled(recipe))
-    settings = {label: _settings(recipe, source) for label, source in labels.items()}
     tasks = list(_tasks(labels))
+    part_bytes = _part_bytes(recipe, tasks)
+    settings = {label: _settings(recipe, source, part_bytes) for label, source in labels.items()}
     earlier = _known(context, settings)
-    ingest_task = IngestTask(context.path.resolve(), labels, recipe.max_document_bytes, earlier)
+    ingest_task = IngestTask(context.path.resolve(), labels, recipe.max_document_bytes, earlier, part_bytes)
     results = run_tasks(read_files, ingest_task, tasks, context, runtime, "ingest")
     lines = [line for result in results for line in result["files"]]
     context.external_read = [_source_digest(label, _digests_read(label, lines)) for label in labels]
@@ -68,14 +78,13 @@ def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str,
     write_text(context.file("sources.jsonl"), text)
     write_text(context.file("settings.json"), json.dumps(settings, indent=1, sort_keys=True) + "\n")
     metrics = _metrics(results)
-    rejected = spell_reasons(Counter(metrics["files_rejected"]) + Counter(metrics["records_rejected"]))
     if not metrics["documents"]:
-        raise DataError(f"ingest: no document in {len(lines)} files. All were rejected: {rejected}.")
+        raise DataError(_nothing_left(context, metrics, len(lines)))
     context.info(
         f"{metrics['documents']:,} documents from {metrics['files_read']:,} files" + _reused(results)
     )
-    if rejected:
-        context.info(f"rejected, each listed in {REJECTS}/: {rejected}")
+    for message in rejects_messages(context.path, metrics):
+        context.info(message)
     return metrics
 
 
@@ -92,9 +101,30 @@ def labelled(recipe: Ingest) -> Iterator[tuple[str, Source]]:
         yield label, source
 
 
-def _settings(recipe: Ingest, source: Source) -> str:
+def _nothing_left(context: StageContext, metrics: dict[str, Any], files: int) -> str:
+    """The error of a corpus without documents; the rejects log is kept in the workspace."""
+    path = context.path.parent.parent / "rejects" / "ingest.jsonl"
+    write_rejects(context.path, path)
+    lost = "; ".join(rejects_messages(context.path, metrics))
+    return f"ingest: no document in {files} files; {lost}. Each is listed with its reason in {path}"
+
+
+def _part_bytes(recipe: Ingest, tasks: list[ExecutorTask]) -> int:
+    """Size of the parts of files with one text each, a power of two; 0 if there are enough files."""
+    sizes: list[int] = [
+        size for task in tasks for _, _, rejected, _, size, _ in task.about["files"] if not rejected
+    ]
+    if not 0 < len(sizes) <= recipe.few_files:
+        return 0
+    part = max(MIN_PART_BYTES, min(MAX_PART_BYTES, sum(sizes) // FEW_PARTS))
+    return 1 << part.bit_length() - 1
+
+
+def _settings(recipe: Ingest, source: Source, part_bytes: int) -> str:
     """Settings that determine what is read from any file of this source."""
-    return json.dumps([ingest.version, recipe.max_document_bytes, canonical_json(source)], sort_keys=True)
+    return json.dumps(
+        [ingest.version, recipe.max_document_bytes, part_bytes, canonical_json(source)], sort_keys=True
+    )
 
 
 def _tasks(labels: dict[str, Source]) -> Iterator[ExecutorTask]:

@@ -38,6 +38,7 @@ class IngestTask:
     sources: dict[str, Source]
     max_document_bytes: int
     known: dict[str, Path]
+    part_bytes: int = 0
 
 
 def read_files(task: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
@@ -176,12 +177,14 @@ class _FileReader:
 
     def _documents(self, item: ExtractedText, entries: list[RejectsLogEntry]) -> list[Document]:
         path = item.path or _shown(self.file.path, item.position)
-        size, most = len(item.text.encode()), self.job.max_document_bytes
+        size, most, reason = len(item.text.encode()), self.job.max_document_bytes, "cut"
+        if self.job.part_bytes and not item.position:
+            most, reason = min(most, self.job.part_bytes), "cut_few_files"
         if size <= most:
             pieces = [("", item.text)]
         else:
             pieces = [(str(n), piece) for n, piece in enumerate(cut(item.text, most), 1)]
-            note = ReadIssue("changed", "cut", item.position, size, most, f"into {len(pieces)} documents")
+            note = ReadIssue("changed", reason, item.position, size, most, f"into {len(pieces)} documents")
             entries.append(self._entry(note))
         documents = []
         for piece, text in pieces:

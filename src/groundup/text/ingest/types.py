@@ -12,6 +12,7 @@ from pydantic import Field
 from groundup.core.recipe import Recipe
 from groundup.text.documents import Outcome
 
+DEFAULT_SEPARATOR = "<|endoftext|>"
 Extractor = Literal["resiliparse", "trafilatura"]
 
 
@@ -64,7 +65,8 @@ class ReadOptions:
 
     `fields` maps document fields (text, path, licence, language) to columns of a table or keys of a JSON object.
     `max_file_bytes` limits files that are read into memory whole, before and after decompression, and single records
-    of streamed files. `max_expansion` limits decompressed size as a multiple of the compressed size.
+    of streamed files. `max_expansion` limits decompressed size as a multiple of the compressed size. `separator`
+    divides plain text into documents (see formats/separate.py).
     """
 
     fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({"text": "text"}))
@@ -72,6 +74,7 @@ class ReadOptions:
     max_file_bytes: int = 256 << 20
     max_line_bytes: int = 1 << 20
     max_expansion: float = 200.0
+    separator: str = DEFAULT_SEPARATOR
 
 
 class SourceRecipe(Recipe):

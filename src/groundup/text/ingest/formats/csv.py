@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, decode
-from groundup.text.ingest.formats.jsonl import to_strings
 from groundup.text.ingest.formats.plain import document
+from groundup.text.ingest.formats.rows import layout_columns, missing_text, row_text, to_strings
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _SAMPLE = 1 << 18
@@ -43,9 +43,8 @@ def read(
     if isinstance(names, csv.Error):
         yield ReadIssue("rejected", "bad_row", detail=str(names)[:300])
         return
-    if options.fields["text"] not in names:
-        detail = f"no column {options.fields['text']!r}; there are: {', '.join(names)}"
-        yield ReadIssue("rejected", "no_text_field", detail=detail[:300])
+    if options.fields["text"] not in names and not layout_columns(names, options):
+        yield ReadIssue("rejected", "no_text_field", detail=missing_text(names, options)[:300])
         return
     number = 0
     for number, row in enumerate(rows, 1):
@@ -67,7 +66,10 @@ def _record(
     else:
         record = dict(zip(names, row, strict=True))
         metadata = {name: record.get(key, "") for name, key in options.fields.items() if name != "text"}
-        text = record[options.fields["text"]]
+        text = row_text(record, options)
+        if text is None:
+            yield ReadIssue("rejected", "no_text_field", position, detail=missing_text(names, options)[:300])
+            return
         raw = text if text.isascii() else text.encode("utf-8", "surrogateescape")
         yield from document(raw, position, options, **to_strings(metadata))
 

@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 
 from groundup.text.batch import CODE
+from groundup.text.ingest.decode import byte_order_mark
 from groundup.text.ingest.formats.decompress import compression
 from groundup.text.ingest.types import ReadIssue, ReadOptions
 
 _LONG_LINE = 4096
+_CONVERSATIONS = ("messages", "conversations", "instruction", "question", "prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,14 @@ PLAIN = Format("plain", (".txt", ".text", ".md", ".markdown", ".rst", ".adoc", "
 _JSONL = Format("jsonl", (".jsonl", ".ndjson", ".jsonlines"), stream=True)
 _HTML = Format("html", (".html", ".htm", ".xhtml", ".shtml"), in_memory=True)
 _PDF = Format("pdf", (".pdf",), in_memory=True, has_magic=True)
+_JSON_ARRAY = Format("json_array", (), stream=True)
 WARC = Format("warc", (".warc", ".arc", ".wet", ".wat"), stream=True)
 _FORMATS = {
     format_.name: format_
     for format_ in (
         PLAIN,
         _JSONL,
+        _JSON_ARRAY,
         _HTML,
         _PDF,
         WARC,
@@ -132,8 +136,9 @@ def detect_format(path: str, head: bytes, tail: bytes, packed: str, options: Rea
     format_ = _FORMATS[by_magic] if by_magic else PLAIN if by_name is None or by_name.has_magic else by_name
     if not by_magic and (by_name is None or _may_be_other(by_name, name)):
         format_ = _by_content(head) or format_
-    if name.endswith(".json") and format_ is PLAIN and _json_line(head, options.fields["text"]):
-        return Detection(_JSONL)
+    rows = _json_rows(head, name, options.fields["text"]) if format_ in (PLAIN, _JSONL) else None
+    if rows:
+        return Detection(rows)
     if by_name in (None, format_) and (named_packed == packed or not by_name):
         return Detection(format_)
     actual = f"{format_.name} in {packed}" if packed else format_.name
@@ -176,8 +181,24 @@ def _by_content(head: bytes) -> Format | None:
     return _FORMATS["mail"] if _MBOX.match(head) or _MAIL.match(head[:8192]) else None
 
 
+def _json_rows(head: bytes, name: str, field: str) -> Format | None:
+    """How the rows of a JSON file are written: lines, or an array or indented objects; None for other files."""
+    is_json = name.endswith((".json", *_JSONL.suffixes))
+    if not is_json and "." in name.rpartition("/")[2]:
+        return None
+    encoding = byte_order_mark(head)
+    head = head.decode(encoding, "ignore").encode() if encoding else head
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:_LONG_LINE]
+    if re.match(rb"\[\s*\{", start):
+        return _JSON_ARRAY
+    if name.endswith(_JSONL.suffixes):
+        return _JSON_ARRAY if re.match(rb"\{[ \t]*\r?\n", start) else None
+    return _JSONL if is_json and _json_line(head, field) else None
+
+
 def _json_line(head: bytes, field: str) -> bool:
     """Whether a .json file is JSON lines, as many published corpora are."""
     line = head.lstrip().split(b"\n", 1)[0].rstrip()
     whole = line.endswith(b"}") or len(line) > _LONG_LINE
-    return line.startswith(b"{") and whole and field.split(".")[-1].encode() in line
+    names = (field.split(".")[-1], *(_CONVERSATIONS if field == "text" else ()))
+    return line.startswith(b"{") and whole and any(b'"%b"' % name.encode() in line for name in names)

@@ -12,8 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from groundup.text.ingest.formats.decompress import RATIO_FLOOR
-from groundup.text.ingest.formats.jsonl import to_strings
 from groundup.text.ingest.formats.plain import document
+from groundup.text.ingest.formats.rows import (
+    conversation_text,
+    layout_columns,
+    missing_text,
+    to_strings,
+)
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _BATCH_ROWS = 64
@@ -32,7 +37,9 @@ def read(
     columns = {
         name: key for name, key in options.fields.items() if _field(table.schema_arrow, key) is not None
     }
-    refused = _refused(table, columns, options)
+    layout = layout_columns(table.schema_arrow.names, options)
+    columns |= {name: name for name in layout if name not in columns}
+    refused = None if layout else _refused(table, columns, options)
     if refused:
         yield refused
         return
@@ -59,9 +66,8 @@ def _group(
         for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=sorted(columns.values())):
             values = {name: _values(batch, key) for name, key in columns.items()}
             for row in range(max(0, skip - at), batch.num_rows):
-                metadata = {name: column[row] for name, column in values.items() if name != "text"}
-                position = str(rows_before + at + row + 1)
-                yield from document(values["text"][row], position, options, **to_strings(metadata))
+                record = {name: column[row] for name, column in values.items()}
+                yield from _row(record, str(rows_before + at + row + 1), options)
             at += batch.num_rows
     except _DAMAGED as error:
         yield _damaged(
@@ -69,12 +75,26 @@ def _group(
         )
 
 
+def _row(record: dict[str, Any], position: str, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
+    metadata = {name: value for name, value in record.items() if name in options.fields and name != "text"}
+    text = record["text"] if "text" in record else conversation_text(_decoded(record))
+    yield from document(text, position, options, **to_strings(metadata))
+
+
+def _decoded(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with top-level bytes as text."""
+    return {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for name, value in record.items()
+    }
+
+
 def _refused(table: Any, columns: dict[str, str], options: ReadOptions) -> ReadIssue | None:
     """The issue for a table without the text column, or with one that holds no text."""
     text_column = options.fields["text"]
     if "text" not in columns:
-        detail = f"no column {text_column!r}; there are: {', '.join(table.schema_arrow.names)}"
-        return ReadIssue("rejected", "no_text_field", detail=detail[:300])
+        detail = missing_text(table.schema_arrow.names, options)[:300]
+        return ReadIssue("rejected", "no_text_field", detail=detail)
     kind = _field(table.schema_arrow, text_column)
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,

@@ -1,7 +1,9 @@
-"""Text, Markdown, source code -> one document. Also what every format asks of a text before it is one.
+"""Text, Markdown, source code -> one document, or one per part between separators.
 
 in:  a file of any size
-out: its text, decoded, with LF line ends; a large one in pieces, cut between paragraphs
+out: its text, decoded, with LF line ends; a large file is read in pieces, cut between documents or paragraphs
+
+`document` is the check that every format applies to a text before it becomes a document.
 """
 
 from collections.abc import Iterator
@@ -22,57 +24,86 @@ from groundup.text.ingest.decode import (
     without_nuls,
     without_surrogates,
 )
+from groundup.text.ingest.formats.separate import divide, last_end
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 PIECE_BYTES = 16 << 20
-"""About the most of a file that is held at once."""
+"""Size of the pieces in which a large file is read."""
 
 
 def read(
     path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
-    """The whole file as one document; of one larger than PIECE_BYTES a document per piece."""
-    first = file.read(PIECE_BYTES + 1)
-    if len(first) <= PIECE_BYTES:
-        yield from document(first, "", options)
+    """The whole file as one document, or its parts at positions "1", "2" ... after the first `skip`."""
+    head = file.read(PIECE_BYTES + 1)
+    if len(head) <= PIECE_BYTES:
+        yield from _whole_file(head, options, skip)
         return
-    rest = iter(partial(file.read, PIECE_BYTES), b"")
-    chunks = as_utf8(chain([first], rest), byte_order_mark(first))
-    for number, piece in enumerate(_pieces(chunks), 1):
-        if number > skip:
-            items = list(document(piece, str(number), options))
-            if number == 1 and _is_not_text(items[0], piece):
-                yield replace(items[0], position="")
-                return
-            yield from items
+    chunks = as_utf8(chain([head], iter(partial(file.read, PIECE_BYTES), b"")), byte_order_mark(head))
+    number = 0
+    for piece in _pieces(chunks, options.separator):
+        items = [list(part) for part in _parts(piece, options, number)]
+        if not number and _is_not_text(items[0][0], piece):
+            yield replace(items[0][0], position="")
+            return
+        for part in items:
+            number += 1
+            yield from part if number > skip else ()
 
 
-def _is_not_text(found: ExtractedText | ReadIssue, piece: bytes) -> bool:
-    """Whether a file's first piece shows that none of it is text: 16 MB of something else, or without a line end."""
-    said = found.reason if isinstance(found, ReadIssue) and found.outcome == "rejected" else ""
-    return said == "binary" or (said == "line_too_long" and b"\n" not in piece)
+def _whole_file(data: bytes, options: ReadOptions, skip: int) -> Iterator[ExtractedText | ReadIssue]:
+    """A file without separators is one document at position ""."""
+    parts = [list(part) for part in _parts(data, options, 0)]
+    if len(parts) == 1:
+        yield from (replace(item, position="") for item in parts[0])
+        return
+    for part in parts[skip:]:
+        yield from part
 
 
-def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Chunks cut at their last blank line, or line, if they have one."""
-    begun = b""
+def _parts(data: bytes, options: ReadOptions, before: int) -> Iterator[Iterator[ExtractedText | ReadIssue]]:
+    """The items of each document in `data`, at the positions after `before`."""
+    try:
+        decoded = decode(data)
+    except Undecodable as error:
+        issue = ReadIssue("rejected", error.reason, str(before + 1), error.value, error.threshold)
+        yield iter([issue])
+        return
+    issues = [ReadIssue("changed", decoded.reason, str(before + 1), decoded.value)] if decoded.reason else []
+    for number, text in enumerate(divide(decoded.text, options.separator), before + 1):
+        items = list(document(text, str(number), options))
+        if issues and isinstance(items[-1], ExtractedText):
+            items, issues = [*issues, *items], []
+        yield iter(items)
+
+
+def _is_not_text(first: ExtractedText | ReadIssue, piece: bytes) -> bool:
+    """Whether the first piece of a large file shows that it is no text: binary, or without any line end."""
+    reason = first.reason if isinstance(first, ReadIssue) and first.outcome == "rejected" else ""
+    return reason == "binary" or (reason == "line_too_long" and b"\n" not in piece)
+
+
+def _pieces(chunks: Iterator[bytes], separator: str) -> Iterator[bytes]:
+    """Chunks cut at their last separator, else at their last blank line, else at their last line."""
+    rest = b""
     for chunk in chunks:
-        begun += chunk
-        at = begun.rfind(b"\n\n", 1) + 2 if b"\n\n" in begun[1:] else begun.rfind(b"\n") + 1
-        at = at or len(begun)
-        yield begun[:at]
-        begun = begun[at:]
-    if begun:
-        yield begun
+        rest += chunk
+        at = last_end(rest, separator)
+        if not at:
+            at = rest.rfind(b"\n\n", 1) + 2 if b"\n\n" in rest[1:] else rest.rfind(b"\n") + 1
+        at = at or len(rest)
+        yield rest[:at]
+        rest = rest[at:]
+    if rest:
+        yield rest
 
 
 def document(
     value: object, position: str, options: ReadOptions, declared: str = "", **about: str
 ) -> Iterator[ExtractedText | ReadIssue]:
-    """A value out of a file (bytes or a string) as a document, or the note why it isn't one.
+    """A value (bytes or a string) as a document, or the issue why it is none.
 
-    declared: the encoding that is said to be that of bytes; needn't be right.
-    about: the other fields of `Text` that the file says (path, licence, language).
+    declared: encoding that the file declares for bytes; may be wrong. about: other fields of ExtractedText.
     """
     if value is None:
         yield ReadIssue("rejected", "empty", position)
@@ -100,7 +131,7 @@ def document(
 
 
 def _refused(text: str, position: str, line_bytes: int) -> ReadIssue | None:
-    """Why a text is no document: nothing in it, not text, or a line longer than any person writes."""
+    """Why a text is no document: empty, binary, or with a line above the limit."""
     if not text.strip():
         return ReadIssue("rejected", "empty", position)
     data = text.encode()
