@@ -128,7 +128,10 @@ def test_fields_and_licence_are_read_from_objects_as_from_files(store: str, clie
     first, second = ((file, found(source, file)) for file in source.files())
     assert first[1] == [ExtractedText("Lamps and ships", "1", licence="CC0")]
     note = second[1][0]
-    assert isinstance(note, ReadIssue) and note.detail == 'record 1: no \'body\'; rows have: text; set fields.text = "..."'
+    assert (
+        isinstance(note, ReadIssue)
+        and note.detail == "record 1: no 'body'; rows have: text; set fields.text = \"...\""
+    )
 
 
 @pytest.mark.usefixtures("client")
@@ -356,7 +359,10 @@ def test_fields_are_read_from_a_dataset_that_is_named_by_its_url(hub: Server) ->
     (file,) = source.files()
     assert found(source, file) == [ExtractedText("Lamps and ships", "1", licence="CC0")]
     (note,) = found(dataset(hub, include=("data/b*",)), file)
-    assert isinstance(note, ReadIssue) and note.detail == 'no \'text\'; rows have: body, rights; set fields.text = "..."'
+    assert (
+        isinstance(note, ReadIssue)
+        and note.detail == "no 'text'; rows have: body, rights; set fields.text = \"...\""
+    )
 
 
 def test_a_busy_hub_is_asked_again(hub: Server) -> None:
