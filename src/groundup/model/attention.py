@@ -1,10 +1,10 @@
-"""Who sees whom, and what they make of it.
+"""Attention masks and masked grouped-query attention.
 
-in:  queries, keys, values of all heads, and a mask (True = may be seen)
-out: for every query, the average of the values it may see, weighted by softmax(q . k / sqrt(dim))
+in:  queries, keys, values of all heads, and a mask (True = may attend)
+out: for every query, the average of the values that it may attend to, weighted by softmax(q . k / sqrt(dim))
 
 Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; several query heads share a key/value head (Ainslie et
-al. 2023, https://arxiv.org/abs/2305.13245). Documents packed into one row never see each other.
+al. 2023, https://arxiv.org/abs/2305.13245). Documents packed into one sequence never attend to each other.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Attend = Callable[[Tensor, Tensor, Tensor, Any], Tensor]
-"""(q [batch heads time dim], k and v [batch kv_heads keys dim], what the kernel's `see` made) -> like q."""
+"""(q [batch heads time dim], k and v [batch kv_heads keys dim], the kernel's mask) -> like q."""
 
 
 class KVCache(Protocol):
-    """Remembers keys and values, so that generating a token doesn't compute all earlier ones again."""
+    """KV cache: keys and values of earlier positions."""
 
     def cache_update(
         self,
@@ -34,20 +34,20 @@ class KVCache(Protocol):
         Float[Tensor, "batch kv_heads keys dim"],
         Bool[Tensor, "batch 1 time keys"],
     ]:
-        """Store the new keys and values of `layer` (already normed and turned).
+        """Store the new keys and values of `layer` (after norm and RoPE).
 
-        Returns all keys and values to attend to, and which of them each new position may see: at most `window`
-        positions back, itself included (0 = all). Every position must see at least one key (itself).
+        Returns all keys and values to attend to, and the mask of the new positions: at most `window` positions back,
+        the current one included (0 = all). Every position must attend to at least one key (itself).
         """
         ...
 
 
 @dataclass(frozen=True)
 class AttentionKernel:
-    """One way to compute attention. Which one is chosen from outside, by `parallel/`.
+    """An attention implementation; `parallel/` chooses one.
 
-    see: (segments [batch, time], window) -> what `attend` needs to know of who sees whom, made once per batch
-    for all layers with the same window.
+    make_mask: (segments [batch, time], window) -> the mask for `attend`, made once per batch for all layers with the
+    same window.
     """
 
     name: str
@@ -70,13 +70,13 @@ def document_positions(segments: Int[Tensor, "batch time"]) -> Int[Tensor, "batc
 
 
 def causal_mask(time: int, device: torch.device, window: int = 0) -> Bool[Tensor, "1 1 time time"]:
-    """Every position sees itself and what comes before it; with a window, `window` positions in all."""
+    """Causal mask; with a window, each position attends to `window` positions, itself included."""
     mask = torch.ones(time, time, dtype=torch.bool, device=device).tril()
     return (mask.triu(1 - window) if window else mask)[None, None]
 
 
 def document_mask(segments: Int[Tensor, "batch time"], window: int = 0) -> Bool[Tensor, "batch 1 time time"]:
-    """Causal, and only within equal segments; padding (-1) sees nothing but itself, and nothing sees it."""
+    """Causal mask within equal segments; padding (-1) attends to itself only."""
     time = segments.shape[1]
     # A number of its own for every padding: two passes over all pairs then say everything.
     padding_ids = -1 - torch.arange(time, dtype=segments.dtype, device=segments.device)

@@ -1,7 +1,7 @@
-"""Where the time of a training step goes among ranks: computing, sending, waiting; and for whom they wait.
+"""Communication timing: how a step's time divides into compute, communication and waiting, and for which rank.
 
-in:  a world, and one step of a training, run by all of its ranks inside `with Accounting(world, device) as costs`
-out: costs.figures(): what the step cost, the same on every rank
+in:  a ParallelContext, and one training step of all ranks inside `with CommTiming(parallel, device) as timing`
+out: timing.metrics(), equal on all ranks
 
 A collective ends for all of its ranks at about the same time, but begins for each when it gets there. So whoever is
 shortest in it came last, and what the others were longer in it they waited for that one. No clock is compared with
@@ -29,11 +29,11 @@ from groundup.parallel.context import ParallelContext
 from groundup.parallel.hardware import memory_held
 
 POINT_TO_POINT = "send"
-"""What only two ranks take part in isn't awaited: the other may not ask for it before this one goes on."""
+"""Point-to-point sends aren't awaited: the receiver may only receive after this rank goes on."""
 
 
 class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
-    """Traffic, and the seconds that each collective took. For one step."""
+    """Measures the bytes and the seconds of each collective of one step."""
 
     def __init__(self, parallel: ParallelContext, device: torch.device) -> None:
         super().__init__(parallel)
@@ -65,12 +65,12 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
         return out
 
     def _synchronize(self) -> None:
-        """Let the device finish, so that the clock shows its work and not its queue."""
+        """Wait for the device, so that the clock measures its work."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
     def metrics(self) -> dict[str, float]:
-        """What the step cost. All ranks must ask for it after the step, and get the same answer.
+        """Metrics of the step, equal on all ranks; all ranks must call it after the step.
 
         comm_bytes_<axis>: bytes sent by the rank that sent most. comm_seconds_<axis>: in its collectives, waiting
         included; mean over ranks. comm_share, idle_share: of the step's time, in collectives once all of their ranks
@@ -104,14 +104,14 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
         return {name: float(value) for name, value in metrics.items()}
 
     def _gather_from_all(self, values: list[float]) -> Float[Tensor, "figures ranks"]:
-        """Each figure of every rank."""
+        """Each value of every rank."""
         local_metrics = torch.tensor(values, dtype=torch.float64)
         gathered = [torch.empty_like(local_metrics) for _ in range(self._parallel.size)]
         dist.all_gather(gathered, local_metrics)
         return torch.stack(gathered, dim=1)
 
     def _waiting_seconds(self) -> tuple[float, float]:
-        """Seconds this rank waited for others, and all that others waited for it."""
+        """Seconds that this rank waited for others, and that others waited for it."""
         waited = waited_for = 0.0
         for name, (_, ranks) in self._groups.items():
             durations = torch.tensor(self._durations[name], dtype=torch.float64)
@@ -126,7 +126,7 @@ class CommTiming(CommVolume):  # type: ignore[no-untyped-call]
 
 
 def _wait_for(out: Any) -> None:
-    """Wait for what an operator of c10d has begun (it gives back a handle), or one of its functional kin (a tensor)."""
+    """Wait for a collective: c10d operators return a handle, functional ones a tensor."""
     leaves = tree_leaves(out)
     handles = [leaf for leaf in leaves if isinstance(leaf, torch.ScriptObject)]
     for handle in handles:

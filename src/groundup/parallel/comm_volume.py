@@ -1,7 +1,7 @@
-"""What ranks send one another: bytes by axis of the layout and kind of collective.
+"""Communication volume: bytes that a rank sends, by layout axis and kind of collective.
 
-in:  a world, and whatever is run inside `with Traffic(world) as traffic`
-out: traffic.sent: what this rank has sent
+in:  a ParallelContext, and code run inside `with CommVolume(parallel) as volume`
+out: volume.sent: (axis, kind) -> bytes
 
 Counted is what leaves a rank when a collective goes round in a ring, the way of NCCL and gloo with large tensors
 (Patarasuk and Yuan 2009, https://doi.org/10.1016/j.jpdc.2008.09.002): of n ranks, each passes on its part n - 1 times;
@@ -23,21 +23,21 @@ from groundup.parallel.context import ParallelContext
 
 COLLECTIVES = {"allreduce": "all_reduce", "allgather": "all_gather", "reducescatter": "reduce_scatter",
          "alltoall": "all_to_all", "broadcast": "broadcast", "send": "send", "isend": "send"}  # fmt: skip
-"""How the names of PyTorch's operators begin, without their underscores; what only receives sends nothing."""
+"""Prefix of an operator's name, without underscores -> kind of collective. Receiving sends nothing."""
 SENT_ARGUMENTS = {"input", "inputs", "input_tensor", "input_tensors", "input_list", "tensors", "tensor"}
-"""What these operators call that which a rank gives."""
+"""Names of the operators' input arguments."""
 
 
 class CommGroup(NamedTuple):
-    """Ranks that talk to one another, this one among them."""
+    """A process group of this rank and its axis."""
 
     axis: str
-    """of the layout; "all" where it is none"""
+    """of the layout; "all" for the default group"""
     ranks: dist.ProcessGroup
 
 
 class Collective(NamedTuple):
-    """One collective, as a rank sees it."""
+    """One collective call of this rank."""
 
     kind: str
     sent: int
@@ -47,7 +47,7 @@ class Collective(NamedTuple):
 
 
 def comm_groups(parallel: ParallelContext) -> dict[str, CommGroup]:
-    """This rank's groups of more than one rank by their names, in an order that all ranks have in common.
+    """This rank's process groups of more than one rank, by name, in the same order on all ranks.
 
     What weights of experts are sharded over is "shard", too. Axes that have the same ranks are one group, and all
     counts for the first of them.
@@ -67,7 +67,7 @@ def comm_groups(parallel: ParallelContext) -> dict[str, CommGroup]:
 
 
 class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts what this rank sends."""
+    """Counts the bytes that this rank sends."""
 
     supports_higher_order_operators = True
 
@@ -79,7 +79,7 @@ class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """What is compiled stays compiled: it calls collectives as everything else does."""
+        """Compiled code stays compiled: its collectives are counted, too."""
         return True
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -96,7 +96,7 @@ class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return call()
 
     def _collective(self, function: Any, args: Any, kwargs: Any) -> Collective | None:
-        """What a collective sends; None for every other operation, and among ranks of which this is the only one."""
+        """The collective of an operator call; None for other operators and for groups of one rank."""
         if getattr(function, "namespace", "") not in ("c10d", "_c10d_functional"):
             return None
         name = function.overloadpacket.__name__.replace("_", "")
@@ -113,7 +113,7 @@ class CommVolume(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def bind_arguments(function: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """An operator's arguments under the names that its schema gives them; those that aren't given are missing."""
+    """An operator's arguments by the names of its schema, without defaults."""
     names = (argument.name for argument in function._schema.arguments)
     return dict(zip(names, args, strict=False)) | (kwargs or {})
 

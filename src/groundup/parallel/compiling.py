@@ -1,4 +1,4 @@
-"""Kernels compiled for this machine, and where they are kept.
+"""Compilation: whether kernels can be compiled here, and the folder that caches them.
 
 in:  a Runtime
 out: whether kernels can be compiled here, and why not; a folder in which they outlast a restart
@@ -18,11 +18,11 @@ from groundup.core.errors import GroundupError
 from groundup.core.runtime import Runtime
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-"""PyTorch's own variable: where it keeps graphs, kernels, and what Triton makes of them."""
+"""PyTorch's environment variable of the cache of graphs and kernels."""
 
 
 def can_compile(runtime: Runtime, cuda: bool) -> tuple[bool, str]:
-    """Whether, and why (not), for a person. Raises GroundupError where the runtime insists and it can't be done."""
+    """Whether to compile, and the reason as text. Raises GroundupError where compile = "on" isn't possible."""
     if runtime.compile == "off":
         return False, 'eager, since runtime.compile = "off"'
     if runtime.layout != "auto" and runtime.layout.pipeline > 1 and runtime.layout.schedule == "zero_bubble":
@@ -68,7 +68,7 @@ def set_kernel_cache() -> Path | None:
 
 
 def _missing_compiler(cuda: bool) -> str:
-    """What compiled kernels need and this machine lacks; "" where they can be made."""
+    """What is missing for compiling; "" where nothing is."""
     compiler = os.environ.get("CXX", "g++")
     if not cuda and not (shutil.which(compiler) or shutil.which("clang++")):
         return "there is no C++ compiler (g++)"

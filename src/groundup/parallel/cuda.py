@@ -1,4 +1,4 @@
-"""Attention on a GPU that skips what a document may not see: compiled for the mask, block by block.
+"""FlexAttention: attention on a GPU that skips blocks in which the mask allows no pair.
 
 in:  the same tensors as `attend_fused`
 out: the same results; blocks of 128 x 128 without a visible pair are never computed, and no mask is kept per pair
@@ -18,10 +18,10 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from groundup.model.attention import AttentionKernel
 
 FLEX_HEAD_DIM = 16
-"""The smallest head that its kernels multiply."""
+"""Smallest head dimension that its kernels support."""
 
 Visible = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(row, head, query, key), each an index -> whether this query may see this key."""
+"""(row, head, query, key), each an index -> whether the query may attend to the key."""
 
 
 def visibility_rule(segments: Int[Tensor, "batch time"], window: int) -> Visible:

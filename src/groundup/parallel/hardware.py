@@ -1,4 +1,4 @@
-"""What this machine can do, and a model fitted to it.
+"""Hardware: device, dtype and compilation for a runtime, and models prepared for them.
 
 in:  a Runtime (where to run) and the recipe's precision
 out: Hardware: device, compute dtype, whether kernels can be compiled; a model that runs on it as fast as it can;
@@ -40,7 +40,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a model runs and how: chosen once per stage by `choose`."""
+    """Device, dtype and compilation of a model; chosen once per stage by `choose_hardware`."""
 
     device: torch.device
     dtype: torch.dtype
@@ -55,11 +55,11 @@ class Hardware:
 
     @property
     def precision(self) -> str:
-        """The arithmetic's short name."""
+        """Short name of the precision."""
         return "fp8" if self.fp8 else "bf16" if self.dtype == torch.bfloat16 else "fp32"
 
     def numerics(self) -> dict[str, Any]:
-        """What a result's last bits depend on beside the recipe; noted in every saved state."""
+        """Settings besides the recipe that a result's bits depend on; recorded in every resume state."""
         return {
             "precision": self.precision,
             "compiled": self.can_compile,

@@ -1,4 +1,4 @@
-"""`runtime.layout = "auto"`: how ranks share a model, from what the machines hold.
+"""`runtime.layout = "auto"`: chooses the simplest layout whose step fits the ranks' memory.
 
 in:  a decoder's config, rows and positions of a step, the ranks with their machines and memory
 out: a Layout
@@ -27,7 +27,7 @@ from groundup.parallel.memory_estimate import memory_parts, tokens_that_fit
 
 @dataclass(frozen=True)
 class Cluster:
-    """The ranks of a training and what they stand on."""
+    """Ranks, machines and memory of a training."""
 
     ranks: int
     per_machine: int
@@ -38,7 +38,7 @@ class Cluster:
 def resolve_layout(
     runtime: Runtime, config: DecoderConfig, rows: int, seq_len: int, device: torch.device
 ) -> Layout:
-    """The runtime's layout, found where it is "auto": the same on all ranks. rows: of a step.
+    """The runtime's layout, chosen where it is "auto"; equal on all ranks. rows: sequences per step.
 
     Raises GroundupError where there is none in which a step fits.
     """
@@ -101,7 +101,7 @@ def _candidates(config: DecoderConfig, seq_len: int, machines: Cluster) -> Itera
 
 
 def _replica_counts(machines: Cluster, whole: int, context: int) -> Iterator[int]:
-    """Groups that each hold the model: one per machine first, so that weights needn't leave it; then one in all."""
+    """Replica counts to try: one per machine, so that weights stay inside it, then one in all."""
     count = machines.ranks // machines.per_machine
     if count > 1 and whole <= machines.per_machine and machines.per_machine % (whole * context) == 0:
         yield count
@@ -113,7 +113,7 @@ def _powers(largest: int) -> list[int]:
 
 
 def _gather_cluster(device: torch.device) -> Cluster:
-    """Told by all ranks to all: the smallest machine counts."""
+    """All-gathered hosts and memory; the smallest machine counts."""
     local_entry = socket.gethostname(), usable_memory(device)
     entries: list[tuple[str, int]] = [local_entry] * dist.get_world_size()
     dist.all_gather_object(entries, local_entry)

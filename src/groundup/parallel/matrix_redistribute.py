@@ -1,4 +1,4 @@
-"""Whole matrices, each on one of the ranks that share it: for what can't be computed from a part.
+"""Matrix redistribution: from shards on all ranks to whole matrices, each on one rank, and back.
 
 in:  this rank's parts of a stack of matrices, all shared in the same way
 out: some of these matrices, whole, on each rank; and the way back
@@ -22,13 +22,13 @@ from groundup.parallel.shard import is_sharded
 
 @dataclass(frozen=True)
 class _ShardAxis:
-    """An axis of a mesh that splits matrices."""
+    """A mesh axis over which matrices are sharded."""
 
     group: dist.ProcessGroup
     dim: int
     """-2: their rows, -1: their columns"""
     lengths: tuple[int, ...]
-    """of each rank's part along `dim`"""
+    """of each rank's shard along `dim`"""
 
     @staticmethod
     def of(group: dist.ProcessGroup, dim: int, length: int) -> "_ShardAxis":
@@ -39,15 +39,15 @@ class _ShardAxis:
 
     @property
     def local_length(self) -> int:
-        """How long this rank's part is."""
+        """Length of this rank's shard."""
         return self.lengths[dist.get_rank(self.group)]
 
     def each(self, matrices: int) -> int:
-        """How many of so many matrices a rank owns."""
+        """Matrices per owner."""
         return -(-matrices // len(self.lengths))
 
     def to_owners(self, stack: Tensor) -> Tensor:
-        """[matrices, ...] parts -> [own, ...] put together along `dim`; the last owners may have zeros for matrices."""
+        """[matrices, ...] shards -> [own, ...] concatenated along `dim`; the last owners may get padding of zeros."""
         ranks, own = len(self.lengths), self.each(len(stack))
         padded = stack.new_zeros((own * ranks, *stack.shape[1:]))
         padded[: len(stack)] = stack
@@ -61,7 +61,7 @@ class _ShardAxis:
         return torch.cat(parts, dim=self.dim)
 
     def from_owners(self, whole: Tensor, matrices: int) -> Tensor:
-        """The way back, for `matrices` matrices in all."""
+        """The inverse of `to_owners`, for `matrices` matrices in all."""
         ranks, own = len(self.lengths), len(whole)
         parts = [part.flatten() for part in torch.split(whole, list(self.lengths), dim=self.dim)]
         shape = self._shape(own * ranks, whole, self.local_length)
@@ -73,7 +73,7 @@ class _ShardAxis:
         return received.view(shape)[:matrices]
 
     def all_gather(self, values: Tensor, matrices: int) -> Tensor:
-        """What owners say of their matrices, [own, ...], on all ranks: [matrices, ...]."""
+        """All-gather values of the owners' matrices: [own, ...] -> [matrices, ...]."""
         gathered = [torch.empty_like(values) for _ in self.lengths]
         dist.all_gather(gathered, values.contiguous(), group=self.group)
         return torch.cat(gathered)[:matrices]
@@ -86,14 +86,14 @@ class _ShardAxis:
 
 @dataclass(frozen=True)
 class MatrixRedistribution:
-    """How the ranks divide a stack of matrices that they share."""
+    """Redistribution of a stack of sharded matrices."""
 
     axes: tuple[_ShardAxis, ...]
-    """those that split matrices, in the order in which they are put together"""
+    """the sharding axes, in the order in which shards are concatenated"""
 
     @staticmethod
     def of(parameter: Tensor) -> "MatrixRedistribution | None":
-        """For parameters [..., rows, columns] spread as this one is; None where matrices lie whole on their ranks."""
+        """For parameters [..., rows, columns] sharded like this one; None where each rank has whole matrices."""
         if not isinstance(parameter, DTensor):
             return None
         mesh, axes = parameter.device_mesh, []
@@ -118,7 +118,7 @@ class MatrixRedistribution:
     def from_owners(
         self, whole: Float[Tensor, "own rows columns"], matrices: int
     ) -> Float[Tensor, "matrices my_rows my_columns"]:
-        """This rank's parts of all matrices."""
+        """This rank's shards of all matrices."""
         for axis, count in zip(reversed(self.axes), reversed(self._counts(matrices)), strict=True):
             whole = axis.from_owners(whole, count)
         return whole
@@ -126,20 +126,20 @@ class MatrixRedistribution:
     def all_gather(
         self, values: Float[Tensor, "own rows 1"], matrices: int
     ) -> Float[Tensor, "matrices rows 1"]:
-        """Figures of all matrices from their owners."""
+        """All-gather values of all matrices from their owners."""
         for axis, count in zip(reversed(self.axes), reversed(self._counts(matrices)), strict=True):
             values = axis.all_gather(values, count)
         return values
 
     def local_rows(self, values: Float[Tensor, "matrices rows 1"]) -> Float[Tensor, "matrices my_rows 1"]:
-        """Those of the rows that this rank has a part of."""
+        """The values of the rows that this rank has a shard of."""
         for axis in reversed(self.axes):
             if axis.dim == -2:
                 values = torch.split(values, list(axis.lengths), dim=-2)[dist.get_rank(axis.group)]
         return values
 
     def _counts(self, matrices: int) -> list[int]:
-        """How many matrices come into every axis."""
+        """Number of matrices that enter each axis."""
         counts = []
         for axis in self.axes:
             counts.append(matrices)

@@ -1,10 +1,10 @@
-"""What lives: the bytes that tensors hold, operation by operation, and the arithmetic of products.
+"""Memory tracker: bytes of live tensors at every operation, and FLOPs of products.
 
-in:  a model, its optimizer and a batch; then a training step inside `with ledger`
-out: ledger.peak and ledger.now: bytes of weights, gradients, the optimizer and all else; ledger.flops
+in:  a model, its optimizer and a batch; then a training step inside `with tracker`
+out: tracker.peak and tracker.now: bytes of weights, gradients, optimizer state and the rest; tracker.flops
 
-PyTorch's own MemTracker does this, too, with figures for every module at every operation: two minutes for 80 layers
-that take seconds without. It also refuses a second micro-batch.
+PyTorch's MemTracker also attributes memory to modules at every operation: two minutes for 80 layers that take seconds
+here. It doesn't support a second micro-batch.
 """
 
 import weakref
@@ -35,7 +35,7 @@ FLOP_FORMULAS: dict[Any, Callable[..., int]] = flop_registry | {
     torch.ops.groundup.grouped_product: lambda rows, matrices, *_, **__: 2 * rows.numel() * matrices.shape[1],
     torch.ops.groundup.grouped_outer: lambda left, right, *_, **__: 2 * left.numel() * right.shape[1],
 }
-"""Floating-point operations of products: PyTorch's formulas, and those it has none for."""
+"""FLOPs of products: PyTorch's formulas, and those that it lacks."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class RankMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.rest
 
 
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every tensor's memory from its making to its end."""
+    """Tracks the memory of every tensor from allocation to release."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Any]) -> None:
-        """After the optimizer's first step, when it has its memory."""
+        """To be created after the optimizer's first step, which allocates its state."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
         self._parameter_bytes = {parameter: _bytes([parameter]) for parameter in model.parameters()}
@@ -73,7 +73,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def now(self) -> RankMemory:
-        """What is held at this moment."""
+        """Current memory."""
         gradients = sum(
             size for parameter, size in self._parameter_bytes.items() if parameter.grad is not None
         )
@@ -82,7 +82,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def peak(self) -> RankMemory:
-        """What was held when it was most."""
+        """Memory at its peak."""
         return self.now if self._at_peak is None or self._current > self._peak else self._at_peak
 
     def __enter__(self) -> "MemoryTracker":
@@ -127,7 +127,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._change(self._sizes[storage], storage.nbytes())
 
     def _change(self, size: list[int], new: int) -> None:
-        """A storage of `size` now has `new` bytes. What the peak is made of is looked up when it is over."""
+        """Record that a storage of `size` now has `new` bytes. The parts of a peak are computed when it is over."""
         if new < size[0] and self._current > self._peak:
             self._peak, self._at_peak = self._current, self.now
         self._current += new - size[0]
@@ -139,7 +139,7 @@ def _tensors(tree: Any) -> Iterable[Tensor]:
 
 
 def _bytes(tree: Any) -> int:
-    """Of the shares that this rank has; what several tensors look at counts once."""
+    """Bytes of this rank's shards; a storage with several views counts once."""
     storages = {id(storage): storage for storage in (local(t).untyped_storage() for t in _tensors(tree))}
     return sum(storage.nbytes() for storage in storages.values())
 

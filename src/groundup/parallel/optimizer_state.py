@@ -1,4 +1,4 @@
-"""What an optimizer has learnt, by the names of the parameters it is about.
+"""Optimizer state by parameter names.
 
 in:  a model and its optimizer
 out: tensors and plain numbers by "<parameter>.<name>", which fit the same model on any number of ranks; and back
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def optimizer_state(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What an optimizer of `model` has learnt: tensors, and plain numbers, by "<parameter>.<name>"."""
+    """State of an optimizer of `model`: tensors and plain numbers, by "<parameter>.<name>"."""
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, Any] = {}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
@@ -30,7 +30,7 @@ def load_optimizer_state(
     tensors: dict[str, Tensor],
     numbers: dict[str, Any],
 ) -> None:
-    """The inverse of `optimizer_state`. Rates and groups stay: they come from the recipe, not from the state."""
+    """The inverse of `optimizer_state`. Learning rates and groups stay: they come from the recipe."""
     state: dict[int, dict[str, Any]] = {}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     index = {parameter: number for number, parameter in enumerate(parameters)}

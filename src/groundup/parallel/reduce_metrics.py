@@ -1,4 +1,4 @@
-"""Scalars of a training step, from the device and from all ranks, as Python's numbers.
+"""Step metrics: reduced over all ranks and read from the device as floats.
 
 in:  tensors and numbers by name
 out: the same as floats, with one small transfer from the device
@@ -16,7 +16,7 @@ StepMetrics = Mapping[str, Tensor | float]
 
 
 def accumulate_metrics(totals: dict[str, Any], metrics: StepMetrics) -> None:
-    """Add a micro-batch's figures to the step's, without their gradients."""
+    """Add a micro-batch's metrics to the step's totals, detached."""
     for name, part in metrics.items():
         detached = part.detach() if isinstance(part, Tensor) else part
         totals[name] = totals[name] + detached if name in totals else detached
@@ -25,7 +25,7 @@ def accumulate_metrics(totals: dict[str, Any], metrics: StepMetrics) -> None:
 def reduce_to_floats(
     values: StepMetrics, parallel: ParallelContext = SINGLE, identical: int = 0
 ) -> dict[str, float]:
-    """All values as floats; added up over the world's ranks, but for the first `alike`, which are the same on all.
+    """All values as floats, summed over all ranks except the first `identical`, which are equal on all.
 
     Every rank must have the same names.
     """

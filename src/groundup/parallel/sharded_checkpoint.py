@@ -1,4 +1,4 @@
-"""Tensors that are spread over ranks, in files and back, onto any other number of ranks.
+"""Sharded checkpoints: saves DTensors from all ranks and loads them onto any number of ranks.
 
 in:  tensors by name, each rank with its share of them, and an empty folder
 out: safetensors files, each rank's shares in its own; the same tensors filled again, shared in any way
@@ -22,13 +22,13 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from groundup.parallel.context import ParallelContext
 
 SINGLE_FILE = "state.safetensors"
-"""The file of a state that one rank wrote by itself."""
+"""File name of a checkpoint that a single rank wrote."""
 SCALAR_SUFFIX = " (a number)"
-"""Ends the name of a tensor without an axis while it is gathered."""
+"""Suffix of 0-dimensional tensors while they are consolidated."""
 
 
 def save_sharded(tensors: Mapping[str, Tensor], folder: Path, parallel: ParallelContext) -> None:
-    """Write this rank's share of `tensors`; returns when all ranks have. May run beside a training step.
+    """Write this rank's shards of `tensors`; returns when all ranks have. May run in a background thread.
 
     Raises what went wrong on the first rank where something did.
     """
@@ -43,7 +43,7 @@ def _save(tensors: Mapping[str, Tensor], writer: HuggingFaceStorageWriter, paral
 
 
 def consolidate(tensors: Mapping[str, Tensor], folder: Path, parallel: ParallelContext) -> dict[str, Tensor]:
-    """All tensors, whole, on the rank that leads; none on the others.
+    """All tensors, whole, on rank 0; an empty dict on the others.
 
     They lie in `folder`, an empty one that all ranks see, and are read as they are used: no rank holds them all.
     """
@@ -70,7 +70,7 @@ def load_sharded(
     optimizer_prefixes: Mapping[str, Tensor],
     parallel: ParallelContext,
 ) -> dict[str, Tensor]:
-    """What `folder` holds for this rank: `named` tensors are filled in place, what is `learnt` is made.
+    """Load this rank's shards from `folder`: fills `named` in place, creates those of `optimizer_prefixes`.
 
     learnt: the beginning of a name -> the parameter that such a tensor is about; it is spread as that is, where it has
     its shape. Raises KeyError where a named tensor is missing.

@@ -1,4 +1,4 @@
-"""What a training step costs each of many ranks, found without them: one rank's step on tensors that hold nothing.
+"""Simulate a training step of one rank among many on fake tensors: memory, communication, FLOPs.
 
 in:  a decoder's config, a number of ranks, their layout, rows per rank, and what builds the optimizer
 out: Costs: memory, bytes sent by axis and kind, floating-point operations; all of one rank and one step
@@ -58,46 +58,46 @@ def _attend_causally(q: Tensor, k: Tensor, v: Tensor, _: None) -> Tensor:
 
 
 CAUSAL_KERNEL = AttentionKernel("skipping", lambda segments, window: None, _attend_causally)
-"""Stands for FlexAttention, which can only be compiled: the same tensors are kept, and no mask of every pair."""
+"""In place of FlexAttention, which must be compiled: keeps the same tensors and no mask."""
 
 SHALLOW_LAYERS = (4, 8)
-"""Layers of the decoders that stand for a deep one."""
+"""Layers of the two decoders that `estimate` extrapolates from."""
 
 
 @dataclass(frozen=True)
 class StepSetting:
-    """Who computes what in a step."""
+    """What a step computes, and on how many ranks."""
 
     config: DecoderConfig
     seq_len: int
     ranks: int = 1
     layout: Layout = field(default_factory=Layout)
     rows: int = 1
-    """of a micro-batch, of this rank; ranks that share matrices or positions have the same rows"""
+    """sequences of a micro-batch of this rank; ranks of tensor and context have the same ones"""
     micro_batches: int = 1
     precision: Literal["bf16", "fp32"] = "bf16"
     activation_checkpointing: ActivationCheckpointing = "none"
     attention: AttentionKernel = CAUSAL_KERNEL
     stage: int = 0
-    """of a pipeline: which of its ranks"""
+    """pipeline index of the simulated rank"""
 
 
 @dataclass(frozen=True)
 class StepCosts:
-    """Of one rank and one step."""
+    """Costs of one rank in one step."""
 
     peak: RankMemory
-    """when most is held"""
+    """at the peak"""
     steady: RankMemory
     """between two steps"""
     sent: dict[tuple[str, str], int]
-    """(axis, kind of collective) -> bytes that leave the rank; see `traffic.py`"""
+    """(axis, kind of collective) -> bytes that leave the rank; see `comm_volume.py`"""
     flops: int
-    """of products; what is recomputed counts, and of causal attention the half that is computed"""
+    """of products, recomputation included; causal attention counts half"""
 
 
 def simulate(setting: StepSetting, build_optimizer: Build) -> StepCosts:
-    """The costs of a stage's first rank, whose shares are the largest, in its second step: all others are alike.
+    """Costs of a stage's first rank, whose shards are the largest, in its second step.
 
     build: e.g. `AdamW(lr=1e-3).build`. Experts get the same number of tokens each. To be called where no process
     group is.
@@ -128,7 +128,7 @@ def simulate(setting: StepSetting, build_optimizer: Build) -> StepCosts:
 
 
 def estimate(setting: StepSetting, build_optimizer: Build) -> StepCosts:
-    """`simulate` for deep decoders, in a fraction of the time: every further layer costs the same.
+    """`simulate` for deep decoders by extrapolation: every further layer costs the same.
 
     Simulates SHALLOW layers, and adds for all others what the last of them cost. Exact but for Muon, which takes
     several layers' matrices at once, and where the peak moves to another part of the step with depth.
@@ -160,7 +160,7 @@ def estimate(setting: StepSetting, build_optimizer: Build) -> StepCosts:
 
 @contextmanager
 def _simulated_rank(setting: StepSetting) -> Iterator[ParallelContext]:
-    """Be the first rank of a stage among so many ranks that aren't there."""
+    """The parallel context of a stage's first rank on a fake process group."""
     ranks, layout = setting.ranks, setting.layout
     if ranks == 1:
         yield SINGLE
@@ -178,7 +178,7 @@ def _simulated_rank(setting: StepSetting) -> Iterator[ParallelContext]:
 
 
 def _model(setting: StepSetting, parallel: ParallelContext) -> tuple[Decoder, list[Stage]]:
-    """The decoder on the meta device, spread over the ranks: what makes meshes needs numbers, so it comes first."""
+    """The parallelized decoder on the meta device; before fake tensors, since meshes need real ones."""
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[setting.precision]
     hardware = Hardware(
         torch.device("meta"), dtype, 1, False, "", activation_checkpointing=setting.activation_checkpointing
@@ -194,7 +194,7 @@ def _model(setting: StepSetting, parallel: ParallelContext) -> tuple[Decoder, li
 
 @dataclass(frozen=True)
 class _ShapeBatch:
-    """A micro-batch, as `Decoder.hidden` and `cross_entropy` take it."""
+    """A micro-batch with the fields that `Decoder.hidden` and `cross_entropy` need."""
 
     ids: Tensor
     segments: Tensor
@@ -225,7 +225,7 @@ def _loss(model: Decoder, batch: _ShapeBatch) -> tuple[Tensor, dict[str, Tensor]
 
 
 class _StagePasses:
-    """This rank's part of a pipeline's passes, in the pipeline's order, with nobody before or after it."""
+    """This rank's part of a pipeline's passes, in the pipeline's order, without its neighbours."""
 
     def __init__(self, pipeline: Pipeline, batches: list[_ShapeBatch]) -> None:
         self._pipeline, self._order = pipeline, pipeline.order(batches)
@@ -266,7 +266,7 @@ def _training_step(
     batches: list[_ShapeBatch],
     parallel: ParallelContext,
 ) -> None:
-    """What `NativeLearner` does, but for reading figures: these tensors have none."""
+    """A step of `NativeEngine`, without reading metrics: fake tensors have no values."""
     passes(batches)
     sum_replicated_gradients(model, parallel)
     clip_gradients(model.parameters(), 1.0, gradient_norm(model.parameters(), parallel))
