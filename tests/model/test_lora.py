@@ -192,9 +192,9 @@ def edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None
     [
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no LoRA adapters that can be read"),
         (edit(lambda said: said.pop("r")), "no LoRA adapters that can be read"),
-        (edit(lambda said: said.update(use_dora=True)), "asks for use_dora, which is not computed here"),
+        (edit(lambda said: said.update(use_dora=True)), "asks for use_dora, which is not supported"),
         (edit(lambda said: said.update(bias="all")), "asks for biases"),
-        (edit(lambda said: said.update(r=2)), "doesn't belong to this model: look at model.layers.0"),
+        (edit(lambda said: said.update(r=2)), "does not match this model: see model.layers.0"),
     ],
 )
 def test_adapters_that_do_not_fit_are_refused(
@@ -207,13 +207,15 @@ def test_adapters_that_do_not_fit_are_refused(
 
 
 def test_adapters_of_weights_that_are_published_otherwise_stay_here(tmp_path: Path) -> None:
-    with pytest.raises(GroundupError, match=r"is published in another form \(gpt2\).*Merge it"):
+    with pytest.raises(
+        GroundupError, match=r"has another name or shape in the Hugging Face format of gpt2.*Merge it"
+    ):
         save_adapters(tmp_path, adapted(decoder(GPT2)), LORA)
 
 
 def test_mistakes_are_named() -> None:
     model = decoder(QWEN3)
-    with pytest.raises(GroundupError, match=r"no matrix has a name like \*query\. There are: .*q_proj"):
+    with pytest.raises(GroundupError, match=r"no matrix matches \*query\. Available: .*q_proj"):
         attach(model, Lora(targets=("*query",)))
     assert all(parameter.requires_grad for parameter in model.parameters())
     attach(model, LORA)

@@ -1,6 +1,6 @@
-"""A model as a folder that transformers, vLLM and our converters read.
+"""Checkpoint folders that transformers, vLLM and the converters load.
 
-in:  a Decoder or a ScalarModel, and its tokenizer
+in:  a Decoder or a ValueModel, and its tokenizer
 out: model.safetensors, config.json, generation_config.json, tokenizer.json, tokenizer_config.json; and back
 """
 
@@ -25,7 +25,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 MAX_NAMES = 4
-"""Tensors named in a message; of more it says how many."""
+"""Most tensors listed in a message."""
 
 SAFETENSORS_DTYPES = {
     torch.float32: "F32",
@@ -82,7 +82,7 @@ def _write_folder(folder: Path, config_json: dict[str, Any], tensors: Tensors) -
 
 
 def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """The bytes that safetensors' own `save` gives, without a copy of all of them in memory."""
+    """Write the same bytes as `safetensors.torch.save`, without a copy of all tensors in memory."""
     largest_first = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -119,13 +119,13 @@ def load_value_model(
 
 
 def read_config(folder: Path) -> DecoderConfig:
-    """The decoder that a folder's config.json describes. Raises DataError where it can't be computed here."""
+    """The decoder config of a folder's config.json. Raises DataError where it is not supported."""
     path = folder / CONFIG
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return config_from_hf(config)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no model config that can be read: {error!r}") from None
+        raise DataError(f"{path} is not a readable model config: {error!r}") from None
 
 
 def _load_weights(model: Model, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Model:
@@ -155,7 +155,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name in names:
         if Path(name).name != name:
-            raise DataError(f"{index} names {name!r}, which lies outside of its folder")
+            raise DataError(f"{index} names {name!r}, which is outside its folder")
         try:
             tensors |= load_file(folder / name)
         except (OSError, SafetensorError) as error:
@@ -180,7 +180,7 @@ def check_same_tensors(expected: Tensors, tensors: Tensors) -> None:
     ]
     problems = {
         "missing": sorted(expected.keys() - tensors.keys()),
-        "left over": sorted(tensors.keys() - expected.keys()),
+        "unexpected": sorted(tensors.keys() - expected.keys()),
         "of another shape": sorted(shapes),
     }
     if any(problems.values()):

@@ -1,10 +1,10 @@
-"""The decoder: token ids in, one vector per position out, and from it the scores of the next token.
+"""The decoder: hidden states and logits of token ids.
 
-in:  ids [batch, time], and which document each position belongs to
+in:  ids [batch, time], and the document of each position
 out: hidden [batch, time, d_model] (after the last norm), logits [batch, time, vocab_size]
 
-The shape of Qwen3 (https://arxiv.org/abs/2505.09388), Llama (https://arxiv.org/abs/2302.13971), OLMo 3, Qwen3-MoE
-or GPT-2, as its config says. Parameters have the names under which transformers publishes Llama and Qwen3.
+The architecture of Qwen3 (https://arxiv.org/abs/2505.09388), Llama (https://arxiv.org/abs/2302.13971), OLMo 3,
+Qwen3-MoE or GPT-2, as set in its config. Parameters have the names of Llama and Qwen3 in transformers.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A language model. `compute_dtype` and the attention kernel are set from outside; parameters stay fp32.
+    """A decoder language model. `compute_dtype` and the attention kernel are set from outside; parameters stay fp32.
 
     `embedding_fn`, `cross_entropy`, `token_log_probs` and `token_shard` may be replaced from outside by equivalents.
     """
@@ -72,15 +72,15 @@ class Decoder(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Fill all matrices with normal noise that depends on `seed` and the parameter's name alone.
 
-        std: 1/sqrt(inputs); what writes into the stream is smaller by sqrt(2 layers), so that the stream's size
-        doesn't grow with depth, or zero where the config says so; embeddings 0.02, which keeps the first loss at
-        log(vocab_size). Norms start at one, biases and the gates of value embeddings at zero.
+        std: 1/sqrt(inputs); output projections smaller by sqrt(2 layers), so that the stream doesn't grow with depth,
+        or zero with `zero_init`; embeddings 0.02, so that the initial loss is log(vocab_size). Norms are initialized to
+        one, biases and the gates of value embeddings to zero.
         """
         for name, parameter in self.named_parameters():
             parameter.data.copy_(self.init_tensor(name, parameter.shape, seed))
 
     def init_tensor(self, name: str, shape: torch.Size, seed: int) -> Float[Tensor, "*shape"]:
-        """What `init_weights` fills the parameter `name` with, on the CPU."""
+        """The initial value of the parameter `name`, on the CPU."""
         if len(shape) < 2:
             return torch.full(shape, 1.0 if name.endswith(("norm.weight", "residual_scalar")) else 0.0)
         std = 0.02 if "embed" in name or "lm_head" in name else shape[-1] ** -0.5
@@ -93,11 +93,11 @@ class Decoder(nn.Module):
 
     @property
     def head_weight(self) -> Float[Tensor, "vocab width"]:
-        """The matrix that scores every token; the embedding itself where they are tied."""
+        """The output head's matrix; the embedding where they are tied."""
         return self.model.embed_tokens.weight if self.config.tie_embeddings else self.lm_head.weight
 
     def set_attention_kernel(self, kernel: AttentionKernel) -> None:
-        """Compute attention with `kernel` from now on."""
+        """Set the attention kernel of all layers."""
         self.kernel = kernel
         for layer in self.model.layers:
             layer.self_attn.attend = kernel.attend  # type: ignore[union-attr]
@@ -111,12 +111,12 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """The last norm's output, in the compute dtype.
 
-        segments: document of each position (see `document_mask`); None = the whole row is one document.
-            Its rows may be longer than those of `ids`, which then are the ones at `positions`.
-        cache: earlier keys and values; it then says who sees whom, and `positions` must be given.
-        positions: default 0, 1, 2, ...; rotary ones run on across documents, since only distances matter to
-            them, learned ones begin anew in each.
-        With gradients on, experts' choices are counted, and `balance_loss` speaks of this pass.
+        segments: document of each position (see `document_mask`); None = each sequence is one document. May be longer
+            than `ids`, which then are the tokens at `positions`.
+        cache: earlier keys and values; it provides the mask, and `positions` is required.
+        positions: default 0, 1, 2, ...; RoPE positions continue across documents, since only distances matter,
+            learned ones restart in each.
+        With gradients on, the routing is recorded for `balance_loss` and expert loads are counted.
         """
         assert cache is None or (positions is not None and segments is None), (
             "a cache needs positions, not segments"
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
                 embedded,
                 self._token_values(index, ids),
             )
-            # What is compiled is compiled for one shape: only training, which has one shape, goes through it.
+            # Layers are compiled for one shape, which only training has.
             x, routing = layer(x, *arguments) if training else layer.forward_uncompiled(x, *arguments)
             routings += [] if routing is None else [routing]
         if training and routings:
@@ -160,24 +160,24 @@ class Decoder(nn.Module):
         return torch.arange(segments.shape[1], device=segments.device)[None]
 
     def _count_routing(self, routings: list[Routing], real_tokens: Bool[Tensor, "batch time"]) -> None:
-        """Keep what `balance_loss` needs, and count the tokens that each expert got; padding doesn't count."""
+        """Record the routing for `balance_loss`, and count the tokens of each expert, without padding."""
         real_tokens = self.token_shard.local_tokens(real_tokens)
         self._routed = routings, real_tokens
         for layer, routing in zip(sparse_layers(self), routings, strict=True):
-            # Padding is counted as a choice of an expert that isn't there.
+            # Padding counts for no expert.
             chosen = routing.chosen.masked_fill(~real_tokens[..., None], -1)
             layer.load += count_tokens(chosen.flatten(), len(layer.load))
 
     def balance_loss(self, row_weights: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """What training adds to the loss of the last pass with gradients, so that all experts stay busy.
+        """Auxiliary load balancing loss of the latest forward pass with gradients.
 
-        balance_rate * sum over layers and rows of row_weight * `row_balance`; zero where the config balances
-        otherwise. row_weights: what of a step's weight lies in each row, so that micro-batches add up to the step.
+        balance_rate * sum over layers and rows of row_weight * `row_balance`; zero for other
+        kinds of balancing. row_weights: each sequence's weight as a fraction of the step's.
         """
         moe = self.config.moe
         if moe is None or moe.balance != "loss":
             return row_weights.new_zeros(())
-        assert self._routed is not None, "a pass with gradients comes first"
+        assert self._routed is not None, "run a forward pass with gradients first"
         routings, real = self._routed
         rows = torch.stack(
             [balance_loss_per_row(routing, real, self.token_shard) for routing in routings]
@@ -191,7 +191,7 @@ class Decoder(nn.Module):
         return x.to(self.compute_dtype)
 
     def _cos_sin_by_window(self, positions: Tensor) -> dict[int, CosSin | None]:
-        """Each window's rotation. Layers with a window never look far: only those without are stretched."""
+        """Cosines and sines by window. RoPE scaling applies only to layers without a window."""
         config = self.config
         windows = set(config.windows) or {0}
         if config.positions == "learned":
@@ -205,7 +205,7 @@ class Decoder(nn.Module):
         return F.embedding(ids, self.model.value_embeds[str(index)].weight).to(self.compute_dtype)  # type: ignore[arg-type]
 
     def logits(self, hidden: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time vocab"]:
-        """Scores of every token as the next one, fp32."""
+        """Next-token logits, fp32."""
         scores = F.linear(hidden, self.head_weight.to(hidden.dtype)).float()
         return softcap(scores, self.config.logit_softcap)
 

@@ -1,4 +1,4 @@
-"""How large a decoder is, and what a token costs.
+"""Parameter counts and training FLOPs of a decoder.
 
 in:  a DecoderConfig
 out: parameters, matrix parameters that a token meets, FLOPs of training per token

@@ -1,11 +1,11 @@
-"""One product per group of rows: the rows of each expert with that expert's matrix.
+"""Grouped matrix product: the rows of each expert times that expert's matrix.
 
 in:  rows sorted by group, a stack of matrices, where each group ends
 out: the products, in the same order
 
 PyTorch has one kernel for all groups (`grouped_mm`), for bf16 and shapes whose rows are 16 bytes apart. For
-everything else the groups are multiplied one by one; that is an operator of its own, so that compiled code, which
-can't know the groups' sizes, can call it.
+everything else the groups are multiplied one by one, in a custom operator, since compiled code can't know the groups'
+sizes.
 """
 
 from typing import Any

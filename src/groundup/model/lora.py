@@ -1,10 +1,10 @@
-"""LoRA: train a thin change beside frozen weights, W x + (alpha / rank) B A x.
+"""LoRA: low-rank adapters beside frozen weights, W x + (alpha / rank) B A x.
 
 in:  a decoder, a Lora (rank, scale, which matrices)
-out: the same decoder, of which only A and B learn; plain weights again after `merge`; adapters as files PEFT reads
+out: the same decoder, of which only A and B are trained; plain weights after `merge`; adapter files in PEFT's format
 
-Hu et al. 2021, https://arxiv.org/abs/2106.09685. B starts at zero, so that the decoder starts as it was. Gradients
-and optimizer states exist for A and B alone, which is where the memory goes.
+Hu et al. 2021, https://arxiv.org/abs/2106.09685. B is initialized to zero, so that the decoder is unchanged at first.
+Gradients and optimizer states exist for A and B alone, which is where the memory goes.
 """
 
 import json
@@ -29,7 +29,7 @@ from groundup.model.linear import Linear, LinearMap, LinearOp
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
-"""What PEFT puts before the names of the adapted model."""
+"""PEFT's prefix of parameter names."""
 UNSUPPORTED_KEYS = (
     "use_rslora",
     "use_dora",
@@ -38,7 +38,7 @@ UNSUPPORTED_KEYS = (
     "modules_to_save",
     "fan_in_fan_out",
 )
-"""Keys of PEFT's config that would change the arithmetic."""
+"""Keys of PEFT's config that change the arithmetic and are not supported."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class LoraLinear(Linear):
         nn.init.zeros_(self.lora_B.weight)
 
     def merged(self) -> Linear:
-        """A plain linear map that does the same. Its weight is the base's own parameter, changed."""
+        """An equivalent plain linear map, whose weight is the base's own parameter, updated."""
         outer, inner = self.weight.shape
         plain = Linear(inner, outer, bias=self.bias is not None, device="meta")
         plain.weight, plain.bias = self.weight, self.bias
@@ -107,18 +107,18 @@ class LoraLinear(Linear):
 
 
 def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
-    """Freeze all of `model` and set adapters beside the matrices that match; before `fit`, which compiles.
+    """Freeze `model` and add adapters to the matrices that match; before `prepare_model`, which compiles.
 
-    Raises GroundupError where none matches, or where there are adapters already.
+    Raises GroundupError where no matrix matches or the model has adapters.
     """
     if any(adapters(model)):
-        raise GroundupError("LoRA: this model has adapters already. Merge them first")
+        raise GroundupError("LoRA: this model has adapters already; merge them first")
     linears = {name: part for name, part in model.named_modules() if isinstance(part, Linear)}
     targets = {n: part for n, part in linears.items() if any(fnmatchcase(n, p) for p in lora.targets)}
     if not targets:
         kinds = sorted({name.rsplit(".", 1)[-1] for name in linears})
         raise GroundupError(
-            f"LoRA: no matrix has a name like {' or '.join(lora.targets)}. There are: {', '.join(kinds)}"
+            f"LoRA: no matrix matches {' or '.join(lora.targets)}. Available: {', '.join(kinds)}"
         )
     model.requires_grad_(False)
     for name, linear in targets.items():
@@ -128,23 +128,23 @@ def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
 
 
 def adapters(model: Decoder) -> Iterator[tuple[str, LoraLinear]]:
-    """Every adapted matrix under its name."""
+    """All adapted matrices by name."""
     for name, part in model.named_modules():
         if isinstance(part, LoraLinear):
             yield name, part
 
 
 def merge(model: Decoder) -> None:
-    """Add what was learnt to the weights: the same decoder without adapters, and all of it may learn again."""
+    """Add the adapters to the weights and remove them; all parameters become trainable."""
     for name, adapter in list(adapters(model)):
         model.set_submodule(name, adapter.merged())
     model.requires_grad_(True)
 
 
 def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> None:
-    """Write A and B as PEFT does; `base` says which model they belong to.
+    """Write the adapters in PEFT's format. base: name of the base model.
 
-    Raises GroundupError where an adapted matrix is published under another name or shape than ours.
+    Raises GroundupError where an adapted matrix has another name or shape in the Hugging Face format.
     """
     adapted = dict(adapters(model))
     ours = {name: tensor for name, tensor in model.state_dict().items() if ".lora_" not in name}
@@ -153,8 +153,8 @@ def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> N
         published_weight = published.get(f"{name}.weight")
         if published_weight is None or published_weight.shape != part.weight.shape:
             raise GroundupError(
-                f"LoRA: {name} is published in another form ({model.config.architecture}), so its adapter fits no "
-                "published model. Merge it and save the whole model"
+                f"LoRA: {name} has another name or shape in the Hugging Face format of {model.config.architecture}, "
+                "so its adapter can't be saved. Merge it and save the whole model"
             )
     tensors = {f"{PREFIX}{name}": tensor for name, tensor in _tensors(model).items()}
     write_bytes(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
@@ -176,18 +176,18 @@ def save_adapters(folder: Path, model: Decoder, lora: Lora, base: str = "") -> N
 
 
 def load_adapters(folder: Path, model: Decoder) -> Lora:
-    """Attach what `save_adapters` or PEFT wrote. Raises DataError where it doesn't belong to this model."""
+    """Attach adapters that `save_adapters` or PEFT wrote. Raises DataError where they don't match this model."""
     path = folder / WEIGHTS
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         rank, alpha = config["r"], config["lora_alpha"]
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(path).items()}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(f"{folder} holds no LoRA adapters that can be read: {error!r}") from None
+        raise DataError(f"{folder} has no readable LoRA adapters: {error!r}") from None
     unsupported = [key for key in UNSUPPORTED_KEYS if config.get(key)]
     if config.get("bias", "none") != "none" or unsupported:
         raise DataError(
-            f"{folder / CONFIG} asks for {', '.join(unsupported or ['biases'])}, which is not computed here"
+            f"{folder / CONFIG} asks for {', '.join(unsupported or ['biases'])}, which is not supported"
         )
     lora = Lora(rank, alpha, tuple(sorted({name.rsplit(".", 2)[0] for name in tensors})))
     attach(model, lora)
@@ -196,7 +196,7 @@ def load_adapters(folder: Path, model: Decoder) -> Lora:
         n for n in sorted(parameters.keys() | tensors.keys()) if _shape(parameters, n) != _shape(tensors, n)
     ]
     if mismatched:
-        raise DataError(f"{path} doesn't belong to this model: look at {', '.join(mismatched[:3])}")
+        raise DataError(f"{path} does not match this model: see {', '.join(mismatched[:3])}")
     for name, tensor in parameters.items():
         tensor.copy_(tensors[name])
     return lora
@@ -207,7 +207,7 @@ def _shape(tensors: dict[str, Tensor], name: str) -> torch.Size | None:
 
 
 def _tensors(model: Decoder) -> dict[str, Tensor]:
-    """A and B of every adapted matrix, in fp32."""
+    """A and B of all adapted matrices, in fp32."""
     tensors = {}
     for name, part in adapters(model):
         tensors[f"{name}.lora_A.weight"] = part.lora_A.weight.detach()

@@ -1,4 +1,4 @@
-"""Losses over a large vocabulary that never hold all the logits at once.
+"""Chunked losses over a large vocabulary, which never hold all logits at once.
 
 in:  hidden vectors, the head's matrix, target ids
 out: a summed cross-entropy, or the log-probability of every target, both differentiable
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 CHUNK = 2048
-"""Positions whose logits exist at the same time."""
+"""Positions per chunk of logits."""
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]]
 
@@ -68,7 +68,7 @@ def chunk_with_gradient(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The gradients are ready when the loss is; backward only scales them."""
+    """Computes the gradients with the loss; backward only scales them."""
 
     @staticmethod
     def forward(

@@ -1,11 +1,11 @@
-"""A mixture of experts: a router sends every token to a few of many feed-forwards.
+"""Mixture of experts: a router sends every token to a few of many feed-forwards.
 
 in:  the normed stream [batch, time, d_model]
-out: what the chosen experts make of it, weighted, and how the router decided
+out: the weighted sum of the chosen experts' outputs, and the routing
 
 Shazeer et al. 2017, https://arxiv.org/abs/1701.06538; many narrow experts and shared ones as in DeepSeekMoE,
-https://arxiv.org/abs/2401.06066. No token is ever dropped, and what a token becomes depends on itself alone.
-Experts are kept busy by an auxiliary loss (Switch Transformer, https://arxiv.org/abs/2101.03961) or by a bias on
+https://arxiv.org/abs/2401.06066. No token is dropped, and its output does not depend on other tokens.
+Load is balanced by an auxiliary loss (Switch Transformer, https://arxiv.org/abs/2101.03961) or by a bias on
 the router's choice (https://arxiv.org/abs/2408.15664).
 """
 
@@ -27,16 +27,16 @@ ExpertOp = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Routing(NamedTuple):
-    """How a layer's router decided."""
+    """A router's decision in one layer."""
 
     probs: Float[Tensor, "batch time experts"]
-    """its opinion of every expert, fp32, adding up to one"""
+    """router probabilities, fp32"""
     chosen: Int[Tensor, "batch time per_token"]
     """the experts that each token was sent to"""
 
 
 class Router(nn.Module):
-    """Scores every expert for every token, in fp32: near ties decide which experts learn."""
+    """Router probabilities of every expert, in fp32, since near ties decide which experts are trained."""
 
     bias: Float[Tensor, " experts"] | None
 
@@ -44,7 +44,7 @@ class Router(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(numbers.n_experts, config.d_model))
         self.per_token, self.normalize = numbers.n_experts_per_token, numbers.normalize
-        # Added for the choice alone: a token's weights, and so its result, come from the scores themselves.
+        # Only affects the choice of experts: their weights are the probabilities.
         self.register_buffer("bias", torch.zeros(numbers.n_experts) if numbers.balance == "bias" else None)
 
     def forward(
@@ -102,15 +102,14 @@ def grouped_swiglu(
 
 
 def inverse_permutation(order: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-    """The permutation that undoes `order`."""
+    """The inverse permutation of `order`."""
     return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
 
 
 class SortRows(torch.autograd.Function):
     """Row n of the result is row order[n] // copies of x.
 
-    The order and its inverse are known, so backward is a gather and a sum instead of additions to memory in
-    whatever order they come: as fast, and the same bits in every run.
+    The backward pass is a gather and a sum instead of a scatter-add: as fast, and deterministic.
     """
 
     @staticmethod
@@ -127,10 +126,10 @@ class SortRows(torch.autograd.Function):
 
 
 class SparseFeedForward(nn.Module):
-    """Router and experts in place of a feed-forward, and what all tokens use beside them."""
+    """Router, routed experts and shared experts as a feed-forward."""
 
     load: Int[Tensor, " experts"]
-    """tokens per expert since the last `reset_load`; a figure, no part of a checkpoint"""
+    """tokens per expert since the last `reset_load`; not saved"""
 
     def __init__(self, config: DecoderConfig, numbers: Numbers, shared: nn.Module | None) -> None:
         super().__init__()
@@ -149,26 +148,26 @@ class SparseFeedForward(nn.Module):
 
 
 def count_tokens(chosen: Int[Tensor, " choices"], n_experts: int) -> Int[Tensor, " experts"]:
-    """How often each expert was chosen. Compares instead of `bincount`, which waits for the device."""
+    """Tokens per expert. Compares instead of using `bincount`, which synchronizes with the device."""
     numbers = torch.arange(n_experts, device=chosen.device)
     return (chosen[:, None] == numbers).sum(dim=0)
 
 
 def _identity(x: Tensor) -> Tensor:
-    """`x`: this process has all there is."""
+    """`x` itself: nothing is split."""
     return x
 
 
 @dataclass(frozen=True)
 class TokenShard:
-    """What of its rows a process has, if others have the rest: set from outside."""
+    """The positions of this process where others have the rest of each sequence; set from outside."""
 
     local_tokens: Callable[[Tensor], Tensor] = _identity
-    """of [batch, time] the positions whose tokens are routed here"""
+    """[batch, time] -> the positions whose tokens are routed on this process"""
     sum_over_row: Callable[[Tensor], Tensor] = _identity
-    """sums over these positions -> sums over the whole row; no gradient passes"""
+    """sums over these positions -> sums over the whole sequence, without gradient"""
     sum_over_ranks: Callable[[Tensor], Tensor] = _identity
-    """this process's part of a loss -> the number that stands beside other losses; its gradient stays the part's"""
+    """this process's part of a loss -> its sum over ranks, with the gradient of the part"""
 
 
 def balance_loss_per_row(
@@ -193,7 +192,7 @@ def balance_loss_per_row(
 
 
 def sparse_layers(model: nn.Module) -> list[SparseFeedForward]:
-    """A model's feed-forwards with experts, in order; none where it is dense."""
+    """All mixture-of-experts feed-forwards of a model, in order."""
     return [part for part in model.modules() if isinstance(part, SparseFeedForward)]
 
 
@@ -210,12 +209,12 @@ def update_biases(model: nn.Module, rate: float) -> None:
 
 
 def max_load_ratio(model: nn.Module) -> Float[Tensor, ""]:
-    """Load of the busiest expert over the mean load, in the worst layer; 1 = perfectly even."""
+    """Largest expert load divided by the mean load, in the worst layer; 1 = perfectly balanced."""
     loads = torch.stack([layer.load.float() for layer in sparse_layers(model)])
     return (loads.amax(dim=1) / loads.mean(dim=1).clamp(min=1e-9)).amax()
 
 
 def reset_load(model: nn.Module) -> None:
-    """Count anew."""
+    """Set all expert loads to zero."""
     for layer in sparse_layers(model):
         layer.load.zero_()

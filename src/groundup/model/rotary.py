@@ -1,7 +1,7 @@
-"""Rotary positions: turn pairs of numbers by an angle that grows with the position.
+"""Rotary position embedding (RoPE) and its scaling to longer contexts.
 
 in:  positions (integers), queries or keys
-out: the same queries or keys, turned, so that their products depend on distances only
+out: the same queries or keys with every pair of channels rotated, so that dot products depend on distances only
 
 Su et al. 2021, https://arxiv.org/abs/2104.09864. As in Llama and Qwen, number i is paired with number
 i + dim/2, not with its neighbour: published weights expect this order. A `RopeScaling` stretches the angles, so
@@ -44,7 +44,7 @@ def apply_rope(
     cos: Float[Tensor, "rows 1 time pairs"],
     sin: Float[Tensor, "rows 1 time pairs"],
 ) -> Float[Tensor, "batch heads time dim"]:
-    """Turn every pair (x_i, x_{i+dim/2}) by its angle; computed in fp32, returned in x's dtype."""
+    """Rotate every pair (x_i, x_{i+dim/2}) by its angle; in fp32, returned in x's dtype."""
     first, second = x.float().chunk(2, dim=-1)
     # Each half is rounded before they are joined: compiled, it is then written to its place at once.
     rotated = (first * cos - second * sin, second * cos + first * sin)
@@ -54,7 +54,7 @@ def apply_rope(
 def scaled_frequencies(
     periods: PerPair, theta: float, scaling: RopeScaling, positions: Int[Tensor, "batch time"]
 ) -> PerPair:
-    """Each pair's angle per position for a longer context. periods: 1 / that angle in the original one."""
+    """Scaled frequencies of all pairs. periods: 1 / the unscaled frequencies."""
     if scaling.kind == "linear":
         return 1.0 / periods / scaling.factor  # Chen et al. 2023, https://arxiv.org/abs/2306.15595
     if scaling.kind == "llama3":
@@ -65,7 +65,7 @@ def scaled_frequencies(
 
 
 def attention_factor(scaling: RopeScaling) -> float:
-    """What cosine and sine are multiplied by, so that attention over more keys stays as sharp.
+    """Factor on cosine and sine that keeps attention over longer contexts equally sharp.
 
     yarn: 0.1 ln(factor) + 1; longrope: sqrt(1 + ln(factor) / ln(original context)); otherwise 1.
     """

@@ -1,4 +1,4 @@
-"""One dial: from depth follow width, heads, feed-forward, learning rate, batch and horizon.
+"""Scaling rules: width, heads, feed-forward, learning rate, batch and training tokens as functions of depth.
 
 in:  a depth, or the config that followed from it (`architectures/`)
 out: the other numbers, each by a rule written here
@@ -16,7 +16,7 @@ REFERENCE_WIDTH, REFERENCE_BATCH, REFERENCE_TOKENS = 256, 8192, 4_000_000
 MUON_RATE, ADAM_WITH_MUON_RATE, ADAM_RATE = 0.007, 0.012, 3e-3
 """The best peak rates at the reference (4 layers): of Muon, of AdamW for what Muon leaves, of AdamW for everything."""
 DECAY_FRACTION = 0.06
-"""Share of the run over which decayed weights remember their updates."""
+"""Time constant of weight decay as a fraction of the run."""
 
 
 def horizon_tokens(config: DecoderConfig) -> int:

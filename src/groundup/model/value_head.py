@@ -1,7 +1,7 @@
-"""A decoder that gives one number per position instead of scores of tokens.
+"""Value model: a decoder with a scalar head, for reward models and critics.
 
 in:  ids [batch, time]
-out: values [batch, time]: a reward model is read at the last token, a critic everywhere
+out: values [batch, time]: a reward model uses the last token's, a critic all
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class ScoreHead(nn.Linear):
 
 
 class ValueModel(nn.Module):
-    """A decoder's trunk with a linear score on top. Built from `Decoder` so that its weights load as they are."""
+    """A decoder's backbone with a linear scalar head. Contains a `Decoder`, so that its weights load unchanged."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -43,14 +43,14 @@ class ValueModel(nn.Module):
         self.init_score(0)
 
     def init_score(self, seed: int) -> None:
-        """Small noise, so that the first values are near 0 and a gradient reaches the trunk at once."""
+        """Small noise, so that initial values are near 0 and gradients reach the backbone."""
         generator = torch.Generator().manual_seed(derive_seed(seed, "score"))
         noise = torch.randn(self.score.weight.shape, generator=generator, device="cpu")
         self.score.weight.data.copy_(0.1 * noise / self.config.d_model**0.5)
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype of the trunk's arithmetic; the score itself is fp32."""
+        """Compute dtype of the backbone; the head is fp32."""
         return self.decoder.compute_dtype
 
     @compute_dtype.setter
@@ -58,7 +58,7 @@ class ValueModel(nn.Module):
         self.decoder.compute_dtype = dtype
 
     def init_from_decoder(self, decoder: Decoder, seed: int = 0) -> None:
-        """Take over a decoder's trunk; the score starts anew."""
+        """Copy a decoder's backbone and initialize the head."""
         self.decoder.model.load_state_dict(decoder.model.state_dict())
         self.init_score(seed)
 
