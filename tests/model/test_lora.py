@@ -190,8 +190,8 @@ def edit(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no LoRA adapters that can be read"),
-        (edit(lambda said: said.pop("r")), "no LoRA adapters that can be read"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no readable LoRA adapters"),
+        (edit(lambda said: said.pop("r")), "no readable LoRA adapters"),
         (edit(lambda said: said.update(use_dora=True)), "asks for use_dora, which is not supported"),
         (edit(lambda said: said.update(bias="all")), "asks for biases"),
         (edit(lambda said: said.update(r=2)), "does not match this model: see model.layers.0"),

@@ -166,13 +166,13 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_strictly(model: nn.Module, tensors: Tensors) -> None:
-    """Fill every parameter, fp32. Raises ValueError naming what is missing, left over or of another shape."""
+    """Fill every parameter, fp32. Raises ValueError naming what is missing, unexpected or of another shape."""
     check_same_tensors(model.state_dict(), tensors)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=True)
 
 
 def check_same_tensors(expected: Tensors, tensors: Tensors) -> None:
-    """Raises ValueError where names or shapes differ, naming what is missing, left over or of another shape."""
+    """Raises ValueError where names or shapes differ, naming what is missing, unexpected or of another shape."""
     shapes = [
         f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in expected.keys() & tensors.keys()
