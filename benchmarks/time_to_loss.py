@@ -45,7 +45,7 @@ BASELINE: Change = {
     "architecture": {"use": "llama"},
     "optimizer": {"use": "adamw", "weight_decay": 0.1, "beta1": 0.9, "beta2": 0.95},
     "schedule": "cosine",
-    "final": 0.1,
+    "min_lr_ratio": 0.1,
 }
 """The Llama recipe (https://arxiv.org/abs/2302.13971): AdamW, weight decay 0.1, cosine to a tenth of the peak."""
 
@@ -56,7 +56,7 @@ ABLATIONS: dict[str, Change] = {
     "3 iterations, not 4": {"optimizer": {"ns_steps": 3}},
     "5 iterations, not 4": {"optimizer": {"ns_steps": 5}},
     "no norm on queries and keys": {"architecture": {"use": "llama"}},
-    "cosine to a tenth, not linear to 0": {"schedule": "cosine", "final": 0.1},
+    "cosine to a tenth, not linear to 0": {"schedule": "cosine", "min_lr_ratio": 0.1},
 }
 """Ablations: choices of the first profile, removed one at a time."""
 

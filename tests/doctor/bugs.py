@@ -136,9 +136,10 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     # Training steps.
     ("train.optimizers.adamw:AdamW.build", 'if kind == "hidden" else 0.0', "if kind else 0.0", "training: AdamW", ()),
     ("train.optimizers._orthogonal:orthogonal", "in coefficients:", "in coefficients[:1]:", "training: Muon", ()),
-    ("train.schedules:schedule_factor", "1 - (1 - final) * min(1.0, fallen)", "1 - min(1.0, fallen)",
+    ("train.schedules:schedule_factor", "1 - (1 - min_lr_ratio) * min(1.0, decayed)", "1 - min(1.0, decayed)",
      "training: schedules", ()),
-    ("train.schedules:schedule_factor", "(step + 1) / (warmup + 1)", "step / warmup", "training: schedules", ()),
+    ("train.schedules:schedule_factor", "(step + 1) / (warmup_steps + 1)", "step / warmup_steps",
+     "training: schedules", ()),
     ("parallel.engines.native:accumulate", "value.backward()", "(value / len(micro_batches)).backward()",
      "training: loop", ("training: pretraining",)),
     ("parallel.engines.native:NativeEngine.step", "if self.grad_clip:", "if self.grad_clip > 1:",

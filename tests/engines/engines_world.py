@@ -126,13 +126,13 @@ def hands_over(
 
 def anneals_both_ways(case: Pretrain, runtime: Runtime, folder: Path, given: Inputs) -> None:
     """The runtime's engine on two ranks goes on from native's stable checkpoint, and native from the engine's."""
-    stable = {"run": case.model_copy(update={"schedule": "wsd", "decay": 0.4})}
+    stable = {"run": case.model_copy(update={"schedule": "wsd", "decay_fraction": 0.4})}
     pretrainings(stable, HERE, folder / "native", given)
     launch(with_engine, (stable, runtime, folder / "other", given), 2, TIMEOUT)
 
     def anneal(of: str) -> dict[str, Pretrain]:
         start = str(folder / of / "run.part" / "stable")
-        return {"run": case.model_copy(update={"start": start, "warmup": 0.0, "optimizer": AdamW()})}
+        return {"run": case.model_copy(update={"start": start, "warmup_fraction": 0.0, "optimizer": AdamW()})}
 
     pretrainings(anneal("native"), HERE, folder / "native-native", given)
     pretrainings(anneal("other"), HERE, folder / "other-native", given)

@@ -19,11 +19,13 @@ BY_RULE = {"architecture": SHAPE, "depth": 2, "optimizer": Muon()}
 
 def test_others_anneal_what_four_ranks_left(tmp_path: Path) -> None:
     given = inputs(tmp_path / "inputs")
-    whole = recipe(20).model_copy(update={"schedule": "wsd", "decay": 0.4, "warmup": 0.1} | BY_RULE)
+    whole = recipe(20).model_copy(
+        update={"schedule": "wsd", "decay_fraction": 0.4, "warmup_fraction": 0.1} | BY_RULE
+    )
     sharded = RARELY.model_copy(update={"layout": Layout(pipeline=2)})
     launch(pretrainings, ({"whole": whole}, sharded, tmp_path / "4", given), 4, 60.0)
     stable = str(tmp_path / "4" / "whole.part" / "stable")
-    change = {"start": stable, "schedule": "linear", "warmup": 0.0, "optimizer": Muon()}
+    change = {"start": stable, "schedule": "linear", "warmup_fraction": 0.0, "optimizer": Muon()}
     rest = recipe(8).model_copy(update=change)
     for ranks, layout in ((1, Layout()), (2, Layout(tensor=2))):
         runtime = RARELY.model_copy(update={"layout": layout})

@@ -123,7 +123,7 @@ def test_a_run_goes_on_from_anothers_checkpoint_wherever_it_lies(
     builder = Builder(Store(tmp_path / "workspace"), SITE, Reporter(quiet=True))
     first = builder(stage.pretrain, recipe(6), given.tokens, given.tokenizer)
     start = str(first.path)
-    further = recipe(6).model_copy(update={"start": start, "depth": 7, "warmup": 0.0})
+    further = recipe(6).model_copy(update={"start": start, "depth": 7, "warmup_fraction": 0.0})
     second = builder(stage.pretrain, further, given.tokens, given.tokenizer)
     assert load_decoder(second.path).config == load_decoder(first.path).config
     began = [line["loss"] for line in read_metrics(first.path / "metrics.jsonl") if "loss" in line]
@@ -162,10 +162,12 @@ def test_a_stable_phase_annealed_later_ends_as_one_run_would_have(
     monkeypatch.setattr(stage, "matmul_rate", lambda *_, **__: 1e12)
     builder = Builder(Store(tmp_path / "workspace"), SITE, Reporter(quiet=True))
     by_rule = {"optimizer": Muon()}  # rates of the first run's rules, not of the second's
-    whole = recipe(20).model_copy(update={"schedule": "wsd", "decay": 0.4, "warmup": 0.1} | by_rule)
+    whole = recipe(20).model_copy(
+        update={"schedule": "wsd", "decay_fraction": 0.4, "warmup_fraction": 0.1} | by_rule
+    )
     at_once = builder(stage.pretrain, whole, given.tokens, given.tokenizer)
     rest = recipe(8).model_copy(
-        update={"start": str(at_once.path / "stable"), "schedule": "linear", "warmup": 0.0} | by_rule
+        update={"start": str(at_once.path / "stable"), "schedule": "linear", "warmup_fraction": 0.0} | by_rule
     )
     later = builder(stage.pretrain, rest, given.tokens, given.tokenizer)
     one, two = (load_decoder(made.path).state_dict() for made in (at_once, later))

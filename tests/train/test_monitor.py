@@ -15,7 +15,7 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.train.batches import TokenBatch
 from groundup.train.monitor import (
-    SAMPLED,
+    SAMPLE_SIZE,
     ModelMonitor,
     attention_logits,
     largest_logit,
@@ -122,7 +122,7 @@ def test_a_sample_tells_the_ratio_of_the_whole(shape: tuple[int, int]) -> None:
     old = torch.randn(shape, generator=generator)
     old[:, 1::2] *= 0.1  # columns differ
     new = old + 1e-3 * torch.randn(shape, generator=generator) * torch.linspace(2, 0.5, shape[0])[:, None]
-    assert sample(old).numel() <= SAMPLED
+    assert sample(old).numel() <= SAMPLE_SIZE
     (ratio,) = update_ratios([sample(old)], [sample(new)]).tolist()
     assert ratio == pytest.approx(float((new - old).norm() / old.norm()), rel=0.02)
     assert sample(old[:8, :8]).numel() == 64

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
-from groundup.train.optimizers import by_kind, kind_of
+from groundup.train.optimizers import by_role, role_of
 from groundup.train.optimizers._matrices import MatrixOptimizer, Rules
 from groundup.train.optimizers._orthogonal import polar_express
 from groundup.train.optimizers.adamw import AdamW
@@ -20,10 +20,10 @@ PLAIN = Rules(0.95, 0.0, 0.0, polar_express(10, 1e-3), torch.float32)
 
 
 def test_only_matrices_inside_the_layers_are_hidden() -> None:
-    kinds = by_kind(Decoder(CONFIG).named_parameters())
+    kinds = by_role(Decoder(CONFIG).named_parameters())
     assert {kind: len(parameters) for kind, parameters in kinds.items()} == {
         "hidden": 2 * 7, "embedding": 1, "head": 1, "scalar": 2 * 4 + 1}  # fmt: skip
-    hidden = [name for name, p in Decoder(CONFIG).named_parameters() if kind_of(name, p) == "hidden"]
+    hidden = [name for name, p in Decoder(CONFIG).named_parameters() if role_of(name, p) == "hidden"]
     assert all(name.startswith("model.layers.") and name.endswith("_proj.weight") for name in hidden)
 
 
@@ -38,7 +38,7 @@ def test_only_matrices_inside_the_layers_are_hidden() -> None:
     ],
 )
 def test_unusual_parameters_find_their_kind(name: str, shape: tuple[int, ...], kind: str) -> None:
-    assert kind_of(name, nn.Parameter(torch.zeros(shape))) == kind
+    assert role_of(name, nn.Parameter(torch.zeros(shape))) == kind
 
 
 @pytest.mark.parametrize("part", [AdamW(lr=1e-3, embedding=4, head=0.5, scalar=2), None])
@@ -49,7 +49,7 @@ def test_every_kind_has_a_rate_of_its_own(part: AdamW | None) -> None:
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     assert len(rates) == len(list(model.parameters()))
     wanted = {"hidden": 1e-3 if part else 0.03, "embedding": 4e-3, "head": 5e-4, "scalar": 2e-3}
-    for kind, parameters in by_kind(model.named_parameters()).items():
+    for kind, parameters in by_role(model.named_parameters()).items():
         assert [rates[id(p)] for p in parameters] == pytest.approx([wanted[kind]] * len(parameters))
 
 
@@ -71,7 +71,7 @@ def test_adamw_decays_only_matrices_inside_the_layers() -> None:
     model = Decoder(CONFIG)
     optimizer = AdamW(lr=1e-3, weight_decay=0.1).build(model.named_parameters())
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    for kind, parameters in by_kind(model.named_parameters()).items():
+    for kind, parameters in by_role(model.named_parameters()).items():
         assert {decays[id(p)] for p in parameters} == {0.1 if kind == "hidden" else 0.0}
 
 

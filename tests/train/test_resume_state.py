@@ -21,7 +21,7 @@ from groundup.parallel.context import ParallelContext
 from groundup.parallel.engines.native import NativeEngine
 from groundup.train import async_checkpoint as saving
 from groundup.train.anomaly import AnomalyGuard
-from groundup.train.async_checkpoint import LEAST_SECONDS, SHARE, AsyncCheckpointer, interval
+from groundup.train.async_checkpoint import MAX_COST_FRACTION, MIN_SECONDS, AsyncCheckpointer, interval
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.resume_state import (
     Environment,
@@ -294,13 +294,13 @@ def test_who_leaves_at_once_waits_for_no_disk(
 
 
 def test_states_are_as_far_apart_as_their_cost_asks_for_and_never_farther_than_allowed() -> None:
-    assert interval(cost=1.5, most_seconds=600) == pytest.approx(1.5 / SHARE)
-    assert interval(cost=1.5, most_seconds=30) == 30
-    assert interval(cost=0.001, most_seconds=600) == LEAST_SECONDS
-    assert interval(cost=0.001, most_seconds=0.2) == 0.2
+    assert interval(cost=1.5, max_seconds=600) == pytest.approx(1.5 / MAX_COST_FRACTION)
+    assert interval(cost=1.5, max_seconds=30) == 30
+    assert interval(cost=0.001, max_seconds=600) == MIN_SECONDS
+    assert interval(cost=0.001, max_seconds=0.2) == 0.2
 
 
-@pytest.mark.parametrize(("writing_costs", "expected"), [(True, 0.1 / SHARE), (False, 0.0)])
+@pytest.mark.parametrize(("writing_costs", "expected"), [(True, 0.1 / MAX_COST_FRACTION), (False, 0.0)])
 def test_the_cost_is_measured(
     writing_costs: bool, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,4 +309,4 @@ def test_the_cost_is_measured(
     with AsyncCheckpointer(tmp_path, 1e6, writing_costs) as saver:
         saver.save(lambda: taken(1))
         saver.wait()
-        assert expected <= saver.interval < expected + 0.9 / SHARE
+        assert expected <= saver.interval < expected + 0.9 / MAX_COST_FRACTION

@@ -9,14 +9,14 @@ from groundup.train.schedules import ScheduleName, schedule_factor
 
 @pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "wsd"])
 def test_the_warm_up_rises_to_one(kind: str) -> None:
-    factors = [schedule_factor(kind, step, 100, warmup=10) for step in range(11)]  # type: ignore[arg-type]
+    factors = [schedule_factor(kind, step, 100, warmup_steps=10) for step in range(11)]  # type: ignore[arg-type]
     assert factors[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
     assert factors[10] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "wsd"])
 def test_the_end_is_reached(kind: str) -> None:
-    assert schedule_factor(kind, 1000, 1000, 100, final=0.1) == pytest.approx(0.1)  # type: ignore[arg-type]
+    assert schedule_factor(kind, 1000, 1000, 100, min_lr_ratio=0.1) == pytest.approx(0.1)  # type: ignore[arg-type]
     factors = [schedule_factor(kind, step, 1000, 100) for step in range(100, 1000)]  # type: ignore[arg-type]
     assert factors == sorted(factors, reverse=True)
 
@@ -25,8 +25,8 @@ def test_in_the_middle() -> None:
     assert schedule_factor("constant", 500, 1000) == 1.0
     assert schedule_factor("linear", 500, 1000) == pytest.approx(0.5)
     assert schedule_factor("cosine", 250, 1000) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
-    assert schedule_factor("wsd", 599, 1000, decay_share=0.4) == 1.0
-    assert schedule_factor("wsd", 800, 1000, decay_share=0.4) == pytest.approx(0.5)
+    assert schedule_factor("wsd", 599, 1000, decay_fraction=0.4) == 1.0
+    assert schedule_factor("wsd", 800, 1000, decay_fraction=0.4) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("final", [0.0, 0.1])
@@ -38,7 +38,7 @@ def test_an_anneal_of_a_stable_checkpoint_is_the_end_of_a_whole_wsd_run(final: f
         if step < stable:
             resumed = schedule_factor("constant", step, 10**6, 20)
         else:
-            resumed = schedule_factor("linear", step, stable + decay, final=final, start=stable)
+            resumed = schedule_factor("linear", step, stable + decay, min_lr_ratio=final, start=stable)
         assert resumed == pytest.approx(whole)
 
 
@@ -46,13 +46,13 @@ def test_wsd_is_the_formula_of_its_paper() -> None:
     warmup, stable, total = 50, 400, 500  # MiniCPM: rises to W, 1 to S, then decays (here linearly)
     for step in range(warmup, total):
         wanted = 1.0 if step < stable else 1 - (step - stable) / (total - stable)
-        assert schedule_factor("wsd", step, total, warmup, decay_share=0.2) == pytest.approx(wanted)
+        assert schedule_factor("wsd", step, total, warmup, decay_fraction=0.2) == pytest.approx(wanted)
 
 
 def test_cosine_is_the_formula_of_its_paper() -> None:
     for step in range(500):
         wanted = 0.1 + 0.5 * (1 - 0.1) * (1 + math.cos(math.pi * step / 500))
-        assert schedule_factor("cosine", step, 500, final=0.1) == pytest.approx(wanted)
+        assert schedule_factor("cosine", step, 500, min_lr_ratio=0.1) == pytest.approx(wanted)
 
 
 def test_a_schedule_that_begins_later_is_the_same_one_moved() -> None:

@@ -1,1 +1,1 @@
-"""Weights -> better-behaved weights."""
+"""Alignment: fine-tuning, reward models and PPO."""

@@ -1,10 +1,10 @@
-"""The stage behind every align step: weights -> better-behaved weights.
+"""The stage of every align step: trains a policy or a reward model with one method.
 
 in:  documents (questions and answers are made from them), the tokenizer, and what the method reads: a start
      policy, a reward model
 out: a checkpoint folder with a policy or a reward model
 
-A method brings model, batches and loss; the one training loop does the rest. The stage is named after its method.
+A method gives model, batches and loss; the training loop is that of pretraining. The stage has its method's name.
 """
 
 from collections.abc import Mapping
@@ -26,18 +26,23 @@ from groundup.train.loop import train
 
 
 class AlignStep(Recipe):
-    """One align step of a blueprint: a name, what it reads, and the method's own keys beside them."""
+    """One align step of a blueprint: name, inputs, and the method's keys beside them."""
 
-    name: str = Field(default="align", description="what later steps and the run call it")
-    inputs: dict[str, str] = Field(
-        default={}, description="which step's result is the start, the reward, ..."
+    name: str = Field(
+        default="align", description="name of the step, used in later steps' inputs and in the run"
     )
-    method: Annotated[Method, Plugin("groundup.align.methods")] = Field(default=Sft(), description="how")
+    inputs: dict[str, str] = Field(
+        default={},
+        description="role -> name of the step whose model has this role (start, reward); default: the newest one",
+    )
+    method: Annotated[Method, Plugin("groundup.align.methods")] = Field(
+        default=Sft(), description="alignment method"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _method_keys_stand_beside(cls, value: Any) -> Any:
-        """`use` and the method's keys may stand beside `name`, or in a table `method` of their own."""
+        """Accepts `use` and the method's keys beside `name`, or in a table `method`."""
         if not isinstance(value, dict):
             return value
         own = {key: value[key] for key in value if key in cls.model_fields}
@@ -71,7 +76,7 @@ class Align(Recipe):
 def align(
     recipe: Align,
     runtime: Runtime,
-    out: StageContext,
+    context: StageContext,
     documents: Artifact,
     tokenizer: Artifact,
     models: Mapping[str, Artifact],
@@ -83,11 +88,14 @@ def align(
     if not train_examples or not held_out:
         raise DataError(
             f"{plugin_name(recipe.method)}: {len(examples)} questions could be made from the documents, "
-            f"{len(held_out)} of them held out; both parts need some. Add text, or a task with [[tasks]]"
+            f"{len(held_out)} of them held out; training and evaluation need at least one each. "
+            "Add text, or a task with [[tasks]]"
         )
-    vocabulary = Tokenizer.load(tokenizer.path)
+    loaded_tokenizer = Tokenizer.load(tokenizer.path)
     folders = {role: artifact.path for role, artifact in models.items()}
-    return train_with(method, MethodContext(runtime, out, vocabulary, train_examples, held_out, folders))
+    return train_with(
+        method, MethodContext(runtime, context, loaded_tokenizer, train_examples, held_out, folders)
+    )
 
 
 def train_with(method: Method, context: MethodContext) -> Metrics:

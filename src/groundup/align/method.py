@@ -64,7 +64,7 @@ class Method(Recipe):
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = AdamW(lr=1e-4)
     schedule: ScheduleName = Field(default="linear", description="learning-rate schedule")
-    warmup: float = Field(
+    warmup_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="fraction of the steps with a rising learning rate"
     )
     grad_clip: float = Field(default=1.0, gt=0, description="maximum norm of a step's gradient")

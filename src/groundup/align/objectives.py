@@ -1,7 +1,7 @@
 """The mathematics of alignment: pure functions of tensors, each beside its paper.
 
 in:  scores, log-probabilities, values, and a mask that is true where a token counts
-out: losses, advantages, estimates; what stands outside the mask never reaches any of them, not even as NaN
+out: losses, advantages, estimates; values outside the mask never affect them, not even NaN
 
 Bradley & Terry 1952; Ouyang et al. 2022 (arXiv:2203.02155) for pairs; Schulman et al. 2016 (arXiv:1506.02438)
 for GAE; Schulman et al. 2017 (arXiv:1707.06347) for clipping; Schulman 2020, "Approximating KL divergence".
@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Clipped:
-    """A clipped loss, and the share of tokens (summed over `total`) whose clip was active."""
+    """A clipped loss, and the fraction of tokens (divided by `total`) whose clip was active."""
 
     loss: Float[Tensor, ""]
     clipped: Float[Tensor, ""]
@@ -26,20 +26,20 @@ class Clipped:
 
 @dataclass(frozen=True)
 class Advantages:
-    """What each token was better than expected, and what its value should have been."""
+    """Advantage of each token, and the return that its value is trained towards."""
 
     advantages: Float[Tensor, "batch time"]
     returns: Float[Tensor, "batch time"]
 
 
-def only(mask: Bool[Tensor, "*shape"], x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """`x` in fp32 inside the mask, 0 outside: values and gradients there are cut off, NaN too."""
+def masked(mask: Bool[Tensor, "*shape"], x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """`x` in fp32 inside the mask, 0 outside, where values and gradients are dropped, NaN too."""
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device)).float()
 
 
 def masked_mean(x: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
     """The mean inside the mask; 0 when nothing is inside."""
-    return only(mask, x).sum() / mask.sum().clamp(min=1)
+    return masked(mask, x).sum() / mask.sum().clamp(min=1)
 
 
 def bradley_terry(
@@ -57,11 +57,11 @@ def token_rewards(
     mask: Bool[Tensor, "batch time"],
     kl_coef: float,
 ) -> Float[Tensor, "batch time"]:
-    """Reward of each token: -kl_coef * log(policy / start), and the answer's score on its last token.
+    """Reward of each token: -kl_coef * log(policy / reference), and the answer's score on its last token.
 
     Ziegler et al. 2019 (arXiv:1909.08593), equation 2, with the penalty spread over the tokens.
     """
-    rewards = -kl_coef * only(mask, log_ratios)
+    rewards = -kl_coef * masked(mask, log_ratios)
     return rewards + scores.float()[:, None] * _last(mask)
 
 
@@ -77,14 +77,14 @@ def gae(
     delta_t = r_t + gamma V_{t+1} - V_t. An answer ends at its last masked token: the value after it is 0.
     Answers start at time 0, so the mask is true and then false along time.
     """
-    rewards, values = only(mask, rewards), only(mask, values)
+    rewards, values = masked(mask, rewards), masked(mask, values)
     following = F.pad(values[:, 1:], (0, 1))
     deltas = rewards + gamma * following - values
-    carried, found = torch.zeros_like(deltas[:, 0]), []
+    running, advantages_reversed = torch.zeros_like(deltas[:, 0]), []
     for t in reversed(range(deltas.shape[1])):
-        carried = deltas[:, t] + gamma * lam * carried
-        found.append(carried)
-    advantages = only(mask, torch.stack(found[::-1], dim=1))
+        running = deltas[:, t] + gamma * lam * running
+        advantages_reversed.append(running)
+    advantages = masked(mask, torch.stack(advantages_reversed[::-1], dim=1))
     return Advantages(advantages, advantages + values)
 
 
@@ -92,7 +92,7 @@ def whiten(
     x: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], eps: float = 1e-8
 ) -> Float[Tensor, "batch time"]:
     """Mean 0 and variance 1 over the masked tokens, 0 elsewhere."""
-    centred = only(mask, only(mask, x) - masked_mean(x, mask))
+    centred = masked(mask, masked(mask, x) - masked_mean(x, mask))
     return centred * torch.rsqrt(masked_mean(centred.square(), mask) + eps)
 
 
@@ -108,12 +108,12 @@ def ppo_policy_loss(
 
     Equation 7 of the PPO paper; ratio = pi / pi_old.
     """
-    ratio = torch.exp(only(mask, log_probs) - only(mask, old_log_probs))
-    advantages = only(mask, advantages)
-    free, held = -ratio * advantages, -ratio.clamp(1 - clip, 1 + clip) * advantages
+    ratio = torch.exp(masked(mask, log_probs) - masked(mask, old_log_probs))
+    advantages = masked(mask, advantages)
+    unclipped_loss, clipped_loss = -ratio * advantages, -ratio.clamp(1 - clip, 1 + clip) * advantages
     return Clipped(
-        only(mask, torch.maximum(free, held)).sum() / total,
-        only(mask, (held > free).float()).sum() / total,
+        masked(mask, torch.maximum(unclipped_loss, clipped_loss)).sum() / total,
+        masked(mask, (clipped_loss > unclipped_loss).float()).sum() / total,
     )
 
 
@@ -129,17 +129,17 @@ def value_loss(
 
     The clipping isn't in the paper but in its authors' code (openai/baselines, ppo2); the half as there.
     """
-    values, old_values, returns = only(mask, values), only(mask, old_values), only(mask, returns)
+    values, old_values, returns = masked(mask, values), masked(mask, old_values), masked(mask, returns)
     near = old_values + (values - old_values).clamp(-clip, clip)
-    free, held = (values - returns).square(), (near - returns).square()
+    unclipped_loss, clipped_loss = (values - returns).square(), (near - returns).square()
     return Clipped(
-        0.5 * torch.maximum(free, held).sum() / total,
-        only(mask, (held > free).float()).sum() / total,
+        0.5 * torch.maximum(unclipped_loss, clipped_loss).sum() / total,
+        masked(mask, (clipped_loss > unclipped_loss).float()).sum() / total,
     )
 
 
 def kl_k1(log_ratios: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """KL(policy || start) from samples of the policy: log r with r = policy / start. Unbiased, can be below 0."""
+    """KL(policy || reference) from samples of the policy: log r, r = policy / reference. Unbiased, can be below 0."""
     return log_ratios.float()
 
 

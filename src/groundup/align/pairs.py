@@ -6,7 +6,7 @@ out: pairs of texts, equal for equal seeds
 - other: an answer of the same kind about another object; only reading the question tells them apart
 - truncated: cut off in the middle, and ended as if that were all
 - garbled: words shuffled, dropped or repeated, characters swapped
-- sampled: what the model itself says
+- sampled: an answer of the start policy
 """
 
 import random
@@ -18,12 +18,12 @@ from groundup.core.rng import derive_seed
 from groundup.evaluate.tasks import Example
 
 MADE = ("other", "truncated", "garbled")
-"""Kinds made from texts alone."""
+"""Kinds that are made from texts alone."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One question, the answer to prefer and the answer not to."""
+    """One question with its preferred answer and a rejected one."""
 
     example: Example
     rejected: str
@@ -39,12 +39,12 @@ def made_pairs(examples: Sequence[Example], kind: str, count: int, seed: int) ->
     for one in examples:
         groups[one.kind].append(one)
     pairs: list[Pair] = []
-    for turn in range(count if examples else 0):
-        if turn == len(examples) and not pairs:
+    for number in range(count if examples else 0):
+        if number == len(examples) and not pairs:
             break
-        example = examples[turn % len(examples)]
-        noise = random.Random(derive_seed(seed, "pair", kind, turn))
-        rejected = _fault(example, kind, groups[example.kind], noise)
+        example = examples[number % len(examples)]
+        generator = random.Random(derive_seed(seed, "pair", kind, number))
+        rejected = _fault(example, kind, groups[example.kind], generator)
         if rejected is not None and rejected != example.answer:
             pairs.append(Pair(example, rejected, kind))
     return pairs
@@ -97,13 +97,13 @@ def _dropped(words: list[str], noise: random.Random) -> list[str]:
 
 
 def _repeated(words: list[str], noise: random.Random) -> list[str]:
-    """A third of the words said twice."""
+    """A third of the words repeated."""
     hit = _third(words, noise)
     return [copy for at, word in enumerate(words) for copy in ([word, word] if at in hit else [word])]
 
 
 def _looped(words: list[str], noise: random.Random) -> list[str]:
-    """A phrase said over and over, as small models do."""
+    """A phrase repeated many times, as small models do."""
     start = noise.randint(0, len(words) - 2)
     end = min(len(words), start + noise.randint(2, 8))
     return words[:end] + words[start:end] * noise.randint(1, 3) + words[end:]

@@ -1,4 +1,4 @@
-"""Answers before and after PPO -> what changed, with intervals.
+"""Compares the responses before and after PPO, with intervals.
 
 in:  held-out questions, answers to them by both policies
 out: metrics, and samples.json for reading
@@ -23,14 +23,14 @@ SHOWN = 24
 
 @dataclass(frozen=True)
 class Responses:
-    """One policy's answers to the held-out questions."""
+    """One policy's responses to the held-out questions."""
 
     texts: list[str]
     rewards: list[float]
     lengths: list[int]
-    """in tokens, the mark of the end included"""
+    """in tokens, including the end-of-turn token"""
     kl: list[float]
-    """nats away from the start policy, a sample for each answer"""
+    """KL divergence from the reference policy in nats, estimated for each response"""
     ended: list[bool]
 
 

@@ -107,7 +107,7 @@ class SessionSetup:
     ) -> TrainSpec:
         """The training loop's parameters. on_policy: the batches are sampled from the trained weights."""
         method = self.method
-        warmup = round(method.warmup * steps)
+        warmup = round(method.warmup_fraction * steps)
         return TrainSpec(
             label=plugin_name(method),
             engine=engine,

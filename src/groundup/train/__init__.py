@@ -1,1 +1,1 @@
-"""Rows to weights: one training loop for every method, its optimizers and schedules, and pretraining."""
+"""Training: the loop of all methods, optimizers, schedules, checkpoints, and pretraining."""

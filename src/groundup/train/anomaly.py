@@ -1,4 +1,4 @@
-"""Which steps of a training to distrust.
+"""Detects faulty training steps: values that are not finite, and loss or gradient spikes.
 
 in:  loss and gradient norm of every step
 out: what is wrong with a step, if anything, and how many were skipped
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from statistics import median, quantiles
 
 IN_A_ROW = 3
-"""So many skipped steps in a row end a training."""
+"""Consecutive skipped steps that end a training."""
 HISTORY = 128
-"""Good steps that are remembered."""
+"""Recent good steps that are kept for comparison."""
 MIN_HISTORY = 32
-"""Good steps to know before anything counts as a spike."""
+"""Good steps required before a value can count as a spike."""
 SIGMAS = 12.0
 """A spike is this many standard deviations above the median."""
 LEAST_RISE = {"loss": 0.25, "gradient norm": 9.0}
@@ -31,7 +31,7 @@ LEAST_SIZE = {"loss": 1.0, "gradient norm": 8.0}
 
 @dataclass
 class AnomalyGuard:
-    """The figures of recent good steps, and counters. Part of the saved state, so that a resumed run judges alike."""
+    """Losses and norms of recent good steps, and counters. Saved in resume states, so a resumed run decides alike."""
 
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -40,7 +40,7 @@ class AnomalyGuard:
     transient: int = 0
 
     def fault(self, loss: float, norm: float, spikes: bool) -> str | None:
-        """What is wrong with a step, in words; None where nothing is. spikes: whether those count."""
+        """The fault of a step, or None. spikes: whether spikes count as faults."""
         for name, value, history in (("loss", loss, self.losses), ("gradient norm", norm, self.norms)):
             if not math.isfinite(value):
                 return f"{name} was {value}"
@@ -52,20 +52,20 @@ class AnomalyGuard:
         return None
 
     def note_applied(self, loss: float, norm: float, transient: bool) -> None:
-        """Note a step that was taken. transient: its first computation was bad, the second was not."""
+        """Record an applied step. transient: its first computation was faulty, the second was not."""
         self.losses = [*self.losses, loss][-HISTORY:]
         self.norms = [*self.norms, norm][-HISTORY:]
         self.transient += transient
         self.skipped_in_a_row = 0
 
     def note_skipped(self) -> None:
-        """Note a step that was not taken."""
+        """Record a skipped step."""
         self.skipped += 1
         self.skipped_in_a_row += 1
 
 
 def spike_threshold(history: list[float], least_rise: float, least_size: float = 0.0) -> float:
-    """The largest value that is no spike after `history`; infinite while that is too short."""
+    """The largest value that is no spike after `history`; infinite while the history is too short."""
     if len(history) < MIN_HISTORY:
         return math.inf
     middle = median(history)

@@ -1,4 +1,4 @@
-"""States are written while the training goes on, as often as they are worth their cost.
+"""Writes resume states in the background, as often as their cost allows.
 
 in:  snapshots of a training
 out: their folders on disk, one at a time, written by a thread
@@ -17,28 +17,28 @@ from typing import Self
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.train.resume_state import ResumeState, write_state
 
-SHARE = 0.03
-"""Of the time, for saving."""
-LEAST_SECONDS = 10.0
-"""Between two states where the runtime allows it: less work than this isn't worth a write."""
+MAX_COST_FRACTION = 0.03
+"""Maximum fraction of the time that saving takes."""
+MIN_SECONDS = 10.0
+"""Minimum time between two states, unless the runtime allows less work to be lost."""
 
 
 class AsyncCheckpointer:
-    """Writes states into `folder` in the background. An error of a write is raised at the next call.
+    """Writes resume states into `folder` in a thread. An error of a write is raised at the next call.
 
     most_seconds: work that may be lost at most. writing_costs: whether the thread takes time from the training,
     as on a CPU, or only the copying does.
     """
 
     def __init__(
-        self, folder: Path, most_seconds: float, writing_costs: bool, world: ParallelContext = SINGLE
+        self, folder: Path, max_seconds: float, writing_costs: bool, parallel: ParallelContext = SINGLE
     ) -> None:
-        self._world = world
-        self._folder, self._most, self._writing_costs = folder, most_seconds, writing_costs
+        self._world = parallel
+        self._folder, self._most, self._writing_costs = folder, max_seconds, writing_costs
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._last = time.monotonic()
-        self.interval = min(most_seconds, LEAST_SECONDS)
+        self.interval = min(max_seconds, MIN_SECONDS)
         """seconds between two states"""
 
     def __enter__(self) -> Self:
@@ -54,30 +54,30 @@ class AsyncCheckpointer:
         # Else somebody wants to leave at once. A torn write is ignored by whoever reads.
 
     def due(self) -> bool:
-        """Whether it's time for a state. Raises what the last write raised."""
+        """Whether a state is due. Raises the error of the last write."""
         self._raise()
         return time.monotonic() - self._last > self.interval
 
     def save(self, take: Callable[[], ResumeState]) -> None:
-        """Take a snapshot and begin to write it. Waits for the write before, if that is still going on."""
+        """Take a snapshot and start writing it, after the previous write has ended."""
         began = time.monotonic()
         self.wait()
-        taken = take()
+        state = take()
         self._last = time.monotonic()
         self._thread = threading.Thread(
-            target=self._write, args=(taken, self._last - began), name="checkpoint", daemon=True
+            target=self._write, args=(state, self._last - began), name="checkpoint", daemon=True
         )
         self._thread.start()
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises what the last write raised."""
+        """Wait for the current write. Raises its error."""
         self._join()
         self._raise()
 
-    def _write(self, taken: ResumeState, stalled: float) -> None:
+    def _write(self, state: ResumeState, stalled: float) -> None:
         began = time.monotonic()
         try:
-            write_state(self._folder, taken, self._world)
+            write_state(self._folder, state, self._world)
         except BaseException as error:
             self._error = error
         cost = stalled + (time.monotonic() - began if self._writing_costs else 0.0)
@@ -94,6 +94,6 @@ class AsyncCheckpointer:
             raise error
 
 
-def interval(cost: float, most_seconds: float) -> float:
+def interval(cost: float, max_seconds: float) -> float:
     """Seconds between two states that cost `cost` seconds each, when at most `most_seconds` may be lost."""
-    return min(most_seconds, max(LEAST_SECONDS, cost / SHARE))
+    return min(max_seconds, max(MIN_SECONDS, cost / MAX_COST_FRACTION))

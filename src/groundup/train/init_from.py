@@ -1,4 +1,4 @@
-"""Pretraining that goes on from a checkpoint instead of noise.
+"""Pretraining that starts from a checkpoint instead of random initialisation.
 
 in:  a checkpoint folder (of a run, or what `groundup import` wrote), the tokenizer of the rows to learn from
 out: its decoder; a digest of its content, by which the result's identity knows what it came from
@@ -45,20 +45,20 @@ from groundup.train.optimizers import Optimizer
 
 TOKENIZER = "tokenizer.json"
 STABLE = "stable"
-"""Folder of wsd's checkpoint from before the rate falls."""
+"""Folder of the checkpoint that the schedule wsd saves before the learning rate falls."""
 OPTIMIZER = "optimizer.safetensors"
 
 
 def start_digest(folder: Path, digests: DigestCache = UNCACHED) -> dict[str, str]:
     """SHA-256 of config.json, weights and tokenizer. Raises DataError where there is no checkpoint."""
     names = [CONFIG, TOKENIZER, *(path.name for path in folder.glob("*.safetensors*"))]
-    found = {name: digests.sha256(folder / name) for name in sorted(names) if (folder / name).is_file()}
-    if CONFIG not in found:
+    checksums = {name: digests.sha256(folder / name) for name in sorted(names) if (folder / name).is_file()}
+    if CONFIG not in checksums:
         raise DataError(
-            f"pretrain.start: {folder} holds no {CONFIG}. Name a checkpoint's folder, or leave it empty to start "
-            "from noise. `groundup import` makes one of a published model"
+            f"pretrain.start: {folder} has no {CONFIG}. Name a checkpoint's folder, or leave it empty to start "
+            "from random initialisation. `groundup import` makes one of a published model"
         )
-    return found
+    return checksums
 
 
 def start_config(folder: Path, seq_len: int) -> DecoderConfig:
@@ -79,10 +79,10 @@ def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[
     """
     _check_tokenizer(folder, config, tokenizer)
     with torch.device("meta"):
-        wanted = Decoder(config).state_dict()
+        expected = Decoder(config).state_dict()
     try:
         tensors = tensors_from_hf(config, read_tensors(folder))
-        check_same_tensors(wanted, tensors)
+        check_same_tensors(expected, tensors)
     except (ValueError, KeyError) as error:
         raise DataError(
             f"pretrain.start: {folder} does not hold the weights of its {CONFIG}: {error}"
@@ -92,118 +92,129 @@ def start_weights(folder: Path, config: DecoderConfig, tokenizer: Path) -> dict[
 
 def save_checkpoint(
     folder: Path,
-    learner: TrainEngine,
+    engine: TrainEngine,
     config: DecoderConfig,
     tokenizer: Tokenizer,
-    world: ParallelContext = SINGLE,
+    parallel: ParallelContext = SINGLE,
     chat: bool = False,
 ) -> None:
-    """Writes the checkpoint of the trained model; see `save_decoder`. With several ranks, all must call this."""
-    with _gathered(folder, learner.snapshot().tensors, world) as tensors:
-        if world.is_rank0:
-            save_decoder(folder, config, _about("model.", tensors), tokenizer, chat)
+    """Write a checkpoint of the current weights; see `save_decoder`. With several ranks, all must call this."""
+    with _gathered(folder, engine.snapshot().tensors, parallel) as tensors:
+        if parallel.is_rank0:
+            save_decoder(folder, config, _with_prefix("model.", tensors), tokenizer, chat)
 
 
 def save_stable(
-    out: StageContext,
-    learner: TrainEngine,
+    context: StageContext,
+    engine: TrainEngine,
     config: DecoderConfig,
     tokenizer: Tokenizer,
-    part: Optimizer,
+    optimizer: Optimizer,
     rows_read: int,
-    world: ParallelContext = SINGLE,
+    parallel: ParallelContext = SINGLE,
 ) -> None:
-    """Write the checkpoint to anneal from. part: what made the optimizer. With several ranks, all must call this."""
-    state = learner.snapshot()
-    numbers = world.gather_dicts(state.numbers)
-    folder = out.temporary / STABLE
-    if world.is_rank0:
+    """Write the checkpoint to anneal from. optimizer: its recipe. With several ranks, all must call this."""
+    state = engine.snapshot()
+    numbers = parallel.gather_dicts(state.numbers)
+    folder = context.temporary / STABLE
+    if parallel.is_rank0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    with _gathered(out.temporary, state.tensors, world) as tensors:
-        if not world.is_rank0:
+    with _gathered(context.temporary, state.tensors, parallel) as tensors:
+        if not parallel.is_rank0:
             return
-        save_decoder(folder, config, _about("model.", tensors), tokenizer)
-        said = {
-            "optimizer": to_table(part),
-            "version": part.version,
+        save_decoder(folder, config, _with_prefix("model.", tensors), tokenizer)
+        metadata = {
+            "optimizer": to_table(optimizer),
+            "version": optimizer.version,
             "numbers": numbers,
             "rows_read": rows_read,
         }
-        learnt = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")}
-        write_tensors(folder / OPTIMIZER, learnt, {"groundup": json.dumps(said)})
-    publish_dir(folder, out.path / STABLE)
+        optimizer_tensors = {
+            name: tensor for name, tensor in tensors.items() if name.startswith("optimizer.")
+        }
+        write_tensors(folder / OPTIMIZER, optimizer_tensors, {"groundup": json.dumps(metadata)})
+    publish_dir(folder, context.path / STABLE)
 
 
 @contextmanager
 def _gathered(
-    folder: Path, tensors: dict[str, Tensor], world: ParallelContext
+    folder: Path, tensors: dict[str, Tensor], parallel: ParallelContext
 ) -> Iterator[dict[str, Tensor]]:
-    """All tensors whole, on the rank that leads, from files beside what is being made; these go in the end."""
-    if world.mesh is None:
+    """All tensors whole, on rank 0, from temporary files in `folder`, which are deleted at the end."""
+    if parallel.mesh is None:
         yield tensors
         return
-    aside = folder / "gathered"
-    if world.is_rank0:
-        shutil.rmtree(aside, ignore_errors=True)
-    world.any(True)  # nobody writes before it is gone
-    yield consolidate(tensors, aside, world)
-    if world.is_rank0:
-        shutil.rmtree(aside)
+    gathered = folder / "gathered"
+    if parallel.is_rank0:
+        shutil.rmtree(gathered, ignore_errors=True)
+    parallel.any(True)  # no rank writes before it is deleted
+    yield consolidate(tensors, gathered, parallel)
+    if parallel.is_rank0:
+        shutil.rmtree(gathered)
 
 
-def _about(begin: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(begin: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
 
 
-def start_optimizer(folder: Path, part: Optimizer) -> Optimizer:
-    """`part`, with what the recipe doesn't name as it was when the checkpoint was made, where it holds that."""
-    said = _said(folder)
-    if said is None or not _same(said, part):
-        return part
-    known = {key: value for key, value in said["optimizer"].items() if key in type(part).model_fields}
-    return part.model_copy(update={key: known[key] for key in known if key not in part.model_fields_set})
+def start_optimizer(folder: Path, optimizer: Optimizer) -> Optimizer:
+    """`optimizer`, with the settings that the recipe does not name taken from the checkpoint, if it has them."""
+    metadata = _optimizer_metadata(folder)
+    if metadata is None or not _same_optimizer(metadata, optimizer):
+        return optimizer
+    known = {
+        key: value for key, value in metadata["optimizer"].items() if key in type(optimizer).model_fields
+    }
+    return optimizer.model_copy(
+        update={key: known[key] for key in known if key not in optimizer.model_fields_set}
+    )
 
 
-def resume_optimizer(folder: Path, learner: TrainEngine, part: Optimizer, say: Callable[[str], None]) -> int:
-    """Fill the learner's optimizer from the checkpoint where it holds such a state; returns the rows read before it."""
-    said = _said(folder)
-    if said is None:
+def resume_optimizer(
+    folder: Path, engine: TrainEngine, optimizer: Optimizer, info: Callable[[str], None]
+) -> int:
+    """Load the optimizer state of the checkpoint, if it has one; returns the number of rows read before it."""
+    metadata = _optimizer_metadata(folder)
+    if metadata is None:
         return 0
-    if _same(said, part):
-        learner.load(folder, said["numbers"], weights=False)
+    if _same_optimizer(metadata, optimizer):
+        engine.load(folder, metadata["numbers"], weights=False)
     else:
-        say(
-            f"{folder / OPTIMIZER} was written by {said['optimizer']['use']}: {plugin_name(part)} starts anew"
+        info(
+            f"{folder / OPTIMIZER} was written by {metadata['optimizer']['use']}: "
+            f"{plugin_name(optimizer)} starts without state"
         )
-    return int(said["rows_read"])
+    return int(metadata["rows_read"])
 
 
-def _said(folder: Path) -> dict[str, Any] | None:
+def _optimizer_metadata(folder: Path) -> dict[str, Any] | None:
     path = folder / OPTIMIZER
     if not path.is_file():
         return None
     try:
         with safe_open(path, "pt") as file:
-            said: dict[str, Any] = json.loads(file.metadata()["groundup"])
+            metadata: dict[str, Any] = json.loads(file.metadata()["groundup"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no optimizer state that can be read: {error!r}") from None
-    return said
+        raise DataError(f"{path} is not a readable optimizer state: {error!r}") from None
+    return metadata
 
 
-def _same(said: dict[str, Any], part: Optimizer) -> bool:
-    return bool(said["optimizer"]["use"] == plugin_name(part) and said["version"] == part.version)
+def _same_optimizer(metadata: dict[str, Any], optimizer: Optimizer) -> bool:
+    return bool(
+        metadata["optimizer"]["use"] == plugin_name(optimizer) and metadata["version"] == optimizer.version
+    )
 
 
 def _check_tokenizer(folder: Path, config: DecoderConfig, tokenizer: Path) -> None:
-    ours = _read(tokenizer / TOKENIZER)
-    count = len(ours["model"]["vocab"]) + len(ours["added_tokens"])
+    table = _read(tokenizer / TOKENIZER)
+    count = len(table["model"]["vocab"]) + len(table["added_tokens"])
     if count != config.vocab_size:
         raise DataError(
             f"pretrain.start: {folder} has a vocabulary of {config.vocab_size} ids, and the rows are of one of "
             f'{count}. Set tokenizer.start = "{folder}" where it has a {TOKENIZER}'
         )
-    if (folder / TOKENIZER).is_file() and _read(folder / TOKENIZER) != ours:
+    if (folder / TOKENIZER).is_file() and _read(folder / TOKENIZER) != table:
         raise DataError(
             f"pretrain.start: {folder / TOKENIZER} is another tokenizer than that of the rows, so its ids mean "
             f'other texts. Set tokenizer.start = "{folder}"'
@@ -214,5 +225,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no tokenizer that can be read: {error!r}") from None
+        raise DataError(f"{path} is not a readable tokenizer: {error!r}") from None
     return table

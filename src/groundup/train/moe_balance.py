@@ -1,4 +1,4 @@
-"""Keeps a model's experts busy while it trains.
+"""Balances the load of a model's experts during training.
 
 in:  how many tokens each expert got since the last optimizer step
 out: their biases moved (where the config balances by them); `expert_load` for the step's line
@@ -13,7 +13,7 @@ from groundup.train.monitor import Monitor, Values
 
 
 class ExpertBalancer:
-    """Balances after every step that is taken, then lets another watch look, if there is one.
+    """A monitor that balances the experts after every applied step, around another monitor if there is one.
 
     expert_load: the busiest expert's tokens over the mean, in the worst layer; 1 = perfectly even.
     """
@@ -22,23 +22,23 @@ class ExpertBalancer:
         self,
         model: nn.Module,
         config: DecoderConfig,
-        other: Monitor | None = None,
-        world: ParallelContext = SINGLE,
+        inner: Monitor | None = None,
+        parallel: ParallelContext = SINGLE,
     ) -> None:
         assert config.moe is not None
-        self._model, self._moe, self._other, self._world = model, config.moe, other, world
+        self._model, self._moe, self._inner, self._parallel = model, config.moe, inner, parallel
 
     def before_step(self, step: int) -> None:
-        """Passes on."""
-        if self._other is not None:
-            self._other.before_step(step)
+        """See `Monitor`."""
+        if self._inner is not None:
+            self._inner.before_step(step)
 
     def after_step(self, step: int) -> Values:
-        """Move the biases, count anew."""
+        """Update the biases and reset the counts."""
         for layer in sparse_layers(self._model):
-            self._world.sum_tokens(layer.load)
+            self._parallel.sum_tokens(layer.load)
         values: Values = {"expert_load": max_load_ratio(self._model)}
         if self._moe.balance == "bias":
             update_biases(self._model, self._moe.balance_rate)
         reset_load(self._model)
-        return values if self._other is None else values | self._other.after_step(step)
+        return values if self._inner is None else values | self._inner.after_step(step)

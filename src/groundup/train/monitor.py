@@ -1,4 +1,4 @@
-"""What a training tells about its health, every so many steps.
+"""Health metrics of a training: update ratios, attention logits, step time, memory.
 
 in:  the model before and after an optimizer step, and a few rows that stay the same
 out: numbers for the step's line in metrics.jsonl (see `ModelWatch`)
@@ -25,21 +25,21 @@ from groundup.parallel.hardware import memory_held
 from groundup.parallel.shard import local
 from groundup.train.batches import TokenBatch
 
-SAMPLED = 65_536
-"""Most numbers of one parameter that its update ratio is taken from; a copy of all would double the memory."""
+SAMPLE_SIZE = 65_536
+"""Maximum numbers of one parameter that its update ratio is computed from; a whole copy would double the memory."""
 
 Values = dict[str, float | Tensor]
 
 
 class Monitor(Protocol):
-    """What the training loop calls around every optimizer step. Steps count from 1, as in metrics.jsonl."""
+    """Called by the training loop around every optimizer step. Steps count from 1, as in metrics.jsonl."""
 
     def before_step(self, step: int) -> None:
-        """The gradients are there, the weights are still the old ones."""
+        """Called with the gradients computed and the old weights."""
         ...
 
     def after_step(self, step: int) -> Values:
-        """The weights are the new ones; what is returned is merged into the step's line."""
+        """Called with the new weights; the returned values join the step's line."""
         ...
 
 
@@ -79,7 +79,7 @@ class ModelMonitor:
             self._before = [sample(p).clone() for p in self._parameters.values()]
 
     def after_step(self, step: int) -> Values:
-        """The step's time is noted in any case; all else is measured only where it is due."""
+        """Record the step's time; the other metrics only at measured steps."""
         now = time.perf_counter()
         if self._ended is not None:
             self._seconds.append(now - self._ended)
@@ -109,7 +109,7 @@ class ModelMonitor:
 
 
 def part_of(name: str) -> str:
-    """Which part of a decoder a parameter belongs to: embedding, head, attention, mlp, scale (norms, scalars)."""
+    """The part of a decoder that a parameter belongs to: embedding, head, attention, mlp, scale (norms, scalars)."""
     known = {"norm": "scale", "scalar": "scale", "embed": "embedding", "lm_head": "head", "score": "head",
              "self_attn": "attention", "mlp": "mlp"}  # fmt: skip
     return next((part for word, part in known.items() if word in name), "other")
@@ -117,10 +117,10 @@ def part_of(name: str) -> str:
 
 def sample(parameter: Tensor) -> Tensor:
     """At most SAMPLED numbers of a parameter (of this rank's share), spread evenly, without copying it. No gradient."""
-    mine = local(parameter.detach())
-    stride = math.ceil(mine.numel() / SAMPLED)
+    local_weights = local(parameter.detach())
+    stride = math.ceil(local_weights.numel() / SAMPLE_SIZE)
     # Odd, since rows are even: an even stride could pass through the same few columns of every row.
-    return mine.flatten()[:: stride | 1]
+    return local_weights.flatten()[:: stride | 1]
 
 
 def update_ratios(before: Sequence[Tensor], after: Sequence[Tensor]) -> Float[Tensor, " parameters"]:
@@ -135,14 +135,14 @@ def update_ratios(before: Sequence[Tensor], after: Sequence[Tensor]) -> Float[Te
 def largest_logit(
     q: Float[Tensor, "batch heads time dim"],
     k: Float[Tensor, "batch kv_heads time dim"],
-    seen: Bool[Tensor, "batch 1 time time"],
+    mask: Bool[Tensor, "batch 1 time time"],
 ) -> Float[Tensor, ""]:
-    """The largest |q . k| / sqrt(dim) among the pairs that see each other, computed in fp32, head by head."""
+    """The largest |q . k| / sqrt(dim) among the pairs in the attention mask, computed in fp32, head by head."""
     groups = q.shape[1] // k.shape[1]
     largest = q.new_zeros((), dtype=torch.float32)
     for head in range(q.shape[1]):
         scores = q[:, head].float() @ k[:, head // groups].float().transpose(1, 2)
-        largest = torch.maximum(largest, scores.abs().masked_fill(~seen[:, 0], 0.0).amax())
+        largest = torch.maximum(largest, scores.abs().masked_fill(~mask[:, 0], 0.0).amax())
     return largest / math.sqrt(q.shape[-1])
 
 
@@ -150,13 +150,13 @@ def largest_logit(
 def attention_logits(model: Decoder, rows: TokenBatch) -> Float[Tensor, " layers"]:
     """The largest attention logit of every layer on these rows.
 
-    Goes through the layers eagerly and with a plain kernel, whatever training uses: what stands inside a
-    compiled layer or a fused kernel can't be looked at.
+    Goes through the layers eagerly and with a plain kernel, whatever training uses: values inside a
+    compiled layer or a fused kernel can't be recorded.
     """
-    found: list[Tensor] = []
+    largest: list[Tensor] = []
 
     def attend_and_record(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-        found.append(largest_logit(q, k, seen))
+        largest.append(largest_logit(q, k, seen))
         return attend_fused(q, k, v, seen)
 
     usual = model.kernel
@@ -165,7 +165,7 @@ def attention_logits(model: Decoder, rows: TokenBatch) -> Float[Tensor, " layers
         model.hidden(rows.ids, rows.segments)
     finally:
         model.set_attention_kernel(usual)
-    return torch.stack(found)
+    return torch.stack(largest)
 
 
 def _by_part(names: Sequence[str], ratios: Sequence[float]) -> Values:

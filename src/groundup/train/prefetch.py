@@ -1,4 +1,4 @@
-"""The next step's batches, made while this one computes.
+"""Prepares the next step's batches while the current step computes.
 
 in:  `batches(step)`, a function of the step alone
 out: the same function, which mostly finds its answer ready, on the device
@@ -21,7 +21,7 @@ StepBatches = Callable[[int], Sequence[Item] | None]
 
 @contextmanager
 def prefetched(batches: StepBatches[Item], steps: int, device: torch.device) -> Iterator[StepBatches[Item]]:
-    """`batches`, made one step ahead of the step that was asked for, and moved to `device`.
+    """`batches`, made one step ahead of the requested step, and moved to `device`.
 
     An error is raised when its own step is asked for, not earlier. The thread ends with the context.
     """

@@ -1,4 +1,4 @@
-"""The stage `pretrain`: a decoder learns to predict the next token of every document.
+"""The stage `pretrain`: trains a decoder to predict the next token of every document.
 
 in:  rows of token ids (tokenize), the tokenizer
 out: a checkpoint folder that transformers reads; loss and validation curves in metrics.jsonl
@@ -68,36 +68,45 @@ from groundup.train.validate import bits_per_byte, token_loss
 
 
 class Pretrain(Recipe):
-    """What is trained, on how much, and how. 0 = by the rules of `model/scaling.py`."""
+    """Model, data budget and optimization of pretraining. 0 = derived by the rules of `model/scaling.py`."""
 
     not_identity: ClassVar[frozenset[str]] = frozenset({"start"})
 
     start: str = Field(
         default="",
-        description="folder of a checkpoint to go on from, which then brings depth and architecture; "
-        "empty = from noise",
+        description="folder of a checkpoint to continue from, which decides depth and architecture; "
+        "empty = random initialisation",
     )
-    depth: int = Field(default=4, ge=1, le=200, description="number of layers; width and more follow from it")
+    depth: int = Field(
+        default=4, ge=1, le=200, description="number of layers; width and other sizes are derived from it"
+    )
     architecture: Annotated[Architecture, Plugin("groundup.model.architectures")] = Qwen3()
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon()
-    schedule: ScheduleName = "linear"
-    warmup: float = Field(default=0.02, ge=0, le=1, description="share of the steps in which the rate rises")
-    decay: float = Field(default=0.4, ge=0, le=1, description="wsd: share of the steps in which it falls")
-    final: float = Field(default=0.0, ge=0, le=1, description="where the rate ends, as a share of its peak")
-    tokens: int = Field(
-        default=0, ge=0, description="tokens to learn from; 0 = 20 per parameter of the layers"
+    schedule: ScheduleName = Field(default="linear", description="learning-rate schedule")
+    warmup_fraction: float = Field(
+        default=0.02, ge=0, le=1, description="fraction of the steps with a rising learning rate"
     )
+    decay_fraction: float = Field(
+        default=0.4, ge=0, le=1, description="wsd: fraction of the steps with a falling learning rate"
+    )
+    min_lr_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="final learning rate as a fraction of the peak"
+    )
+    tokens: int = Field(default=0, ge=0, description="training tokens; 0 = 20 per parameter of the layers")
     max_epochs: float = Field(
-        default=8, gt=0, description="stop earlier rather than read the data more often"
+        default=8, gt=0, description="maximum passes over the data; with less data, `tokens` is reduced"
     )
     batch_tokens: int = Field(default=0, ge=0, description="tokens per step; 0 = 512 x depth^2")
-    grad_clip: float = Field(default=1.0, ge=0, description="largest gradient norm; 0 = any")
+    grad_clip: float = Field(
+        default=1.0, ge=0, description="maximum norm of a step's gradient; 0 = no clipping"
+    )
     precision: Precision = Field(
-        default="auto", description="auto = bf16 where the hardware has it, else fp32"
+        default="auto",
+        description="dtype of the arithmetic; auto = bf16 where the hardware has it, else fp32",
     )
     seed: int = 0
     validate_every: int = Field(default=50, ge=1, description="steps between two validations")
-    validation_rows: int = Field(default=256, ge=1, description="most rows scored at the end")
+    validation_rows: int = Field(default=256, ge=1, description="maximum packed sequences scored at the end")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -105,7 +114,7 @@ class Pretrain(Recipe):
         return self
 
     def resolved(self) -> "Pretrain":
-        """The same recipe with every derived value written out, as far as it follows from the recipe alone."""
+        """The same recipe with every value that can be derived from the recipe alone."""
         config = self.shape()
         if self.start:
             return self._resolved(config)
@@ -116,7 +125,7 @@ class Pretrain(Recipe):
         return self.model_copy(update={"architecture": architecture})._resolved(config)
 
     def shape(self) -> DecoderConfig:
-        """The decoder as far as the recipe decides it: all but vocabulary and sequence length."""
+        """The decoder's config that the recipe decides: all but vocabulary and sequence length."""
         if self.start:
             return read_config(Path(self.start))
         return self.architecture.config(self.depth, vocab_size=64, max_seq_len=64)
@@ -140,7 +149,7 @@ class Pretrain(Recipe):
 
 @dataclass(frozen=True)
 class _Plan:
-    """The recipe's numbers on this data and runtime."""
+    """The recipe's numbers for this data and runtime."""
 
     seq_len: int
     batch_rows: int
@@ -166,55 +175,59 @@ def external_digest(recipe: Pretrain, digests: DigestCache = UNCACHED) -> dict[s
     headline=("parameters", "tokens_per_second", "flops_utilization", "val_bpb"),
 )
 def pretrain(
-    recipe: Pretrain, runtime: Runtime, out: StageContext, tokens: Artifact, tokenizer: Artifact
+    recipe: Pretrain, runtime: Runtime, context: StageContext, tokens: Artifact, tokenizer: Artifact
 ) -> Metrics:
-    """Train a decoder from noise, or go on from a checkpoint; see Pretrain for the choices."""
+    """Train a decoder from random initialisation or from a checkpoint."""
     recipe = recipe.resolved()
     vocabulary = Tokenizer.load(tokenizer.path)
     rows, held_out = PackedDataset(tokens.path / "train.npy"), PackedDataset(tokens.path / "validation.npy")
     hardware = choose_hardware(runtime, recipe.precision)
     config = _config(recipe, rows.width - 1, vocabulary)
     layout = resolve_layout(runtime, config, _batch_rows(recipe, rows), rows.width - 1, hardware.device)
-    world = current_context(layout, hardware.device)
-    model, first = _decoder(recipe, config, tokenizer.path, world)
-    plan = _plan(recipe, runtime, rows, hardware, config, world, memory_parts(layout, world.size))
-    out.info(f"{parameters(config):,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
-    out.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
+    parallel = current_context(layout, hardware.device)
+    model, init_tensor = _decoder(recipe, config, tokenizer.path, parallel)
+    plan = _plan(recipe, runtime, rows, hardware, config, parallel, memory_parts(layout, parallel.size))
+    context.info(
+        f"{parameters(config):,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens"
+    )
+    context.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
     flops = training_flops_per_token(config, plan.seq_len)
-    rates = [_rate(hardware, world)]
-    part = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
+    rates = [_rate(hardware, parallel)]
+    optimizer = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = _loss(compiled(chunk_with_gradient, hardware))
     engine = runtime.engine.prepare(
-        EngineSpec(model, first, hardware, world, layout, part.build, loss, recipe.grad_clip)
+        EngineSpec(model, init_tensor, hardware, parallel, layout, optimizer.build, loss, recipe.grad_clip)
     )
-    rows_read = resume_optimizer(Path(recipe.start), engine, part, out.info) if recipe.start else 0
+    rows_read = resume_optimizer(Path(recipe.start), engine, optimizer, context.info) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
-    score = partial(_score, engine, held_out, vocabulary, world)
+    score = partial(_score, engine, held_out, vocabulary, parallel)
     probed = held_out if len(held_out) else rows
     spec = TrainSpec(
         label="pretrain",
         engine=engine,
-        batches=partial(step_batches, rows, rows_of, vocabulary, plan.micro_rows, world),
+        batches=partial(step_batches, rows, rows_of, vocabulary, plan.micro_rows, parallel),
         schedule=_schedule(recipe, plan),
         steps=plan.steps,
-        context=out,
+        context=context,
         runtime=runtime,
-        parallel=world,
+        parallel=parallel,
         tokens_per_step=plan.tokens_per_step,
         prefetch=True,
         detect_spikes=True,
         probes=[
-            Probe(recipe.validate_every, _probe(score, hardware, rates, world)),
-            *_keeping_stable(recipe, plan, out, config, vocabulary, engine, part, rows_read, world),
+            Probe(recipe.validate_every, _probe(score, hardware, rates, parallel)),
+            *stable_checkpoint_probe(
+                recipe, plan, context, config, vocabulary, engine, optimizer, rows_read, parallel
+            ),
         ],
-        monitor=_watch(engine, probed, vocabulary, flops * plan.tokens_per_step, rates, world),
+        monitor=_monitor(engine, probed, vocabulary, flops * plan.tokens_per_step, rates, parallel),
         document_ids=_documents(rows_of, tokens.path / "train_spans.parquet"),
         environment=hardware.numerics(),
     )
     result = train(spec)
-    rates.append(_rate(hardware, world))
-    save_checkpoint(out.path, engine, config, vocabulary, world)
+    rates.append(_rate(hardware, parallel))
+    save_checkpoint(context.path, engine, config, vocabulary, parallel)
     return {
         "parameters": parameters(config),
         "decoder": config.to_json(),
@@ -233,22 +246,26 @@ def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderCon
 
 
 def _decoder(
-    recipe: Pretrain, config: DecoderConfig, tokenizer: Path, world: ParallelContext
+    recipe: Pretrain, config: DecoderConfig, tokenizer: Path, parallel: ParallelContext
 ) -> tuple[Decoder, InitTensor]:
-    """The model, and what it starts with: already in it where there is one rank; others may not have room for it."""
+    """The model and its initial weights; with several ranks, which may not have room for them, on the meta device."""
     with torch.device("meta"):
         blank = Decoder(config)
-    given = start_weights(Path(recipe.start), config, tokenizer) if recipe.start else None
+    start_tensors = start_weights(Path(recipe.start), config, tokenizer) if recipe.start else None
 
-    def first(name: str, shape: torch.Size) -> Tensor:
-        return blank.init_tensor(name, shape, recipe.seed) if given is None else given[name].float()
+    def init_tensor(name: str, shape: torch.Size) -> Tensor:
+        return (
+            blank.init_tensor(name, shape, recipe.seed)
+            if start_tensors is None
+            else start_tensors[name].float()
+        )
 
-    if world.mesh is not None:
-        return blank, first
+    if parallel.mesh is not None:
+        return blank, init_tensor
     model = Decoder(config)
     for name, value in model.state_dict().items():
-        value.copy_(first(name, value.shape))
-    return model, first
+        value.copy_(init_tensor(name, value.shape))
+    return model, init_tensor
 
 
 def _plan(
@@ -257,31 +274,33 @@ def _plan(
     rows: PackedDataset,
     hardware: Hardware,
     config: DecoderConfig,
-    world: ParallelContext,
+    parallel: ParallelContext,
     parts: MemoryParts,
 ) -> _Plan:
     seq_len, batch_rows = rows.width - 1, _batch_rows(recipe, rows)
-    if batch_rows % world.dp_size:
+    if batch_rows % parallel.dp_size:
         raise GroundupError(
             f"pretrain.batch_tokens = {recipe.batch_tokens} is {batch_rows} rows of {seq_len} tokens a step, which "
-            f"{world.dp_size} ranks can't share. Make it a multiple of {world.dp_size * seq_len}"
+            f"{parallel.dp_size} data-parallel ranks can't divide. Make it a multiple of {parallel.dp_size * seq_len}"
         )
-    rows_each = batch_rows // world.dp_size
-    if rows_each % world.pipeline:
+    rows_each = batch_rows // parallel.dp_size
+    if rows_each % parallel.pipeline:
         raise GroundupError(
             f"pretrain.batch_tokens = {recipe.batch_tokens} is {rows_each} rows of {seq_len} tokens for each pipeline, "
-            f"whose {world.pipeline} ranks each need a micro-batch. Make it a multiple of "
-            f"{world.dp_size * world.pipeline * seq_len}"
+            f"whose {parallel.pipeline} ranks each need a micro-batch. Make it a multiple of "
+            f"{parallel.dp_size * parallel.pipeline * seq_len}"
         )
-    mine = len(range(seq_len)[world.positions(seq_len)])
-    micro_rows = micro_batch_rows(runtime, config, mine, rows_each // world.pipeline, hardware.device, parts)
+    local_positions = len(range(seq_len)[parallel.positions(seq_len)])
+    micro_rows = micro_batch_rows(
+        runtime, config, local_positions, rows_each // parallel.pipeline, hardware.device, parts
+    )
     budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
     steps = max(1, budget // (batch_rows * seq_len))
-    return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup * steps))
+    return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup_fraction * steps))
 
 
 def _batch_rows(recipe: Pretrain, rows: PackedDataset) -> int:
-    """Of a step of all ranks."""
+    """Rows of a step, on all ranks."""
     if len(rows) == 0:
         raise DataError("pretrain: there is no row to train on; the documents are too few or all held out")
     return max(1, min(recipe.batch_tokens // (rows.width - 1), len(rows)))
@@ -289,12 +308,12 @@ def _batch_rows(recipe: Pretrain, rows: PackedDataset) -> int:
 
 def _schedule(recipe: Pretrain, plan: _Plan) -> Callable[[int], float]:
     return lambda step: schedule_factor(
-        recipe.schedule, step, plan.steps, plan.warmup_steps, recipe.final, recipe.decay
+        recipe.schedule, step, plan.steps, plan.warmup_steps, recipe.min_lr_ratio, recipe.decay_fraction
     )
 
 
 def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callable[[int], np.ndarray]:
-    """step -> the rows it reads. A run that anneals another's checkpoint reads on where that one stopped."""
+    """step -> the rows that it reads. An annealing run continues after the rows that its checkpoint has read."""
     first = rows_read // plan.batch_rows
     return lambda step: sample_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
 
@@ -309,40 +328,40 @@ def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[i
     return documents
 
 
-def _keeping_stable(
-    recipe: Pretrain, plan: _Plan, out: StageContext, config: DecoderConfig, tokenizer: Tokenizer,
-    engine: TrainEngine, part: Optimizer, rows_read: int, world: ParallelContext,
+def stable_checkpoint_probe(
+    recipe: Pretrain, plan: _Plan, context: StageContext, config: DecoderConfig, tokenizer: Tokenizer,
+    engine: TrainEngine, optimizer: Optimizer, rows_read: int, parallel: ParallelContext,
 ) -> list[Probe]:  # fmt: skip
-    """With the schedule wsd: a probe that keeps the checkpoint from before the rate falls."""
-    last = round(plan.steps * (1 - recipe.decay))
+    """With the schedule wsd: a probe that saves the checkpoint from before the learning rate falls."""
+    last = round(plan.steps * (1 - recipe.decay_fraction))
     if recipe.schedule != "wsd" or not 0 < last < plan.steps:
         return []
 
     def keep(step: int) -> dict[str, float]:
         if step == last:
             read = rows_read + last * plan.batch_rows
-            save_stable(out, engine, config, tokenizer, part, read, world)
+            save_stable(context, engine, config, tokenizer, optimizer, read, parallel)
         return {}
 
     return [Probe(last, keep)]
 
 
-def _watch(
+def _monitor(
     engine: TrainEngine,
     rows: PackedDataset,
     tokenizer: Tokenizer,
     flops_per_step: float,
     rates: list[float],
-    world: ParallelContext,
+    parallel: ParallelContext,
 ) -> Monitor | None:
-    """Of a model whose parameters this rank can see."""
+    """The monitor of a model whose parameters are on this rank; None for other engines."""
     if not isinstance(engine, NativeEngine):
         return None
     model = cast(Decoder, engine.model)
-    # Attention can't be looked at where this rank has a part of the layers.
-    probe = token_batch(rows[:1], tokenizer, engine.device) if world.pipeline == 1 else None
-    watch = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
-    return ExpertBalancer(model, model.config, watch, world) if model.config.moe else watch
+    # Attention logits can't be recorded where this rank has a part of the layers.
+    probe = token_batch(rows[:1], tokenizer, engine.device) if parallel.pipeline == 1 else None
+    monitor = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
+    return ExpertBalancer(model, model.config, monitor, parallel) if model.config.moe else monitor
 
 
 def _loss(kernel: Kernel) -> Loss:
@@ -362,31 +381,35 @@ def _loss(kernel: Kernel) -> Loss:
 
 
 def _probe(
-    score: Callable[[int], float | None], hardware: Hardware, rates: list[float], world: ParallelContext
+    score: Callable[[int], float | None], hardware: Hardware, rates: list[float], parallel: ParallelContext
 ) -> Callable[[int], dict[str, float]]:
-    """Validation on a few rows; and the machine's rate again, which changes with who else works on it."""
+    """Validation on a few rows; also measures the machine's rate again, which depends on its other load."""
 
     def probe(step: int) -> dict[str, float]:
-        rates.append(_rate(hardware, world, seconds=0.2))
-        found = score(16)
-        return {} if found is None else {"val_bpb": found}
+        rates.append(_rate(hardware, parallel, seconds=0.2))
+        value = score(16)
+        return {} if value is None else {"val_bpb": value}
 
     return probe
 
 
-def _rate(hardware: Hardware, world: ParallelContext, seconds: float = 1.0) -> float:
-    """FLOP/s of all ranks together; all of them measure at once, as they train."""
-    return world.size * matmul_rate(hardware, seconds=seconds)
+def _rate(hardware: Hardware, parallel: ParallelContext, seconds: float = 1.0) -> float:
+    """FLOP/s of all ranks together, measured at the same time on all of them."""
+    return parallel.size * matmul_rate(hardware, seconds=seconds)
 
 
 def _score(
-    engine: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, world: ParallelContext, limit: int
+    engine: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, parallel: ParallelContext, limit: int
 ) -> float | None:
-    return bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, world=world) if len(held_out) else None
+    return (
+        bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, parallel=parallel)
+        if len(held_out)
+        else None
+    )
 
 
 def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:
-    """Speed over the timed steps, and what share of the machine's own matrix-product rate it is."""
+    """Throughput over the timed steps, also as a fraction of the machine's measured matrix-product rate."""
     return {
         "steps": result.steps,
         "skipped_steps": result.skipped_steps,

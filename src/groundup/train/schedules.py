@@ -11,20 +11,20 @@ ScheduleName = Literal["constant", "linear", "cosine", "wsd"]
 
 
 def schedule_factor(
-    kind: ScheduleName,
+    schedule: ScheduleName,
     step: int,
     steps: int,
-    warmup: int = 0,
-    final: float = 0.0,
-    decay_share: float = 0.4,
+    warmup_steps: int = 0,
+    min_lr_ratio: float = 0.0,
+    decay_fraction: float = 0.4,
     start: int = 0,
 ) -> float:
     """The factor at `step` of a run that ends after `steps`; the schedule begins at step `start`.
 
-    All kinds rise linearly over `warmup` steps and, but for constant, end at `final`: linear and cosine
+    All schedules rise linearly over `warmup_steps` and, except constant, end at `min_lr_ratio`: linear and cosine
     (Loshchilov and Hutter 2016, https://arxiv.org/abs/1608.03983) fall from the warm-up's end; wsd (warm-up, stable,
     decay; Hu et al. 2024, https://arxiv.org/abs/2404.06395) stays at 1 and falls linearly over the last
-    `decay_share` of the steps.
+    `decay_fraction` of the steps.
 
     To anneal a checkpoint of wsd's stable phase (or of a constant run) taken at step S over N steps: linear,
     start = S, steps = S + N, no warm-up, with the checkpoint's optimizer state and the batches from step S on. The
@@ -34,15 +34,15 @@ def schedule_factor(
     """
     assert start <= step, f"step {step} lies before the schedule's start {start}"
     step, steps = step - start, steps - start
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    done = min(1.0, (step - warmup) / max(1, steps - warmup))
-    if kind == "constant":
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    done = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
+    if schedule == "constant":
         return 1.0
-    if kind == "linear":
-        fallen = done
-    elif kind == "cosine":
-        fallen = (1 - math.cos(math.pi * done)) / 2
+    if schedule == "linear":
+        decayed = done
+    elif schedule == "cosine":
+        decayed = (1 - math.cos(math.pi * done)) / 2
     else:
-        fallen = max(0.0, (step - steps * (1 - decay_share)) / max(1.0, steps * decay_share))
-    return 1 - (1 - final) * min(1.0, fallen)
+        decayed = max(0.0, (step - steps * (1 - decay_fraction)) / max(1.0, steps * decay_fraction))
+    return 1 - (1 - min_lr_ratio) * min(1.0, decayed)

@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM as a wish that a loop grants when it's ready.
+"""Deferred SIGINT/SIGTERM: the loop polls a flag and exits at a step boundary.
 
 in:  signals of the process
-out: a list that the loop looks at; then the process ends as if nobody had caught them
+out: a list that the loop polls; an exit with the usual status
 """
 
 import signal
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """A list that holds the number of SIGINT or SIGTERM once one came; a second one acts at once."""
+    """A list that receives the number of the first SIGINT or SIGTERM; a second signal acts at once."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield received
@@ -38,7 +38,7 @@ def catch_signals() -> Iterator[list[int]]:
 
 
 def exit_for_signal(number: int) -> None:
-    """Raise what ends the process with exit status 130 or 143."""
+    """Raise the exception that ends the process with exit status 130 or 143."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""How well a model predicts held-out text, in bits per byte: comparable across tokenizers.
+"""Bits per byte of held-out text, which are comparable across tokenizers.
 
 in:  a decoder, rows of token ids, the tokenizer they were made with
 out: bits per byte over exactly the tokens that were scored
@@ -38,7 +38,7 @@ def bits_per_byte(
     tokenizer: Tokenizer,
     limit: int = 0,
     batch_rows: int = 8,
-    world: ParallelContext = SINGLE,
+    parallel: ParallelContext = SINGLE,
 ) -> float:
     """Bits the model needs per byte of text: sum of -log2 p(target) / UTF-8 bytes of the same targets.
 
@@ -50,22 +50,20 @@ def bits_per_byte(
         lengths[special] = 0
     count = min(limit, len(rows)) if limit else len(rows)
     chosen = np.linspace(0, len(rows) - 1, count).round().astype(np.int64)
-    mine = chosen[world.dp_rank :: world.dp_size]
-    # Ranks go through the layers together: whoever has a row less scores the first one, for nothing.
-    missing = -(-count // world.dp_size) - len(mine)
-    shares = np.concatenate([np.ones(len(mine), np.float32), np.zeros(missing, np.float32)])
-    mine = np.concatenate([mine, chosen[:1].repeat(missing)])
-    found = torch.zeros(2, dtype=torch.float64)
+    local_rows = chosen[parallel.dp_rank :: parallel.dp_size]
+    # Ranks compute in step: one with a row less scores the first row without weight.
+    missing = -(-count // parallel.dp_size) - len(local_rows)
+    row_weights = np.concatenate([np.ones(len(local_rows), np.float32), np.zeros(missing, np.float32)])
+    local_rows = np.concatenate([local_rows, chosen[:1].repeat(missing)])
+    sums = torch.zeros(2, dtype=torch.float64)
     with torch.no_grad():
-        for start in range(0, len(mine), batch_rows):
+        for start in range(0, len(local_rows), batch_rows):
             heartbeat()
             at = slice(start, start + batch_rows)
-            batch = own_positions(token_batch(rows[mine[at]], tokenizer), world)
-            batch = replace(batch, weights=batch.weights * torch.from_numpy(shares[at, None]))
-            found += torch.tensor(
-                [float(score(batch)), float((lengths[batch.targets] * batch.weights).sum())]
-            )
-    if not world.is_last_stage:
-        found.zero_()
-    nats, size = world.sum_all_stages(found).tolist()
+            batch = own_positions(token_batch(rows[local_rows[at]], tokenizer), parallel)
+            batch = replace(batch, weights=batch.weights * torch.from_numpy(row_weights[at, None]))
+            sums += torch.tensor([float(score(batch)), float((lengths[batch.targets] * batch.weights).sum())])
+    if not parallel.is_last_stage:
+        sums.zero_()
+    nats, size = parallel.sum_all_stages(sums).tolist()
     return float(nats / math.log(2) / max(1, size))

@@ -1,4 +1,4 @@
-"""The slot of optimizers: a part turns named parameters into a torch optimizer."""
+"""The registry of optimizers: each recipe turns named parameters into a torch optimizer."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from groundup.model.scaling import REFERENCE_BATCH
 
 NamedParameters = Iterable[tuple[str, nn.Parameter]]
 Decay = Annotated[float, Field(ge=0)] | Literal["auto"]
-Kind = Literal["hidden", "embedding", "head", "scalar"]
+ParameterRole = Literal["hidden", "embedding", "head", "scalar"]
 
 
 class Optimizer(Recipe):
-    """Base of the parts in this folder."""
+    """Base of the optimizers in this folder."""
 
     derived: ClassVar[dict[str, Any]] = {"weight_decay": "auto"}
     """Fields that the rules can fill, with the value that leaves them to the rules; rates before the decay."""
@@ -53,8 +53,8 @@ class Optimizer(Recipe):
         """
 
 
-def kind_of(name: str, parameter: nn.Parameter) -> Kind:
-    """What a parameter does, by which its rate is chosen.
+def role_of(name: str, parameter: nn.Parameter) -> ParameterRole:
+    """The role of a parameter, which decides its learning rate.
 
     hidden: a matrix from the stream to the stream, or a stack of experts' matrices. embedding: looked up by token
     (value embeddings too). head: from the stream to scores. scalar: norms, biases, scalars of the stream, and the
@@ -67,17 +67,17 @@ def kind_of(name: str, parameter: nn.Parameter) -> Kind:
     return "head" if "lm_head" in name or "score" in name else "hidden"
 
 
-def by_kind(named_parameters: NamedParameters) -> dict[Kind, list[nn.Parameter]]:
-    """All that learn, in their order, under what they do; kinds without a parameter are there and empty."""
-    found: dict[Kind, list[nn.Parameter]] = {kind: [] for kind in get_args(Kind)}
+def by_role(named_parameters: NamedParameters) -> dict[ParameterRole, list[nn.Parameter]]:
+    """All trained parameters in their order, by role; roles without a parameter are empty."""
+    found: dict[ParameterRole, list[nn.Parameter]] = {kind: [] for kind in get_args(ParameterRole)}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            found[kind_of(name, parameter)].append(parameter)
+            found[role_of(name, parameter)].append(parameter)
     return found
 
 
 def decay_of(given: Decay, rate: float, batch_tokens: int, tokens: int) -> float:
-    """The weight decay that is given, or the rule's; none by rule where the number of tokens isn't known (0)."""
+    """The given weight decay, or the rule's; 0 by rule where the number of tokens isn't known (0)."""
     if given != "auto":
         return given
     return scaling.weight_decay(rate, batch_tokens, tokens) if tokens else 0.0

@@ -1,4 +1,4 @@
-"""Muon: momentum, made orthogonal, for the matrices inside the layers; AdamW for everything else.
+"""Muon: orthogonalised momentum for the matrices inside the layers; AdamW for all other parameters.
 
 Jordan et al. 2024, https://kellerjordan.github.io/posts/muon; the scale that lets both share one range of
 learning rates is Liu et al. 2025, https://arxiv.org/abs/2502.16982.
@@ -13,7 +13,7 @@ from groundup.model import scaling
 from groundup.model.scaling import REFERENCE_BATCH, REFERENCE_TOKENS
 from groundup.parallel.hardware import cpu_has_fast_bf16
 from groundup.parallel.shard import group_by_mesh
-from groundup.train.optimizers import Decay, Kind, NamedParameters, Optimizer, by_kind, decay_of
+from groundup.train.optimizers import Decay, NamedParameters, Optimizer, ParameterRole, by_role, decay_of
 from groundup.train.optimizers._matrices import MatrixOptimizer, Rules
 from groundup.train.optimizers._orthogonal import polar_express
 
@@ -27,27 +27,31 @@ class Muon(Optimizer):
     lr: float = Field(
         default=0.0,
         ge=0,
-        description="peak rate of the hidden matrices; 0 = by the rules of `model/scaling.py`",
+        description="peak learning rate of the hidden matrices; 0 = by the rules of `model/scaling.py`",
     )
     momentum: float = Field(default=0.95, ge=0, lt=1)
     weight_decay: Decay = Field(
         default="auto",
-        description="of the hidden matrices; auto = by the rules",
+        description="weight decay of the hidden matrices; auto = by the rules",
     )
     normuon_beta2: float = Field(
         default=0.95,
         ge=0,
         lt=1,
-        description="memory of the mean square by which a neuron is scaled; 0 = it isn't",
+        description="NorMuon: decay rate of each neuron's second-moment average; 0 = neurons are not scaled",
     )
     ns_steps: int = Field(
-        default=4, ge=1, le=10, description="of Polar Express, which make a step orthogonal"
+        default=4, ge=1, le=10, description="iterations of Polar Express, which orthogonalises the momentum"
     )
-    adam_lr: float = Field(default=0.0, ge=0, description="peak rate of everything else; 0 = by the rules")
-    embedding: float = Field(default=1.0, ge=0, description="rate of embeddings, as a multiple of adam_lr")
-    head: float = Field(default=1.0, ge=0, description="rate of the head, as a multiple of adam_lr")
+    adam_lr: float = Field(
+        default=0.0, ge=0, description="peak AdamW learning rate of all other parameters; 0 = by the rules"
+    )
+    embedding: float = Field(
+        default=1.0, ge=0, description="learning rate of embeddings as a multiple of adam_lr"
+    )
+    head: float = Field(default=1.0, ge=0, description="learning rate of the head as a multiple of adam_lr")
     scalar: float = Field(
-        default=1.0, ge=0, description="rate of norms and scalars, as a multiple of adam_lr"
+        default=1.0, ge=0, description="learning rate of norms and scalars as a multiple of adam_lr"
     )
     adam_beta1: float = Field(default=0.8, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -65,8 +69,12 @@ class Muon(Optimizer):
     def build(self, named_parameters: NamedParameters) -> torch.optim.Optimizer:
         """Both optimizers as one."""
         assert self.lr > 0 and self.adam_lr > 0, "the rules for lr and adam_lr are applied by resolved()"
-        parameters = by_kind(named_parameters)
-        factors: dict[Kind, float] = {"embedding": self.embedding, "head": self.head, "scalar": self.scalar}
+        parameters = by_role(named_parameters)
+        factors: dict[ParameterRole, float] = {
+            "embedding": self.embedding,
+            "head": self.head,
+            "scalar": self.scalar,
+        }
         groups = [
             {"params": alike, "lr": self.adam_lr * factor}
             for kind, factor in factors.items()
@@ -110,12 +118,12 @@ class _Together(torch.optim.Optimizer):
                 part.forget_stacks()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore, and hand every part its share again."""
+        """Load a state, and give each optimizer its part."""
         super().load_state_dict(state_dict)
         self._share()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step of every part."""
+        """One step of each optimizer."""
         for part in self._parts:
             part.step()
