@@ -39,7 +39,7 @@ def test_what_is_not_finite_is_a_fault_from_the_first_step_on(bad: float) -> Non
 def test_a_spike_is_named_with_what_was_usual() -> None:
     guard = settled()
     assert guard.fault(3.1, 2.0, spikes=True) is None
-    assert "the loss spiked to 9, with a median of 3.0" in (guard.fault(9.0, 1.0, spikes=True) or "")
+    assert "loss spiked to 9; the median of the recent steps was 3.0" in (guard.fault(9.0, 1.0, spikes=True) or "")
     assert "the gradient norm spiked to 50" in (guard.fault(3.0, 50.0, spikes=True) or "")
     assert guard.fault(9.0, 50.0, spikes=False) is None
     assert guard.fault(0.001, 0.001, spikes=True) is None, "lower is no spike"
