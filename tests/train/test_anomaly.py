@@ -31,16 +31,18 @@ def settled(
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_a_fault_from_the_first_step_on(bad: float) -> None:
-    assert "loss is" in (AnomalyGuard().fault(bad, 1.0, spikes=False) or "")
-    assert "gradient norm is" in (AnomalyGuard().fault(1.0, bad, spikes=False) or "")
+    assert "loss was" in (AnomalyGuard().fault(bad, 1.0, spikes=False) or "")
+    assert "gradient norm was" in (AnomalyGuard().fault(1.0, bad, spikes=False) or "")
     assert AnomalyGuard().fault(1e9, 1e9, spikes=True) is None
 
 
 def test_a_spike_is_named_with_what_was_usual() -> None:
     guard = settled()
     assert guard.fault(3.1, 2.0, spikes=True) is None
-    assert "loss spiked to 9; the median of the recent steps was 3.0" in (guard.fault(9.0, 1.0, spikes=True) or "")
-    assert "the gradient norm spiked to 50" in (guard.fault(3.0, 50.0, spikes=True) or "")
+    assert "loss spiked to 9; the median of the recent steps was 3.0" in (
+        guard.fault(9.0, 1.0, spikes=True) or ""
+    )
+    assert "gradient norm spiked to 50" in (guard.fault(3.0, 50.0, spikes=True) or "")
     assert guard.fault(9.0, 50.0, spikes=False) is None
     assert guard.fault(0.001, 0.001, spikes=True) is None, "lower is no spike"
 

@@ -91,7 +91,7 @@ def test_more_positions_than_were_learned_are_refused(tmp_path: Path) -> None:
 def test_the_digest_changes_with_weights_config_and_tokenizer_but_not_with_the_place(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match=r"pretrain\.start: .* holds no config\.json"):
+    with pytest.raises(DataError, match=r"pretrain\.start: .* has no config\.json"):
         start_digest(tmp_path)
     checkpoint(tmp_path / "one", tokenizer.vocab_size, tokenizer)
     first = start_digest(tmp_path / "one")
@@ -185,4 +185,4 @@ def test_another_optimizer_starts_anew_and_says_so(
     )
     other = recipe(6).model_copy(update={"start": str(first.path / "stable"), "optimizer": AdamW()})
     builder(stage.pretrain, other, given.tokens, given.tokenizer)
-    assert "was written by muon: adamw starts anew" in " ".join(capsys.readouterr().err.split())
+    assert "was written by muon: adamw starts without state" in " ".join(capsys.readouterr().err.split())

@@ -305,7 +305,7 @@ def test_the_cost_is_measured(
     writing_costs: bool, expected: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(saving, "write_state", lambda folder, state, world: time.sleep(0.1))
-    monkeypatch.setattr(saving, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(saving, "MIN_SECONDS", 0.0)
     with AsyncCheckpointer(tmp_path, 1e6, writing_costs) as saver:
         saver.save(lambda: taken(1))
         saver.wait()
