@@ -98,13 +98,13 @@ class Spans:
 
     def begins(self, mark: str) -> Mask:
         """[spans]: whether each begins with `mark`."""
-        return self._says(self.start, mark)
+        return self._has_bytes(self.start, mark)
 
     def ends(self, mark: str) -> Mask:
         """[spans]: whether each ends with `mark`."""
-        return self._says(self.end - len(mark.encode()), mark)
+        return self._has_bytes(self.end - len(mark.encode()), mark)
 
-    def _says(self, at: Ints, mark: str) -> Mask:
+    def _has_bytes(self, at: Ints, mark: str) -> Mask:
         equal = self.sizes >= len(mark.encode())
         for offset, byte in enumerate(mark.encode()):
             fits = np.flatnonzero(equal)

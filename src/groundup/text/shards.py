@@ -30,8 +30,8 @@ SHARD_BYTES = 16 << 20
 REJECTS_ROWS = 1 << 16
 
 Row = TypeVar("Row")
-TOLD = ("records_rejected", "changed")
-TALLIES = ("counts", "files_rejected", *TOLD)
+RECORD_COUNTERS = ("records_rejected", "changed")
+COUNTERS = ("counts", "files_rejected", *RECORD_COUNTERS)
 
 
 class Stream(Generic[Row]):
@@ -74,8 +74,8 @@ class TaskShards:
     def __init__(self, folder: Path, task: int) -> None:
         self.documents: Stream[Document] = Stream(folder / DOCUMENTS, task, DocumentWriter, SHARD_BYTES)
         self.rejects: Stream[RejectsLogEntry] = Stream(folder / REJECTS, task, RejectsLogWriter, REJECTS_ROWS)
-        self.tally: dict[str, Counter[str]] = {name: Counter() for name in TALLIES}
-        self.of_file: dict[str, Counter[str]] = {name: Counter() for name in TOLD}
+        self.counters: dict[str, Counter[str]] = {name: Counter() for name in COUNTERS}
+        self.of_file: dict[str, Counter[str]] = {name: Counter() for name in RECORD_COUNTERS}
         """What sources.jsonl will say of the records of the file under way."""
         self.lines: list[dict[str, Any]] = []
         self.records = 0
@@ -92,12 +92,12 @@ class TaskShards:
         for document in documents:
             size = len(document.text.encode())
             self.documents.add(document, size)
-            self.tally["counts"].update(documents=1, bytes_text=size)
+            self.counters["counts"].update(documents=1, bytes_text=size)
 
     def count(self, name: str, reason: str) -> None:
         """Increment a counter of the task and of the current file."""
-        self.tally[name][reason] += 1
-        if name in TOLD:
+        self.counters[name][reason] += 1
+        if name in RECORD_COUNTERS:
             self.of_file[name][reason] += 1
 
     def end_record(self) -> None:
@@ -111,14 +111,14 @@ class TaskShards:
         places = {DOCUMENTS: self.documents.places, REJECTS: self.rejects.places}
         record_reasons = {name: dict(sorted(count.items())) for name, count in self.of_file.items() if count}
         self.lines.append(line | record_reasons | {"rows": places})
-        self.of_file = {name: Counter() for name in TOLD}
+        self.of_file = {name: Counter() for name in RECORD_COUNTERS}
         self.documents.places, self.rejects.places, self.records = [], [], 0
 
     def finish(self) -> dict[str, Any]:
         """Close both streams; returns lines and counters as plain JSON."""
         self.documents.close()
         self.rejects.close()
-        return {"files": self.lines} | {name: dict(count) for name, count in self.tally.items()}
+        return {"files": self.lines} | {name: dict(count) for name, count in self.counters.items()}
 
     def _note(self) -> None:
         self._noted = self.documents.shard
@@ -129,7 +129,7 @@ class TaskShards:
                 self.rejects.places,
                 [asdict(entry) for entry in self.rejects.waiting],
             ],
-            "tally": self.tally,
+            "counters": self.counters,
             "of_file": self.of_file,
             "lines": self.lines,
             "records": self.records,
@@ -141,6 +141,6 @@ class TaskShards:
         self.rejects.shard, self.rejects.places, entries = state["rejects"]
         self.rejects.waiting = [RejectsLogEntry(**entry) for entry in entries]
         self.rejects.weight = len(entries)
-        self.tally = {name: Counter(count) for name, count in state["tally"].items()}
+        self.counters = {name: Counter(count) for name, count in state["counters"].items()}
         self.of_file = {name: Counter(count) for name, count in state["of_file"].items()}
         self.lines, self.records, self._noted = state["lines"], state["records"], self.documents.shard

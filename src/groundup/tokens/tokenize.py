@@ -54,12 +54,12 @@ def tokenize(
     recipe: Tokenize, runtime: Runtime, context: StageContext, documents: Artifact, tokenizer: Artifact
 ) -> Metrics:
     """Encode, split by document hash, and pack."""
-    words = Tokenizer.load(tokenizer.path)
+    trained = Tokenizer.load(tokenizer.path)
     validation = _validation_ids(documents.path, recipe.validation_share)
     total = documents.metrics().get("documents_kept")
     with ExitStack() as stack:
         splits = {
-            name: stack.enter_context(_Split(context, name, recipe.seq_len + 1, words)) for name in SPLITS
+            name: stack.enter_context(_Split(context, name, recipe.seq_len + 1, trained)) for name in SPLITS
         }
         tracker = stack.enter_context(context.track("tokenize", total, "documents"))
         for table in iter_tables(documents.path):
@@ -81,7 +81,7 @@ def tokenize(
         "tokens": placed,
         "tokens_dropped": encoded - placed,
         "padding_share": 1 - placed / places,
-        "encoder": words.encoder_name,
+        "encoder": trained.encoder_name,
     }
 
 

@@ -40,9 +40,9 @@ Rows = NDArray[np.int64]
 MODEL, CALIBRATION = "model.bin", "calibration.json"
 THRESHOLD = 0.5
 """Probability from which held-out documents are predicted positive, for the metrics in the manifest."""
-LEAST = 10
+MIN_EXAMPLES = 10
 """Minimum examples per class."""
-MEASURED = 1000
+ENOUGH_HELD_OUT = 1000
 """Held-out documents that suffice for calibration and metrics."""
 
 
@@ -122,10 +122,10 @@ def classifier(recipe: Classifier, runtime: Runtime, context: StageContext) -> d
     first model is the artifact.
     """
     examples = gather(recipe.sources(), recipe.positive_label, recipe.max_documents, recipe.seed)
-    _tell(context, examples)
+    _log_summary(context, examples)
     _refuse_too_few(recipe, examples)
     part = np.array([hash_fraction(f"held out {text}") for text in examples.texts]) // recipe.held_out
-    enough = math.ceil(MEASURED / (recipe.held_out * len(part)))
+    enough = math.ceil(ENOUGH_HELD_OUT / (recipe.held_out * len(part)))
     models = min(enough, int(1 / recipe.held_out))
     scores = np.full(len(part), np.nan)
     with context.track("train", models, "models") as progress:
@@ -205,7 +205,7 @@ def _counts(examples: Examples) -> dict[str, int]:
     }
 
 
-def _tell(context: StageContext, examples: Examples) -> None:
+def _log_summary(context: StageContext, examples: Examples) -> None:
     positive = int(examples.positive.sum())
     context.info(f"{positive:,} positive and {len(examples.texts) - positive:,} negative examples")
     if examples.in_both:
@@ -216,7 +216,7 @@ def _tell(context: StageContext, examples: Examples) -> None:
 
 def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
     for kind, belongs in ((POSITIVE, examples.positive), (NEGATIVE, ~examples.positive)):
-        if belongs.sum() >= LEAST:
+        if belongs.sum() >= MIN_EXAMPLES:
             continue
         where = [f"{key} = {list(paths)}" for key in (kind, LABELLED) if (paths := getattr(recipe, key))]
         facts = (
@@ -231,7 +231,7 @@ def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
         if examples.rejected:
             facts.append(f"rejected: {spell_reasons(examples.rejected)}")
         raise DataError(
-            f"classifier {recipe.name!r}: {belongs.sum()} different {kind} examples, and it takes at least {LEAST}. "
+            f"classifier {recipe.name!r}: {belongs.sum()} different {kind} examples; at least {MIN_EXAMPLES} are needed. "
             f"It has: {'; '.join(facts)}. Give more under [[classifiers]], as `{kind}` or `labelled`."
         )
 

@@ -108,7 +108,7 @@ def curate(
         run_tasks(gather_shard, write_task, gathering, context, runtime, "mix")
     _write_reports(filter_task, context, names)
     metrics = _metrics(totals)
-    _tell(context, metrics)
+    _log_summary(context, metrics)
     return metrics
 
 
@@ -191,7 +191,7 @@ def _metrics(totals: dict[str, Counter[str]]) -> dict[str, Any]:
     }
 
 
-def _tell(context: StageContext, metrics: dict[str, Any]) -> None:
+def _log_summary(context: StageContext, metrics: dict[str, Any]) -> None:
     context.info(f"{metrics['documents_kept']:,} of {metrics['documents_read']:,} documents kept")
     if metrics["reasons"]:
         context.info(f"dropped, each listed in {REJECTS}/: {spell_reasons(Counter(metrics['reasons']))}")

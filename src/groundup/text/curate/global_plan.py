@@ -42,8 +42,8 @@ def plan_corpus(
 
     score: metric by which `keep = "best"` chooses; "" = none.
     """
-    filtered = [_judged(work / DOCUMENT_METRICS / name, score) for name in names]
-    plans = [_nothing(table.num_rows) for table in filtered]
+    filtered = [_passed_documents(work / DOCUMENT_METRICS / name, score) for name in names]
+    plans = [_keep_everything(table.num_rows) for table in filtered]
     dropped = [np.zeros(table.num_rows, dtype=bool) for table in filtered]
     if dedup.exact or dedup.fuzzy:
         folders = [work / "signatures" / Path(name).stem for name in names]
@@ -60,14 +60,14 @@ def plan_corpus(
     return CorpusPlan(sum(table.num_rows for table in filtered), bounds)
 
 
-def _judged(path: Path, score: str) -> pa.Table:
+def _passed_documents(path: Path, score: str) -> pa.Table:
     """Identity and size columns of the documents that passed the filter pass, in shard order."""
     wanted = ["id", "source", "language", "outcome", "bytes_kept", *([score] if score else [])]
     table = pq.read_table(path, columns=wanted)
     return table.filter(pc.field("outcome") == KEPT).drop_columns(["outcome"])
 
 
-def _nothing(rows: int) -> dict[str, Any]:
+def _keep_everything(rows: int) -> dict[str, Any]:
     """A plan that keeps every document once."""
     blank = {name: np.full(rows, None, dtype=object) for name in PLAN_SCHEMA.names if name != "copies"}
     return blank | {"copies": np.ones(rows, np.int64)}

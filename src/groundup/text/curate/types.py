@@ -80,8 +80,3 @@ def apply_rules(metrics: Mapping[str, Values], rules: Sequence[Rule], rows: int)
             threshold[row] = float(rule.at_least if low[row] else rule.at_most)
         free &= ~(low | high)
     return FilterResult(reason, value, threshold, metrics=metrics)
-
-
-def keep_all(rows: int) -> FilterResult:
-    """Result that keeps every document."""
-    return FilterResult([None] * rows, [None] * rows, [None] * rows)

@@ -40,8 +40,8 @@ _SUPERSETS = {
 }  # fmt: skip
 """Encodings replaced by their common superset; encodings that are detected but never used become Western."""
 _DEFAULT = "cp1252"
-_TOLD = {"cp1250", "iso8859-2", "cp1254"}
-_LATIN = _TOLD | {"cp1252", "cp1257", "cp1258"}
+_DETECTED_LATIN = {"cp1250", "iso8859-2", "cp1254"}
+_LATIN = _DETECTED_LATIN | {"cp1252", "cp1257", "cp1258"}
 _LETTERS = (range(0x80, 0xA6), range(0xC0, 0x100))
 _CONTROL = re.compile("[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]+")
 _HIGH_BYTES = bytes(range(128, 256))
@@ -161,7 +161,9 @@ def _decode_unmarked(data: bytes, declared: str) -> Decoded:
 def _candidates(data: bytes, declared: str, high: int) -> list[str]:
     """Encodings to try, most likely first; "" stands for none."""
     seen = _detect(data)
-    sure = high >= ENOUGH_HIGH_BYTES and (declared not in _LATIN or (declared == _DEFAULT and seen in _TOLD))
+    sure = high >= ENOUGH_HIGH_BYTES and (
+        declared not in _LATIN or (declared == _DEFAULT and seen in _DETECTED_LATIN)
+    )
     if seen and (seen not in _LATIN or sure or not declared):
         return [seen, declared]
     return [declared, seen]

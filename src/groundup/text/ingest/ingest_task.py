@@ -132,7 +132,7 @@ class _FileReader:
             size = opened.seek(0, io.SEEK_END)
             self.line |= {"bytes": size, "sha256": sha256, "digest": self.line["digest"] or sha256}
             if not self.shards.records:
-                self.shards.tally["counts"].update(files_read=1, bytes_read=size)
+                self.shards.counters["counts"].update(files_read=1, bytes_read=size)
                 earlier = self._unchanged(sha256)
                 if earlier is not None:
                     return earlier
@@ -225,7 +225,7 @@ class _FileReader:
         entries = [RejectsLogEntry(**row) for row in read_rows(earlier / REJECTS, line["rows"][REJECTS])]
         self._count(entries)
         self.shards.add(documents, entries)
-        self.shards.tally["counts"]["files_unchanged"] += 1
+        self.shards.counters["counts"]["files_unchanged"] += 1
         return str(line.get("rejected", ""))
 
 

@@ -22,8 +22,7 @@ class Duplicates:
     """[dropped] each, ordered by shard and row; `shard` counts the folders, `row` the documents in one.
 
     `similarity` is the true Jaccard of the dropped and the kept document; it can be below the recipe's bound where
-    documents are connected through others. `kind` is "exact" where exact keys are equal, else "near". `cluster` is the
-    number, over all shards, of the cluster's earliest document.
+    documents are connected through others. `kind` is "exact" where exact keys are equal, else "near".
     """
 
     shard: Ints
@@ -32,12 +31,6 @@ class Duplicates:
     kept_row: Ints
     similarity: Floats
     kind: NDArray[np.str_]
-    cluster: Ints
-
-    def rows_of(self, shard: int) -> Ints:
-        """Rows to drop from one shard."""
-        rows: Ints = self.row[self.shard == shard]
-        return rows
 
 
 def find_duplicates(folders: Sequence[Path], recipe: Dedup, scores: Floats | None = None) -> Duplicates:
@@ -63,7 +56,7 @@ def find_duplicates(folders: Sequence[Path], recipe: Dedup, scores: Floats | Non
     if sets is not None:
         similarity[~exact] = sets.similarities(kept[~exact], dropped[~exact])
     kind = np.where(exact, "exact", "near")
-    return Duplicates(*_place(dropped, bounds), *_place(kept, bounds), similarity, kind, cluster[dropped])
+    return Duplicates(*_place(dropped, bounds), *_place(kept, bounds), similarity, kind)
 
 
 def _load(folders: Sequence[Path]) -> tuple[Hashes, Ints, Ints]:

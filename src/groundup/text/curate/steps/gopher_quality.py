@@ -90,10 +90,10 @@ class GopherQuality(Recipe):
             "bullet_lines": share(lines.per_document(_any(lines.begins, self.bullets)), lines.counts),
             "ellipsis_lines": share(lines.per_document(_any(lines.ends, ELLIPSES)), lines.counts),
             "alphabetic": share(words.per_document(alphabetic), words.counts),
-            "stop_words": np.where(self._may_say(batch), _different(words, self.stop_words), np.nan),
+            "stop_words": np.where(self._stop_words_apply(batch), _different(words, self.stop_words), np.nan),
         }
 
-    def _may_say(self, batch: DocumentBatch) -> Mask:
+    def _stop_words_apply(self, batch: DocumentBatch) -> Mask:
         """[rows]: whether the stop-word rule applies."""
         languages = batch.strings("language")
         known = np.array([code == self.language for code in languages], dtype=bool)
