@@ -127,9 +127,7 @@ def test_what_cannot_be_learned_from_is_an_error_that_says_why(
 
     positive, negative = files["positive"], files["negative"]
     few = write(tmp_path / "few.jsonl", ["one gull", "two gulls", "two gulls"])
-    assert "2 different positive examples, and it takes at least 10" in refused(
-        positive=(few,), negative=negative
-    )
+    assert "2 different positive examples; 10 are needed" in refused(positive=(few,), negative=negative)
     assert f"3 read from positive = ['{few}']" in refused(positive=(few,), negative=negative)
     assert "0 different negative examples" in refused(positive=positive)
     assert "no files are given" in refused(positive=positive)

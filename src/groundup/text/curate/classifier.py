@@ -231,7 +231,7 @@ def _refuse_too_few(recipe: Classifier, examples: Examples) -> None:
         if examples.rejected:
             facts.append(f"rejected: {spell_reasons(examples.rejected)}")
         raise DataError(
-            f"classifier {recipe.name!r}: {belongs.sum()} different {kind} examples; at least {MIN_EXAMPLES} are needed. "
+            f"classifier {recipe.name!r}: {belongs.sum()} different {kind} examples; {MIN_EXAMPLES} are needed. "
             f"It has: {'; '.join(facts)}. Give more under [[classifiers]], as `{kind}` or `labelled`."
         )
 
