@@ -356,9 +356,9 @@ def doctor(
     from groundup.doctor.doctor import diagnose
     from groundup.doctor.print_diagnosis import print_diagnosis
 
-    found = diagnose(Runtime(device=device, compile=compile), workspace, Reporter(quiet=as_json))
-    print_diagnosis(found, as_json)
-    if not found.ok:
+    diagnosis = diagnose(Runtime(device=device, compile=compile), workspace, Reporter(quiet=as_json))
+    print_diagnosis(diagnosis, as_json)
+    if not diagnosis.ok:
         sys.exit(1)
 
 

@@ -39,7 +39,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class SessionSetup:
-    """Where and how a method trains. All methods are given the start policy under the role `start`."""
+    """Where and how a method trains. The initial policy is the input `start` of every method."""
 
     method: Method
     context: MethodContext
@@ -47,7 +47,7 @@ class SessionSetup:
     layout: Layout
     parallel: ParallelContext
     config: DecoderConfig
-    """the start policy's decoder"""
+    """the initial policy's decoder"""
     shape: BatchShape
     """of a micro-batch"""
 
@@ -76,7 +76,7 @@ class SessionSetup:
         return SessionSetup(method, context, hardware, layout, parallel, config, shape)
 
     def start_policy(self) -> Decoder:
-        """The start policy, whole, on this rank's device."""
+        """The initial policy, whole, on this rank's device."""
         return load_decoder(self.context.inputs["start"], self.hardware.device, self.hardware.dtype)
 
     def trained(self, model: nn.Module, loss: Loss) -> "TrainedModel":

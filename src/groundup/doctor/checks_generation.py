@@ -91,8 +91,8 @@ def _cached(model: Decoder, ids: Tensor, want: Tensor, what: str, dtype: torch.d
             rows, ends = rows[stay], ends[stay]
         positions = ends[:, None] + torch.arange(count)[None]
         kept.reserve(count)
-        fresh = ids[rows[:, None], positions].to(device)
-        got = model(fresh, cache=kept, positions=positions.to(device))
+        new_ids = ids[rows[:, None], positions].to(device)
+        got = model(new_ids, cache=kept, positions=positions.to(device))
         allowed = roundings(model.config, dtype)
         yield compare(f"{what} step {number + 1}", got, want[rows[:, None], positions], allowed, dtype)
         ends = ends + count

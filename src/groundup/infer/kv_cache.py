@@ -22,13 +22,13 @@ class StaticKVCache:
         self._slots = torch.arange(capacity, device=device)
         self._prompt_ends = lengths.to(device)
         self._prompt_slots = int(lengths.max())
-        self._fresh = 0
+        self._new_count = 0
         self._masks: dict[int, Bool[Tensor, "batch 1 time keys"]] = {}
         self._layers: list[tuple[Tensor, Tensor]] = []
 
     def reserve(self, count: int) -> None:
         """Take the next `count` slots, which the following forward pass will fill."""
-        self._fresh, self.used = count, self.used + count
+        self._new_count, self.used = count, self.used + count
         assert self.used <= self.capacity, f"{self.used} slots wanted of {self.capacity}"
         self._masks.clear()
 
@@ -36,17 +36,17 @@ class StaticKVCache:
         """What each new position sees: real tokens up to itself, at most `window` positions back (0 = all)."""
         keys = self._slots[: self.used]
         real = (keys < self._prompt_ends[:, None]) | (keys >= self._prompt_slots)
-        fresh = keys[self.used - self._fresh :]
-        seen = real[:, None] & (keys <= fresh[:, None])[None]
+        new_keys = keys[self.used - self._new_count :]
+        mask = real[:, None] & (keys <= new_keys[:, None])[None]
         if window:
             # Answers go on where the prompt ended: the padding between takes no position.
             gap = self._prompt_slots - self._prompt_ends[:, None]
             places = torch.where(keys >= self._prompt_slots, keys - gap, keys)
-            seen &= places[:, -self._fresh :, None] - places[:, None] < window
-            seen |= (keys == fresh[:, None])[
+            mask &= places[:, -self._new_count :, None] - places[:, None] < window
+            mask |= (keys == new_keys[:, None])[
                 None
             ]  # padding sees itself, or its softmax would be over nothing
-        return seen[:, None]
+        return mask[:, None]
 
     def cache_update(
         self,

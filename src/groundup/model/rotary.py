@@ -4,9 +4,9 @@ in:  positions (integers), queries or keys
 out: the same queries or keys with every pair of channels rotated, so that dot products depend on distances only
 
 Su et al. 2021, https://arxiv.org/abs/2104.09864. As in Llama and Qwen, number i is paired with number
-i + dim/2, not with its neighbour: published weights expect this order. A `RopeScaling` stretches the angles, so
-that a longer context turns no further than the one that was learnt; the formulas, down to their rounding, are
-those of transformers, under which such weights are published.
+i + dim/2, not with its neighbour: published weights expect this order. A `RopeScaling` lowers the
+frequencies for contexts longer than the trained one (RoPE scaling); the formulas are those of transformers, down to
+their rounding.
 """
 
 import math

@@ -37,7 +37,7 @@ def rate_factor(d_model: int, batch_tokens: int, tokens: int) -> float:
     """How a peak rate changes from the reference to this width, tokens per step and tokens in all.
 
     width: 1 / sqrt. An orthogonal update whose elements have a given root mean square has a spectral norm that grows
-    with the root of the width, and it is the norm that must stay for features to be learnt alike at any width
+    with the root of the width, and it is the norm that must stay for features to be learned alike at any width
     (Yang et al. 2023, https://arxiv.org/abs/2310.17813, as in Tensor Programs V, https://arxiv.org/abs/2203.03466).
     For Adam, muP asks for 1 / width in hidden matrices and head and for no change in embeddings; AdamW has one rate
     here, and takes the mean of the two.

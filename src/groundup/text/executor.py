@@ -132,9 +132,9 @@ def _by_daft(
     packed = pickle.dumps((run, common))
     worker = daft.cls(_Worker, use_process=True, max_concurrency=workers)(tuple(sys.path), packed)
     try:
-        said = frame.select(frame["number"], worker(frame["about"]).alias("said"))
-        for row in said.iter_rows(results_buffer_size=buffer):
-            yield row["number"], row["said"]
+        replies = frame.select(frame["number"], worker(frame["about"]).alias("reply"))
+        for row in replies.iter_rows(results_buffer_size=buffer):
+            yield row["number"], row["reply"]
     except Exception as error:  # whatever Daft raises for a dead process; errors of a task itself are results
         raise _WorkersDied(_last_line(error)) from error
 

@@ -1,6 +1,6 @@
 """Method: PPO. A policy responds, a reward model scores, and the policy is updated towards responses that scored well.
 
-in:  a start policy (the reference policy), a reward model, questions
+in:  an initial policy (the reference policy), a reward model, questions
 out: the policy, and its responses to held-out questions before and after
 
 Schulman et al. 2017 (arXiv:1707.06347) as Ouyang et al. 2022 (arXiv:2203.02155) apply it to language: one reward at the
@@ -67,7 +67,7 @@ MICRO_ROWS = 8
 
 
 class Ppo(Method):
-    """PPO against a reward model, with a KL penalty against the start policy."""
+    """PPO against a reward model, with a KL penalty against the reference policy."""
 
     version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy", "reward": "reward_model"}

@@ -1,6 +1,6 @@
 """Method: reward model. Pairs of a preferred and a rejected answer -> a score of answers.
 
-in:  a start policy, examples
+in:  an initial policy, examples
 out: its backbone with a score head; held-out accuracy for each kind of pair
 
 Ouyang et al. 2022 (arXiv:2203.02155), step 2: the loss is Bradley-Terry's. We differ in the source of the preferences
@@ -63,7 +63,7 @@ class Reward(Method):
     truncated: int = Field(default=1200, ge=0, description="pairs whose rejected answer is truncated")
     garbled: int = Field(default=1800, ge=0, description="pairs whose rejected answer is garbled")
     sampled: int = Field(
-        default=800, ge=0, description="pairs whose rejected answer is sampled from the start policy"
+        default=800, ge=0, description="pairs whose rejected answer is sampled from the initial policy"
     )
     held_out: int = Field(default=160, ge=1, description="held-out pairs of each kind to measure accuracy on")
     margin: float = Field(
@@ -73,7 +73,7 @@ class Reward(Method):
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature of the sampled answers")
 
     def prepare(self, context: MethodContext) -> Session:
-        """Make the pairs, some of them with answers sampled from the start policy."""
+        """Make the pairs, some of them with answers sampled from the initial policy."""
         return RewardSession(self, context)
 
 
@@ -192,7 +192,7 @@ class RewardSession:
         return self._rendered(made_pairs([examples[i] for i in order], kind, count, self.recipe.seed))
 
     def _sampled_pairs(self, start: Decoder) -> dict[str, list[RenderedPair]]:
-        """Pairs with answers of the start policy, which are kept on disk because sampling takes long."""
+        """Pairs with answers of the initial policy, which are kept on disk because sampling takes long."""
         path, recipe, context = self.context.stage.temporary / "sampled.json", self.recipe, self.context
         chosen = {
             "train": self._to_sample(context.train_examples, recipe.sampled),
@@ -224,7 +224,7 @@ class RewardSession:
         return list(islice(fitting, count))
 
     def _sampled_answers(self, start: Decoder, examples: Sequence[Example]) -> list[str]:
-        """The start policy's answers; each data-parallel rank samples a part."""
+        """Responses of the initial policy; each data-parallel rank samples a part."""
         tokenizer, recipe = self.context.tokenizer, self.recipe
         engine = chat_engine(start, tokenizer)
 

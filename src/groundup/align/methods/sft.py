@@ -1,6 +1,6 @@
 """Method: supervised fine-tuning. Questions with right answers -> a model that answers.
 
-in:  a start policy, examples
+in:  an initial policy, examples
 out: the policy after training on the answers; held-out loss before and after
 
 Ouyang et al. 2022 (arXiv:2203.02155), step 1. The loss is on the assistant's tokens alone, and all of a step's tokens

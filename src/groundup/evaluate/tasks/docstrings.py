@@ -66,13 +66,13 @@ class Docstrings(Recipe):
         if path is None or tree is None:
             return []
         module = path["module"].replace("/", ".").removesuffix(".__init__")
-        found: dict[str, Example] = {}
+        examples: dict[str, Example] = {}
         for thing in self._things(tree, module):
             for kind, answer, names in self._answers(thing, module):
                 example = _example(document, thing, module, kind, answer, names)
                 # A name that is defined twice (for two platforms, say) keeps its first definition.
-                found.setdefault(example.id, example)
-        return list(found.values())
+                examples.setdefault(example.id, example)
+        return list(examples.values())
 
     def grade(self, example: Example, answer: str) -> dict[str, float]:
         """chrF against the docstring, fraction of the names in the answer, exact match."""

@@ -50,10 +50,10 @@ class Passages(Recipe):
         """At most `max_per_document` examples, in the order of the text."""
         if re.search(r"\.py(#part\d+)?$", document.path):
             return []
-        found = list(self._candidates(document))
-        kept = sorted(found, key=lambda item: derive_seed(item.id))[: self.max_per_document]
+        candidates = list(self._candidates(document))
+        kept = sorted(candidates, key=lambda item: derive_seed(item.id))[: self.max_per_document]
         chosen = {item.id for item in kept}
-        return [item for item in found if item.id in chosen]
+        return [item for item in candidates if item.id in chosen]
 
     def grade(self, example: Example, answer: str) -> dict[str, float]:
         """chrF against the passage, fraction of the names in the answer, exact match."""

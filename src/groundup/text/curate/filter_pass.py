@@ -163,14 +163,14 @@ class FilteredBatch:
 
 def apply_steps(
     table: pa.Table,
-    judges: Sequence[tuple[str, Step | Decontaminator]],
+    steps: Sequence[tuple[str, Step | Decontaminator]],
     columns: Sequence[str],
     tally: Counters,
 ) -> FilteredBatch:
     """Apply all steps to one batch, in order."""
     run = _Run(table)
     hits = HITS_SCHEMA.empty_table()
-    for name, step in judges:
+    for name, step in steps:
         if not run.alive.any():
             break
         sizes = run.batch.bytes[run.alive]

@@ -186,7 +186,7 @@ def _link(path: Path, root: Path) -> SourceFile:
 def _bytes(file: SourceFile) -> int:
     try:
         return 0 if file.reject_reason else os.lstat(file.location).st_size
-    except OSError:  # gone meanwhile; whoever opens it says so
+    except OSError:  # deleted meanwhile; opening it reports the error
         return 0
 
 

@@ -104,7 +104,7 @@ def _by_resiliparse(tree: Any) -> str:
     text = _plain(tree, main_content=True, comments=False, post_meta=False, skip_elements=_SKIPPED)
     if len(text) >= SHORT:
         return text
-    # Whoever calls the page itself a `comment` or `post-meta` loses all of it.
+    # A page whose root has the class `comment` or `post-meta` is removed entirely.
     lenient = _plain(tree, main_content=True, skip_elements=_SKIPPED)
     return lenient if len(lenient) > 2 * len(text) else text
 

@@ -137,10 +137,10 @@ class _FileReader:
                 if earlier is not None:
                     return earlier
             opened.seek(0)
-            aside = self._records(self.source.read(self.file.path, opened, self.shards.records))
+            rejected_reason = self._records(self.source.read(self.file.path, opened, self.shards.records))
             if _stamp(opened) != stamp:
                 self.line["digest"] = CHANGED
-            return aside
+            return rejected_reason
 
     def _records(self, items: Iterator[ExtractedText | ReadIssue]) -> str:
         """Add items record by record. Items without a position concern the whole file."""

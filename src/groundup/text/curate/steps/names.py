@@ -49,7 +49,7 @@ class Names(Recipe):
                 for entity in document.ents
                 if entity.label_ in self.labels
             ]
-        counts = np.array([len(found) for found in ranges], dtype=np.float64)
+        counts = np.array([len(matches) for matches in ranges], dtype=np.float64)
         return FilterResult(
             reason=["redacted" if ranges else None for ranges in ranges],
             value=[float(len(ranges)) if ranges else None for ranges in ranges],

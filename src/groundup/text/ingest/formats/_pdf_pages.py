@@ -145,8 +145,8 @@ def _clean(line: str) -> str:
     return _GONE.sub("", "".join(halves)).strip()
 
 
-def _answer(**said: Any) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
+def _answer(**payload: Any) -> None:
+    sys.stdout.write(json.dumps(payload) + "\n")
     sys.stdout.flush()
 
 
