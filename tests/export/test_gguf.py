@@ -29,6 +29,8 @@ PUBLISHED_YARN = RopeScaling(kind="yarn", factor=4, original_max_seq_len=16, att
 REFUSED = {
     "llama_longrope": "rope_scaling.kind = .longrope",
     "llama_yarn": "rope_scaling.beta_fast",
+    "phi3_longrope": "rope_scaling.kind = .longrope",
+    "mistral_windows": "sliding windows",
     "qwen3_windows": "sliding windows",
     "qwen3_moe_raw": "normalize = false",
 }

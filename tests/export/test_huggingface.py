@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from decoders import PORTABLE, QWEN3, QWEN3_MOE, decoder
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
@@ -298,3 +299,33 @@ def test_a_lora_folder_without_its_base_is_explained(base: str, tmp_path: Path) 
         DataError, match=f"is a LoRA adapter of `{base}`, which is not a folder here. Download"
     ):
         import_huggingface(folder, tmp_path / "merged")
+
+
+@pytest.mark.parametrize("name", ["Llama", "Mistral", "Qwen2", "Qwen3", "Olmo2", "Olmo3", "Phi3", "Qwen3Moe"])
+def test_a_model_with_the_defaults_of_its_class_is_imported(name: str, tmp_path: Path) -> None:
+    kind = getattr(transformers, f"{name}Config")
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24} if "Moe" in name else {}
+    config = kind(
+        vocab_size=96, hidden_size=48, intermediate_size=80, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, pad_token_id=None, **sizes,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    theirs.save_pretrained(tmp_path / "theirs")
+    import_huggingface(tmp_path / "theirs", tmp_path / "ours")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load_decoder(tmp_path / "ours")(IDS), theirs(IDS).logits, atol=1e-4, rtol=0
+        )
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "gpt_neox", "mamba", "deepseek_v3", "mixtral", "qwen2_moe"])
+def test_another_architecture_is_refused_by_name(kind: str, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "ours")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
+    with pytest.raises(DataError, match=f"model_type = '{kind}'; supported are gpt2, llama"):
+        import_huggingface(folder, tmp_path / "back")

@@ -54,6 +54,12 @@ PORTABLE = {
         moe=MoE(n_experts=5, n_experts_per_token=3, d_expert=20, normalize=False),
         tie_embeddings=True,
     ),
+    "olmo2": replace(OLMO3, architecture="olmo2", windows=(), norm_eps=1e-5),
+    "mistral": replace(LLAMA, architecture="mistral", n_kv_heads=2, tie_embeddings=False),
+    "mistral_windows": replace(LLAMA, architecture="mistral", windows=(9, 9, 9)),
+    "qwen2": replace(LLAMA, architecture="qwen2", n_kv_heads=2, biases="qkv"),
+    "phi3": replace(LLAMA, architecture="phi3", n_kv_heads=2, tie_embeddings=False),
+    "phi3_longrope": replace(LLAMA, architecture="phi3", rope_scaling=SCALINGS["longrope"]),
     "gpt2": GPT2,
     "gpt2_untied": replace(GPT2, tie_embeddings=False, n_layers=1),
 }

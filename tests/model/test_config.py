@@ -33,7 +33,7 @@ def test_a_config_survives_json(name: str) -> None:
 @pytest.mark.parametrize(
     ("config", "change", "said"),
     [
-        (LLAMA, {"model_type": "mamba"}, "model_type = 'mamba'; supported are gpt2, llama, olmo3, qwen3"),
+        (LLAMA, {"model_type": "mamba"}, "model_type = 'mamba'; supported are gpt2, llama, mistral, olmo2"),
         (LLAMA, {"attention_bias": True}, "attention_bias = True"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias = True"),
         (LLAMA, {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),

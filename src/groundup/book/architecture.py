@@ -64,6 +64,9 @@ def _matrix(name: str, rows: int, columns: int, times: int, purpose: str, biases
     return ModelBlock(name, shape, rows * columns + biases, times, purpose)
 
 
+QKV = ("query", "key", "value")
+
+
 def _attention_parts(config: DecoderConfig) -> list[ModelBlock]:
     d, n = config.d_model, config.n_layers
     queries, keys = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
@@ -74,7 +77,14 @@ def _attention_parts(config: DecoderConfig) -> list[ModelBlock]:
         ("attention output", queries, d, "combines the heads"),
     ]
     blocks = [
-        _matrix(name, inner, outer, n, purpose, outer if config.biases else 0)
+        _matrix(
+            name,
+            inner,
+            outer,
+            n,
+            purpose,
+            outer if config.biases is True or (config.biases and name in QKV) else 0,
+        )
         for name, inner, outer, purpose in rows
     ]
     with_values = sum(config.has_value_embedding(layer) for layer in range(n))
@@ -97,7 +107,7 @@ def _feed_forward_parts(config: DecoderConfig) -> list[ModelBlock]:
     name = "gate and up" if ups == 2 else "up"
     if config.moe is None:
         wide = config.d_ff
-        biases = (ups * wide, d) if config.biases else (0, 0)
+        biases = (ups * wide, d) if config.biases is True else (0, 0)
         return [
             _matrix(f"MLP {name}", ups * d, wide, n, "projects to the hidden width", biases[0]),
             _matrix("MLP down", wide, d, n, "projects back", biases[1]),

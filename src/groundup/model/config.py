@@ -139,7 +139,8 @@ class DecoderConfig:
     windows: tuple[int, ...] = ()
     """per layer: sliding window in positions, the current one included; 0 = full attention. () = full everywhere"""
     activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
-    biases: bool = False
+    biases: bool | Literal["qkv"] = False
+    """on all linear maps, or on queries, keys and values alone"""
     moe: MoE | None = None
     tie_embeddings: bool = False
     max_seq_len: int = 512

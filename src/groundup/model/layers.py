@@ -71,10 +71,10 @@ class Attention(nn.Module):
         width, dim = config.d_model, config.head_dim
         self.heads, self.kv_heads, self.dim = config.n_heads, config.n_kv_heads, dim
         self.window = config.window(index)
-        self.q_proj = Linear(width, config.n_heads * dim, bias=config.biases)
-        self.k_proj = Linear(width, config.n_kv_heads * dim, bias=config.biases)
-        self.v_proj = Linear(width, config.n_kv_heads * dim, bias=config.biases)
-        self.o_proj = Linear(config.n_heads * dim, width, bias=config.biases)
+        self.q_proj = Linear(width, config.n_heads * dim, bias=bool(config.biases))
+        self.k_proj = Linear(width, config.n_kv_heads * dim, bias=bool(config.biases))
+        self.v_proj = Linear(width, config.n_kv_heads * dim, bias=bool(config.biases))
+        self.o_proj = Linear(config.n_heads * dim, width, bias=config.biases is True)
         self.norm_each_head = config.qk_norm == "head"
         if config.qk_norm != "none":
             heads = (1, 1) if self.norm_each_head else (config.n_heads, config.n_kv_heads)
@@ -136,9 +136,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, config: DecoderConfig, width: int) -> None:
         super().__init__()
-        self.gate_proj = Linear(config.d_model, width, bias=config.biases)
-        self.up_proj = Linear(config.d_model, width, bias=config.biases)
-        self.down_proj = Linear(width, config.d_model, bias=config.biases)
+        self.gate_proj = Linear(config.d_model, width, bias=config.biases is True)
+        self.up_proj = Linear(config.d_model, width, bias=config.biases is True)
+        self.down_proj = Linear(width, config.d_model, bias=config.biases is True)
 
     @property
     def input_projections(self) -> tuple[Linear, ...]:
@@ -160,8 +160,8 @@ class Perceptron(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.up_proj = Linear(config.d_model, config.d_ff, bias=config.biases)
-        self.down_proj = Linear(config.d_ff, config.d_model, bias=config.biases)
+        self.up_proj = Linear(config.d_model, config.d_ff, bias=config.biases is True)
+        self.down_proj = Linear(config.d_ff, config.d_model, bias=config.biases is True)
         self.squared = config.activation == "relu2"
 
     def forward(self, x: Float[Tensor, "*axes width"]) -> Float[Tensor, "*axes width"]:
