@@ -53,9 +53,9 @@ def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]],
 
 
 def test_a_blueprint_needs_sources_and_for_align_tasks() -> None:
-    with pytest.raises(BlueprintError, match="there is nothing to read"):
+    with pytest.raises(BlueprintError, match="the blueprint has no sources"):
         load(Blueprint, {"ingest": {"sources": []}}, [], "test")
-    with pytest.raises(BlueprintError, match="something to teach"):
+    with pytest.raises(BlueprintError, match="align steps need tasks"):
         plan(SFT, tasks=[])
 
 

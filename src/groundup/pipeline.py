@@ -30,7 +30,7 @@ from groundup.train.pretrain import Pretrain, pretrain
 
 
 class Blueprint(Recipe):
-    """One model from raw text to aligned assistant."""
+    """A blueprint: one model from raw text to aligned assistant."""
 
     name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run")
     ingest: Ingest = Ingest()
@@ -42,9 +42,11 @@ class Blueprint(Recipe):
     tokenize: Tokenize = Tokenize()
     pretrain: Pretrain = Pretrain()
     tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
-        default=(), description="what the model is taught to answer and measured on"
+        default=(), description="questions that the model is trained and evaluated on"
     )
-    align: tuple[AlignStep, ...] = ()
+    align: tuple[AlignStep, ...] = Field(
+        default=(), description="align steps, in the order in which they run"
+    )
     evaluate: Evaluate = Evaluate()
     book: Book = Book()
     runtime: Runtime = Runtime()
@@ -63,9 +65,11 @@ class Blueprint(Recipe):
     @model_validator(mode="after")
     def _steps_fit_together(self) -> Self:
         if not self.ingest.sources:
-            raise ValueError('there is nothing to read. Add [[ingest.sources]] with use = "files", or --data')
+            raise ValueError(
+                'the blueprint has no sources. Add [[ingest.sources]] with use = "files", or --data'
+            )
         if self.align and not self.tasks:
-            raise ValueError('align steps need something to teach. Add [[tasks]] with use = "passages"')
+            raise ValueError('align steps need tasks. Add [[tasks]] with use = "passages"')
         names = [item.name for item in self.classifiers]
         for step in self.curate.steps:
             if isinstance(step, NeedsClassifier) and step.classifier not in names:
@@ -152,12 +156,12 @@ def planned_stages(plan: Blueprint) -> list[PlannedStage]:
 
 
 def printed(plan: Blueprint) -> Book:
-    """The book's recipe: it prints the resolved blueprint, less the runtime, which is no part of the model."""
+    """The book's recipe: it prints the resolved blueprint, without the runtime, which is not part of the model."""
     return plan.book.model_copy(update={"blueprint": resolved(plan), "name": plan.name})
 
 
 def resolved(plan: Blueprint) -> str:
-    """The blueprint as TOML with every default and derived value written out, less the runtime."""
+    """The blueprint as TOML with every default and derived value written out, without the runtime."""
     return to_toml(plan.resolved(), leave_out=frozenset({"runtime"}))
 
 

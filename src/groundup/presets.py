@@ -1,4 +1,4 @@
-"""Presets: functions that return a whole blueprint as a table, to be validated like a user's own file.
+"""Presets: functions that return a complete blueprint as a table, validated like a user's file.
 
 in:  the preset's name, and perhaps the user's own files
 out: a table as TOML would give it
@@ -41,7 +41,7 @@ def stdlib() -> Table:
 
 
 def crawl() -> Table:
-    """Web pages, or archives of them, cleaned as FineWeb was; a base model of what is left."""
+    """A base model of web pages or web archives, filtered with FineWeb's rules."""
     return {
         "name": "crawl",
         "ingest": {"sources": [{"use": "files", "paths": ["crawl"]}]},
@@ -51,7 +51,7 @@ def crawl() -> Table:
                 {"use": "language", "keep": ["en"]},
                 {"use": "gopher_repetition"},
                 {"use": "gopher_quality"},
-                {"use": "c4", "end_marks": []},  # as in FineWeb: lines stay, whatever they end with
+                {"use": "c4", "end_marks": []},  # as in FineWeb: lines without an end mark are kept
                 {"use": "fineweb"},
                 {"use": "privacy"},
             ]
@@ -86,7 +86,7 @@ def llama_70b() -> Table:
 
 
 def _llama(depth: int, d_model: int, n_heads: int, d_ff: int, rate: float) -> Table:
-    """A Llama 3 from scratch: its shape and peak rate, on web pages of one's own."""
+    """A Llama 3 from scratch on the user's web pages: its shape and peak learning rate."""
     shape = {"d_model": d_model, "n_heads": n_heads, "n_kv_heads": 8, "d_ff": d_ff, "rope_theta": 500_000.0}
     return crawl() | {
         "tokenizer": {"vocab_size": 128_256},
@@ -114,7 +114,7 @@ def table(name: str) -> Table:
 def blueprint_table(
     blueprint: Path | None, data: list[str], name: str | None, preset: str = "stdlib"
 ) -> tuple[Table, str]:
-    """The blueprint that a command's options describe, before overrides and validation, and where it comes from."""
+    """(blueprint as a table, its origin for messages) of a command's options, before overrides and validation."""
     if blueprint is None:
         chosen, origin = table(preset), f"preset {preset}"
     else:
@@ -128,7 +128,7 @@ def blueprint_table(
 
 
 def use_data(blueprint: Table, paths: list[str], rename: bool) -> None:
-    """Put the user's own files in the place of the sources; with `rename`, call the run after them."""
+    """Replace the sources with the user's files; with `rename`, name the run after them."""
     missing = [path for path in paths if not _may_match(path)]
     if missing:
         raise BlueprintError(f"--data {missing[0]}: there is no such file or folder")

@@ -49,16 +49,16 @@ def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runn
     previous, total = store.previous_manifests(plan.name), len(plan.labels())
     builder = Builder(store, plan.runtime, reporter, previous, until, runner, total)
     try:
-        made = pipeline(plan, builder)
+        artifacts = pipeline(plan, builder)
     except StopAfterStage:
-        made = builder.artifacts
-        store.record_partial_run(plan.name, made, until)
-        reporter.info(f"\nDone up to {until}: {_near(made[until].path)}")
-        return made[until].path
-    store.record_run(plan.name, made, {"final": plan.final_policy()})
+        artifacts = builder.artifacts
+        store.record_partial_run(plan.name, artifacts, until)
+        reporter.info(f"\nDone up to {until}: {_relative(artifacts[until].path)}")
+        return artifacts[until].path
+    store.record_run(plan.name, artifacts, {"final": plan.final_policy()})
     _save_blueprint(plan, store.runs / plan.name)
-    _tell(plan, made, builder, reporter, time.monotonic() - started)
-    return made["book"].path / "book.html"
+    _report(plan, artifacts, builder, reporter, time.monotonic() - started)
+    return artifacts["book"].path / "book.html"
 
 
 def _save_blueprint(plan: Blueprint, folder: Path) -> None:
@@ -69,8 +69,8 @@ def _save_blueprint(plan: Blueprint, folder: Path) -> None:
             write_text(folder / source.name, source.read_text(encoding="utf-8"))
 
 
-def _tell(
-    plan: Blueprint, made: dict[str, Artifact], builder: Builder, reporter: Reporter, seconds: float
+def _report(
+    plan: Blueprint, artifacts: dict[str, Artifact], builder: Builder, reporter: Reporter, seconds: float
 ) -> None:
     built = sum(report.state == "built" for report in builder.reports)
     if built:
@@ -79,21 +79,21 @@ def _tell(
         )
     else:
         reporter.info("\nEverything is up to date: nothing to build.")
-    book = made["book"].path
-    reporter.info(f"  the book   {_near(book / 'book.html')}")
-    reporter.info(f"             {_near(book / 'book.pdf')}")
-    reporter.info(f"  the model  {_near(made[plan.final_policy()].path)}")
+    book = artifacts["book"].path
+    reporter.info(f"  the book   {_relative(book / 'book.html')}")
+    reporter.info(f"             {_relative(book / 'book.pdf')}")
+    reporter.info(f"  the model  {_relative(artifacts[plan.final_policy()].path)}")
     reporter.info(f"  chat       {_command()} chat {plan.name}")
 
 
 def _command() -> str:
-    """How to call this program from here: it may lie in a virtual environment that isn't activated."""
+    """The command that calls this program: its path in a virtual environment that isn't activated."""
     called = Path(sys.argv[0])
     return str(called) if called.name == "groundup" and shutil.which("groundup") is None else "groundup"
 
 
-def _near(path: Path) -> str:
-    """A path as one would type it from here."""
+def _relative(path: Path) -> str:
+    """A path relative to the current folder, where it is inside."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
-from groundup.core.blueprint import load, put, read_toml, to_toml
+from groundup.core.blueprint import apply_override, load, read_toml, to_toml
 from groundup.core.errors import BlueprintError
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin, plugin_name
@@ -91,7 +91,7 @@ def test_all_mistakes_are_told_at_once(kind: type[Recipe]) -> None:
 def test_overrides_reach_sections_lists_by_index_name_and_use() -> None:
     table: dict[str, Any] = {"align": [{"name": "chat", "use": "sft"}], "steps": [{"use": "gopher"}]}
     for override in ("pretrain.depth=6", "align.chat.lr=1e-3", "steps.0.min_words=2", "name=plain word"):
-        put(table, override)
+        apply_override(table, override)
     assert table == {
         "align": [{"name": "chat", "use": "sft", "lr": 1e-3}],
         "steps": [{"use": "gopher", "min_words": 2}],
@@ -107,7 +107,7 @@ def test_overrides_reach_sections_lists_by_index_name_and_use() -> None:
 )  # fmt: skip
 def test_a_wrong_override_says_how_to_write_it(override: str, said: str) -> None:
     with pytest.raises(BlueprintError, match=said):
-        put({"align": [{"name": "chat"}], "name": "x"}, override)
+        apply_override({"align": [{"name": "chat"}], "name": "x"}, override)
 
 
 def test_broken_toml_names_the_line(tmp_path: Path) -> None:

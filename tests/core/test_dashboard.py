@@ -36,10 +36,10 @@ def board(steps: int) -> Board:
     for step in range(1, steps + 1):
         line = {"step": step, "loss": 9 / step**0.3, "grad_norm": 1 / step, "lr_factor": 0.5,
                 "tokens_per_second": 123_456.7, "memory_gb": 12.3, "flops_utilization": 0.61}  # fmt: skip
-        made.take(line | ({"skipped": 1.0, "loss": "nan"} if step % 50 == 0 else {}))
+        made.add_line(line | ({"skipped": 1.0, "loss": "nan"} if step % 50 == 0 else {}))
         made.advance(step, now=2.0 * step)
         if step % 20 == 0:
-            made.take({"step": step, "val_bpb": 3 / step**0.2})
+            made.add_line({"step": step, "val_bpb": 3 / step**0.2})
     return made
 
 
@@ -55,7 +55,7 @@ def frame(shown: Dashboard, width: int, height: int) -> list[str]:
 def test_every_frame_fits_its_screen(width: int, height: int, steps: int) -> None:
     shown = Dashboard(Console(file=io.StringIO()), board(steps))
     for message in MESSAGES:
-        shown.say(message)
+        shown.info(message)
     lines = frame(shown, width, height)
     assert len(lines) == height
     assert {cell_len(line) for line in lines} == {width}
@@ -66,7 +66,7 @@ def test_every_frame_fits_its_screen(width: int, height: int, steps: int) -> Non
 
 def test_a_usual_screen_shows_all_that_one_wants_to_know() -> None:
     shown = Dashboard(Console(file=io.StringIO()), board(700))
-    shown.say("continuing pretrain at step 12 of 900")
+    shown.info("continuing pretrain at step 12 of 900")
     screen = "\n".join(frame(shown, 80, 24))
     for part in ("pretrain", "step 700 of 900", "2.0 s/step · 6:40 left", "78%", f"{9 / 699**0.3:.4f}",
                  f"{3 / 700**0.2:.4f} bits/byte",

@@ -199,7 +199,7 @@ def test_a_tracker_that_fails_is_named_once_and_left(tmp_path: Path) -> None:
     log.close()
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 10
     assert said == [
-        "wandb stopped, the run goes on without it: OSError(28, 'No space left on device')",
+        "wandb stopped, the run continues without it: OSError(28, 'No space left on device')",
         "wandb missed 8 lines; metrics.jsonl has all of them",
     ]
 
@@ -216,7 +216,7 @@ def test_a_tracker_that_hangs_blocks_nothing(tmp_path: Path) -> None:
     log.close()
     assert time.monotonic() - began < 5
     assert said == [
-        "trackio was still writing after 0.2 s and is left behind",
+        "trackio was still writing after 0.2 s: its last lines may be missing",
         "trackio missed 9 lines; metrics.jsonl has all of them",
     ]
     hanging.release.set()
@@ -243,7 +243,7 @@ def test_a_missing_package_is_named_with_what_to_install() -> None:
         require(("tensorboard", "trackio_of_nobody"))  # type: ignore[arg-type]
     assert str(error.value) == (
         'runtime.trackers names "trackio_of_nobody", but its package is not installed. '
-        "pip install 'groundup[trackio_of_nobody]', or take it out of runtime.trackers"
+        "pip install 'groundup[trackio_of_nobody]', or remove it from runtime.trackers"
     )
 
 

@@ -40,7 +40,7 @@ def load(
     origin: name of the table in messages. folder: where the modules of local plugins are.
     """
     for override in overrides:
-        put(table, override)
+        apply_override(table, override)
     try:
         return kind.model_validate(table, context={FOLDER: folder})
     except ValidationError as error:
@@ -48,8 +48,8 @@ def load(
         raise BlueprintError("\n".join(f"{origin}: {line}" for line in lines)) from None
 
 
-def put(table: dict[str, Any], override: str) -> None:
-    """Lay `section.key=value` over a table. An entry of a list is named by index, `name` or `use`."""
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Set `section.key=value` in a table. An entry of a list is named by its index, `name` or `use`."""
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
@@ -66,12 +66,12 @@ def put(table: dict[str, Any], override: str) -> None:
 
 
 def to_toml(recipe: Recipe, leave_out: frozenset[str] = frozenset()) -> str:
-    """A recipe as TOML, every field spelled out; absent values are left out, since TOML has none."""
+    """A recipe as TOML with every field; None is left out, since TOML has no null."""
     return tomli_w.dumps(_without_none(recipe.model_dump(mode="json", exclude=set(leave_out))))
 
 
 def explain(error: ValidationError, at: tuple[Any, ...] = ()) -> list[str]:
-    """One line for a person for each mistake in a pydantic error."""
+    """One line of text for each mistake in a pydantic error."""
     lines = []
     for item in error.errors(include_url=False):
         where = (*at, *item["loc"])
@@ -79,16 +79,16 @@ def explain(error: ValidationError, at: tuple[Any, ...] = ()) -> list[str]:
         if item["type"] == "plugin_fields":
             lines += explain(context["error"], where)
         elif item["type"] == "unknown_key":
-            lines.append(f"{spell_place((*where, context['key']))}: {item['msg']}")
+            lines.append(f"{key_path((*where, context['key']))}: {item['msg']}")
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             value = "" if isinstance(item["input"], dict | list) else f" = {item['input']!r}"
-            lines.append(f"{spell_place(where)}{value}: {message}")
+            lines.append(f"{key_path(where)}{value}: {message}")
     return lines
 
 
-def spell_place(where: tuple[Any, ...]) -> str:
-    """A key's place as people write it: `curate.steps[0].min_words`."""
+def key_path(where: tuple[Any, ...]) -> str:
+    """The dotted path of a key: `curate.steps[0].min_words`."""
     text = ""
     for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -108,7 +108,7 @@ def _entry(here: Any, key: str, override: str) -> Any:
 
 
 def _value(text: str) -> Any:
-    """A value as TOML reads it; a bare word is text."""
+    """A value parsed as TOML; a bare word is a string."""
     try:
         return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
@@ -131,7 +131,7 @@ def commented_toml(recipe: Recipe) -> str:
 
 
 def _write_table(recipe: BaseModel, at: str, lines: list[str]) -> None:
-    """Plain values first, then tables, as TOML wants it."""
+    """Write plain values first, then tables: the order that TOML needs."""
     tables = []
     for name, field in type(recipe).model_fields.items():
         value = getattr(recipe, name)
@@ -140,7 +140,7 @@ def _write_table(recipe: BaseModel, at: str, lines: list[str]) -> None:
             continue
         if field.description:
             lines.append(f"# {field.description}")
-        lines.append(_spell(name, recipe.model_dump(mode="json", include={name})[name]))
+        lines.append(_toml_line(name, recipe.model_dump(mode="json", include={name})[name]))
     for name, value in tables:
         here = f"{at}.{name}" if at else name
         for item in value if isinstance(value, tuple) else (value,):
@@ -150,12 +150,12 @@ def _write_table(recipe: BaseModel, at: str, lines: list[str]) -> None:
             _write_table(item, here, lines)
 
 
-def _spell(name: str, value: Any) -> str:
-    """One line; a table stands in it, so that it can't be taken for the beginning of a section."""
+def _toml_line(name: str, value: Any) -> str:
+    """`name = value` on one line, a table inline: as a block it would start a section."""
     if value is None:
         return f"# {name} ="
     if isinstance(value, dict):
-        return f"{name} = {{{', '.join(_spell(key, inner) for key, inner in value.items())}}}"
+        return f"{name} = {{{', '.join(_toml_line(key, inner) for key, inner in value.items())}}}"
     return tomli_w.dumps({name: _without_none(value)}).rstrip()
 
 
@@ -164,7 +164,7 @@ def _is_tables(value: Any) -> bool:
 
 
 def _use_line(item: BaseModel) -> list[str]:
-    """Parts begin with the line that names them."""
+    """The `use` line of a plugin; empty for other recipes."""
     return [f'use = "{plugin_name(item)}"'] if isinstance(item, Recipe) and is_plugin(item) else []
 
 

@@ -1,10 +1,10 @@
-"""What a training looks like while it runs, on one screen of a terminal.
+"""Training dashboard: progress, loss curve, metrics and messages on one terminal screen.
 
-in:  how far it is, every line that goes into metrics.jsonl, and what the run says
-out: lines of text that fit the terminal exactly, drawn anew twice a second on the terminal's second screen
+in:  progress, every line of metrics.jsonl, and messages
+out: lines of text that fit the terminal, redrawn twice a second on its alternate screen
 
-The second screen is what editors use: nothing scrolls, and a resized window is simply drawn again. What was
-on the terminal before comes back at the end, followed by everything that was said meanwhile.
+On the alternate screen, as editors use it, nothing scrolls, and a resized window is redrawn. At the end the previous
+content of the terminal is restored, followed by all messages.
 """
 
 import math
@@ -24,10 +24,10 @@ from rich.text import Text
 
 FRAMES_PER_SECOND = 2
 RATE_SECONDS = 0.5
-"""The rate is taken over the last marks, which are at least this far apart."""
+"""Smallest time between two samples of the progress; the rate is measured over the last samples."""
 CURVE_POINTS = 1024
-"""A curve keeps between this many means and twice as many."""
-FIGURES = (
+"""A curve has between this many points and twice as many."""
+METRICS = (
     ("loss", "loss", ".4f"),
     ("val_bpb", "validation", ".4f"),
     ("grad_norm", "gradient norm", ".3f"),
@@ -39,9 +39,9 @@ FIGURES = (
     ("update_ratio_max", "largest update", ".1e"),
     ("attention_logit_max", "largest logit", ".1f"),
 )
-"""Name in metrics.jsonl, how it is called on the screen, and how it is spelled."""
+"""Name in metrics.jsonl, label on the screen, format."""
 UNITS = {"memory_gb": " GB", "val_bpb": " bits/byte", "lr_factor": " of peak"}
-FIGURE_WIDTH = 38
+METRIC_WIDTH = 38
 DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """The bit of the Braille dot at [row][column] of a cell."""
 MIN_CURVE_HEIGHT, MIN_CURVE_WIDTH = 4, 50
@@ -55,7 +55,7 @@ def clock(seconds: float) -> str:
 
 
 class Curve:
-    """Any number of values as at most 2 x CURVE_POINTS means of equally many consecutive ones."""
+    """Downsampled values: at most 2 x CURVE_POINTS means over equally many consecutive values."""
 
     def __init__(self) -> None:
         self.means: list[float] = []
@@ -75,7 +75,7 @@ class Curve:
 
 @dataclass
 class Board:
-    """All that the screen shows."""
+    """The content of the dashboard."""
 
     label: str
     total: float
@@ -84,14 +84,14 @@ class Board:
     first_step: int = 0
     last_step: int = 0
     values: dict[str, float] = field(default_factory=dict)
-    """the newest of every metric; `skipped` is their count"""
+    """the newest value of every metric; `skipped` is the total"""
     loss: Curve = field(default_factory=Curve)
     validation: list[tuple[int, float]] = field(default_factory=list)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=200))
-    marks: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=60))
+    samples: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=60))
 
-    def take(self, line: dict[str, Any]) -> None:
-        """Take in one line of metrics.jsonl; non-finite values, spelled as strings there, are no points."""
+    def add_line(self, line: dict[str, Any]) -> None:
+        """Add one line of metrics.jsonl; non-finite values, which are strings there, are ignored."""
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
         step = int(numbers.pop("step", self.last_step))
         self.last_step = max(self.last_step, step)
@@ -104,30 +104,30 @@ class Board:
             self.validation.append((step, numbers["val_bpb"]))
 
     def advance(self, done: float, now: float) -> None:
-        """Note that `done` units are done at the time `now` (seconds of a monotonic clock)."""
+        """Record that `done` units are complete at time `now` (seconds of a monotonic clock)."""
         self.done = done
-        if not self.marks or now - self.marks[-1][0] >= RATE_SECONDS:
-            self.marks.append((now, done))
+        if not self.samples or now - self.samples[-1][0] >= RATE_SECONDS:
+            self.samples.append((now, done))
 
     def rate(self) -> float:
-        """Units per second of late; 0 while it isn't known."""
-        if len(self.marks) < 2:
+        """Units per second over the last samples; 0 while there are too few."""
+        if len(self.samples) < 2:
             return 0.0
-        (began, first), (ended, last) = self.marks[0], self.marks[-1]
+        (began, first), (ended, last) = self.samples[0], self.samples[-1]
         return (last - first) / max(ended - began, 1e-9)
 
 
 def draw(board: Board, width: int, height: int) -> list[Text]:
     """The screen as at most `height` lines of at most `width` cells."""
     head = [_headline(board, width), _bar(board, width)]
-    figures = _figures(board, width, max(2, height // 3))
-    room = height - len(head) - len(figures) - 1
+    metrics = _metrics(board, width, max(2, height // 3))
+    room = height - len(head) - len(metrics) - 1
     messages = list(board.messages)[-max(2, height // 5) :] if room >= MIN_CURVE_HEIGHT + 6 else []
     curve_height = room - 2 - (len(messages) + 1 if messages else 0)
     lines = [*head, Text()]
     if curve_height >= MIN_CURVE_HEIGHT and width >= MIN_CURVE_WIDTH:
         lines += [*_curve(board, width, curve_height), Text()]
-    lines += figures
+    lines += metrics
     if messages:
         lines += [Text("─" * width, style="bright_black"), *(Text(message) for message in messages)]
     lines = lines[:height]
@@ -138,7 +138,7 @@ def draw(board: Board, width: int, height: int) -> list[Text]:
 
 
 def _headline(board: Board, width: int) -> Text:
-    """What and how far; at the right, if it fits, how fast and how much longer."""
+    """Label and progress; at the right, if they fit, rate and remaining time."""
     text = Text.assemble((board.label, "bold"), f"  {board.unit.rstrip('s')} {board.done:,.0f}",
                          (f" of {board.total:,.0f}", "bright_black"))  # fmt: skip
     rate = board.rate()
@@ -159,15 +159,15 @@ def _bar(board: Board, width: int) -> Text:
     return Text.assemble(("━" * full, "green"), ("─" * (cells - full), "bright_black"), percent)
 
 
-def _figures(board: Board, width: int, most: int) -> list[Text]:
-    """The newest figures in as many columns as fit, and at most so many rows."""
-    known = [entry for entry in FIGURES if entry[0] in board.values]
-    columns = max(1, width // FIGURE_WIDTH)
+def _metrics(board: Board, width: int, most: int) -> list[Text]:
+    """The newest metrics in as many columns as fit, and at most `most` rows."""
+    known = [entry for entry in METRICS if entry[0] in board.values]
+    columns = max(1, width // METRIC_WIDTH)
     rows = min(most, -(-len(known) // columns))
     lines = [Text() for _ in range(rows)]
     for index, (name, label, spelling) in enumerate(known[: rows * columns]):
         line = lines[index % rows]
-        line.append(" " * (index // rows * FIGURE_WIDTH - line.cell_len))
+        line.append(" " * (index // rows * METRIC_WIDTH - line.cell_len))
         line.append(f"{label:<15}", style="bright_black")
         alarming = name == "skipped" and board.values[name] > 0
         line.append(
@@ -177,11 +177,11 @@ def _figures(board: Board, width: int, most: int) -> list[Text]:
 
 
 def _curve(board: Board, width: int, height: int) -> list[Text]:
-    """The loss in dots, validation points as ●, each with its own scale at its side, and the steps below."""
+    """The loss in dots, validation points as ●, each with its own scale, and the range of steps below."""
     left, right = 8, 8 if board.validation else 0
     cells = max(1, width - left - right - 2)
     rows = height - 1
-    # Axis marks: the first steps fall far, and would press everything after them to the floor.
+    # The scale leaves out the first, much larger losses: they would flatten the rest of the curve.
     low, high = span(board.loss.means, share=0.95)
     picture = dots(board.loss.means, cells, rows, low, high)
     lines = [Text(line, style="cyan") for line in picture]
@@ -208,16 +208,16 @@ def _curve(board: Board, width: int, height: int) -> list[Text]:
 
 
 def _thinned(board: Board, cells: int) -> list[tuple[int, float]]:
-    """Where validation points stand and what they are: the last one of every few cells, so the loss shows, too."""
-    found = {}
+    """Column and value of the validation points, one per 4 cells, so that they don't hide the loss."""
+    points = {}
     for step, score in board.validation:
         x = _place(step, board.first_step, board.last_step, cells)
-        found[x // 4] = (x, score)
-    return list(found.values())
+        points[x // 4] = (x, score)
+    return list(points.values())
 
 
 def span(values: Sequence[float], share: float) -> tuple[float, float]:
-    """Smallest value, and the one that `share` of them don't exceed; never equal."""
+    """Minimum and the quantile `share` of the values; never equal."""
     if not values:
         return 0.0, 1.0
     ordered = sorted(values)
@@ -226,7 +226,7 @@ def span(values: Sequence[float], share: float) -> tuple[float, float]:
 
 
 def dots(values: Sequence[float], cells: int, rows: int, low: float, high: float) -> list[str]:
-    """A curve as `rows` lines of `cells` Braille characters, 2 x 4 dots each; values outside stick to the edge."""
+    """A curve as `rows` lines of `cells` Braille characters, 2 x 4 dots each; values outside the range are clamped."""
     wide, tall = 2 * cells, 4 * rows
     bits = [[0] * cells for _ in range(rows)]
     last: int | None = None
@@ -235,7 +235,7 @@ def dots(values: Sequence[float], cells: int, rows: int, low: float, high: float
         among = values[start : max(start + 1, (x + 1) * len(values) // wide)]
         y = _depth(sum(among) / len(among), low, high, tall)
         last = y if last is None else last
-        # A line up or down to the last column's height, so that a steep curve stays one curve.
+        # Fill the column up to the previous one's height, so that a steep curve is connected.
         for between in range(min(y, last), max(y, last) + 1):
             bits[between // 4][x // 2] |= DOTS[between % 4][x % 2]
         last = y
@@ -249,14 +249,14 @@ def _printable(line: str) -> str:
 
 
 def _depth(value: float, low: float, high: float, size: int) -> int:
-    """Which of `size` rows below `high` a value falls on: by its logarithm, where all are positive."""
+    """The row, of `size` rows below `high`, of a value; on a logarithmic scale if all values are positive."""
     if low > 0:
         value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
     return size - 1 - _place(value, low, high, size)
 
 
 def _place(value: float, low: float, high: float, size: int) -> int:
-    """Which of `size` places between `low` and `high` a value falls on."""
+    """The index, of `size` positions from `low` to `high`, of a value."""
     share = (value - low) / (high - low) if high > low else 1.0
     return min(size - 1, max(0, int(share * size)))
 
@@ -266,17 +266,17 @@ class Dashboard:
 
     def __init__(self, console: Console, board: Board) -> None:
         self._console, self._board, self._lock = console, board, threading.Lock()
-        self._said: list[str] = []
+        self._messages: list[str] = []
 
     @staticmethod
     def fits(console: Console) -> bool:
-        """Whether this terminal can be drawn on, and knows the characters."""
+        """Whether the terminal supports the dashboard and its characters."""
         able = console.is_interactive and not console.is_dumb_terminal and console.file.isatty()
         return able and not console.quiet and console.encoding.startswith("utf")
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Take over the terminal; give it back at the end, with all that was said."""
+        """Show the dashboard; at the end restore the terminal and print all messages."""
         live = Live(
             self,
             console=self._console,
@@ -289,22 +289,22 @@ class Dashboard:
             with live, redirect_stderr(_Lines(self, self._console.file)):
                 yield
         finally:
-            for text in self._said:
+            for text in self._messages:
                 self._console.print(text, markup=False)
 
-    def say(self, text: str) -> None:
-        """Show a message, and keep it for the end."""
+    def info(self, text: str) -> None:
+        """Show a message; it is printed again at the end."""
         with self._lock:
-            self._said.append(text)
+            self._messages.append(text)
             self._board.messages.extend(filter(None, map(_printable, text.splitlines())))
 
-    def take(self, line: dict[str, Any]) -> None:
-        """Take in one line of metrics.jsonl."""
+    def add_line(self, line: dict[str, Any]) -> None:
+        """Add one line of metrics.jsonl."""
         with self._lock:
-            self._board.take(line)
+            self._board.add_line(line)
 
     def advance(self, done: float) -> None:
-        """Note how much is done."""
+        """Record the completed units."""
         with self._lock:
             self._board.advance(done, time.monotonic())
 
@@ -318,17 +318,17 @@ class Dashboard:
 
 
 class _Lines(TextIOBase):
-    """Stands in for stderr while the dashboard is up: whole lines become messages."""
+    """Replaces stderr while the dashboard is shown: complete lines become messages."""
 
     def __init__(self, dashboard: Dashboard, terminal: Any) -> None:
         self._dashboard, self._rest = dashboard, ""
         self.rich_proxied_file = terminal
-        """rich's own name for where its consoles write, whatever stands in for the stream"""
+        """the attribute in which rich looks for the real stream behind a replaced one"""
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._dashboard.say(line)
+            self._dashboard.info(line)
         return len(text)
 
     def fileno(self) -> int:

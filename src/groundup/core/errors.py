@@ -1,4 +1,4 @@
-"""Errors a person can act on.
+"""Errors that tell the user what to do.
 
 GroundupError               what is wrong, where, the value, what to do; printed without a traceback, exit 2
 ├── BlueprintError          the blueprint describes something that can't be built

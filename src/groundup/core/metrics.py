@@ -1,7 +1,7 @@
-"""Numbers over steps: `metrics.jsonl`, one JSON object a line, and its copies in trackers.
+"""Metrics log: `metrics.jsonl`, one JSON object per line, copied to the trackers.
 
-in:  values by name, with the step they belong to
-out: lines that survive a crash up to the last whole one, and can be cut back to a step on resume
+in:  values by name, with their step
+out: lines that survive a crash up to the last complete one, and are truncated to a step on resume
 """
 
 import json
@@ -16,17 +16,17 @@ from groundup.core.trackers import Background, points
 
 
 class MetricsLog:
-    """Appends to one `metrics.jsonl`. Non-finite numbers are spelled as strings, since JSON has none."""
+    """Appends to one `metrics.jsonl`. Non-finite numbers are written as strings, since JSON has none."""
 
     def __init__(self, path: Path, trackers: Sequence[Background] = ()) -> None:
         self.path = path
         self._trackers = trackers
-        self._begun = False
+        self._started = False
 
     def log(self, **values: Any) -> dict[str, Any]:
-        """Append one line, e.g. `log(step=3, loss=2.5)`; returns it as it was written."""
-        if self._trackers and not self._begun:
-            self._begin(read_metrics(self.path))
+        """Append one line, e.g. `log(step=3, loss=2.5)`; returns the line as written."""
+        if self._trackers and not self._started:
+            self._start(read_metrics(self.path))
         plain = {name: _plain(value) for name, value in values.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain) + "\n")
@@ -36,26 +36,26 @@ class MetricsLog:
         return plain
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drop torn lines and those after `step`: they will be written again. Returns what is left."""
+        """Delete incomplete lines and those after `step`, which are written again. Returns the remaining lines."""
         kept = [entry for entry in read_metrics(self.path) if entry.get("step", 0) <= step]
         if self.path.exists():
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
-        self._begin(kept)
+        self._start(kept)
         return kept
 
     def close(self) -> None:
-        """Let the trackers write what is left."""
+        """Close the trackers."""
         for tracker in self._trackers:
             tracker.close()
 
-    def _begin(self, lines: list[dict[str, Any]]) -> None:
-        self._begun = True
+    def _start(self, lines: list[dict[str, Any]]) -> None:
+        self._started = True
         for tracker in self._trackers:
             tracker.begin(points(lines))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a `metrics.jsonl`; a torn last line is left out."""
+    """All complete lines of a `metrics.jsonl`; an incomplete last line is skipped."""
     if not path.exists():
         return []
     return [entry for entry in read_jsonl(path, skip_invalid=True) if isinstance(entry, dict)]

@@ -1,7 +1,7 @@
-"""Progress for people: a live line in a terminal, plain lines elsewhere, always with rate and time left.
+"""Progress of a run: a live line in a terminal, plain lines elsewhere, with rate and remaining time.
 
-in:  how much is to be done, and how much was just done
-out: text on stderr; nothing on stdout, which belongs to data
+in:  totals and advances of each task
+out: text on stderr; nothing on stdout, which is for data
 """
 
 import sys
@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from groundup.core.dashboard import Board, Dashboard, clock
 
 PLAIN_SECONDS = 10.0
-"""Where there is no terminal: seconds between two lines."""
+"""Seconds between two lines where stderr is no terminal."""
 
 
 class Reporter:
-    """Where a run speaks to its person. `quiet` keeps everything to itself."""
+    """Prints messages and progress of a run. `quiet`: prints nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.console = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
@@ -31,16 +31,16 @@ class Reporter:
         if self._dashboard is None:
             self.console.print(text, markup=False)
         else:
-            self._dashboard.say(text)
+            self._dashboard.info(text)
 
     def show(self, line: dict[str, Any]) -> None:
-        """A line of metrics.jsonl, for the dashboard if there is one."""
+        """Pass a line of metrics.jsonl to the dashboard, if one is shown."""
         if self._dashboard is not None:
-            self._dashboard.take(line)
+            self._dashboard.add_line(line)
 
     @contextmanager
     def track(self, label: str, total: float | None, unit: str, start: float = 0) -> Iterator["Tracker"]:
-        """Show the progress of one piece of work while the context is open."""
+        """Show the progress of a task while the context is open."""
         tracker: Tracker
         if self._dashboard is not None:
             tracker = Tracker(None, label, total, unit, start)
@@ -58,7 +58,7 @@ class Reporter:
     def watch(
         self, label: str, total: float, unit: str, start: float, history: Sequence[dict[str, Any]]
     ) -> Iterator["Tracker"]:
-        """Like `track`, for a training: in a terminal, a dashboard of all that `show` is given.
+        """Like `track`, for training: in a terminal, a dashboard of the lines passed to `show`.
 
         history: the lines of metrics.jsonl so far.
         """
@@ -68,7 +68,7 @@ class Reporter:
             return
         board = Board(label, total, unit)
         for line in history:
-            board.take(line)
+            board.add_line(line)
         dashboard = Dashboard(self.console, board)
         tracker = _BoardTracker(dashboard, label, total, unit, start)
         with dashboard.shown():
@@ -87,33 +87,33 @@ class Reporter:
 
 
 class Tracker:
-    """Counts what is done; prints a plain line every few seconds."""
+    """Counts completed units; prints a plain line every few seconds."""
 
     def __init__(
         self, reporter: Reporter | None, label: str, total: float | None, unit: str, start: float
     ) -> None:
         self.began = time.monotonic()
         self.label, self.total, self.unit, self.start, self.done = label, total, unit, start, start
-        self._reporter, self._spoke, self._note = reporter, self.began, ""
+        self._reporter, self._printed, self._note = reporter, self.began, ""
 
     def advance(self, n: float = 1) -> None:
-        """Say that `n` more units are done."""
+        """Count `n` more completed units."""
         self.done += n
         now = time.monotonic()
-        if self._reporter is not None and now - self._spoke >= PLAIN_SECONDS:
-            self._spoke = now
+        if self._reporter is not None and now - self._printed >= PLAIN_SECONDS:
+            self._printed = now
             self._reporter.info(f"  {self.label}: {self.describe(now)}{self.tail()}")
 
     def note(self, text: str) -> None:
-        """What stands at the end of the line, e.g. "loss 3.21"."""
+        """Set the text at the end of the line, e.g. "loss 3.21"."""
         self._note = text
 
     def tail(self) -> str:
-        """The note, set off from what stands before it."""
+        """The note with its separator; empty without a note."""
         return f" · {self._note}" if self._note else ""
 
     def describe(self, now: float) -> str:
-        """Done, total, rate and time left in words."""
+        """Completed units, total, rate and remaining time as text."""
         rate = (self.done - self.start) / max(now - self.began, 1e-9)
         of = f"/{self.total:,.0f}" if self.total else ""
         left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""

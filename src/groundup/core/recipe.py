@@ -1,7 +1,7 @@
-"""A recipe says what is made.
+"""Recipe: what a stage makes.
 
 in:  keys of a blueprint
-out: a frozen, validated object; only recipes can reach an artifact's fingerprint, a `Runtime` can't
+out: a frozen, validated object; only recipes enter an artifact's fingerprint, a `Runtime` never does
 """
 
 import difflib
@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key is refused with the nearest known one."""
+    """Frozen model; an unknown key is refused, naming the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,18 +23,18 @@ class Strict(BaseModel):
 
 
 class Recipe(Strict):
-    """Base of every recipe and every part: frozen, no unknown keys, every field has a default."""
+    """Base of every recipe and plugin: frozen, no unknown keys, every field has a default."""
 
     model_config = ConfigDict(validate_default=True)
 
     version: ClassVar[int] = 1
-    """Raised by hand when the meaning changes, so that old artifacts are built anew."""
+    """Raised by hand when the meaning of the recipe changes, so that its artifacts are rebuilt."""
     not_identity: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something lies, not what it is; never part of a fingerprint."""
+    """Fields that name locations, not content; never part of a fingerprint."""
 
 
 def refuse_unknown_keys(kind: type[BaseModel], value: Any) -> Any:
-    """Pass `value` on, or say which key is unknown and which known one is nearest."""
+    """Return `value`; raise for a key that is no field of `kind`, naming the nearest field."""
     if not isinstance(value, dict):
         return value
     known = list(kind.model_fields)

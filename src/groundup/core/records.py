@@ -1,4 +1,4 @@
-"""What flows: the few records on which every stage agrees."""
+"""Records shared by all stages: documents, messages and conversations."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +28,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages in order. `group` (a document id) decides the split; `kind` names the sort of question."""
+    """Messages in order. `group` (a document id) decides the split; `kind` is the kind of question."""
 
     id: str
     messages: tuple[Message, ...]

@@ -1,11 +1,11 @@
-"""Copies of `metrics.jsonl` in the programs that people watch their runs with. One file per program.
+"""Experiment trackers: copies of `metrics.jsonl` in TensorBoard, trackio or Weights & Biases. One file per program.
 
 in:  the names in `runtime.trackers`, then every line of metrics.jsonl
-out: the same points in that program, under the run's name; files of ours in `workspace/trackers/<program>/<run>`
+out: the same points in that program, under the run's name; its files in `workspace/trackers/<program>/<run>`
 
-`metrics.jsonl` stays the truth. A tracker works on a thread of its own and is filled from that file whenever a
-training starts or resumes, so it never holds a point twice and may be switched on late. Whatever goes wrong
-in it is said once; the training goes on without it.
+`metrics.jsonl` is the reference. A tracker runs on its own thread and is filled from that file whenever training
+starts or resumes, so it never has a point twice and may be switched on later. An error in a tracker is reported
+once; training continues without it.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ from groundup.core.errors import GroundupError
 TrackerName = Literal["tensorboard", "trackio", "wandb"]
 
 WAITING_LINES = 100_000
-"""Lines that wait for a slow tracker; beyond that they are dropped and counted."""
+"""Longest queue of a slow tracker, in lines; further lines are dropped and counted."""
 CLOSE_SECONDS = 10.0
-"""How long the end of a stage waits for a tracker to write what is left."""
+"""Seconds that the end of a stage waits for a tracker to finish writing."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a tracker is told about the run."""
+    """Name and folder of a run for a tracker."""
 
     name: str
     """the artifact's name, the same after every interruption"""
     folder: Path
-    """where the tracker may keep files; need not exist"""
+    """folder for the tracker's files; need not exist"""
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,18 @@ class Point:
 
 
 class RunTracker(Protocol):
-    """One run in one program. Any method may raise anything, or take long."""
+    """One run in one program. Any method may raise any exception, or take long."""
 
     def begin(self, history: Sequence[Point]) -> None:
-        """Open the run so that it holds exactly `history`, whatever an interrupted process left in it."""
+        """Open the run so that it contains exactly `history`, whatever an interrupted process wrote to it."""
         ...
 
     def log(self, point: Point) -> None:
-        """Add a point; steps never go back."""
+        """Add a point; steps never decrease."""
         ...
 
     def close(self) -> None:
-        """Write what is left, and end the run."""
+        """Flush, and end the run."""
         ...
 
 
@@ -66,9 +66,13 @@ class Background:
     """A tracker on its own thread: nothing here blocks for longer than `close_seconds`, and nothing raises."""
 
     def __init__(
-        self, name: str, tracker: RunTracker, say: Callable[[str], None], close_seconds: float = CLOSE_SECONDS
+        self,
+        name: str,
+        tracker: RunTracker,
+        info: Callable[[str], None],
+        close_seconds: float = CLOSE_SECONDS,
     ) -> None:
-        self._name, self._tracker, self._say, self._close_seconds = name, tracker, say, close_seconds
+        self._name, self._tracker, self._info, self._close_seconds = name, tracker, info, close_seconds
         self._given, self._written, self._failed, self._left = 0, 0, False, False
         self._calls: queue.Queue[tuple[Callable[[], None], int] | None] = queue.Queue(WAITING_LINES)
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
@@ -88,16 +92,18 @@ class Background:
         self._ask(lambda: self._tracker.log(point), 1)
 
     def close(self) -> None:
-        """Wait for the rest, and say what the tracker missed."""
+        """Wait for the queue, and report the lines that the tracker missed."""
         self._ask(self._tracker.close, 0)
         with contextlib.suppress(queue.Full):
             self._calls.put_nowait(None)
         self._thread.join(self._close_seconds)
         self._left = True
         if self._thread.is_alive():
-            self._say(f"{self._name} was still writing after {self._close_seconds:g} s and is left behind")
+            self._info(
+                f"{self._name} was still writing after {self._close_seconds:g} s: its last lines may be missing"
+            )
         if self.missed:
-            self._say(f"{self._name} missed {self.missed:,} lines; metrics.jsonl has all of them")
+            self._info(f"{self._name} missed {self.missed:,} lines; metrics.jsonl has all of them")
 
     def _ask(self, call: Callable[[], None], lines: int) -> None:
         self._given += lines
@@ -113,23 +119,23 @@ class Background:
             try:
                 call()
                 self._written += lines
-            except Exception as error:  # a tracker is other people's code, and never worth a training
+            except Exception as error:  # third-party code must not stop a training
                 self._failed = True
                 if not self._left:
-                    self._say(f"{self._name} stopped, the run goes on without it: {error!r}")
+                    self._info(f"{self._name} stopped, the run continues without it: {error!r}")
 
 
-def open_trackers(names: Sequence[TrackerName], run: Run, say: Callable[[str], None]) -> list[Background]:
+def open_trackers(names: Sequence[TrackerName], run: Run, info: Callable[[str], None]) -> list[Background]:
     """The trackers of these names, each on its own thread.
 
     Raises GroundupError for one whose package isn't installed.
     """
     require(names)
-    made = []
+    trackers = []
     for name in dict.fromkeys(names):
         kind = import_module(f"groundup.core.trackers.{name}").KIND
-        made.append(Background(name, kind(Run(run.name, run.folder / name / run.name)), say))
-    return made
+        trackers.append(Background(name, kind(Run(run.name, run.folder / name / run.name)), info))
+    return trackers
 
 
 def require(names: Sequence[TrackerName]) -> None:
@@ -141,13 +147,13 @@ def require(names: Sequence[TrackerName]) -> None:
         ):  # a folder of that name in the working directory has no origin
             raise GroundupError(
                 f'runtime.trackers names "{name}", but its package is not installed. '
-                f"pip install 'groundup[{name}]', or take it out of runtime.trackers"
+                f"pip install 'groundup[{name}]', or remove it from runtime.trackers"
             )
 
 
 def points(lines: Sequence[dict[str, Any]]) -> list[Point]:
-    """Lines of metrics.jsonl as points; what has no step, and what isn't a finite number, is left out."""
-    found = []
+    """Lines of metrics.jsonl as points; lines without a step and values that are no finite numbers are skipped."""
+    found_points = []
     for line in lines:
         values = {
             name: float(value)
@@ -155,5 +161,5 @@ def points(lines: Sequence[dict[str, Any]]) -> list[Point]:
             if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
         }
         if "step" in line and values:
-            found.append(Point(line["step"], values))
-    return found
+            found_points.append(Point(line["step"], values))
+    return found_points

@@ -15,9 +15,9 @@ class TensorBoard:
         self._writer: Any = None
 
     def begin(self, history: Sequence[Point]) -> None:
-        """Empty the earlier files and write a new one; `purge_step` tells an open TensorBoard to forget the rest.
+        """Truncate the earlier files and write a new one; `purge_step` makes an open TensorBoard drop the old points.
 
-        Files aren't deleted, since a TensorBoard that reads one stays at it for good when it is gone.
+        Files aren't deleted, since an open TensorBoard never recovers from the deletion of a file that it reads.
         """
         self.close()
         for earlier in self._folder.glob("events.*"):

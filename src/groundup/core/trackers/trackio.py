@@ -22,7 +22,7 @@ class Trackio:
         self._run: Any = None
 
     def begin(self, history: Sequence[Point]) -> None:
-        """Delete what an earlier process wrote under this name, and write it anew."""
+        """Delete the earlier run of this name, and write the history to a new one."""
         trackio = import_module("trackio")
         self.close()
         with _silent():
@@ -50,7 +50,7 @@ class Trackio:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """trackio prints greetings to stdout, which belongs to data."""
+    """Hides trackio's messages on stdout, which is for data."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield
 

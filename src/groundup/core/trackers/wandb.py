@@ -1,6 +1,6 @@
-"""Weights & Biases. Offline unless `WANDB_MODE=online` is set: nothing leaves the machine unasked.
+"""Weights & Biases. Offline unless `WANDB_MODE=online` is set: nothing is uploaded by default.
 
-An offline run lies in `workspace/trackers/wandb/<run>` and is sent later with `wandb sync <folder>`. The
+An offline run is in `workspace/trackers/wandb/<run>`; `wandb sync <folder>` uploads it. The
 project is `WANDB_PROJECT`, or `groundup`.
 """
 
@@ -13,29 +13,29 @@ from typing import Any
 from groundup.core.trackers import Point, Run
 
 ANSWER_SECONDS = 20.0
-"""How long wandb may wait for a key or for its server; by itself it would hold up the end of the process."""
+"""Seconds that wandb may wait for a key or for its server; its defaults would delay the end of the process."""
 
 
 class Wandb:
     """One run, whose id is its name."""
 
     def __init__(self, run: Run) -> None:
-        self._given = run
+        self._info = run
         self._run: Any = None
 
     def begin(self, history: Sequence[Point]) -> None:
-        """Offline: write the run anew. Online: continue it; the server keeps the points it has."""
+        """Offline: rewrite the run. Online: continue it; the server keeps its points."""
         self.close()
         wandb = import_module("wandb")
         mode = os.environ.get("WANDB_MODE", "offline")
         if mode == "offline":
-            shutil.rmtree(self._given.folder, ignore_errors=True)
-        self._given.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self._info.folder, ignore_errors=True)
+        self._info.folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "groundup"),
-            id=self._given.name,
-            name=self._given.name,
-            dir=str(self._given.folder),
+            id=self._info.name,
+            name=self._info.name,
+            dir=str(self._info.folder),
             mode=mode,
             resume="allow" if mode == "online" else None,
             reinit="create_new",
@@ -52,12 +52,12 @@ class Wandb:
             self.log(point)
 
     def log(self, point: Point) -> None:
-        """Values of one step; those of steps that a resumed run has already are passed over."""
+        """Log the values of one step; a resumed run skips the steps that it already has."""
         if point.step >= self._run.starting_step:
             self._run.log(point.values, step=point.step)
 
     def close(self) -> None:
-        """Wait until the run is written, or sent."""
+        """Wait until the run is written or uploaded."""
         if self._run is not None:
             self._run.finish()
             self._run = None

@@ -119,7 +119,7 @@ class Docstrings(Recipe):
             yield "signature", f"{thing.subject}: {thing.declaration}", (name, *(thing.parameters or ()))
 
     def _summary(self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-        """The docstring's first paragraph, cut after the last sentence that fits; "" if it says too little."""
+        """The docstring's first paragraph, cut after the last sentence that fits; "" if it has fewer than 3 words."""
         text = ast.get_docstring(node, clean=False) or ""
         paragraph = " ".join(inspect.cleandoc(text.strip()[:4000]).split("\n\n", 1)[0].split())
         if len(paragraph) > self.max_answer_chars:
