@@ -72,7 +72,7 @@ def run(
         print(execute(plan, open_store(workspace), Reporter(quiet), until))
         return
     with ExternalLaunch(place, plan.runtime.rank_timeout) as cluster:
-        if not cluster.leads:
+        if not cluster.is_rank0:
             cluster.follow()
             return
         print(

@@ -6,7 +6,7 @@ out: pairs of texts, equal for equal seeds
 - other: an answer of the same kind about another object; only reading the question tells them apart
 - truncated: cut off in the middle, and ended as if that were all
 - garbled: words shuffled, dropped or repeated, characters swapped
-- sampled: an answer of the start policy
+- sampled: a response of the initial policy
 """
 
 import random

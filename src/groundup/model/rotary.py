@@ -32,11 +32,11 @@ def rope_cos_sin(
     exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
     periods = theta**exponents
     frequencies = 1.0 / periods if scaling is None else scaled_frequencies(periods, theta, scaling, positions)
-    angles = positions[:, None, :, None].float() * frequencies
+    rotations = positions[:, None, :, None].float() * frequencies
     if scaling is None:
-        return angles.cos(), angles.sin()
+        return rotations.cos(), rotations.sin()
     factor = attention_factor(scaling)
-    return angles.cos() * factor, angles.sin() * factor
+    return rotations.cos() * factor, rotations.sin() * factor
 
 
 def apply_rope(

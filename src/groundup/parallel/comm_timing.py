@@ -3,9 +3,8 @@
 in:  a ParallelContext, and one training step of all ranks inside `with CommTiming(parallel, device) as timing`
 out: timing.metrics(), equal on all ranks
 
-A collective ends for all of its ranks at about the same time, but begins for each when it gets there. So whoever is
-shortest in it came last, and what the others were longer in it they waited for that one. No clock is compared with
-another's.
+A collective ends for all of its ranks at about the same time and begins for each when the rank arrives. The rank with
+the shortest time in it arrived last; the others waited for the difference. Clocks of ranks are never compared.
 
 In an accounted step every collective is awaited where it is called, and a GPU finishes what it was given before and
 after. So nothing overlaps, and the step is slower than others: one of many is enough. The shares say what there is to

@@ -100,12 +100,12 @@ class ExternalLaunch:
                 timeout=timedelta(seconds=timeout + max(timeout, START_SECONDS)),
             )  # fmt: skip
             self._waiting = dist.new_group(backend="gloo", timeout=IDLE_TIMEOUT)
-        if self.leads and threading.current_thread() is threading.main_thread():
+        if self.is_rank0 and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
         self._prefix, self._calls = prefix, 0
 
     @property
-    def leads(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this is rank 0, which runs the pipeline."""
         return self.place.rank == 0
 
@@ -117,7 +117,7 @@ class ExternalLaunch:
     ) -> None:
         if self._in_sync:
             with self._exit_on_lost_connection():
-                if self.leads:
+                if self.is_rank0:
                     self._broadcast_call(exit_status(error))
                 # Threads of gloo that are alive at interpreter exit abort the process now and then.
                 dist.barrier(group=self._waiting)

@@ -128,5 +128,5 @@ def aligned(weight: Tensor) -> bool:
 
 
 def _multipliable(modules: Any) -> Sequence[Linear]:
-    found = [module for module in modules if isinstance(module, Linear)]
-    return [linear for linear in found if linear.quantizable and aligned(linear.weight)]
+    linears = [module for module in modules if isinstance(module, Linear)]
+    return [linear for linear in linears if linear.quantizable and aligned(linear.weight)]

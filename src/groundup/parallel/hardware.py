@@ -104,18 +104,18 @@ def _require_fp8(cuda: bool) -> None:
     hint = f'It needs an NVIDIA GPU of compute capability {since} or later (Ada, Hopper). Use "auto"'
     if not cuda:
         raise GroundupError(f'precision = "fp8", but this runs on a CPU. {hint}')
-    found = torch.cuda.get_device_capability()
-    if found < fp8.CAPABILITY:
+    capability = torch.cuda.get_device_capability()
+    if capability < fp8.CAPABILITY:
         name = torch.cuda.get_device_name()
         raise GroundupError(
-            f'precision = "fp8", but {name} has compute capability {found[0]}.{found[1]}. {hint}'
+            f'precision = "fp8", but {name} has compute capability {capability[0]}.{capability[1]}. {hint}'
         )
 
 
 def _keep_freed_memory() -> None:
     """Let the C library keep large freed blocks for the next tensor instead of giving them back to the system.
 
-    Every training step allocates the same tensors anew; mapping their pages each time costs a fifth of a step
+    Every training step allocates the same tensors again; mapping their pages each time costs a fifth of a step
     on a CPU. Only glibc has this switch; elsewhere nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -286,8 +286,8 @@ def _portable(error: Exception, rank: int) -> Exception:
 
 def frame_location(line: str) -> str:
     """The function, file and line of a stack line that faulthandler wrote."""
-    found = re.search(r'File "(.+)", line (\d+) in (\w+)', line)
-    return f"{found[3]} ({Path(found[1]).name}:{found[2]})" if found else line.strip()
+    match = re.search(r'File "(.+)", line (\d+) in (\w+)', line)
+    return f"{match[3]} ({Path(match[1]).name}:{match[2]})" if match else line.strip()
 
 
 def error_location(error: BaseException) -> str:

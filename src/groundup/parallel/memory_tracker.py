@@ -90,9 +90,9 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracker, resize = self, self._resize
 
         def resized(storage: torch.UntypedStorage, size: int) -> Any:
-            found = resize(storage, size)
+            result = resize(storage, size)
             tracker._update_size(storage)
-            return found
+            return result
 
         self._patch = mock.patch.object(torch.UntypedStorage, "resize_", resized)
         self._patch.start()

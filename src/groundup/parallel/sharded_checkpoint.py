@@ -72,8 +72,8 @@ def load_sharded(
 ) -> dict[str, Tensor]:
     """Load this rank's shards from `folder`: fills `named` in place, creates those of `optimizer_prefixes`.
 
-    learnt: the beginning of a name -> the parameter that such a tensor is about; it is spread as that is, where it has
-    its shape. Raises KeyError where a named tensor is missing.
+    optimizer_prefixes: prefix of a name -> the parameter whose sharding such a tensor has, if it has its shape. Raises
+    KeyError for a missing named tensor.
     """
     reader = HuggingFaceStorageReader(str(folder))
     stored = reader.read_metadata().state_dict_metadata

@@ -55,8 +55,8 @@ def _stage_on_a_rank(
     inputs: Inputs,
     quiet: bool,
 ) -> Metrics:
-    leads = dist.get_rank() == 0
-    context = open_context(part, Reporter(quiet=quiet or not leads), runtime, keeps_log=leads)
+    is_rank0 = dist.get_rank() == 0
+    context = open_context(part, Reporter(quiet=quiet or not is_rank0), runtime, keeps_log=is_rank0)
     try:
         return stage(recipe, runtime, context, **inputs)
     finally:

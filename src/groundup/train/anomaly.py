@@ -6,7 +6,7 @@ out: what is wrong with a step, if anything, and how many were skipped
 A step is faulty when its loss or gradient norm is not finite, or spikes: is far above the median of the recent good
 steps, in units of their noise. The noise is the median absolute deviation or the spread of the upper tail, whichever
 is larger: batches of a small corpus that is nearly memorized have losses with a long upper tail, and a few outliers
-move neither. The thresholds are wide: a skipped step is text that is not learnt from, and a large but correct
+move neither. The thresholds are wide: a skipped step is lost training text, and a large but correct
 gradient is clipped anyway. PaLM skipped the batches around its spikes (https://arxiv.org/abs/2204.02311, section
 5.1); we differ in checking before the step is taken.
 """

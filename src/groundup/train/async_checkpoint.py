@@ -51,7 +51,7 @@ class AsyncCheckpointer:
             self.wait()
         elif issubclass(kind, Exception):
             self._join()
-        # Else somebody wants to leave at once. A torn write is ignored by whoever reads.
+        # Otherwise the process exits at once; readers ignore the incomplete write.
 
     def due(self) -> bool:
         """Whether a state is due. Raises the error of the last write."""

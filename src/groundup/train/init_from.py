@@ -3,7 +3,7 @@
 in:  a checkpoint folder (of a run, or what `groundup import` wrote), the tokenizer of the rows to learn from
 out: its decoder; a digest of its content, by which the result's identity knows what it came from
 
-The schedule wsd leaves one more checkpoint, `stable/`, from before the rate falls, with what the optimizer has learnt
+The schedule wsd leaves one more checkpoint, `stable/`, from before the rate falls, with the optimizer states
 and how many rows were read. Annealed from there (`schedule = "linear"`, no warm-up), over as many tokens as one likes
 and on other text if one likes, it is as if the first run had been planned for that horizon (Hu et al. 2024,
 https://arxiv.org/abs/2404.06395).

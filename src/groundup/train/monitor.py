@@ -174,10 +174,10 @@ def _by_part(names: Sequence[str], ratios: Sequence[float]) -> Values:
         if math.isfinite(ratio):  # a matrix that starts at zero has no ratio in its first step
             parts.setdefault(part_of(name), []).append(ratio)
     values: Values = {}
-    for part, found in sorted(parts.items()):
-        values[f"update_ratio/{part}"] = statistics.median(found)
-        values[f"update_ratio_min/{part}"] = min(found)
-        values[f"update_ratio_max/{part}"] = max(found)
+    for part, ratios in sorted(parts.items()):
+        values[f"update_ratio/{part}"] = statistics.median(ratios)
+        values[f"update_ratio_min/{part}"] = min(ratios)
+        values[f"update_ratio_max/{part}"] = max(ratios)
     if parts:
-        values["update_ratio_max"] = max(max(found) for found in parts.values())
+        values["update_ratio_max"] = max(max(ratios) for ratios in parts.values())
     return values

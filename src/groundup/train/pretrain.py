@@ -322,8 +322,8 @@ def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[i
     """step -> ids of the documents in its rows."""
 
     def documents(step: int) -> list[str]:
-        found = pq.read_table(spans, columns=["document"], filters=[("row", "in", rows_of(step).tolist())])
-        return [str(name) for name in found["document"].to_pylist()]
+        table = pq.read_table(spans, columns=["document"], filters=[("row", "in", rows_of(step).tolist())])
+        return [str(name) for name in table["document"].to_pylist()]
 
     return documents
 

@@ -130,7 +130,7 @@ def load_state(
     info: Callable[[str], None],
     parallel: ParallelContext = SINGLE,
 ) -> tuple[Progress, AnomalyGuard]:
-    """Load the newest undamaged state into `engine`; fresh counters where there is none.
+    """Load the newest undamaged state into `engine`; new counters where there is none.
 
     A state can be of any number of ranks. info: receives a message for each damaged state, and where the state was
     written in another environment.

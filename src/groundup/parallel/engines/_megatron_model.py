@@ -162,7 +162,7 @@ def _padded_rows(config: DecoderConfig, tensor: int) -> int:
 
 
 def _mask_padding_logits(model: Any, real_rows: int) -> None:
-    """Nobody may think of tokens that only fill up the vocabulary. real: tokens of this rank."""
+    """Masks the logits of vocabulary padding to -inf. real: tokens of this rank."""
 
     def hide(
         module: nn.Module, given: Any, made: tuple[Tensor, Tensor | None]

@@ -69,11 +69,11 @@ def role_of(name: str, parameter: nn.Parameter) -> ParameterRole:
 
 def by_role(named_parameters: NamedParameters) -> dict[ParameterRole, list[nn.Parameter]]:
     """All trained parameters in their order, by role; roles without a parameter are empty."""
-    found: dict[ParameterRole, list[nn.Parameter]] = {kind: [] for kind in get_args(ParameterRole)}
+    parameters: dict[ParameterRole, list[nn.Parameter]] = {kind: [] for kind in get_args(ParameterRole)}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            found[role_of(name, parameter)].append(parameter)
-    return found
+            parameters[role_of(name, parameter)].append(parameter)
+    return parameters
 
 
 def decay_of(given: Decay, rate: float, batch_tokens: int, tokens: int) -> float:

@@ -57,8 +57,8 @@ def direction(
         return update.mul_(_scale(update.shape, _squares(update), neurons, rules))
     whole = orthogonal(owners.to_owners(momentum.to(rules.dtype)), rules.coefficients, rules.dtype)
     squares = owners.all_gather(_squares(whole.float()), len(momentum))
-    mine = owners.from_owners(whole, len(momentum)).float()
-    return mine.mul_(owners.local_rows(_scale(whole.shape, squares, neurons, rules)))
+    local_update = owners.from_owners(whole, len(momentum)).float()
+    return local_update.mul_(owners.local_rows(_scale(whole.shape, squares, neurons, rules)))
 
 
 def _squares(update: Float[Tensor, "matrices rows columns"]) -> Float[Tensor, "matrices rows 1"]:
@@ -100,7 +100,7 @@ class MatrixOptimizer(torch.optim.Optimizer):
         self.forget_stacks()
 
     def forget_stacks(self) -> None:
-        """Build the stacks anew from `state` at the next step: for whoever has replaced `state`."""
+        """Rebuild the stacks from `state` at the next step; call after replacing `state`."""
         self._stacks = []
 
     @torch.no_grad()
@@ -121,14 +121,14 @@ class MatrixOptimizer(torch.optim.Optimizer):
             torch._foreach_add_(weights, stack.parts(update), alpha=-rate)
 
     def _stacked(self) -> list["_Stack"]:
-        found = []
+        stacks = []
         for group in self.param_groups:
             alike: dict[tuple[Any, ...], list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 key = (parameter.device, *parameter.shape[-2:], *getattr(parameter, "placements", ()))
                 alike.setdefault(key, []).append(parameter)
-            found += [_Stack(group, part, self.state) for same in alike.values() for part in _portions(same)]
-        return found
+            stacks += [_Stack(group, part, self.state) for same in alike.values() for part in _portions(same)]
+        return stacks
 
 
 class _Stack:

@@ -33,17 +33,17 @@ def polar_express(iterations: int, smallest: float = SMALLEST) -> Coefficients:
     All but the last are stretched by SAFETY, as in the paper's implementation.
     """
     low, high = smallest, 1.0
-    found = []
+    coefficients = []
     for _ in range(iterations):
         a, b, c = nearest_to_one(max(low, CUSHION * high), high)
         # The cushion shifts the polynomial's middle; put the images of both ends at equal distance from 1 again.
         centre = 2 / (_apply((a, b, c), low) + _apply((a, b, c), high))
         polynomial = (centre * a, centre * b, centre * c)
-        found.append(polynomial)
+        coefficients.append(polynomial)
         low = _apply(polynomial, low)
         high = 2 - low
-    stretched = [(a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in found[:-1]]
-    return (*stretched, found[-1])
+    stretched = [(a / SAFETY, b / SAFETY**3, c / SAFETY**5) for a, b, c in coefficients[:-1]]
+    return (*stretched, coefficients[-1])
 
 
 def nearest_to_one(low: float, high: float) -> tuple[float, float, float]:
