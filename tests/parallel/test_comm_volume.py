@@ -44,17 +44,17 @@ def four() -> Iterator[ParallelContext]:
 def test_what_leaves_a_rank(
     four: ParallelContext, kind: str, call: Callable[[Tensor], None], sent: int
 ) -> None:
-    with CommVolume(four) as traffic:
+    with CommVolume(four) as volume:
         call(torch.zeros(60))
-    assert traffic.sent == {("all", kind): sent}
+    assert volume.sent == {("all", kind): sent}
 
 
 def test_a_collective_counts_for_the_axis_that_it_runs_along(four: ParallelContext) -> None:
-    with CommVolume(four) as traffic:
+    with CommVolume(four) as volume:
         four.sum(torch.zeros(60))
         dist.barrier()
         torch.zeros(60) + 1
-    assert traffic.sent == {("shard", "all_reduce"): MINE}
+    assert volume.sent == {("shard", "all_reduce"): MINE}
     assert [group.axis for group in comm_groups(four).values()] == ["shard", "tensor", "all"]
 
 

@@ -47,8 +47,8 @@ def test_what_importing_torch_dynamo_sets_is_not_the_users_choice(tmp_path: Path
         "import os, torch, torch._dynamo, torch._inductor.codecache\n"
         "from torch._inductor.runtime.cache_dir_utils import cache_dir\n"
         "cache_dir()\n"
-        "from groundup.parallel.compiling import keep_kernels\n"
-        "print(keep_kernels(), os.environ['TORCHINDUCTOR_CACHE_DIR'], cache_dir())"
+        "from groundup.parallel.compiling import set_kernel_cache\n"
+        "print(set_kernel_cache(), os.environ['TORCHINDUCTOR_CACHE_DIR'], cache_dir())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (folder,) = set(done.stdout.split())
@@ -58,8 +58,8 @@ def test_what_importing_torch_dynamo_sets_is_not_the_users_choice(tmp_path: Path
 def test_a_folder_whose_files_cannot_be_executed_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     noexec = os.statvfs_result((*os.statvfs("/")[:8], os.ST_NOEXEC, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: noexec)
-    assert keep_kernels() is None
-    assert CACHE not in os.environ
+    assert set_kernel_cache() is None
+    assert CACHE_VARIABLE not in os.environ
 
 
 def test_where_there_is_no_room_the_default_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_layout_that_does_not_fit_is_refused_as_in_training() -> None:
         simulate(replace(SETTING, ranks=8, layout=Layout(tensor=4)), BUILD)
     with pytest.raises(GroundupError, match=r"8 pipeline stages .* need at least as many layers"):
         simulate(replace(SETTING, ranks=8, layout=Layout(pipeline=8)), BUILD)
-    with pytest.raises(GroundupError, match="value_embeddings needs the embedding"):
+    with pytest.raises(GroundupError, match="with value_embeddings every layer reads the embedding"):
         looking_back = replace(CONFIG, value_embeddings=True)
         simulate(replace(SETTING, config=looking_back, ranks=2, layout=Layout(pipeline=2)), BUILD)
     halves = Layout(pipeline=2, schedule="zero_bubble")

@@ -41,11 +41,11 @@ def shard(
     hardware: Hardware,
     init_tensor: InitTensor,
 ) -> None:
-    """Spread the parameters over the world's ranks; weights travel in the compute dtype, gradients add up in fp32.
+    """Shard the parameters over the ranks; weights are gathered in the compute dtype, gradients summed in fp32.
 
-    stages: what computes in place of `model`, whose parameters they share; empty = `model` itself does.
-    A model on the meta device gets its `first` weights here: no rank ever holds more than its share and one parameter.
-    Where the hardware is that device, too, it stays there, empty.
+    stages: pipeline stages that compute in place of `model` and share its parameters; empty = `model` computes.
+    A model on the meta device gets its initial weights here: no rank ever holds more than its shard and one parameter.
+    Where the hardware is the meta device, too, the model stays empty.
     """
     if parallel.mesh is None:
         return
