@@ -30,6 +30,7 @@ REFUSED = {
     "llama_longrope": "rope_scaling.kind = .longrope",
     "llama_yarn": "rope_scaling.beta_fast",
     "phi3_longrope": "rope_scaling.kind = .longrope",
+    "smollm3_pattern": "rope_layers other than",
     "mistral_windows": "sliding windows",
     "qwen3_windows": "sliding windows",
     "qwen3_moe_raw": "normalize = false",

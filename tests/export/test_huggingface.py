@@ -301,7 +301,9 @@ def test_a_lora_folder_without_its_base_is_explained(base: str, tmp_path: Path) 
         import_huggingface(folder, tmp_path / "merged")
 
 
-@pytest.mark.parametrize("name", ["Llama", "Mistral", "Qwen2", "Qwen3", "Olmo2", "Olmo3", "Phi3", "Qwen3Moe"])
+@pytest.mark.parametrize(
+    "name", ["Llama", "Mistral", "Qwen2", "Qwen3", "Olmo2", "Olmo3", "Phi3", "SmolLM3", "Qwen3Moe"]
+)
 def test_a_model_with_the_defaults_of_its_class_is_imported(name: str, tmp_path: Path) -> None:
     kind = getattr(transformers, f"{name}Config")
     sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24} if "Moe" in name else {}

@@ -60,6 +60,8 @@ PORTABLE = {
     "qwen2": replace(LLAMA, architecture="qwen2", n_kv_heads=2, biases="qkv"),
     "phi3": replace(LLAMA, architecture="phi3", n_kv_heads=2, tie_embeddings=False),
     "phi3_longrope": replace(LLAMA, architecture="phi3", rope_scaling=SCALINGS["longrope"]),
+    "smollm3": replace(LLAMA, architecture="smollm3", n_layers=4, rope_layers=(True, True, True, False)),
+    "smollm3_pattern": replace(LLAMA, architecture="smollm3", n_kv_heads=2, rope_layers=(False, True, False)),
     "gpt2": GPT2,
     "gpt2_untied": replace(GPT2, tie_embeddings=False, n_layers=1),
 }

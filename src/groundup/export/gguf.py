@@ -28,6 +28,10 @@ from groundup.model.rotary import attention_factor, scaled_frequencies
 GgufDtype = Literal["fp32", "fp16", "bf16", "q8_0"]
 QUANTIZATIONS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16", "q8_0": "Q8_0"}
 FILE_TYPES = {"fp32": "ALL_F32", "fp16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
+INTERLEAVED = ("llama", "smollm3")
+"""Architectures whose rotary pairs are neighbours in llama.cpp."""
+NOPE_PERIOD = 4
+"""llama.cpp leaves out the rotary positions of every fourth layer of a SmolLM3."""
 KEPT_FP32 = ("position_embd", "ffn_gate_inp")
 """Matrices that llama.cpp's converter keeps in fp32: learned positions and routers."""
 
@@ -71,6 +75,13 @@ def refuse_unsupported(config: DecoderConfig) -> None:
     arch = architecture_of(config).gguf_arch
     reasons = {
         "this architecture": not arch,
+        f"rope_layers other than every {NOPE_PERIOD}th": (
+            bool(config.rope_layers)
+            and config.rope_layers != tuple((i + 1) % NOPE_PERIOD != 0 for i in range(config.n_layers))
+        ),
+        f"rotary positions on each {NOPE_PERIOD}th layer": (
+            arch == "smollm3" and not config.rope_layers and config.n_layers >= NOPE_PERIOD
+        ),
         "sliding windows": any(config.windows) and arch != "olmo2",
         "n_heads x head_dim other than d_model": (
             arch == "olmo2" and config.n_heads * config.head_dim != config.d_model
@@ -116,7 +127,7 @@ def llama_cpp_tensors(config: DecoderConfig, tensors: dict[str, Tensor]) -> Iter
     if config.rope_scaling is not None and config.rope_scaling.kind == "llama3":
         yield "rope_freqs.weight", _frequency_divisors(config)
     for name, tensor in _stacked(config, tensors):
-        if arch == "llama" and name.endswith(
+        if arch in INTERLEAVED and name.endswith(
             ("q_proj.weight", "k_proj.weight", "q_proj.bias", "k_proj.bias")
         ):
             tensor = _interleaved(tensor, config.head_dim)

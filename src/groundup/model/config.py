@@ -136,6 +136,8 @@ class DecoderConfig:
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
     """on layers without a window"""
+    rope_layers: tuple[bool, ...] = ()
+    """per layer: whether it has rotary positions; () = all layers"""
     windows: tuple[int, ...] = ()
     """per layer: sliding window in positions, the current one included; 0 = full attention. () = full everywhere"""
     activation: Literal["swiglu", "gelu", "relu2"] = "swiglu"
@@ -166,6 +168,8 @@ class DecoderConfig:
             raise ValueError(f"head_dim = {self.head_dim} is odd: rotary positions need pairs of channels")
         if self.windows and len(self.windows) != self.n_layers:
             raise ValueError(f"windows has {len(self.windows)} entries for {self.n_layers} layers")
+        if self.rope_layers and len(self.rope_layers) != self.n_layers:
+            raise ValueError(f"rope_layers has {len(self.rope_layers)} entries for {self.n_layers} layers")
         if self.moe is not None and (self.activation != "swiglu" or self.biases):
             raise ValueError('experts support only activation = "swiglu" without biases')
         if self.rope_scaling is not None:
@@ -185,6 +189,10 @@ class DecoderConfig:
     def window(self, layer: int) -> int:
         """Sliding window of `layer`; 0 = full attention."""
         return self.windows[layer] if self.windows else 0
+
+    def has_rope(self, layer: int) -> bool:
+        """Whether `layer` has rotary positions."""
+        return not self.rope_layers or self.rope_layers[layer]
 
     def has_value_embedding(self, layer: int) -> bool:
         """Whether `layer` has a value embedding: every second one, the last included."""
@@ -214,6 +222,7 @@ class DecoderConfig:
         scaling = payload.get("rope_scaling")
         fields = {
             "windows": tuple(payload.get("windows", ())),
+            "rope_layers": tuple(payload.get("rope_layers", ())),
             "rope_scaling": None if scaling is None else RopeScaling.model_validate(scaling),
             "moe": payload.get("moe") and MoE(**payload["moe"]),
         }

@@ -135,7 +135,7 @@ class Decoder(nn.Module):
             window = self.config.window(index)
             cache_update = None if cache is None else partial(cache.cache_update, index)
             arguments = (
-                cos_sin[window],
+                cos_sin[window] if self.config.has_rope(index) else None,
                 masks.get(window),
                 cache_update,
                 embedded,

@@ -73,6 +73,7 @@ def check_supported(config: DecoderConfig, tensor: int, pipeline: int) -> None:
         "learned positions": config.positions == "learned",
         "stretched rotary angles": config.rope_scaling is not None,
         "windows": any(config.windows),
+        "layers without rotary positions": bool(config.rope_layers),
         f'activation = "{config.activation}"': config.activation != "swiglu",
         "value embeddings": config.value_embeddings,
         "scalars on the stream": config.residual_scalars or config.embedding_scalars,
