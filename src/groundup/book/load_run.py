@@ -25,7 +25,7 @@ class LoadedArtifact:
 
     @property
     def stage(self) -> str:
-        """The stage's name, e.g. `sft`, independent of the step's label in the blueprint."""
+        """The stage's name, e.g. `curate`, independent of the step's label in the blueprint."""
         return str(self.manifest.get("stage", ""))
 
     @property

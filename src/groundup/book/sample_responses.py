@@ -1,4 +1,4 @@
-"""samples.json of evaluate and ppo -> questions with their answers for comparison.
+"""samples.json of evaluate and of align steps -> questions with their answers for comparison.
 
 in:  an artifact with a samples.json
 out: `Sample`s, and a `Dialogue` block for each
