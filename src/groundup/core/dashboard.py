@@ -165,13 +165,13 @@ def _metrics(board: Board, width: int, most: int) -> list[Text]:
     columns = max(1, width // METRIC_WIDTH)
     rows = min(most, -(-len(known) // columns))
     lines = [Text() for _ in range(rows)]
-    for index, (name, label, spelling) in enumerate(known[: rows * columns]):
+    for index, (name, label, pattern) in enumerate(known[: rows * columns]):
         line = lines[index % rows]
         line.append(" " * (index // rows * METRIC_WIDTH - line.cell_len))
         line.append(f"{label:<15}", style="bright_black")
         alarming = name == "skipped" and board.values[name] > 0
         line.append(
-            f"{board.values[name]:{spelling}}{UNITS.get(name, '')}", style="red" if alarming else "bold"
+            f"{board.values[name]:{pattern}}{UNITS.get(name, '')}", style="red" if alarming else "bold"
         )
     return lines
 

@@ -112,8 +112,8 @@ class Background:
                 self._calls.put_nowait((call, lines))
 
     def _work(self) -> None:
-        while not self._left and (asked := self._calls.get()) is not None:
-            call, lines = asked
+        while not self._left and (queued_call := self._calls.get()) is not None:
+            call, lines = queued_call
             if self._failed:
                 continue
             try:
