@@ -26,7 +26,7 @@ PHRASES = {
     r"meeting( place)?s?": "rendezvous",
     r"price of a nat": "KL penalty coefficient",
     r"start policy": "reference policy; initial policy",
-    r"judges?|judged|judging": "reward model; filter",
+    r"judges?|fates|judging": "reward model; filter",
     r"what the loss sees": "loss mask",
     r"learnt": "learned; trained; in the loss",
     r"whoever": "a noun",

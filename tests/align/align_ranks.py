@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import torch.distributed as dist
-from align_world import method_context
+from align_helpers import method_context
 
 from groundup.align.align import train_with
 from groundup.align.methods import Method

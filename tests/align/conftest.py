@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from align_world import examples, start, tokenizer
+from align_helpers import examples, start, tokenizer
 
 __all__ = ["examples", "start", "tokenizer"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from align_helpers import SITE, method_context
 from align_ranks import Cases, align_all, logged
-from align_world import SITE, method_context
 from safetensors.torch import load_file
 
 from groundup.align.methods import Method

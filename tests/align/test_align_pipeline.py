@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from align_world import SITE, TIME, method_context
+from align_helpers import SITE, TIME, method_context
 
 from groundup.align.align import train_with
 from groundup.align.methods import Method, MethodContext, Session

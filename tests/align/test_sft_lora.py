@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from align_world import method_context
+from align_helpers import method_context
 from safetensors.torch import load_file
 
 from groundup.align.align import train_with

@@ -13,11 +13,11 @@ from groundup.model.architectures.qwen3_moe import Qwen3MoE
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.launcher import launch
 from groundup.train.pretrain import Pretrain
-from ranks_world import pretrainings
-from training_world import Inputs, inputs, recipe
+from ranks_helpers import pretrainings
+from training_helpers import Inputs, inputs, recipe
 
 pytest.importorskip("deepspeed", reason="needs the extra `deepspeed`: make test-engines")
-from engines_world import (
+from engines_helpers import (
     HERE,
     TIMEOUT,
     agree,

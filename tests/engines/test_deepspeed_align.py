@@ -12,9 +12,9 @@ from groundup.parallel.launcher import launch
 pytest.importorskip("deepspeed", reason="needs the extra `deepspeed`: make test-engines")
 sys.path.insert(0, str(Path(__file__).parents[1] / "align"))
 
+from align_helpers import examples, start, tokenizer
 from align_ranks import align_all
-from align_world import examples, start, tokenizer
-from engines_world import TIMEOUT
+from engines_helpers import TIMEOUT
 from test_align_on_ranks import LORA, RUNTIME, OneRank, assert_same_result, one_rank
 
 from groundup.evaluate.tasks import Example

@@ -13,11 +13,11 @@ from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.engines.megatron import Megatron
 from groundup.parallel.launcher import launch
 from groundup.train.pretrain import Pretrain
-from ranks_world import pretrainings
-from training_world import Inputs, inputs, recipe
+from ranks_helpers import pretrainings
+from training_helpers import Inputs, inputs, recipe
 
 pytest.importorskip("megatron.core", reason="needs the extra `megatron`: make test-engines")
-from engines_world import (
+from engines_helpers import (
     HERE,
     TIMEOUT,
     agree,

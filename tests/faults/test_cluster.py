@@ -13,7 +13,7 @@ from groundup.text.batch import DocumentBatch
 from groundup.text.curate.curate import Curate
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.types import FilterResult
-from text_world import crowd, run_acquire, run_curate
+from text_helpers import crowd, run_acquire, run_curate
 
 # What a killed process leaves open is closed when its objects are collected.
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from training_world import SITE, Inputs, build, inputs
+from training_helpers import SITE, Inputs, build, inputs
 
 pytestmark = pytest.mark.slow
 

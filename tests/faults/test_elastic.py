@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster_world import (
+from cluster_helpers import (
     BLUEPRINT,
     GROUNDUP,
     LAUNCH,

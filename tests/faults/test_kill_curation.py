@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from text_world import crowd
+from text_helpers import crowd
 from tiny import killed, read_json
 
 KILLS = 10

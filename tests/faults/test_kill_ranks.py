@@ -12,8 +12,8 @@ import pytest
 
 from groundup.core.runtime import Layout, Runtime
 from groundup.parallel.launcher import launch
-from ranks_world import pretrainings, weights
-from training_world import SITE, Inputs, inputs, recipe
+from ranks_helpers import pretrainings, weights
+from training_helpers import SITE, Inputs, inputs, recipe
 
 pytestmark = pytest.mark.cluster
 

@@ -1,4 +1,4 @@
-"""Lets the tests of this folder share `gpu_world`."""
+"""Lets the tests of this folder share `gpu_helpers`."""
 
 import sys
 from pathlib import Path

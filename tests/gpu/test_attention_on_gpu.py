@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu_world import needs_gpu
+from gpu_helpers import needs_gpu
 from torch import Tensor
 
 from groundup.model.attention import attend_fused, document_mask

@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from gpu_world import needs_gpu
+from gpu_helpers import needs_gpu
 
 from groundup.core.recipe import Recipe
 from groundup.model.architectures.qwen3 import Qwen3
@@ -14,8 +14,8 @@ from groundup.parallel.engines.megatron import Megatron
 from groundup.parallel.engines.native import Native
 from groundup.parallel.launcher import launch
 from groundup.train.optimizers.adamw import AdamW
-from ranks_world import curve, pretrainings
-from training_world import SITE, inputs, recipe
+from ranks_helpers import curve, pretrainings
+from training_helpers import SITE, inputs, recipe
 
 pytestmark = needs_gpu
 TIMEOUT = 300.0

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
+from gpu_helpers import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
 from groundup.core.runtime import Runtime
 from groundup.model.config import DecoderConfig

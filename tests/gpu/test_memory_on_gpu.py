@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu_world import fitted, gradients, loss_of, needs_gpu, rows
+from gpu_helpers import fitted, gradients, loss_of, needs_gpu, rows
 
 from groundup.core.runtime import ActivationCheckpointing, Runtime
 from groundup.model.config import DecoderConfig

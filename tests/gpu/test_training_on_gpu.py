@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from gpu_world import decoder, fitted, gradients, loss_of, needs_gpu, rows
+from gpu_helpers import decoder, fitted, gradients, loss_of, needs_gpu, rows
 
 from groundup.core.runtime import Runtime
 from groundup.model.lora import Lora, attach

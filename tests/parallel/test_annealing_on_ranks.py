@@ -8,8 +8,8 @@ from groundup.core.runtime import Layout
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.parallel.launcher import launch
 from groundup.train.optimizers.muon import Muon
-from ranks_world import curve, pretrainings
-from training_world import SITE, inputs, recipe
+from ranks_helpers import curve, pretrainings
+from training_helpers import SITE, inputs, recipe
 
 RARELY = SITE.model_copy(update={"checkpoint_seconds": 1e6})
 SHAPE = Qwen3(d_model=16, n_heads=2, tie_embeddings=True)

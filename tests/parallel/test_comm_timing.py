@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import costs_world
-from costs_world import BUILD, CONFIG, SETTING, large
+import costs_helpers
+from costs_helpers import BUILD, CONFIG, SETTING, large
 from groundup.core.metrics import read_metrics
 from groundup.core.runtime import Layout
 from groundup.model.flops import parameters
@@ -17,8 +17,8 @@ from groundup.parallel.hardware import memory_held
 from groundup.parallel.launcher import launch
 from groundup.parallel.simulate import simulate
 from groundup.train.loop import COMM_TIMING_EVERY
-from ranks_world import pretrainings
-from training_world import SITE, inputs, recipe
+from ranks_helpers import pretrainings
+from training_helpers import SITE, inputs, recipe
 
 TIMEOUT = 60.0
 PAIR = replace(SETTING, ranks=2)
@@ -26,7 +26,7 @@ PAIR = replace(SETTING, ranks=2)
 
 @pytest.mark.parametrize("slow", [0, 1])
 def test_bytes_are_those_of_fsdp_and_who_is_waited_for_is_named(slow: int) -> None:
-    figures, sent = launch(costs_world.accounted, (PAIR, slow), 2, TIMEOUT)
+    figures, sent = launch(costs_helpers.accounted, (PAIR, slow), 2, TIMEOUT)
     everything = parameters(CONFIG)
     outside = 2 * CONFIG.vocab_size * CONFIG.d_model + CONFIG.d_model  # embedding, head, last norm
     layers = everything - outside
@@ -44,7 +44,7 @@ def test_bytes_are_those_of_fsdp_and_who_is_waited_for_is_named(slow: int) -> No
 
     assert figures["comm_bytes_shard"] == sum(by_hand.values())
     assert (
-        figures["comm_seconds_shard"] > costs_world.DAWDLE / 2
+        figures["comm_seconds_shard"] > costs_helpers.DAWDLE / 2
     )  # mean of one that waits and one that doesn't
     assert figures["straggler"] == slow
     # One of two ranks waits for most of its step.
@@ -55,7 +55,7 @@ def test_bytes_are_those_of_fsdp_and_who_is_waited_for_is_named(slow: int) -> No
 
 def test_every_axis_carries_what_was_simulated() -> None:
     setting = replace(SETTING, ranks=4, layout=Layout(tensor=2, context=2))
-    figures, sent = launch(costs_world.accounted, (setting, 2), 4, TIMEOUT)
+    figures, sent = launch(costs_helpers.accounted, (setting, 2), 4, TIMEOUT)
     with large():
         simulated = as_with_gloo(simulate(setting, BUILD).sent)
     assert {axis for axis, _ in sent} == {"shard", "tensor", "context"}
@@ -64,7 +64,7 @@ def test_every_axis_carries_what_was_simulated() -> None:
 
 
 def test_a_rank_alone_sends_nothing_and_waits_for_nobody() -> None:
-    stepper, _, batches, _ = costs_world.trainer(SETTING)
+    stepper, _, batches, _ = costs_helpers.trainer(SETTING)
     with CommTiming(SINGLE, torch.device("cpu")) as costs:
         stepper.train_step(0, batches)
     assert dict(costs.sent) == {}

@@ -6,12 +6,12 @@ from itertools import combinations
 
 import pytest
 
-from feature_pairs_world import AXES, CONFIG, MICRO_BATCHES, OTHERS, Pair, PairResult, ranks_of, train_pairs
+from feature_pairs_helpers import AXES, CONFIG, MICRO_BATCHES, OTHERS, Pair, PairResult, ranks_of, train_pairs
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import Layout, Runtime
 from groundup.parallel.compiling import can_compile
 from groundup.parallel.launcher import launch
-from training_world import one_thread  # noqa: F401  (a fixture)
+from training_helpers import one_thread  # noqa: F401  (a fixture)
 
 TIMEOUT = 120.0
 EXCLUSIVE = {("selective", "full")}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster_world import (
+from cluster_helpers import (
     BIN,
     LAUNCH,
     descendants,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import ranks_world
+import ranks_helpers
 from groundup.core.errors import DataError, TrainingError
 from groundup.parallel.launcher import ATTEMPTS, launch
 
@@ -17,17 +17,17 @@ TIMEOUT = 60.0
 
 
 def test_ranks_meet_and_rank_0_answers() -> None:
-    assert launch(ranks_world.summed, (2.0,), 3, TIMEOUT) == 2 * (1 + 2 + 3)
+    assert launch(ranks_helpers.summed, (2.0,), 3, TIMEOUT) == 2 * (1 + 2 + 3)
 
 
 def test_an_error_of_one_rank_ends_all_of_them() -> None:
     with pytest.raises(DataError, match="rows are missing"):
-        launch(ranks_world.refuses, (), 2, TIMEOUT)
+        launch(ranks_helpers.refuses, (), 2, TIMEOUT)
 
 
 def test_an_unexpected_error_says_on_which_rank_and_where() -> None:
     with pytest.raises(ZeroDivisionError, match="by hand") as raised:
-        launch(ranks_world.fails, (), 2, TIMEOUT)
+        launch(ranks_helpers.fails, (), 2, TIMEOUT)
     (note,) = raised.value.__notes__
     assert note.startswith("on rank 1:") and "in fails" in note
 
@@ -40,7 +40,7 @@ def test_an_unexpected_error_says_on_which_rank_and_where() -> None:
 def test_a_rank_that_dies_or_hangs_is_named_and_all_start_again(tmp_path: Path, how: int, told: str) -> None:
     said: list[str] = []
     timeout = TIMEOUT if how else 2.0
-    assert launch(ranks_world.dies, (tmp_path, 1, 1, how), 2, timeout, said.append) == 2
+    assert launch(ranks_helpers.dies, (tmp_path, 1, 1, how), 2, timeout, said.append) == 2
     (line,) = said
     assert line.startswith(told) and "at step 4" in line
     assert line.endswith("restarting all 2 ranks from the last checkpoint")
@@ -50,7 +50,7 @@ def test_starts_that_come_no_further_end_with_the_rank_and_the_step(tmp_path: Pa
     with pytest.raises(
         TrainingError, match=rf"rank 0 was killed .* at step 4\. {ATTEMPTS} consecutive starts"
     ):
-        launch(ranks_world.dies, (tmp_path, 0, 99, signal.SIGKILL), 2, TIMEOUT)
+        launch(ranks_helpers.dies, (tmp_path, 0, 99, signal.SIGKILL), 2, TIMEOUT)
     assert (tmp_path / "starts-1").read_text() == "x" * ATTEMPTS
 
 
@@ -58,10 +58,10 @@ def test_sigterm_reaches_the_ranks_and_then_ends_their_parent(tmp_path: Path) ->
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
 from pathlib import Path
-import ranks_world
+import ranks_helpers
 from groundup.parallel.launcher import launch
 if __name__ == "__main__":
-    launch(ranks_world.waits_for_sigterm, (Path({str(tmp_path)!r}),), 2, 60.0)
+    launch(ranks_helpers.waits_for_sigterm, (Path({str(tmp_path)!r}),), 2, 60.0)
 """
     script = tmp_path / "parent.py"
     script.write_text(code)

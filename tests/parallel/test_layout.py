@@ -13,8 +13,8 @@ from groundup.parallel.context import check_layout
 from groundup.parallel.launcher import launch
 from groundup.parallel.layout import Cluster, find_layout
 from groundup.parallel.memory_estimate import memory_parts, tokens_that_fit
-from ranks_world import curve, pretrainings
-from training_world import SITE, inputs, recipe
+from ranks_helpers import curve, pretrainings
+from training_helpers import SITE, inputs, recipe
 
 GB = 10**9
 SEQ_LEN = 4096

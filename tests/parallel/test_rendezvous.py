@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from cluster_world import free_port
+from cluster_helpers import free_port
 from groundup.parallel.rendezvous import RankAddress, RendezvousError, rendezvous
 
 

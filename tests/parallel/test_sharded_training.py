@@ -15,8 +15,8 @@ from groundup.parallel.launcher import launch
 from groundup.parallel.shard import SINGLE_UNIT_BYTES
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain
-from ranks_world import curve, pretrainings, weights
-from training_world import SITE, Inputs, inputs, recipe
+from ranks_helpers import curve, pretrainings, weights
+from training_helpers import SITE, Inputs, inputs, recipe
 
 TIMEOUT = 60.0
 STEPS, LEAVE = 10, 5

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import costs_world
-from costs_world import BUILD, CONFIG, SETTING, large
+import costs_helpers
+from costs_helpers import BUILD, CONFIG, SETTING, large
 from groundup import presets
 from groundup.core.blueprint import load
 from groundup.core.errors import GroundupError
@@ -42,12 +42,12 @@ def layer_by_layer() -> Iterator[None]:
     ],
 )
 def test_memory_is_that_of_ranks_that_are_there(ranks: int, cases: list[dict[str, Any]]) -> None:
-    """Measured is what the C++ allocator tells the profiler of true tensors in true processes (`costs_world.held`).
+    """Measured is what the C++ allocator tells the profiler of true tensors in true processes (`costs_helpers.held`).
 
     The simulation knows nothing of either: it adds up sizes of tensors that were never allocated.
     """
     settings = [replace(SETTING, ranks=ranks, **case) for case in cases]
-    measure = costs_world.held
+    measure = costs_helpers.held
     measured = launch(measure, (settings,), ranks, TIMEOUT) if ranks > 1 else measure(settings)
     for setting, (peak, between) in zip(settings, measured, strict=True):
         costs = simulate(setting, BUILD)

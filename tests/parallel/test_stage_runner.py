@@ -12,7 +12,7 @@ from groundup.core.stage import StageContext
 from groundup.core.store import Store
 from groundup.parallel.stage_runner import ranks_of, run_stage
 from groundup.train.pretrain import pretrain
-from training_world import SITE, Inputs, inputs, recipe
+from training_helpers import SITE, Inputs, inputs, recipe
 
 
 @pytest.fixture(scope="module")

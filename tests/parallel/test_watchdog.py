@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-import ranks_world
+import ranks_helpers
 from groundup.parallel.watchdog import EXIT_RESTART, Heartbeat, find_culprit
 
 
@@ -37,14 +37,14 @@ def test_the_rank_that_the_others_wait_for_is_found(
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [(0, "rank 1 on {host} hung for 3 seconds in hangs (ranks_world.py:"),
+    [(0, "rank 1 on {host} hung for 3 seconds in hangs (ranks_helpers.py:"),
      (signal.SIGSTOP, "rank 1 on {host} stopped sending heartbeats; the last one was in ")],
 )  # fmt: skip
 def test_waiting_ranks_name_the_one_that_hangs_and_exit(tmp_path: Path, how: int, message: str) -> None:
     store = dist.TCPStore("localhost", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
     context = multiprocessing.get_context("forkserver")
     ranks = [
-        context.Process(target=ranks_world.watched, args=(store.port, rank, how, tmp_path))
+        context.Process(target=ranks_helpers.watched, args=(store.port, rank, how, tmp_path))
         for rank in range(2)
     ]
     try:

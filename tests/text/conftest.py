@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from groundup.text.curate.curate import Curate
-from text_world import Built, run_acquire, run_curate
+from text_helpers import Built, run_acquire, run_curate
 
 Ingester = Callable[..., Built]
 

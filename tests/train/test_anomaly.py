@@ -13,7 +13,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.losses import cross_entropy
 from groundup.train.anomaly import HISTORY, IN_A_ROW, MIN_HISTORY, SIGMAS, AnomalyGuard, spike_threshold
 from groundup.train.schedules import schedule_factor
-from training_world import one_thread
+from training_helpers import one_thread
 
 __all__ = ["one_thread"]
 

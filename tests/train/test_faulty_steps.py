@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from groundup.core.errors import TrainingError
 from groundup.core.metrics import read_metrics
 from groundup.train.loop import TrainResult
-from loop_world import Killed, batch, dying_at, go, net, poisoned, same, squared
-from training_world import one_thread
+from loop_helpers import Killed, batch, dying_at, go, net, poisoned, same, squared
+from training_helpers import one_thread
 
 __all__ = ["one_thread"]
 

@@ -23,7 +23,7 @@ from groundup.train import pretrain as stage
 from groundup.train.init_from import start_config, start_digest, start_weights
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
-from training_world import SITE, inputs, one_thread, recipe
+from training_helpers import SITE, inputs, one_thread, recipe
 
 __all__ = ["one_thread"]
 

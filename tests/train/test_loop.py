@@ -18,8 +18,8 @@ from groundup.core.runtime import Runtime
 from groundup.train.loop import Probe
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
-from loop_world import STEPS, Killed, batch, dying_at, go, net, poisoned, same, squared
-from training_world import one_thread
+from loop_helpers import STEPS, Killed, batch, dying_at, go, net, poisoned, same, squared
+from training_helpers import one_thread
 
 __all__ = ["one_thread"]
 

@@ -20,7 +20,7 @@ from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.tokens import bpe
 from groundup.tokens.tokenizer import Tokenizer
-from training_world import one_thread
+from training_helpers import one_thread
 
 __all__ = ["one_thread"]
 

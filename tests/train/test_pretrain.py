@@ -27,7 +27,7 @@ from groundup.train import pretrain as stage
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, step_batches, token_batch
 from groundup.train.step import Stepper
-from training_world import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
+from training_helpers import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
 
 __all__ = ["one_thread"]
 

@@ -32,7 +32,7 @@ from groundup.train.resume_state import (
     snapshot,
     write_state,
 )
-from training_world import one_thread
+from training_helpers import one_thread
 
 __all__ = ["one_thread"]
 

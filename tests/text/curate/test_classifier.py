@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from classifier_world import LAND, SEA, batch, sea_and_land, sentences, train, write
+from classifier_helpers import LAND, SEA, batch, sea_and_land, sentences, train, write
 
 from groundup.core.errors import DataError
 from groundup.core.store import MANIFEST

@@ -23,7 +23,7 @@ from groundup.text.curate.mix import Mix
 from groundup.text.curate.steps.length import Length
 from groundup.text.curate.types import FilterResult
 from groundup.text.documents import DocumentWriter, count_rows, iter_tables, read_documents
-from text_world import run_acquire, run_curate
+from text_helpers import run_acquire, run_curate
 
 PROSE = "The keeper of tower {} lit {} lamps, and {} ships came home from the western sea."
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from classifier_world import LAND, SEA, batch, sea_and_land, sentences, train, write
+from classifier_helpers import LAND, SEA, batch, sea_and_land, sentences, train, write
 from pydantic import ValidationError
 
 from groundup.core.errors import BlueprintError, DataError

@@ -36,14 +36,14 @@ Maker = Callable[[random.Random], str]
 ALNUM = string.ascii_letters + string.digits
 
 
-def judged(texts: Sequence[str], step: Privacy | None = None) -> FilterResult:
+def fates(texts: Sequence[str], step: Privacy | None = None) -> FilterResult:
     blank = dict.fromkeys(DOCUMENT_SCHEMA.names, "")
     table = pa.Table.from_pylist([blank | {"text": text} for text in texts], DOCUMENT_SCHEMA)
     return (step or Privacy()).apply(DocumentBatch(table))
 
 
 def scrubbed(text: str, step: Privacy | None = None) -> str:
-    said = judged([text], step)
+    said = fates([text], step)
     assert said.text is not None
     return said.text[0] or text
 
@@ -191,7 +191,7 @@ def test_at_least_98_of_100_planted_secrets_are_gone_whole(kind: str) -> None:
     texts = [
         f"It was night. {a.replace('{}', s)} Nobody saw it." for a, s in zip(frames, secrets, strict=True)
     ]
-    out = judged(texts).text
+    out = fates(texts).text
     assert out is not None
     left = [
         (secret, text)
@@ -268,7 +268,7 @@ def test_what_only_looks_private_survives(text: str) -> None:
 
 
 def test_counts_and_details_go_into_the_verdict() -> None:
-    said = judged(["Ann, ann@mail.org or bob@mail.org, +49 30 901820", "nothing", ""])
+    said = fates(["Ann, ann@mail.org or bob@mail.org, +49 30 901820", "nothing", ""])
     assert said.text == ["Ann, <EMAIL> or <EMAIL>, <PHONE>", None, None]
     assert said.reason == ["redacted", None, None] and said.detail == ["email 2, phone 1", "", ""]
     assert said.value == [3.0, None, None] and said.metrics["email"].tolist() == [2, 0, 0]
@@ -282,7 +282,7 @@ def test_what_is_scrubbed_stays_as_it_is_when_scrubbed_again() -> None:
 
 def test_documents_with_too_much_can_go_instead() -> None:
     step = Privacy(mode="drop", at_most=1)
-    said = judged(["a@mail.org", "a@mail.org b@mail.org", "none"], step)
+    said = fates(["a@mail.org", "a@mail.org b@mail.org", "none"], step)
     assert said.reason == ["redacted", "too_much_private_data", None]
     assert said.text == ["<EMAIL>", None, None] and said.threshold == [None, 1.0, None]
 
@@ -322,4 +322,4 @@ def test_a_region_country_or_kind_that_nobody_knows_is_an_error(fields: dict[str
     ],
 )
 def test_long_repetitions_take_no_long_time(piece: str) -> None:
-    judged([piece * 20000])
+    fates([piece * 20000])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from format_world import PROSE, parquet, zipped
+from format_helpers import PROSE, parquet, zipped
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
@@ -20,7 +20,7 @@ from groundup.text.ingest.ingest import Ingest, ingest
 from groundup.text.ingest.sources.files import Files
 from groundup.text.ingest.sources.git import Git
 from groundup.text.ingest.sources.stdlib import Stdlib
-from text_world import Built, run_acquire, run_curate
+from text_helpers import Built, run_acquire, run_curate
 
 WEB = Path(__file__).parents[4] / "shared/data/web/warc"
 

@@ -343,12 +343,12 @@ def texts(request: pytest.FixtureRequest) -> list[str]:
     return found
 
 
-def agree(judged: Any, expected: list[Measures], bounds: Bounds, texts: list[str]) -> None:
+def agree(fates: Any, expected: list[Measures], bounds: Bounds, texts: list[str]) -> None:
     for row, metrics in enumerate(expected):
-        measured = {name: float(values[row]) for name, values in judged.metrics.items()}
+        measured = {name: float(values[row]) for name, values in fates.metrics.items()}
         assert measured == pytest.approx(metrics, nan_ok=True), texts[row][:300]
-        changed = judged.text is not None and judged.text[row] is not None
-        assert (None if changed else judged.reason[row]) == verdict(metrics, bounds), texts[row][:300]
+        changed = fates.text is not None and fates.text[row] is not None
+        assert (None if changed else fates.reason[row]) == verdict(metrics, bounds), texts[row][:300]
 
 
 @pytest.mark.parametrize(
@@ -363,17 +363,17 @@ def agree(judged: Any, expected: list[Measures], bounds: Bounds, texts: list[str
 def test_bounds_on_prose_are_those_of_the_papers(
     step: Any, reference: Callable[[str], Measures], bounds: Bounds, texts: list[str]
 ) -> None:
-    judged = step.apply(batch(texts))
-    agree(judged, [reference(text) for text in texts], bounds, texts)
-    assert None in judged.reason and any(judged.reason)
+    fates = step.apply(batch(texts))
+    agree(fates, [reference(text) for text in texts], bounds, texts)
+    assert None in fates.reason and any(fates.reason)
 
 
 def test_c4_leaves_the_lines_that_the_paper_leaves(texts: list[str]) -> None:
-    judged = C4().apply(batch(texts))
+    fates = C4().apply(batch(texts))
     expected = [c4(text) for text in texts]
-    agree(judged, [metrics for metrics, _ in expected], C4_BOUNDS, texts)
-    assert judged.text is not None
-    for text, new, reason, (_, kept) in zip(texts, judged.text, judged.reason, expected, strict=True):
+    agree(fates, [metrics for metrics, _ in expected], C4_BOUNDS, texts)
+    assert fates.text is not None
+    for text, new, reason, (_, kept) in zip(texts, fates.text, fates.reason, expected, strict=True):
         if new is not None:
             assert lines_of(new) == kept
         elif reason is None:

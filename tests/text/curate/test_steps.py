@@ -50,10 +50,10 @@ def batch(*texts: str, path: str = "a.txt", language: str = "") -> DocumentBatch
 
 def left(step: Any, text: str, **known: str) -> str | None:
     """The text that a step leaves; None if it drops the document."""
-    judged = step.apply(batch(text, **known))
-    if judged.reason[0] is None:
+    fates = step.apply(batch(text, **known))
+    if fates.reason[0] is None:
         return text
-    found: str | None = judged.text[0] if judged.text is not None else None
+    found: str | None = fates.text[0] if fates.text is not None else None
     return found
 
 
@@ -66,10 +66,10 @@ def test_good_prose_passes_every_rule_in_every_script(step: Any, text: str) -> N
 def test_first_broken_rule_is_the_reason_and_nan_breaks_none() -> None:
     rules = Rule("low", "a", at_least=2), Rule("high", "b", at_most=5)
     metrics = {"a": np.array([1, 3, 3, np.nan]), "b": np.array([9, 9, 5, np.nan])}
-    judged = apply_rules(metrics, rules, 4)
-    assert judged.reason == ["low", "high", None, None]
-    assert (judged.value, judged.threshold) == ([1, 9, None, None], [2, 5, None, None])
-    assert judged.metrics is metrics
+    fates = apply_rules(metrics, rules, 4)
+    assert fates.reason == ["low", "high", None, None]
+    assert (fates.value, fates.threshold) == ([1, 9, None, None], [2, 5, None, None])
+    assert fates.metrics is metrics
 
 
 def test_words_of_unspaced_scripts_are_counted_by_character() -> None:
@@ -87,8 +87,8 @@ def test_stop_words_are_asked_of_their_language_only() -> None:
     assert GopherQuality().apply(batch(german)).reason == ["too_few_stop_words"]
     assert GopherQuality().apply(batch(german, language="und")).reason == ["too_few_stop_words"]
     assert GopherQuality().apply(batch(german, language="en")).reason == ["too_few_stop_words"]
-    judged = GopherQuality().apply(batch(german, language="de"))
-    assert judged.reason == [None] and np.isnan(judged.metrics["stop_words"]).all()
+    fates = GopherQuality().apply(batch(german, language="de"))
+    assert fates.reason == [None] and np.isnan(fates.metrics["stop_words"]).all()
     own = GopherQuality(language="de", stop_words=("der", "und", "am", "ein"))
     assert own.apply(batch(german, language="de")).metrics["stop_words"].tolist() == [3]
 
@@ -97,9 +97,9 @@ def test_rules_for_prose_pass_over_code_and_rules_for_code_over_prose() -> None:
     body = "\n".join(f"def number_{n}(self, other):\n    return NotImplemented" for n in range(40))
     assert GopherRepetition().apply(batch(body)).reason == ["repeated_lines"]
     for step in (GopherQuality(), GopherRepetition(), C4(), FineWeb(), RepeatedLines()):
-        judged = step.apply(batch(body, path="a.py"))
-        assert judged.reason == [None]
-        assert all(np.isnan(values).all() for values in judged.metrics.values())
+        fates = step.apply(batch(body, path="a.py"))
+        assert fates.reason == [None]
+        assert all(np.isnan(values).all() for values in fates.metrics.values())
     assert Code().apply(batch("x = 1\n" * 99, path="a.py")).reason == ["repeated_line_chars"]
     assert Code().apply(batch("x = 1\n" * 99)).reason == [None]
 
@@ -119,9 +119,9 @@ def test_c4_keeps_sentences_and_says_what_it_cut() -> None:
     page = (
         f"Home | News\n{ENGLISH}\nEnable JavaScript to see this.\nWe use cookies on this page.\nRead more..."
     )
-    judged = C4().apply(batch(page))
-    assert judged.text == [ENGLISH] and judged.reason == ["lines_removed"] and judged.value == [0.8]
-    assert judged.metrics["sentences"].tolist() == [6]
+    fates = C4().apply(batch(page))
+    assert fates.text == [ENGLISH] and fates.reason == ["lines_removed"] and fates.value == [0.8]
+    assert fates.metrics["sentences"].tolist() == [6]
 
 
 def test_c4_takes_out_citation_marks() -> None:
@@ -202,11 +202,11 @@ def test_every_step_judges_empty_and_odd_tables(name: str) -> None:
     for path in ("a.txt", "a.py"):
         for texts in ((), ("", "x", "\n\n\n", "\u2028", "🙂" * 50, "a b " * 5000, "!?.,", "\0", "{[#…")):
             documents = batch(*texts, path=path)
-            judged = step.apply(documents)
-            assert len(judged.reason) == len(judged.value) == len(judged.threshold) == documents.rows
-            assert all(len(values) == documents.rows for values in judged.metrics.values())
+            fates = step.apply(documents)
+            assert len(fates.reason) == len(fates.value) == len(fates.threshold) == documents.rows
+            assert all(len(values) == documents.rows for values in fates.metrics.values())
             if isinstance(step, HasRules):
-                assert {rule.metric for rule in step.rules()} <= set(judged.metrics)
+                assert {rule.metric for rule in step.rules()} <= set(fates.metrics)
 
 
 HOSTILE = {
@@ -226,9 +226,9 @@ def test_hostile_texts_take_seconds_at_most(text: str) -> None:
     for step in RULES:
         path = "a.py" if isinstance(step, Code) else "a.txt"
         began = time.perf_counter()
-        judged = step.apply(batch(text, ENGLISH, path=path))
+        fates = step.apply(batch(text, ENGLISH, path=path))
         assert time.perf_counter() - began < 10, type(step).__name__
-        assert judged.reason[1] is None or isinstance(step, Code)
+        assert fates.reason[1] is None or isinstance(step, Code)
 
 
 def test_bytes_that_are_no_utf8_are_survived() -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import zstandard
 
-from format_world import OPTIONS, PROSE, read, reasons, texts
+from format_helpers import OPTIONS, PROSE, read, reasons, texts
 from groundup.text.ingest.formats._http import response
 from groundup.text.ingest.formats.decompress import MAX_GAPS, DecompressedFile
 from groundup.text.ingest.types import ReadIssue

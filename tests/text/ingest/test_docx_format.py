@@ -7,7 +7,7 @@ from typing import Any
 import docx
 from docx.oxml import parse_xml
 
-from format_world import LAUGHS, damaged, read_as, reasons, rezipped, text_of
+from format_helpers import LAUGHS, damaged, read_as, reasons, rezipped, text_of
 from groundup.text.ingest.formats import docx as docx_format
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 

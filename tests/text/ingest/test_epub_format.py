@@ -1,6 +1,6 @@
 """EPUB: a book in its reading order, or the reason why not."""
 
-from format_world import EMPTY_ZIP, LAUGHS, damaged, read_as, reasons, rezipped, text_of
+from format_helpers import EMPTY_ZIP, LAUGHS, damaged, read_as, reasons, rezipped, text_of
 from groundup.text.ingest.formats import epub as epub_format
 from groundup.text.ingest.types import ExtractedText, ReadIssue
 

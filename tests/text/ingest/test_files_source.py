@@ -12,14 +12,14 @@ import pytest
 import zstandard
 from pydantic import ValidationError
 
-from format_world import parquet
+from format_helpers import parquet
 from groundup.core.errors import DataError
 from groundup.text.documents import read_documents
 from groundup.text.ingest.discover import find
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.sources.files import Files
 from groundup.text.ingest.types import ExtractedText, ReadIssue, SourceFile
-from text_world import Built
+from text_helpers import Built
 
 PROSE = "The keeper lit the lamp, and the ships came home."
 RECORD = {"body": PROSE, "rights": "CC0", "tongue": "en", "url": "https://example.org/1"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from format_world import DATA, OPTIONS, PROSE, parquet, read, reasons, texts, zipped
+from format_helpers import DATA, OPTIONS, PROSE, parquet, read, reasons, texts, zipped
 from groundup.text.ingest.formats import detect, plain, reader
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 

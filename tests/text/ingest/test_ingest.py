@@ -22,7 +22,7 @@ from groundup.text.ingest.ingest import Ingest, external_digest, ingest, labelle
 from groundup.text.ingest.ingest_task import cut, document_id
 from groundup.text.ingest.safe_open import Unreadable, hash_regular
 from groundup.text.ingest.sources.files import Files
-from text_world import Built
+from text_helpers import Built
 
 NOVELS = Path(__file__).parents[4] / "shared/data/pretrain/novels"
 PROSE = "The keeper lit the lamp, and the ships came home. " * 3

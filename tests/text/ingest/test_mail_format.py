@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from format_world import damaged, read_as, text_of
+from format_helpers import damaged, read_as, text_of
 from groundup.text.ingest.formats import mail
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 

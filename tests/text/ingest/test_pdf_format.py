@@ -5,7 +5,7 @@ import time
 import pytest
 import typst
 
-from format_world import damaged, read_as, reasons, text_of
+from format_helpers import damaged, read_as, reasons, text_of
 from groundup.text.ingest.formats import pdf
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 

@@ -16,7 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
-from format_world import parquet
+from format_helpers import parquet
 from groundup.core.errors import DataError
 from groundup.text.ingest import remote
 from groundup.text.ingest.ingest import Ingest, external_digest

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from format_world import PROSE, read, reasons, texts
+from format_helpers import PROSE, read, reasons, texts
 from groundup.core.errors import DataError
 from groundup.text.ingest.formats.rows import MAX_VALUES, parse_json
 from groundup.text.ingest.types import ReadIssue, ReadOptions
-from text_world import run_acquire
+from text_helpers import run_acquire
 
 Rows = list[dict[str, Any]]
 

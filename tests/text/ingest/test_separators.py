@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from format_world import OPTIONS, PROSE, read, reasons, texts
+from format_helpers import OPTIONS, PROSE, read, reasons, texts
 from groundup.text.ingest.formats import plain
 from groundup.text.ingest.types import ReadOptions
-from text_world import run_acquire
+from text_helpers import run_acquire
 
 STORIES = [f"Story {n}.\n\n{PROSE}\nThe end of {n}." for n in range(40)]
 

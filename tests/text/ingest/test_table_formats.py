@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from format_world import PROSE, parquet, read, reasons, texts
+from format_helpers import PROSE, parquet, read, reasons, texts
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 # JSON lines

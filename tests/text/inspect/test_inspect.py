@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inspect_world import Judged, write_world
+from inspect_helpers import DocumentFate, write_corpus_fixture
 
 from groundup.core.errors import DataError
 from groundup.text.curate.curate import Curate
@@ -24,7 +24,7 @@ from groundup.text.inspect.distribution import DROPPED, KEPT, LATER, Distributio
 from groundup.text.inspect.lookup import document_history, find_documents
 from groundup.text.inspect.page import page
 from groundup.text.inspect.report import Bound, CorpusReport, DocumentHistory
-from text_world import run_acquire, run_curate
+from text_helpers import run_acquire, run_curate
 
 ASIDE = [
     RejectsLogEntry(
@@ -42,10 +42,10 @@ HITS = [
 ]
 
 
-def a_world() -> list[Judged]:
+def sample_documents() -> list[DocumentFate]:
     """300 documents of two sources: short ones dropped, copies dropped, addresses redacted."""
     random = np.random.default_rng(0)
-    judged = []
+    fates = []
     for number in range(300):
         length = int(random.integers(20, 200))
         text = f"Text number {number}.\n" + " ".join(f"word{n}" for n in random.integers(0, 500, length))
@@ -59,20 +59,20 @@ def a_world() -> list[Judged]:
             )
         elif number % 11 == 0:
             text, final = text + " write to a@b.org", text + " write to <EMAIL>"
-        judged.append(
-            Judged(
+        fates.append(
+            DocumentFate(
                 f"{number:016x}", text, outcome, "web" if number % 3 else "books", f"page/{number}.html",
                 "en" if number % 4 else "de", "CC0" if number % 3 else "public domain", final,
                 {"gopher_quality.words": length, "gopher_quality.symbols": 0.0, "privacy.email": "@" in text},
                 float(length), 50.0, duplicate_of,
             )
         )  # fmt: skip
-    return judged
+    return fates
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return write_world(tmp_path_factory.mktemp("world"), a_world(), ASIDE, HITS)
+    return write_corpus_fixture(tmp_path_factory.mktemp("world"), sample_documents(), ASIDE, HITS)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +81,9 @@ def report(world: Corpus) -> CorpusReport:
 
 
 def test_read_is_kept_and_dropped_in_documents_and_bytes_of_every_source(report: CorpusReport) -> None:
-    judged = a_world()
+    fates = sample_documents()
     for source in (None, "web", "books"):
-        mine = [d for d in judged if source in (None, d.source)]
+        mine = [d for d in fates if source in (None, d.source)]
         kept = [d for d in mine if d.outcome == "kept"]
         assert report.amount(None, source).documents == len(mine)
         assert report.amount(None, source).bytes == sum(len(d.text.encode()) for d in mine)
@@ -94,22 +94,22 @@ def test_read_is_kept_and_dropped_in_documents_and_bytes_of_every_source(report:
 
 
 def test_reasons_languages_licences_and_redactions_are_counted(report: CorpusReport) -> None:
-    judged = a_world()
-    outcomes = Counter(d.outcome for d in judged)
+    fates = sample_documents()
+    outcomes = Counter(d.outcome for d in fates)
     said = {f"{r.step}: {r.reason}": r.entries for r in report.reasons if r.outcome == "dropped"}
     assert said == {outcome: number for outcome, number in outcomes.items() if outcome != "kept"}
     assert {r.reason: r.rule for r in report.reasons}["too_few_words"] == "words ≥ 50"
     read = {language: amount.documents for language, amount, _ in report.languages}
-    assert read == Counter(d.language for d in judged)
+    assert read == Counter(d.language for d in fates)
     assert {f.source: f.licences[0][0] for f in report.files} == {"books": "public domain", "web": "CC0"}
-    redacted = sum(d.final is not None for d in judged)
+    redacted = sum(d.final is not None for d in fates)
     assert report.redactions == (("email", redacted, redacted),)
     assert {f.source: f.rejected for f in report.files} == {"books": 0, "web": 1}
     assert report.contamination.tasks == (("arc", 1, 1, 1),)
 
 
 def test_a_rejects_log_with_missing_rows_fails_the_check(tmp_path: Path) -> None:
-    corpus = write_world(tmp_path, a_world())
+    corpus = write_corpus_fixture(tmp_path, sample_documents())
     corpus.curated_path("rejects/00001.parquet").unlink()
     failed = [check.text for check in collect(corpus).checks if not check.holds]
     assert (
@@ -120,7 +120,7 @@ def test_a_rejects_log_with_missing_rows_fails_the_check(tmp_path: Path) -> None
 
 
 def test_documents_repeated_by_mixing_are_no_contradiction(tmp_path: Path) -> None:
-    corpus = write_world(tmp_path, a_world())
+    corpus = write_corpus_fixture(tmp_path, sample_documents())
     again = corpus.curated_path("documents/00009.parquet")
     again.write_bytes(corpus.curated_path("documents/00000.parquet").read_bytes())
     last = collect(corpus).checks[-1]
@@ -130,7 +130,7 @@ def test_documents_repeated_by_mixing_are_no_contradiction(tmp_path: Path) -> No
 def test_samples_do_not_depend_on_how_the_corpus_is_cut_into_shards(
     tmp_path: Path, report: CorpusReport
 ) -> None:
-    others = collect(write_world(tmp_path, a_world(), ASIDE, HITS, shard=17), "demo")
+    others = collect(write_corpus_fixture(tmp_path, sample_documents(), ASIDE, HITS, shard=17), "demo")
     assert others.groups == report.groups
     assert others.documents == report.documents
     assert others.index == report.index and len(report.index) == 300
@@ -140,7 +140,7 @@ def test_samples_do_not_depend_on_how_the_corpus_is_cut_into_shards(
 def test_every_reason_has_its_samples_and_every_limit_its_narrow_escapes(report: CorpusReport) -> None:
     groups = {(group.kind, group.reason): group for group in report.groups}
     assert len(groups["dropped", "too_few_words"].ids) == 5 and len(groups["changed", "redacted"].ids) == 5
-    lengths = {d.id: d.metrics["gopher_quality.words"] for d in a_world() if d.outcome == "kept"}
+    lengths = {d.id: d.metrics["gopher_quality.words"] for d in sample_documents() if d.outcome == "kept"}
     near = groups["near", "too_few_words"].ids
     assert sorted(lengths[id] for id in near) == sorted(lengths.values())[:3]
     assert ("near", "many_symbols") not in groups
@@ -158,7 +158,7 @@ def test_a_changed_document_shows_what_went_and_what_came(report: CorpusReport) 
 
 
 def test_clusters_have_their_duplicates_beside_them(report: CorpusReport) -> None:
-    members = [d for d in a_world() if d.duplicate_of]
+    members = [d for d in sample_documents() if d.duplicate_of]
     assert report.duplicates.kinds == (("near", len(members)),)
     assert report.duplicates.clusters == len({d.duplicate_of[0] for d in members if d.duplicate_of})
     assert sum(number for _, number in report.duplicates.sizes) == report.duplicates.clusters
@@ -362,7 +362,7 @@ def test_the_page_stays_small_and_says_what_it_left_out(report: CorpusReport) ->
 
 def test_no_document_can_end_the_block_its_text_stands_in(tmp_path: Path) -> None:
     hostile = "</script><script>alert(1)</script><!--<script>"
-    judged = [Judged("1" * 16, hostile, path=hostile, source=hostile, language=hostile, licence=hostile)]
-    html = page(collect(write_world(tmp_path, judged), hostile))
+    fates = [DocumentFate("1" * 16, hostile, path=hostile, source=hostile, language=hostile, licence=hostile)]
+    html = page(collect(write_corpus_fixture(tmp_path, fates), hostile))
     assert html.count("<script") == 2 and html.count("</script>") == 2 and "<!--" not in html
     assert "default-src 'none'; script-src 'sha256-" in html and "unsafe" not in html

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from inspect_world import Judged, write_world
-from test_inspect import ASIDE, HITS, a_world
+from inspect_helpers import DocumentFate, write_corpus_fixture
+from test_inspect import ASIDE, HITS, sample_documents
 
 from groundup.text.documents import RejectsLogEntry
 from groundup.text.inspect.collect import collect
@@ -27,10 +27,10 @@ HOSTILE = (
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
 
-def hostile_world() -> list[Judged]:
+def hostile_world() -> list[DocumentFate]:
     """Documents that would run a script from wherever the page would let them."""
     return [
-        Judged(
+        DocumentFate(
             f"{0xA000 + number:016x}", f"{attack} zebra {number}",
             f"{attack}: {attack}" if number % 2 else "kept", attack, f"{attack}/{number}", attack, attack,
             f"{attack} quagga" if not number % 2 else None,
@@ -50,7 +50,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     hits = [*HITS, dict.fromkeys(("item", "task", "text"), attack) | {"id": f"{0xA000:016x}", "overlap": 13}]
     write_page(
-        collect(write_world(folder, [*a_world(), *hostile_world()], aside, hits), attack),
+        collect(write_corpus_fixture(folder, [*sample_documents(), *hostile_world()], aside, hits), attack),
         folder / "page.html",
     )
     return folder / "page.html"

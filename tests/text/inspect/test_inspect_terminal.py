@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inspect_world import Judged, write_world
+from inspect_helpers import DocumentFate, write_corpus_fixture
 from rich.console import Console
-from test_inspect import ASIDE, HITS, a_world
+from test_inspect import ASIDE, HITS, sample_documents
 
 from groundup.core.errors import DataError
 from groundup.text.documents import RejectsLogEntry
@@ -32,7 +32,7 @@ def printed(show: Callable[..., None], *what: Any, colour: bool = False) -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return write_world(tmp_path_factory.mktemp("world"), a_world(), ASIDE, HITS)
+    return write_corpus_fixture(tmp_path_factory.mktemp("world"), sample_documents(), ASIDE, HITS)
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +40,15 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     """A corpus in which every string that comes from outside tries to steer the terminal."""
     h = HOSTILE
     duplicate_of = ("1" * 16, 0.9, h)
-    judged = [
-        Judged("1" * 16, f"{h} quagga", "kept", h, h, h, h, "quagga", {"gopher_quality.words": 60.0}),
-        Judged("2" * 16, f"{h} quagga two", f"dedup: {h}", h, h, h, h, None, {}, 1.0, 2.0, duplicate_of),
+    fates = [
+        DocumentFate("1" * 16, f"{h} quagga", "kept", h, h, h, h, "quagga", {"gopher_quality.words": 60.0}),
+        DocumentFate(
+            "2" * 16, f"{h} quagga two", f"dedup: {h}", h, h, h, h, None, {}, 1.0, 2.0, duplicate_of
+        ),
     ]
     aside = [RejectsLogEntry("3" * 16, h, h, "ingest", "rejected", h, None, None, f"{h} quagga")]
     hits = [dict.fromkeys(("item", "task", "text"), h) | {"id": "1" * 16, "overlap": 13}]
-    return write_world(tmp_path_factory.mktemp("hostile"), judged, aside, hits)
+    return write_corpus_fixture(tmp_path_factory.mktemp("hostile"), fates, aside, hits)
 
 
 def test_the_terminal_shows_what_the_page_shows(world: Corpus) -> None:

@@ -39,8 +39,8 @@ from groundup.train.batches import TokenBatch
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.pretrain import Pretrain
 from groundup.train.validate import token_loss
-from ranks_world import curve, pretrainings
-from training_world import SEQ_LEN, SITE, Inputs, recipe
+from ranks_helpers import curve, pretrainings
+from training_helpers import SEQ_LEN, SITE, Inputs, recipe
 
 if importlib.util.find_spec("deepspeed"):
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 import torch
 
-from artifact_world import published
+from artifact_helpers import published
 from groundup.core.builder import Builder
 from groundup.core.progress import Reporter
 from groundup.core.records import Document

@@ -21,7 +21,7 @@ RULES = [
 
 
 @dataclass(frozen=True)
-class Judged:
+class DocumentFate:
     """A document and what shall have happened to it. `final`: its text in the corpus, if it isn't `text`."""
 
     id: str
@@ -38,23 +38,23 @@ class Judged:
     duplicate_of: tuple[str, float, str] | None = None
 
 
-def write_world(
+def write_corpus_fixture(
     root: Path,
-    judged: Sequence[Judged],
+    fates: Sequence[DocumentFate],
     aside: Sequence[RejectsLogEntry] = (),
     hits: Sequence[dict[str, Any]] = (),
     shard: int = 100,
 ) -> Corpus:
     """Folders as ingest and curate leave them, `shard` documents per shard."""
     ingested, curated = root / "ingest", root / "curate"
-    names = sorted({name for document in judged for name in document.metrics})
-    for number, start in enumerate(range(0, len(judged), shard)):
-        _write_shard(ingested, curated, f"{number:05d}.parquet", judged[start : start + shard], names)
+    names = sorted({name for document in fates for name in document.metrics})
+    for number, start in enumerate(range(0, len(fates), shard)):
+        _write_shard(ingested, curated, f"{number:05d}.parquet", fates[start : start + shard], names)
     with TableWriter(ingested / "rejects" / "00000.parquet", REJECTS_SCHEMA) as rejects:
         rejects.write(aside)
     lines = [
         {"source": d.source, "path": d.path, "bytes": len(d.text.encode()), "sha256": "0", "documents": 1}
-        for d in judged
+        for d in fates
     ] + [
         {"source": e.source, "path": e.path, "bytes": 0, "sha256": "", "documents": 0, "rejected": e.reason}
         for e in aside
@@ -72,7 +72,7 @@ def write_world(
     )
     _write(curated / "clusters.parquet", [
         dict(zip(("id", "kept", "similarity", "kind"), (d.id, *d.duplicate_of), strict=True))
-        for d in judged if d.duplicate_of
+        for d in fates if d.duplicate_of
     ], {"id": pa.string(), "kept": pa.string(), "similarity": pa.float32(), "kind": pa.string()})  # fmt: skip
     _write(curated / "decontamination.parquet", hits,
            dict.fromkeys(("item", "task", "id", "text"), pa.string()) | {"overlap": pa.int64()})  # fmt: skip
@@ -80,27 +80,27 @@ def write_world(
 
 
 def _write_shard(
-    ingested: Path, curated: Path, name: str, judged: Sequence[Judged], names: list[str]
+    ingested: Path, curated: Path, name: str, fates: Sequence[DocumentFate], names: list[str]
 ) -> None:
-    def document(d: Judged, text: str) -> Document:
+    def document(d: DocumentFate, text: str) -> Document:
         return Document(d.id, text, d.source, d.path, d.language, d.licence)
 
     with TableWriter[Document](ingested / "documents" / name, DOCUMENT_SCHEMA) as documents:
-        documents.write([document(d, d.text) for d in judged])
+        documents.write([document(d, d.text) for d in fates])
     with TableWriter[Document](curated / "documents" / name, DOCUMENT_SCHEMA) as documents:
         documents.write(
-            [document(d, d.text if d.final is None else d.final) for d in judged if d.outcome == "kept"]
+            [document(d, d.text if d.final is None else d.final) for d in fates if d.outcome == "kept"]
         )
     with TableWriter[RejectsLogEntry](curated / "rejects" / name, REJECTS_SCHEMA) as rejects:
-        rejects.write([entry for d in judged for entry in _entries(d)])
+        rejects.write([entry for d in fates for entry in _entries(d)])
     about = [{"id": d.id, "source": d.source, "path": d.path, "bytes": len(d.text.encode()), "outcome": d.outcome,
-              "language": d.language} | {name: d.metrics.get(name) for name in names} for d in judged]  # fmt: skip
+              "language": d.language} | {name: d.metrics.get(name) for name in names} for d in fates]  # fmt: skip
     kinds = {"id": pa.string(), "source": pa.string(), "path": pa.string(), "bytes": pa.int64(),
              "outcome": pa.string(), "language": pa.string()}  # fmt: skip
     _write(curated / "document_metrics" / name, about, kinds | dict.fromkeys(names, pa.float32()))
 
 
-def _entries(d: Judged) -> list[RejectsLogEntry]:
+def _entries(d: DocumentFate) -> list[RejectsLogEntry]:
     entries = []
     if d.final is not None:
         entries.append(

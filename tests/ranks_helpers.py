@@ -22,7 +22,7 @@ from groundup.core.stage import Metrics, open_context
 from groundup.parallel.context import current_context, heartbeat
 from groundup.parallel.watchdog import Watchdog
 from groundup.train.pretrain import Pretrain, pretrain
-from training_world import Inputs
+from training_helpers import Inputs
 
 
 def summed(number: float) -> float:
