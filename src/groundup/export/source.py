@@ -12,7 +12,7 @@ from typing import Any
 
 from groundup.core.errors import GroundupError
 from groundup.export.files import read_json
-from groundup.model.checkpoint import CONFIG, load_decoder
+from groundup.model.checkpoint import CONFIG, VALUE_MODEL, load_decoder
 from groundup.model.decoder import Decoder
 
 GENERATION_CONFIG = "generation_config.json"
@@ -76,7 +76,7 @@ Check = Callable[[ExportSource, Path], None]
 def load_source(folder: Path) -> ExportSource:
     """Loads a checkpoint. Raises GroundupError for a reward model and for switches that are not portable."""
     config_json = read_json(folder / CONFIG)
-    if "ScalarModel" in config_json.get("architectures", []):
+    if VALUE_MODEL in config_json.get("architectures", []):
         raise GroundupError(
             f"{folder} is a reward model or critic, which predicts a scalar instead of tokens and has no "
             "Hugging Face class. Export the policy instead"

@@ -38,6 +38,9 @@ SAFETENSORS_DTYPES = {
 Tensors = dict[str, Tensor]
 Model = TypeVar("Model", Decoder, ValueModel)
 
+VALUE_MODEL = "ValueModel"
+"""The architecture in the config.json of reward models and critics."""
+
 
 def save_model(
     folder: Path, model: Decoder | ValueModel, tokenizer: Tokenizer | None = None, chat: bool = False
@@ -50,7 +53,7 @@ def save_model(
     if isinstance(model, Decoder):
         save_decoder(folder, model.config, model.state_dict(), tokenizer, chat)
     else:
-        config_json = config_to_hf(model.config) | {"architectures": ["ScalarModel"]}
+        config_json = config_to_hf(model.config) | {"architectures": [VALUE_MODEL]}
         _write_folder(folder, config_json, model.state_dict())
         if tokenizer is not None:
             tokenizer.save(folder)
