@@ -48,8 +48,8 @@ def test_verification_of_a_chat_model_in_transformers(
     chat_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     groundup("export", str(chat_checkpoint), str(tmp_path / "out"), "--verify")
-    said = capsys.readouterr().err
-    assert "300 of 300 strings with the same ids, 20 of 20 greedy texts equal, 20 ended" in said
+    report = capsys.readouterr().err
+    assert "300 of 300 strings with the same ids, 20 of 20 greedy texts equal, 20 ended" in report
 
 
 def test_generate_stops_by_itself(exported: Path, chat_checkpoint: Path) -> None:
@@ -102,6 +102,19 @@ def test_llama_cpp_renders_the_template_as_transformers_does(
             )
             request = {"messages": messages} | ({"tools": tools} if tools else {})
             assert runtime._post("/apply-template", request)["prompt"] == expected
+
+
+def test_llama_cpp_begins_a_conversation_with_one_bos(chat_checkpoint: Path, tmp_path: Path) -> None:
+    export_gguf(chat_checkpoint, tmp_path / "model.gguf")
+    runtime = LlamaCppRuntime(tmp_path / "model.gguf", load_source(chat_checkpoint).model.config, chat=True)
+    ours = prompt([Message("user", "hi")], Tokenizer.load(chat_checkpoint))
+    messages = {"messages": [{"role": "user", "content": "hi"}]}
+    rendered = runtime._post("/apply-template", messages)["prompt"]
+    for special in (True, False):
+        request = {"content": rendered, "add_special": special, "parse_special": True}
+        assert runtime._post("/tokenize", request)["tokens"] == ours
+    answer = runtime._post("/v1/chat/completions", messages | {"max_tokens": 1})
+    assert answer["usage"]["prompt_tokens"] == len(ours)
 
 
 def test_a_missing_transformers_is_named(

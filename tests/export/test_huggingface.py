@@ -331,3 +331,13 @@ def test_another_architecture_is_refused_by_name(kind: str, tmp_path: Path) -> N
     (folder / "config.json").write_text(json.dumps(config | {"model_type": kind}))
     with pytest.raises(DataError, match=f"model_type = '{kind}'; supported are gpt2, llama"):
         import_huggingface(folder, tmp_path / "back")
+
+
+def test_verification_without_a_tokenizer_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(checkpoint(tmp_path / "ours")), str(tmp_path / "out"), "--verify"])
+    assert stop.value.code == 2
+    assert "has no tokenizer.json, which --verify needs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

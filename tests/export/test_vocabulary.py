@@ -45,8 +45,8 @@ def test_a_published_model_gets_our_control_tokens_and_keeps_its_ids_and_logits(
     count, mark = theirs.get_vocab_size(False), theirs.token_to_id("<|endoftext|>")
     model = decoder(replace(GPT2 if tied else QWEN3, vocab_size=count + 40))
     save_model(folder, model)
-    said = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(said | {"eos_token_id": mark}))
+    config_json = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config_json | {"eos_token_id": mark}))
     import_huggingface(folder, tmp_path / "ours", control_tokens=True)
 
     ours, back = Tokenizer.load(tmp_path / "ours"), load_decoder(tmp_path / "ours")
@@ -65,7 +65,7 @@ def test_a_published_model_gets_our_control_tokens_and_keeps_its_ids_and_logits(
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"type": "Unigram"}, "is not a byte-level BPE"),
         ({"vocab": {"a": 0}}, "is not a byte-level BPE"),
@@ -73,14 +73,16 @@ def test_a_published_model_gets_our_control_tokens_and_keeps_its_ids_and_logits(
         ({"more": {"thethe": 999}}, "gaps between its ids"),
     ],
 )
-def test_a_vocabulary_of_another_kind_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_vocabulary_of_another_kind_is_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "tokenizer.json"
     published_tokenizer(path)
     table = json.loads(path.read_text())
     table["model"]["vocab"] |= change.pop("more", {})
     table["model"] |= change
     path.write_text(json.dumps(table))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         tokenizer_from_hf(path)
 
 

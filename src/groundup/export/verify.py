@@ -67,7 +67,7 @@ class Runtime(Protocol):
 
 @dataclass
 class Verification:
-    """What the comparison found."""
+    """Result of a comparison."""
 
     runtime: str
     tolerance: float
@@ -115,6 +115,10 @@ class Reference:
     def __init__(self, source: ExportSource) -> None:
         self.source = source
         self.model = source.model
+        if not (source.folder / TOKENIZER).is_file():
+            raise GroundupError(
+                f"{source.folder} has no {TOKENIZER}, which --verify needs: export it without"
+            )
         self.table = read_json(source.folder / TOKENIZER)
 
     @cached_property

@@ -26,6 +26,7 @@ class TransformersRuntime:
 
     def __init__(self, folder: Path) -> None:
         transformers = load_transformers()
+        transformers.utils.logging.disable_progress_bar()
         self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -71,6 +72,7 @@ def load_transformers() -> Any:
 def verify_transformers(source: ExportSource, folder: Path, exact: bool = True) -> Verification:
     """Raises GroundupError if transformers computes another model. exact: the weights are fp32."""
     tolerance = TOLERANCE if exact else LOWER_PRECISION_TOLERANCE
-    result = compare(Reference(source), TransformersRuntime(folder), tolerance)
+    reference = Reference(source)
+    result = compare(reference, TransformersRuntime(folder), tolerance)
     result.require(same_texts=exact)
     return result
