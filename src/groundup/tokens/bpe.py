@@ -11,6 +11,7 @@ faster, if it gives the same ids as tokenizers on `PROBES`, else tokenizers.
 
 import importlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,15 @@ PROBES = (
     " " * 70 + "\n" * 9 + "\t \t x",
 )
 """Texts on which the fast encoder must agree with the reference before it is used."""
+
+
+MAX_RUN = 2000
+"""Characters of one kind in a row (letters, signs, blanks) that the trainer gets as one piece."""
+_LONG_BLANK = re.compile(rf"\s{{{MAX_RUN + 1}}}")
+_LONG_RUN = re.compile(
+    rf"(?<![^\W\d_])[^\W\d_]{{{MAX_RUN + 1},}}|(?<!\s)\s{{{MAX_RUN + 1},}}"
+    rf"|(?<![^\w\s])(?<!_)(?:[^\w\s]|_){{{MAX_RUN + 1},}}"
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +84,22 @@ def train(texts: Iterator[str], vocab_size: int) -> dict[str, Any]:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in cut_runs(text)), trainer)
     table: dict[str, Any] = json.loads(tokenizer.to_str())
     return table
+
+
+def cut_runs(text: str) -> list[str]:
+    """The text, cut within runs of more than MAX_RUN letters, signs or blanks.
+
+    The trainer's time grows with the square of the longest piece that its expression finds, and such a run is one.
+    """
+    if len(text) <= MAX_RUN or not (
+        max(map(len, text.split()), default=0) > MAX_RUN or _LONG_BLANK.search(text)
+    ):
+        return [text]
+    cuts = [at for run in _LONG_RUN.finditer(text) for at in range(run.start() + MAX_RUN, run.end(), MAX_RUN)]
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 def encoder(table: dict[str, Any]) -> Encoder:

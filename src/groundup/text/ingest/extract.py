@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.text.ingest.decode import Decoded, Undecodable, decode, without_surrogates
+from groundup.text.ingest.html_bounds import MAX_PAGE_TAGS, bounded, too_many_tags
 from groundup.text.ingest.types import Extractor
 
 MOST_NESTED = 255
@@ -61,7 +62,7 @@ def main_text(html: bytes, extractor: Extractor = "resiliparse", declared_charse
     is used only as far as the bytes agree (see decode.py).
     """
     decoded = _page(html, declared_charset)
-    page, reason, value = decoded.text, decoded.reason, decoded.value
+    page, reason, value = bounded(decoded.text), decoded.reason, decoded.value
     tree, tags = _tree(page), page.count("<")
     if extractor == "trafilatura" and tags <= MOST_TAGS:
         extracted = Extracted(_by_trafilatura(page), reason, value)
@@ -90,6 +91,9 @@ def _page(html: bytes, declared: str) -> Decoded:
 def _tree(page: str) -> Any:
     """Page parsed by resiliparse. Raises NoMainText for one nested too deeply for any extractor."""
     from resiliparse.parse.html import HTMLTree
+
+    if tags := too_many_tags(page):
+        raise NoMainText("too_many_tags", tags, MAX_PAGE_TAGS)
 
     # resiliparse takes a character that is alone in its element for an icon, if UTF-8 needs three bytes for it:
     # a dash between two links, half of a Chinese name. A noncharacter beside it keeps it.

@@ -11,6 +11,8 @@ content and settings isn't read again: its rows are copied.
 
 import hashlib
 import json
+import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -70,7 +72,14 @@ def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str,
     part_bytes = _part_bytes(recipe, tasks)
     settings = {label: _settings(recipe, source, part_bytes) for label, source in labels.items()}
     earlier = _known(context, settings)
-    ingest_task = IngestTask(context.path.resolve(), labels, recipe.max_document_bytes, earlier, part_bytes)
+    ingest_task = IngestTask(
+        context.path.resolve(),
+        labels,
+        recipe.max_document_bytes,
+        earlier,
+        part_bytes,
+        f"{os.getpid()}-{time.time_ns()}",
+    )
     results = run_tasks(read_files, ingest_task, tasks, context, runtime, "ingest")
     lines = [line for result in results for line in result["files"]]
     context.external_read = [_source_digest(label, _digests_read(label, lines)) for label in labels]

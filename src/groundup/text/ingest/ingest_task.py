@@ -8,9 +8,10 @@ An interrupted task resumes after its last shard and skips the records already r
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +25,8 @@ from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import ExtractedText, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
 
+MAX_DEATHS = 2
+"""Workers that may die reading one file (a crash, or no memory left) before the file is rejected."""
 CHANGED = "changed while it was read"
 """Digest of a file that was written to between the first and the last byte that ingest read."""
 
@@ -39,6 +42,8 @@ class IngestTask:
     max_document_bytes: int
     known: dict[str, Path]
     part_bytes: int = 0
+    run: str = ""
+    """The process that runs the tasks."""
 
 
 def read_files(task: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
@@ -47,8 +52,23 @@ def read_files(task: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
     shards = TaskShards(task.folder, about["number"])
     for path, location, reject_reason, detail, size, digest in about["files"][len(shards.lines) :]:
         file = SourceFile(path, location, reject_reason, detail, size, digest)
+        mark = task.folder / f"reading-{about['number']:06d}.json"
+        deaths = _deaths(mark, task.run, file.path)
+        if deaths == MAX_DEATHS:
+            file = replace(file, reject_reason="reader_died", detail=f"{deaths} workers died reading it")
+        mark.write_text(json.dumps({"run": task.run, "path": file.path, "deaths": deaths + 1}))
         _FileReader(task, label, shards, file).take()
+        mark.unlink(missing_ok=True)
     return {"label": label} | shards.finish()
+
+
+def _deaths(mark: Path, run: str, path: str) -> int:
+    """Workers of this run that died while they read this file; those of a run that was itself stopped don't count."""
+    try:
+        last = json.loads(mark.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    return int(last["deaths"]) if (last["run"], last["path"]) == (run, path) else 0
 
 
 def content_digest(source: Source, file: SourceFile, digests: DigestCache = UNCACHED) -> str:

@@ -11,6 +11,7 @@ import zlib
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import without_surrogates
+from groundup.text.ingest.html_bounds import bounded, too_many_tags, without_tags
 from groundup.text.ingest.types import ReadIssue, ReadOptions
 
 MAX_DIRECTORY_BYTES = 8 << 20
@@ -83,7 +84,9 @@ def plain_text(html: str) -> str:
     from resiliparse.extract.html2text import extract_plain_text
 
     # XHTML allows self-closing elements; an HTML parser reads `<title/>` as an unclosed title.
-    opened = _CLOSED_AT_ONCE.sub(r"<\1\2></\1>", html)
+    opened = _CLOSED_AT_ONCE.sub(r"<\1\2></\1>", bounded(html))
+    if too_many_tags(opened):
+        return without_tags(opened).strip()
     text: str = extract_plain_text(without_surrogates(opened)[0], preserve_formatting=True, alt_texts=False)
     return text.strip()
 

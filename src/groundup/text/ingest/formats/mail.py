@@ -28,11 +28,24 @@ _SEPARATOR = re.compile(rb"From .*\d\d:\d\d.*\d{4}")
 _QUOTED_SEPARATOR = re.compile(rb"^>(>*From )", re.MULTILINE)
 _MAX_PARTS, _MAX_DEPTH = 1000, 32
 _CONTAINER = re.compile(rb"^content-type:\s*(multipart|message)/", re.IGNORECASE | re.MULTILINE)
+_MAX_HEADER_CHARS = 4096
 _MAX_WORK = 20_000_000
 """Lines times nested parts: the parser checks every line against each open part. At the limit it takes seconds."""
 _BROKEN = (MessageError, ValueError, LookupError, AttributeError, TypeError, IndexError, RecursionError,
            binascii.Error)  # fmt: skip
 """Exceptions that the standard library's parser raises on malformed mail, besides its own errors."""
+
+
+class _BoundedPolicy(email.policy.EmailPolicy):
+    """Cuts long header fields: the parser's time and memory grow with the square of their length."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        """(name, value) of a field, whose lines are joined."""
+        kept = "".join(sourcelines)[:_MAX_HEADER_CHARS]
+        return super().header_source_parse(kept.splitlines(keepends=True))
+
+
+_POLICY = _BoundedPolicy()
 
 
 def read(
@@ -98,7 +111,7 @@ def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]
         yield ReadIssue("rejected", "too_costly", position, work, _MAX_WORK, "lines times nested parts")
         return
     try:
-        message = email.message_from_bytes(data, policy=email.policy.default)
+        message = email.message_from_bytes(data, policy=_POLICY)
         assert isinstance(message, EmailMessage)
         head = _head(message)
         _collect(message, message_texts, 0)

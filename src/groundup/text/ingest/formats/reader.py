@@ -29,7 +29,7 @@ from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _HEAD = 1 << 16
 _IN_MEMORY = 8 << 20
-_NOT_THE_FILES = (GroundupError, Unreadable, OSError, MemoryError, ImportError)
+_NOT_THE_FILES = (GroundupError, Unreadable, OSError, ImportError)
 """Errors of the machine or the installation rather than of the file's content."""
 
 
@@ -77,6 +77,8 @@ def _read_format(
             yield item
     except _NOT_THE_FILES:
         raise
+    except MemoryError:
+        yield ReadIssue("changed" if any_text else "rejected", "out_of_memory", detail=format_.name)
     except Exception as error:
         detail = f"{format_.name}: {type(error).__name__}: {error}"[:300]
         yield ReadIssue("changed" if any_text else "rejected", "reader_failed", detail=detail)

@@ -39,7 +39,7 @@ _NAMES = {
 """File suffix of each media type."""
 _READ = ("html", "plain", "pdf", "docx", "epub")
 """Formats with one document per file; tables and mailboxes in web archives are rejected."""
-_NOT_THE_RECORDS = (GroundupError, OSError, MemoryError, ImportError)
+_NOT_THE_RECORDS = (GroundupError, OSError, ImportError)
 _EDGE = 1 << 16
 
 
@@ -73,6 +73,8 @@ def _items_or_failure(record: Record, options: ReadOptions) -> list[ExtractedTex
         return list(_items(record, options))
     except _NOT_THE_RECORDS:
         raise
+    except MemoryError:
+        return [ReadIssue("rejected", "out_of_memory")]
     except Exception as error:
         return [ReadIssue("rejected", "reader_failed", detail=f"{type(error).__name__}: {error}"[:300])]
 
