@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -49,26 +50,28 @@ class IngestTask:
 def read_files(task: IngestTask, about: dict[str, Any]) -> dict[str, Any]:
     """Read the files of one task; `about` has its number, the source's label, and the files."""
     label = about["label"]
+    mark = task.folder / f"reading-{about['number']:06d}.json"
+    deaths = _deaths(mark, task.run)
     shards = TaskShards(task.folder, about["number"])
     for path, location, reject_reason, detail, size, digest in about["files"][len(shards.lines) :]:
         file = SourceFile(path, location, reject_reason, detail, size, digest)
-        mark = task.folder / f"reading-{about['number']:06d}.json"
-        deaths = _deaths(mark, task.run, file.path)
-        if deaths == MAX_DEATHS:
-            file = replace(file, reject_reason="reader_died", detail=f"{deaths} workers died reading it")
-        mark.write_text(json.dumps({"run": task.run, "path": file.path, "deaths": deaths + 1}))
+        if deaths[path] >= MAX_DEATHS:
+            file = replace(
+                file, reject_reason="reader_died", detail=f"{deaths[path]} workers died reading it"
+            )
+        mark.write_text(json.dumps({"run": task.run, "path": path, "deaths": deaths}))
         _FileReader(task, label, shards, file).take()
-        mark.unlink(missing_ok=True)
+    mark.unlink(missing_ok=True)
     return {"label": label} | shards.finish()
 
 
-def _deaths(mark: Path, run: str, path: str) -> int:
-    """Workers of this run that died while they read this file; those of a run that was itself stopped don't count."""
+def _deaths(mark: Path, run: str) -> Counter[str]:
+    """Number of workers of this run that died reading each file; the end of a whole run doesn't count."""
     try:
         last = json.loads(mark.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return 0
-    return int(last["deaths"]) if (last["run"], last["path"]) == (run, path) else 0
+        return Counter()
+    return Counter(last["deaths"]) + Counter([last["path"]]) if last["run"] == run else Counter()
 
 
 def content_digest(source: Source, file: SourceFile, digests: DigestCache = UNCACHED) -> str:
