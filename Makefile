@@ -42,8 +42,8 @@ test-engines: $(ENGINES)/.installed
 	$(ENGINES)/bin/python -m pytest tests/engines -m engines
 
 lint: setup-dev
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks tools launch
+	$(BIN)/ruff check src tests benchmarks tools launch
 	$(BIN)/mypy
 
 # Models stay: `groundup clean` lists the artifacts that no run refers to.

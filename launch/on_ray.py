@@ -126,7 +126,7 @@ def main() -> int:
         if status in (0, USER_ERROR, *INTERRUPTED):
             break
         if attempt < RESTARTS:
-            print("restarting all ranks from the last resume state", file=sys.stderr)
+            print("restarting all ranks from the last checkpoint", file=sys.stderr)
     return status
 
 

@@ -39,11 +39,12 @@ from groundup.parallel.comm_volume import CommVolume
 from groundup.parallel.context import SINGLE, ParallelContext, check_layout, current_context
 from groundup.parallel.engines.native import accumulate
 from groundup.parallel.expert_parallel import exchange_evenly
+from groundup.parallel.gradient_clipping import clip_gradients, gradient_norm, sum_replicated_gradients
 from groundup.parallel.hardware import Hardware, prepare_model
 from groundup.parallel.memory_tracker import MemoryTracker, RankMemory
 from groundup.parallel.parallelize import parallelize
 from groundup.parallel.pipeline_parallel import Pipeline, Stage, batch_tensors
-from groundup.parallel.shard import clip_gradients, gradient_norm, sum_replicated_gradients, sync_gradients
+from groundup.parallel.shard import sync_gradients
 
 Build = Callable[[Iterable[tuple[str, nn.Parameter]]], torch.optim.Optimizer]
 """Named parameters -> their optimizer."""

@@ -40,8 +40,9 @@ from groundup.parallel.engines._megatron_model import (
     gpt_model,
     parameter_slices,
 )
+from groundup.parallel.gradient_clipping import clip_gradients
 from groundup.parallel.reduce_metrics import reduce_to_floats
-from groundup.parallel.shard import clip_gradients, local
+from groundup.parallel.shard import local
 from groundup.parallel.sharded_checkpoint import load_sharded
 
 

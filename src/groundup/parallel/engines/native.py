@@ -18,19 +18,13 @@ from groundup.core.recipe import Recipe
 from groundup.model.value_head import model_roots
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState, Loss
+from groundup.parallel.gradient_clipping import clip_gradients, gradient_norm, sum_replicated_gradients
 from groundup.parallel.hardware import prepare_model
 from groundup.parallel.optimizer_state import load_optimizer_state, optimizer_state
 from groundup.parallel.parallelize import parallelize
 from groundup.parallel.pipeline_parallel import Pipeline
 from groundup.parallel.reduce_metrics import accumulate_metrics, reduce_to_floats
-from groundup.parallel.shard import (
-    as_dtensor_like,
-    clip_gradients,
-    gradient_norm,
-    local,
-    sum_replicated_gradients,
-    sync_gradients,
-)
+from groundup.parallel.shard import as_dtensor_like, local, sync_gradients
 from groundup.parallel.sharded_checkpoint import SINGLE_FILE, load_sharded
 
 Backward = Callable[[Sequence[Any]], dict[str, Any]]
