@@ -33,7 +33,9 @@ def test_non_finite_values_are_left_out_of_a_curve() -> None:
 
 def test_an_empty_or_flat_run_still_has_an_emblem() -> None:
     for losses in ([], [1.0], [1.0, 1.0]):
-        ElementTree.fromstring(emblem_svg(losses))
+        emblem = emblem_svg(losses)
+        assert len(ElementTree.fromstring(emblem)) == 17
+        assert "nan" not in emblem
 
 
 def test_a_bars_width_is_its_value() -> None:
@@ -50,8 +52,11 @@ def test_a_funnels_bars_narrow_by_the_rejected_fraction() -> None:
     assert widths == [186.0, 186.0, 139.5, 46.5]
 
 
-def test_an_empty_funnel_is_no_error() -> None:
-    ElementTree.fromstring(funnel_svg((Level("files", 0, 0),), (Split("tokens", (("a", 0), ("b", 0))),)))
+def test_an_empty_funnel_has_its_levels_with_zero() -> None:
+    picture = funnel_svg((Level("files", 0, 0),), (Split("tokens", (("a", 0), ("b", 0))),))
+    texts = [element.text for element in ElementTree.fromstring(picture) if element.text]
+    assert {"0 files", "0 tokens", "0 a", "0 b"} <= set(texts)
+    assert "nan" not in picture
 
 
 def test_coloured_tokens_join_to_the_text(tmp_path: Path) -> None:
