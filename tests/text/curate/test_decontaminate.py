@@ -109,3 +109,35 @@ def test_compressed_evaluation_sets_are_read_and_damaged_ones_refused(pack: Any,
     file.write_bytes(pack(b'{"q": "a b"}\n') + b"rubbish")
     with pytest.raises(DataError, match=r"is damaged: byte \d+"):
         list(evaluation_items([str(file)]))
+
+
+ZEROS = "0 0 0 1 0 0 0 0 1 0 0 0 0 0 1 0 x y 0 0 1 0 0 0 the the the the the the the the the"
+
+
+@pytest.mark.parametrize(
+    "item", [ZEROS, "a b c d e f g h i j k l m n o", "foo bar " * 20, "1.5 2.5 3.5 " * 9]
+)
+def test_an_item_without_distinct_words_matches_nothing(item: str, tmp_path: Path) -> None:
+    judge = made(tmp_path, [item, sentence(3, 20)])
+    assert judge.apply(batch(f"A table: {item}.", sentence(3, 20))).reason == [None, "evaluation_item"]
+    assert made(tmp_path, [item], min_distinct=1).apply(batch(item)).reason in (["evaluation_item"], [None])
+
+
+def test_recall_is_reported_at_several_overlaps_and_is_what_matching_gives(tmp_path: Path) -> None:
+    items = [words_only(n, 8 + n % 60) for n in range(120)]
+    recipe = Decontaminate(paths=("x",))
+    metrics = write_index(recipe, ((f"s.jsonl#{n}", ["id", item]) for n, item in enumerate(items)), tmp_path)
+    judge = Decontaminator.load(recipe, tmp_path)
+    for percent in (100, 75, 50, 25):
+        parts = [" ".join(item.split()[: len(item.split()) * percent // 100]) for item in items]
+        found = sum(
+            reason is not None
+            for reason in judge.apply(batch(*(f"before {part} after" for part in parts))).reason
+        )
+        assert metrics[f"items_found_at_{percent}_percent"] == found
+    assert metrics["items_found_at_100_percent"] == 120 > metrics["items_found_at_25_percent"]
+
+
+def words_only(seed: int, words: int) -> str:
+    draw = random.Random(seed)
+    return " ".join(draw.choice(WORDS) + "abcdefghijklmnop"[draw.randrange(16)] for _ in range(words))

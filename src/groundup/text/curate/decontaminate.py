@@ -46,10 +46,20 @@ class Decontaminate(Recipe):
         default=13, ge=2, description="n-gram length in words: consecutive words shared by item and document"
     )
     min_words: int = Field(default=8, ge=1, description="items with fewer words are not searched for")
+    min_distinct: int = Field(
+        default=5,
+        ge=1,
+        description="distinct words of more than one letter that an n-gram needs to be searched for: a table of "
+        "zeros is in many documents",
+    )
     drop: Literal["document", "item"] = Field(
         default="document",
         description="what is removed: the document, or (in the report) the evaluation item",
     )
+
+
+OVERLAPS = (100, 75, 50, 25)
+"""Shares of the words of an item's longest text (the question, usually) at which its recall is reported."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,11 @@ def write_index(
     entries: list[tuple[Hashes, Ints, int]] = []
     names: list[str] = []
     short = 0
+    found_at = dict.fromkeys(OVERLAPS, 0)
     for name, texts in items:
         number, indexed = len(names), False
+        for percent in found_at:
+            found_at[percent] += is_found(recipe, max(texts, key=len, default=""), percent)
         for n, keys in _item_ngrams(recipe, texts):
             entries.append((keys, np.full(len(keys), number), n))
             indexed = True
@@ -98,7 +111,8 @@ def write_index(
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "items.npz", hashes=hashes[order], item=item[order], length=length[order])
     write_json(folder / "items.json", names)
-    return {"items": len(names), "items_too_short": short}
+    recall = {f"items_found_at_{percent}_percent": count for percent, count in found_at.items()}
+    return {"items": len(names), "items_too_short": short} | recall
 
 
 def _item_ngrams(recipe: Decontaminate, texts: list[str]) -> Iterator[tuple[int, Hashes]]:
@@ -108,7 +122,30 @@ def _item_ngrams(recipe: Decontaminate, texts: list[str]) -> Iterator[tuple[int,
         words = len(pieces.start)
         n = min(recipe.ngram, words)
         if words >= recipe.min_words:
-            yield n, np.unique(ngrams(pieces, n)[0])
+            keys, start = ngrams(pieces, n)
+            distinctive = _distinctive(recipe, pieces, start, n)
+            if distinctive.any():
+                yield n, np.unique(keys[distinctive])
+
+
+def is_found(recipe: Decontaminate, text: str, percent: int) -> bool:
+    """Whether a document with the first `percent` of the words of an item's text, and no more of it, matches."""
+    pieces = _plain(text)
+    words = len(pieces.start)
+    n, part = min(recipe.ngram, words), words * percent // 100
+    if words < recipe.min_words or n > part:
+        return False
+    _, start = ngrams(pieces, n)
+    return bool((_distinctive(recipe, pieces, start, n) & (start + n <= part)).any())
+
+
+def _distinctive(recipe: Decontaminate, pieces: Spans, start: Ints, n: int) -> NDArray[np.bool_]:
+    """For each n-gram whether it has `min_distinct` distinct words that aren't numbers or single letters."""
+    data = bytes(pieces.data)
+    words = [data[begin:end].decode() for begin, end in zip(pieces.start, pieces.end, strict=True)]
+    content = [word if sum(map(str.isalpha, word)) > word.isascii() else "" for word in words]
+    counts = [len({word for word in content[at : at + n] if word}) for at in start]
+    return np.array(counts, dtype=np.int64) >= recipe.min_distinct
 
 
 def _plain(text: str) -> Spans:
