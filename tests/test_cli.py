@@ -95,7 +95,7 @@ def test_init_writes_a_blueprint_that_means_the_same(
     monkeypatch.chdir(tmp_path)
     groundup("init", "mine.toml")
     text = (tmp_path / "mine.toml").read_text()
-    assert "# number of layers; width and more follow from it" in text
+    assert "# number of layers; width and other sizes are derived from it" in text
     capsys.readouterr()
     views = []
     for argv in (["status", "mine.toml", "--json"], ["status", "--json"]):

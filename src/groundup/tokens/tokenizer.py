@@ -1,7 +1,7 @@
 """Tokenizer: text <-> token ids, with control tokens that no text can produce.
 
 in:  text, or ids
-out: ids, or text; `tokenizer.json` and `tokenizer_config.json` as transformers, vLLM and llama.cpp read them
+out: ids, or text; `tokenizer.json` and `tokenizer_config.json` as transformers and vLLM read them
 
 `encode` and `encode_batch` never return a control id. transformers' own tokenizer does convert a spelled-out control
 token, also in `apply_chat_template`: other programs must sanitise their input.
