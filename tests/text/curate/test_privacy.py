@@ -251,7 +251,7 @@ def test_what_people_write_is_found_and_named(text: str, kind: str) -> None:
         "timestamps 1609459200 1609459200000",
         "d41d8cd98f00b204e9800998ecf8427e da39a3ee5e6b4b0d3255bfef95601890afd80709",
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 sha256:0a1b2c",
-        "550e8400-e29b-41d4-a716-446655440000", "00:1A:2B:3C:4D:5E",
+        "550e8400-e29b-41d4-a716-446655440000",
         "@app.route, @media print, x @ y.T, a@b, icon@2x.png, git@github.com:me/it.git, q@k.transpose(1, 2)",
         "std::vector, abc::def, Face::add, ::1",
         "127.0.0.1 0.0.0.0 255.255.255.0", "password = os.environ['PASSWORD']; token = get_token(user)",
@@ -323,3 +323,43 @@ def test_a_region_country_or_kind_that_nobody_knows_is_an_error(fields: dict[str
 )
 def test_long_repetitions_take_no_long_time(piece: str) -> None:
     fates([piece * 20000])
+
+
+FOUND = {
+    "phone": [
+        "Ligue (11) 98765-4321 hoje", "(21) 3456-7890 fixo", "on 0412 345 678 now", "06 1234 5678 Roma",
+        "uffici 06 12345678", "请打0412 345 678联系", "请打(11) 98765-4321联系", "电话138 1234 5678",
+    ],
+    "email": [
+        "user [at] web [punkt] de", "user@web [punkt] de", "x at web.de", "hans [ät] gmx.de",
+        "ana (arroba) uol.com.br",
+    ],
+    "api_key": [
+        "machine api.acme.net login joe password s3cr3tPass", "machine a.b\n  login joe\n  password s3cr3tPass\n",
+        "curl -s -u joe:hunter22 https://x.y", "curl --user 'joe:hunter22' https://x.y",
+        "Authorization: Bearer 123e4567-e89b-12d3-a456-426614174000",
+    ],
+    "ip": ["at 00:1A:2B:3C:4D:5E", "00-1a-2b-3c-4d-5e", "hw 001a.2b3c.4d5e", "from 93.184.216.34"],
+}  # fmt: skip
+NOT_FOUND = [
+    "upgrade from 4.11.0.1 to 4.12", "lib 4.11.0.1", "svn+ssh://joe@svn.acme.org/repo", "svn://svn:svn@host/x",
+    "git@github.com:x/y", "Look at google.com", "meet us at the web. Deutsch", "at 12:30:45 sharp",
+    "curl -u $USER:$PASSWORD https://x.y", "machine learning login password", "1999-2004", "pages 98765-4321",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in FOUND.items() for text in texts])
+def test_forms_of_many_places_are_found(kind: str, text: str) -> None:
+    assert private(text) == [kind]
+
+
+@pytest.mark.parametrize("text", NOT_FOUND)
+def test_what_only_looks_like_it_is_left(text: str) -> None:
+    assert not private(text)
+
+
+def private(text: str) -> list[str]:
+    """The kinds that are found, in order."""
+    row = dict.fromkeys(DOCUMENT_SCHEMA.names, "") | {"text": text}
+    found = Privacy().find(DocumentBatch(pa.Table.from_pylist([row], DOCUMENT_SCHEMA)))
+    return [kind for _, _, kind in found.get(0, [])]

@@ -27,22 +27,36 @@ _DOMAIN = re.compile(
     "(?:[A-Za-z]{2,24}(?![A-Za-z])|中国|中國|公司|网络|网址|香港|台湾|台灣|广告|商标|在线|中文网|みんな|コム|한국|닷컴)"
 )
 _RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|net|org)|example|invalid|test|localhost)$", re.IGNORECASE)
+_SERVICES = ("git", "svn", "hg", "cvs", "anoncvs", "anonymous")
+_LOGIN = re.compile(r"(?:ssh|svn|sftp|rsync|git|hg)://\Z")
+"""A login at a server of version control is no address."""
 _FILE = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|bmp|ico|css|js|json|html?|txt|pdf|exe|dll)$", re.IGNORECASE)
 
-_AT = r"[ \t]{0,3}[\[({<][ \t]?(?:at|@)[ \t]?[\])}>][ \t]{0,3}"
-_DOT = r"[ \t]{0,3}[\[({<][ \t]?(?:dot|\.)[ \t]?[\])}>][ \t]{0,3}|[ \t]{1,3}dot[ \t]{1,3}"
+_AT = r"[ \t]{0,3}[\[({<][ \t]?(?:at|@|ät|arroba|chiocciola|arobase)[ \t]?[\])}>][ \t]{0,3}"
+_DOT_WORD = "dot|punkt|punto|ponto|point|tochka|точка"
+_DOT = rf"[ \t]{{0,3}}[\[({{<][ \t]?(?:{_DOT_WORD}|\.)[ \t]?[\])}}>][ \t]{{0,3}}|[ \t]{{1,3}}(?:dot|punkt)[ \t]{{1,3}}"
 _SPOKEN_TOP = (
     "com|org|net|edu|gov|info|io|dev|ai|uk|de|fr|es|nl|ch|eu|ca|au|ru|pl|se|dk|fi|cz|gr|pt|br|jp|cn|kr"
 )
+_MAIL_HOSTS = (
+    r"(?:web|gmx|t-online|freenet|posteo|mailbox)\.de|gmx\.(?:net|at|ch)|(?:gmail|googlemail|icloud|aol|protonmail|"
+    r"fastmail|bigpond|qq|163|126)\.com|(?:yahoo|hotmail|outlook|live)\.(?:com(?:\.br|\.au)?|co\.uk|de|fr|it|es)|"
+    r"(?:mail|yandex)\.ru|(?:libero|virgilio|tiscali)\.it|(?:orange|free|wanadoo|laposte)\.fr|(?:uol|bol|terra)\.com\.br"
+)
+"""Domains that hardly anything but an address has; `at` before another one is a word."""
 _OBFUSCATED = re.compile(
     rf"{_START}(?:{_ATOM}(?:{_DOT}))?{_ATOM}(?:[.']{_ATOM}){{0,8}}+"
     rf"(?:{_AT}(?:{_LABEL}(?:\.|{_DOT})){{1,6}}[a-z]{{2,24}}"
+    rf"|@(?:{_LABEL}\.){{0,4}}{_LABEL}[ \t]{{0,3}}[\[({{<][ \t]?(?:{_DOT_WORD})[ \t]?[\])}}>][ \t]{{0,3}}[a-z]{{2,24}}"
+    rf"|[ \t]at[ \t](?:{_MAIL_HOSTS})"
     rf"|[ \t]{{1,3}}@[ \t]{{1,3}}{_LABEL}(?:[ \t]?\.[ \t]?{_LABEL}){{0,4}}[ \t]?\.[ \t]?(?:{_SPOKEN_TOP})"
     rf"|[ \t]{{1,3}}at[ \t]{{1,3}}(?:{_LABEL}(?:\.|{_DOT})){{0,5}}{_LABEL}(?:{_DOT})(?:{_SPOKEN_TOP}))(?![{_LETTER}])",
     re.IGNORECASE,
 )
 _OBFUSCATED_HINT = (
-    r"(?i:[\[({<][ \t]?(?:at|@)[ \t]?[\])}>]|[ \t]@[ \t]|[ \t]at[ \t].{1,80}[ \t\])}>]dot[ \t\[({<])"
+    r"(?i:[\[({<][ \t]?(?:at|@|ät|arroba|chiocciola|arobase)[ \t]?[\])}>]|[ \t]@[ \t]"
+    r"|@.{1,80}[\[({<][ \t]?[^ \t]{1,8}[ \t]?[\])}>]|[ \t]at[ \t].{1,12}\."
+    r"|[ \t]at[ \t].{1,80}[ \t\])}>]dot[ \t\[({<])"
 )
 
 
@@ -53,7 +67,9 @@ def emails(reserved: bool) -> tuple[Finder, ...]:
         for sign in _SIGN.finditer(text):
             domain = _DOMAIN.match(text, sign.end())
             local = domain and _LOCAL.search(text, max(0, sign.start() - _LONGEST), sign.start())
-            if domain is None or local is None or local[0] == "git" or _FILE.search(domain[0]):
+            if domain is None or local is None or local[0] in _SERVICES or _FILE.search(domain[0]):
+                continue
+            if _LOGIN.search(text, max(0, local.start() - 12), local.start()):
                 continue
             if reserved or not _RESERVED.search(domain[0]):
                 yield local.start(), domain.end()

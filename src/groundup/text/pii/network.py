@@ -11,6 +11,12 @@ _IPV4 = re.compile(rf"(?<![\w.])(?<![=<>~!]=)(?:{_OCTET}\.){{3}}{_OCTET}(?!\w|\.
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]{2,38}(?!\w)", re.ASCII)
 _LIKE_IPV6 = re.compile(r"(?=.*:.*:.*:)(?=.*\w{3})|(?=\w*\d)\w{4}::\w{1,4}$")
 """Groups of two digits are a time or a fingerprint; `abc::def` is a C++ name."""
+_MAC = re.compile(
+    r"(?<![\w:.-])(?:[0-9A-Fa-f]{2}([:-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}"
+    r"|(?=[0-9.]*[A-Fa-f])[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![\w:-])",
+    re.ASCII,
+)
+"""Hardware addresses: 00:1a:2b:3c:4d:5e, 00-1A-2B-3C-4D-5E, 001a.2b3c.4d5e."""
 _SMALL = 20
 """Three of four octets below this: once in 500 random addresses, nearly always in version numbers."""
 _VERSION = re.compile(
@@ -23,7 +29,7 @@ _PRODUCT = re.compile(r"[A-Za-z_][-/]$")
 _USUAL = ("10.", "172.", "192.", "8.8.")
 """Prefixes of the most common addresses."""
 _NETWORK = re.compile(
-    r"(?:\b|_)(?:ips?|ipv4|inet|host(?:name)?|server|dns|addr(?:ess)?|gateway|ping|subnet|proxy|client|remote|from)"
+    r"(?:\b|_)(?:ips?|ipv4|inet|host(?:name)?|server|dns|addr(?:ess)?|gateway|ping|subnet|proxy|client|remote)"
     r"(?:\b|_)|://$",
     re.IGNORECASE,
 )
@@ -48,9 +54,16 @@ def ips(reserved: bool) -> tuple[Finder, ...]:
             if _LIKE_IPV6.match(address_text) and (reserved or address.is_global):
                 yield match.start(), match.start() + len(address_text)
 
+    def find_mac(text: str) -> Iterator[Range]:
+        for match in _MAC.finditer(text):
+            octets = re.findall(r"[0-9A-Fa-f]{2}", match[0])
+            if len(set(octets)) > 2 or reserved:
+                yield match.span()
+
     quad = r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
     groups = r":[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:|[0-9A-Fa-f]{4}::[0-9A-Fa-f]"
-    return Finder("ip", (quad,), find_v4), Finder("ip", (groups,), find_v6)
+    macs = r"[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}"
+    return Finder("ip", (quad,), find_v4), Finder("ip", (groups,), find_v6), Finder("ip", (macs,), find_mac)
 
 
 def _is_host_address(address: ipaddress.IPv4Address, reserved: bool) -> bool:

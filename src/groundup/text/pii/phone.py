@@ -46,6 +46,8 @@ _ELSEWHERE = re.compile(
     re.ASCII,
 )
 """(0161) 4960930, 0191/496011; Chinese mobiles, the only kind recognised without groups."""
+_ITALIAN = re.compile(rf"{_NOT_INSIDE}0\d{{1,3}}[ /.-]\d{{5,8}}{_ENDED}", re.ASCII)
+"""06 12345678: the area code apart, the rest in one."""
 _UNGROUPED = re.compile(rf"{_NOT_INSIDE}0\d{{9,10}}{_ENDED}", re.ASCII)
 _EXTENSION = re.compile(r"(?: ?(?:ext\.?|x|#) ?\d{1,6})?(?!\w)", re.IGNORECASE | re.ASCII)
 
@@ -85,6 +87,10 @@ def _phones_in(
     for match in _UNGROUPED.finditer(text, start, end + 2):
         if not isbn.is_valid(match[0]) and any(_is_phone(match[0], region) for region, _ in local):
             yield match.span()
+    if any(region == "IT" for region, _ in local):
+        for match in _ITALIAN.finditer(text, start, end + 2):
+            if _is_phone(match[0], "IT") and not _is_in_a_row(text, match):
+                yield match.span()
     for region, written in local:
         for match in written.finditer(text, start, end + 2):
             if _is_phone(match[0], region) and not _is_in_a_row(text, match):
@@ -148,13 +154,23 @@ def _written_in(region: str) -> re.Pattern[str]:
     prefix = metadata.national_prefix
     own = tuple(metadata.number_format)
     bare = not prefix or any(way.national_prefix_optional_when_formatting for way in own)
-    ways: dict[str, None] = {}  # in order, each once
-    for way in (*own, *_ALT_NUMBER_FORMATS.get(metadata.country_code or 0, ())):
-        lead = rf"(?:{prefix}{SEPARATOR}{{0,3}}){'?' if bare else ''}" if prefix else ""
+    every = (*own, *_ALT_NUMBER_FORMATS.get(metadata.country_code or 0, ()))
+    ways: dict[str, None] = {}  # the longest first, since the first that matches counts; each once
+    for way in sorted(every, key=lambda way: -_most_digits(str(way.pattern))):
+        rule = way.national_prefix_formatting_rule or prefix or ""
+        optional = bare or not _NOT_DIGITS.sub("", rule.replace("\\1", "")).startswith(prefix or "")
+        lead = rf"(?:{prefix}{SEPARATOR}{{0,3}}){'?' if optional else ''}" if prefix else ""
         body = re.sub(r"\((?!\?)", "(?:", way.pattern).replace(")(?:", rf"){SEPARATOR}{{1,3}}(?:")
         if SEPARATOR in body:
             ways[rf"{lead}\(?{body}"] = None
     return re.compile(rf"(?<![\w/+])(?<![\w.]-)(?<!\d[.,])\(?(?:{'|'.join(ways)}){_ENDED}", re.ASCII)
+
+
+def _most_digits(pattern: str) -> int:
+    """Digits of the longest number that a format's pattern of groups allows."""
+    return sum(
+        int(most or least or 1) for least, most in re.findall(r"\\d(?:\{(\d+)(?:,(\d+))?\})?", pattern)
+    )
 
 
 def _is_in_a_row(text: str, match: re.Match[str]) -> bool:

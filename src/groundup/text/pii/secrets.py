@@ -85,6 +85,13 @@ _URL_LOGIN = re.compile(
     r"""://(?P<login>[^\s/:@"'<>\\]{0,100}+:(?P<password>[^\s/@"'<>]{3,200}+))@(?=[\w\[])"""
 )
 
+_CURL = re.compile(
+    r"""\bcurl\b[^\n]{0,300}?\s(?:-u|--user)[ =]?["']?(?P<secret>[^\s:"']{1,64}:(?P<password>[^\s"']{3,200}))"""
+)
+_NETRC = re.compile(
+    r"\b(?:machine\s+\S{1,200}|default)\s+login\s+\S{1,200}\s+password\s+(?P<secret>(?P<password>\S{3,200}))"
+)
+
 _NAMED = (
     r"(?i:pass(?:word|wd|phrase|code|wort)|passwd|pwd|secret|token|credentials?|authorization|contraseña|mot de passe|"
     r"пароль|密码|パスワード|(?:api|access|auth|private|account|encryption|signing|subscription|master|app)[ _-]?key)"
@@ -111,6 +118,7 @@ def keys() -> tuple[Finder, ...]:
         Finder("api_key", ("PRIVATE KEY",), _find_blocks),
         Finder("api_key", (r"://[^\s/@]+@",), _find_logins),
         Finder("api_key", (_ASSIGNED_HINT,), _find_assigned),
+        Finder("api_key", (r"(?:-u|--user)[ =]|(?i:\bpassword[ \t\n])",), _find_command_logins),
     )
 
 
@@ -123,8 +131,18 @@ def _find_blocks(text: str) -> Iterator[Range]:
 def _find_logins(text: str) -> Iterator[Range]:
     for match in _URL_LOGIN.finditer(text):
         password = match["password"]
-        if not _PLACEHOLDER.search(password) and password.lower() not in _OBVIOUS:
+        own = match["login"].partition(":")[0]
+        if not _PLACEHOLDER.search(password) and password.lower() not in (*_OBVIOUS, own.lower()):
             yield match.span("login")
+
+
+def _find_command_logins(text: str) -> Iterator[Range]:
+    """Logins of `curl -u user:password` and passwords of .netrc."""
+    for pattern in (_CURL, _NETRC):
+        for match in pattern.finditer(text):
+            password = match["password"]
+            if not _PLACEHOLDER.search(password) and password.lower() not in _OBVIOUS:
+                yield match.span("secret")
 
 
 def _find_assigned(text: str) -> Iterator[Range]:
