@@ -1,6 +1,7 @@
 """What an inspection counts, chooses and shows, against worlds whose every fate is known."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -311,7 +312,7 @@ def test_a_distribution_agrees_with_numpy_and_needs_one_pass(scale: str) -> None
         parts.add(piece, np.zeros(len(piece), int))
     said = whole.histogram("s", "m")
     assert said == parts.histogram("s", "m") and said is not None
-    assert sum(said.kept) == said.rows == len(values)
+    assert sum(said.kept) == said.documents == len(values)
     for share, found in ((0.01, said.low), (0.5, said.median), (0.99, said.high)):
         assert found == pytest.approx(np.quantile(values, share, method="inverted_cdf"), rel=5e-4)
     assert said.log == (scale == "lognormal")
@@ -321,7 +322,7 @@ def test_a_distribution_agrees_with_numpy_and_needs_one_pass(scale: str) -> None
 def test_odd_values_do_not_break_a_histogram() -> None:
     drawn = Distribution()
     drawn.add(np.array([np.nan, np.inf, -np.inf, 0.0]), np.zeros(4, int))
-    assert drawn.histogram("s", "m").rows == 3  # type: ignore[union-attr]
+    assert drawn.histogram("s", "m").documents == 3  # type: ignore[union-attr]
     constant = Distribution()
     constant.add(np.zeros(10), np.zeros(10, int))
     said = constant.histogram("s", "m", [Bound("s", "r", "m", None, 0.3)])
@@ -366,3 +367,14 @@ def test_no_document_can_end_the_block_its_text_stands_in(tmp_path: Path) -> Non
     html = page(collect(write_corpus_fixture(tmp_path, fates), hostile))
     assert html.count("<script") == 2 and html.count("</script>") == 2 and "<!--" not in html
     assert "default-src 'none'; script-src 'sha256-" in html and "unsafe" not in html
+
+
+def test_the_script_reads_only_fields_that_the_page_has(world: Corpus) -> None:
+    html = page(collect(world))
+    data = json.loads(html.split('id="report">')[1].split("</script>")[0])
+    script = html.rpartition("<script>")[2]
+    bars = data["histograms"][0] | data["contamination"]["hits"][0]  # both are called h
+    document = next(iter(data["documents"].values())) | data["duplicates"]
+    for name, fields in (("report", data), ("h", bars), ("d", document)):
+        wanted = set(re.findall(rf"(?<![\w.$]){name}\.(\w+)", script))
+        assert wanted and wanted <= fields.keys(), (name, wanted - fields.keys())

@@ -101,7 +101,7 @@ def test_the_page_opens_with_its_figures_and_its_sums(visit: Visit) -> None:
     assert visit.text("#Funnel table") != before and "kB" in visit.text("#Funnel table")
 
 
-def test_a_search_finds_a_document_and_shows_its_story(visit: Visit) -> None:
+def test_a_search_finds_a_document_and_shows_its_history(visit: Visit) -> None:
     visit.page.keyboard.press("/")
     visit.page.keyboard.type("PAGE/299.html")
     assert "1 of the" in visit.text("#found")
@@ -113,10 +113,10 @@ def test_a_search_finds_a_document_and_shows_its_story(visit: Visit) -> None:
     visit.page.keyboard.press("/")
     visit.page.fill("#query", "too_few_words")
     visit.page.locator("#results button").first.click()
-    assert "dropped: too few words" in visit.text("dialog .way") and "Text number" in visit.text(
+    assert "dropped: too few words" in visit.text("dialog .history") and "Text number" in visit.text(
         "dialog .text"
     )
-    assert "All 308 documents are in this page" in visit.text("#foot")
+    assert "This page has all 308 documents" in visit.text("#foot")
 
 
 def test_before_curation_there_is_a_page_too(browser: "playwright.Browser", written: Path) -> None:
@@ -139,7 +139,7 @@ def test_where_not_every_text_is_in_the_page_it_says_so(browser: "playwright.Bro
         collect(Corpus(written.parent / "ingest", written.parent / "curate"), per_reason=1, drawn=10), page
     )
     visit = Visit(browser, page)
-    assert "10 drawn at random" in visit.text("#foot") and "all 308" in visit.text("#foot")
+    assert "of 10 from all 308" in visit.text("#foot")
     left = visit.page.evaluate("report.index.find(([id]) => !embedded.has(id))")
     visit.page.fill("#query", left[1])
     visit.page.locator("#results button").last.click()
@@ -148,13 +148,13 @@ def test_where_not_every_text_is_in_the_page_it_says_so(browser: "playwright.Bro
     visit.page.context.close()
 
 
-def test_a_sample_leads_to_its_whole_story_and_a_link_leads_back_to_it(visit: Visit, written: Path) -> None:
+def test_a_sample_leads_to_its_whole_history_and_a_link_leads_back_to_it(visit: Visit, written: Path) -> None:
     visit.page.locator("#Reasons a", has_text="too few words").click()
     card = visit.page.locator("details[open] .card").first
     assert "words" in card.inner_text()
     card.get_by_role("button").click()
     said = visit.text("dialog")
-    assert "dropped: too few words" in said and "dedup: never came here" in said and "Text number" in said
+    assert "dropped: too few words" in said and "dedup: not reached" in said and "Text number" in said
     address = visit.page.url
     assert "#document=" in address
     visit.page.reload()
@@ -177,7 +177,7 @@ def test_changes_show_what_was_taken_out_and_put_in(visit: Visit) -> None:
 def test_hostile_documents_are_text_wherever_they_stand(visit: Visit) -> None:
     visit.page.evaluate("document.querySelectorAll('details').forEach(group => { group.open = true; })")
     visit.page.fill("#query", "window.hacked")
-    assert visit.page.locator("#results button").count() == len(hostile_world()) + 1  # and the file set aside
+    assert visit.page.locator("#results button").count() == len(hostile_world()) + 1  # and the rejected file
     for number in range(len(hostile_world())):
         visit.page.evaluate(f"location.hash = '#document={0xA000 + number:016x}'")
         visit.page.wait_for_function(

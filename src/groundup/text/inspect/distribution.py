@@ -70,7 +70,7 @@ class Distribution:
         return Histogram(
             step=step,
             metric=metric,
-            rows=int(total.sum()),
+            documents=int(total.sum()),
             kept=kept,
             later=later,
             dropped=dropped,

@@ -184,7 +184,7 @@ function histogram(h) {
   const tall = cut ? totals.indexOf(sorted[0]) : -1;
   const spike = cut ? [draw("line", { class: "cut", x1: x(tall) - 1, x2: x(tall + 1) + 1, y1: TOP + 12, y2: TOP + 8 }),
     draw("text", { x: x(tall + 1) + 3 > W - 30 ? x(tall) - 3 : x(tall + 1) + 3, y: TOP + 9,
-      "text-anchor": x(tall + 1) + 3 > W - 30 ? "end" : "start" }, share(sorted[0], h.measured))] : [];
+      "text-anchor": x(tall + 1) + 3 > W - 30 ? "end" : "start" }, share(sorted[0], h.documents))] : [];
   let taken = -10;
   const fits = (at, text) => {
     const half = text.length * 3, from = Math.min(Math.max(x(at) - half, 0), W - 2 * half);
@@ -201,7 +201,7 @@ function histogram(h) {
   });
   const summary = `median ${number(h.median)}, 1st to 99th percentile ${number(h.low)} to ${number(h.high)}`;
   return make("figure", {}, make("h4", {}, words(h.metric), h.log ? make("span", { class: "muted" }, " (log)") : ""),
-    draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${h.metric} of ${count(h.measured)} documents: ${summary}` },
+    draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${h.metric} of ${count(h.documents)} documents: ${summary}` },
       outside, bars, spike, draw("line", { class: "axis", x1: 0, x2: W, y1: BASE, y2: BASE }), ticks, h.thresholds.map(label)),
     make("figcaption", {}, summary, droppedBy.length ? make("span", { class: "about" }, "dropped for ", droppedBy.join(", ")) : ""));
 }

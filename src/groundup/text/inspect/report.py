@@ -98,7 +98,7 @@ class Histogram:
 
     step: str
     metric: str
-    rows: int
+    documents: int
     kept: tuple[int, ...]
     later: tuple[int, ...]
     dropped: tuple[int, ...]
