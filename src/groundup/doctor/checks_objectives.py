@@ -69,7 +69,7 @@ def _check_masks(context: CheckContext) -> Iterator[Difference]:
     inside = mask.cpu().double()
     for poison in POISON:
         yield from _both(
-            "only", context, lambda x: objectives.masked(mask, x), lambda x: x * inside, [x], poison
+            "masked", context, lambda x: objectives.masked(mask, x), lambda x: x * inside, [x], poison
         )
         yield from _both(
             "masked_mean",
