@@ -111,7 +111,7 @@ def public(module: ModuleType) -> list[tuple[Any, str]]:
         elif inspect.isclass(value) and issubclass(value, nn.Module):
             functions.append((value, "forward"))
         elif value is kv_cache.StaticKVCache:
-            functions += [(value, "update")]
+            functions += [(value, "cache_update")]
     return functions
 
 
@@ -138,7 +138,15 @@ def disturbing(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args, **kwargs: disturbed(function(*args, **kwargs))
 
 
-EXCLUDED = {"norm", "feed_forward", "sparse_layers", "adapters", "save_adapters", "load_adapters"}
+EXCLUDED = {
+    "norm",
+    "stack_products",
+    "feed_forward",
+    "sparse_layers",
+    "adapters",
+    "save_adapters",
+    "load_adapters",
+}
 """Functions that choose or list modules, whose `forward` is disturbed instead; and adapter files."""
 
 
