@@ -38,3 +38,15 @@ def test_the_printed_blueprint_is_the_presets(name: str) -> None:
     """When this fails: `rm blueprints/NAME.toml; groundup init blueprints/NAME.toml --preset NAME`."""
     printed = Path(__file__).resolve().parents[1] / "blueprints" / f"{name}.toml"
     assert printed.read_text() == commented_toml(load(Blueprint, presets.table(name), [], name))
+
+
+@pytest.mark.parametrize(("name", "private"), [("a.mbox", True), ("deep/b.eml", True), ("WhatsApp chat.txt", True),
+                                               ("irc/log-1.mbox.gz", True), ("novel.txt", False), ("chatty.md", False)])  # fmt: skip
+def test_mail_and_chat_logs_get_the_privacy_step(name: str, private: bool, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("x")
+    table = presets.table("stdlib")
+    default = [type(step).__name__ for step in load(Blueprint, table, [], "test").curate.steps]
+    presets.use_data(table, [str(tmp_path)], rename=False)
+    steps = [type(step).__name__ for step in load(Blueprint, table, [], "test").curate.steps]
+    assert steps == default + ["Privacy"] * private

@@ -5,6 +5,8 @@ out: a table as TOML would give it
 """
 
 import difflib
+import re
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +135,28 @@ def use_data(blueprint: Table, paths: list[str], rename: bool) -> None:
     if missing:
         raise BlueprintError(f"--data {missing[0]}: there is no such file or folder")
     blueprint.setdefault("ingest", {})["sources"] = [{"use": "files", "paths": paths}]
+    curate = blueprint.setdefault("curate", {})
+    if _has_messages(paths) and {"use": "privacy"} not in curate.get("steps", []):
+        curate["steps"] = [*curate.get("steps", map(dict, _DEFAULT_STEPS)), {"use": "privacy"}]
     if rename:
         name = Path(paths[0]).resolve().name.split(".")[0]
         clean = "".join(char if (char.isascii() and char.isalnum()) or char in "-_" else "-" for char in name)
         blueprint["name"] = clean.strip("-_") or "own"
+
+
+_DEFAULT_STEPS = ({"use": "repair"}, {"use": "language"}, {"use": "length"}, {"use": "gopher_repetition"})
+"""Curate's own, for a blueprint that names none."""
+_MESSAGES = re.compile(
+    r"\.(?:eml|mbox|mbx)(?:\.\w+)?$|(?:^|[^a-z])(?:chats?|whatsapp|slack|irc|telegram)(?:[^a-z]|$)", re.I
+)
+"""Names of files of mail and of chat logs."""
+_SEARCHED = 10_000
+
+
+def _has_messages(paths: list[str]) -> bool:
+    """Whether the files, or the first of them below a folder, are mail or chat logs by their names."""
+    files = (file for path in paths for file in (Path(path), *Path(path).expanduser().rglob("*")))
+    return any(_MESSAGES.search(file.name) for file in islice(files, _SEARCHED))
 
 
 def _may_match(path: str) -> bool:
