@@ -40,8 +40,17 @@ def test_the_printed_blueprint_is_the_presets(name: str) -> None:
     assert printed.read_text() == commented_toml(load(Blueprint, presets.table(name), [], name))
 
 
-@pytest.mark.parametrize(("name", "private"), [("a.mbox", True), ("deep/b.eml", True), ("WhatsApp chat.txt", True),
-                                               ("irc/log-1.mbox.gz", True), ("novel.txt", False), ("chatty.md", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "private"),
+    [
+        ("a.mbox", True),
+        ("deep/b.eml", True),
+        ("WhatsApp chat.txt", True),
+        ("irc/log-1.mbox.gz", True),
+        ("novel.txt", False),
+        ("chatty.md", False),
+    ],
+)
 def test_mail_and_chat_logs_get_the_privacy_step(name: str, private: bool, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("x")

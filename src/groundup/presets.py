@@ -156,7 +156,7 @@ _SEARCHED = 10_000
 def _has_messages(paths: list[str]) -> bool:
     """Whether the files, or the first of them below a folder, are mail or chat logs by their names."""
     files = (file for path in paths for file in (Path(path), *Path(path).expanduser().rglob("*")))
-    return any(_MESSAGES.search(file.name) for file in islice(files, _SEARCHED))
+    return any(_MESSAGES.search(file.name) and file.is_file() for file in islice(files, _SEARCHED))
 
 
 def _may_match(path: str) -> bool:
