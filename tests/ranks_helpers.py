@@ -100,7 +100,7 @@ def pretrainings(
     units = mock.patch("groundup.parallel.shard.SINGLE_UNIT_BYTES", together)
     leave = mock.patch("groundup.train.loop.heartbeat", partial(_terminate_at, leave_at))
     exact = mock.patch("groundup.train.optimizers.muon.cpu_has_fast_bf16", lambda: False)
-    quick = mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12)
+    quick = mock.patch("groundup.train.utilization.matmul_rate", lambda *_, **__: 1e12)
     rank = dist.get_rank() if dist.is_initialized() else 0
     folder.mkdir(exist_ok=True)
     (folder / f"pid-{rank}").write_text(str(os.getpid()))

@@ -74,5 +74,5 @@ def recipe(steps: int) -> Pretrain:
 def build(workspace: Path, given: Inputs, steps: int, runtime: Runtime = SITE) -> Artifact:
     """Run the stage as `groundup run` does, but for measuring the machine, which takes seconds."""
     builder = Builder(Store(workspace), runtime, Reporter(quiet=True))
-    with mock.patch("groundup.train.pretrain.matmul_rate", lambda *_, **__: 1e12):
+    with mock.patch("groundup.train.utilization.matmul_rate", lambda *_, **__: 1e12):
         return builder(pretrain, recipe(steps), given.tokens, given.tokenizer)

@@ -6,8 +6,10 @@ out: micro-batches of ids, targets, documents and weights; with several ranks, t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -83,3 +85,13 @@ def step_batches(
     local_rows = parallel.dp_slice(len(weights))
     parts = (torch.split(tensor[local_rows], micro_rows) for tensor in tensors)
     return [own_positions(TokenBatch(*part), parallel) for part in zip(*parts, strict=True)]
+
+
+def document_ids(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[int], list[str]]:
+    """step -> ids of the documents in its rows."""
+
+    def documents(step: int) -> list[str]:
+        table = pq.read_table(spans, columns=["document"], filters=[("row", "in", rows_of(step).tolist())])
+        return [str(name) for name in table["document"].to_pylist()]
+
+    return documents

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, cast
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -38,7 +37,6 @@ from groundup.parallel.hardware import (
     Precision,
     choose_hardware,
     compiled,
-    matmul_rate,
     micro_batch_rows,
 )
 from groundup.parallel.layout import resolve_layout
@@ -48,7 +46,7 @@ from groundup.parallel.shard import InitTensor
 from groundup.tokens.loader import sample_indices
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.batches import TokenBatch, step_batches, token_batch
+from groundup.train.batches import TokenBatch, document_ids, step_batches, token_batch
 from groundup.train.init_from import (
     resume_optimizer,
     save_checkpoint,
@@ -58,12 +56,13 @@ from groundup.train.init_from import (
     start_optimizer,
     start_weights,
 )
-from groundup.train.loop import Probe, TrainResult, TrainSpec, train
+from groundup.train.loop import Probe, TrainSpec, train
 from groundup.train.moe_balance import ExpertBalancer
 from groundup.train.monitor import ModelMonitor, Monitor
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.schedules import ScheduleName, schedule_factor
+from groundup.train.utilization import MachineRate, throughput
 from groundup.train.validate import bits_per_byte, token_loss
 
 
@@ -187,13 +186,9 @@ def pretrain(
     parallel = current_context(layout, hardware.device)
     model, init_tensor = _decoder(recipe, config, tokenizer.path, parallel)
     plan = _plan(recipe, runtime, rows, hardware, config, parallel, memory_parts(layout, parallel.size))
-    context.info(
-        f"{parameters(config):,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens"
-    )
-    context.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
-
+    _announce(context, config, plan, hardware)
     flops = training_flops_per_token(config, plan.seq_len)
-    rates = [_rate(hardware, parallel)]
+    rate = MachineRate(hardware, parallel)
     optimizer = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = _loss(compiled(chunk_with_gradient, hardware))
     engine = runtime.engine.prepare(
@@ -202,7 +197,6 @@ def pretrain(
     rows_read = resume_optimizer(Path(recipe.start), engine, optimizer, context.info) if recipe.start else 0
     rows_of = _order(recipe, plan, len(rows), rows_read)
     score = partial(_score, engine, held_out, vocabulary, parallel)
-    probed = held_out if len(held_out) else rows
     spec = TrainSpec(
         label="pretrain",
         engine=engine,
@@ -216,17 +210,17 @@ def pretrain(
         prefetch=True,
         detect_spikes=True,
         probes=[
-            Probe(recipe.validate_every, _probe(score, hardware, rates, parallel)),
+            Probe(recipe.validate_every, _probe(score, rate)),
             *stable_checkpoint_probe(
                 recipe, plan, context, config, vocabulary, engine, optimizer, rows_read, parallel
             ),
         ],
-        monitor=_monitor(engine, probed, vocabulary, flops * plan.tokens_per_step, rates, parallel),
-        document_ids=_documents(rows_of, tokens.path / "train_spans.parquet"),
+        monitor=_monitor(engine, rows, held_out, vocabulary, flops * plan.tokens_per_step, rate, parallel),
+        document_ids=document_ids(rows_of, tokens.path / "train_spans.parquet"),
         environment=hardware.numerics(),
     )
     result = train(spec)
-    rates.append(_rate(hardware, parallel))
+    rate.measure()
     save_checkpoint(context.path, engine, config, vocabulary, parallel)
     return {
         "parameters": parameters(config),
@@ -236,7 +230,13 @@ def pretrain(
         "compiled": hardware.can_compile,
         "precision": hardware.precision,
         "device": str(hardware.device),
-    } | _speed(result, flops, sum(rates) / len(rates))
+    } | throughput(result, flops, rate)
+
+
+def _announce(context: StageContext, config: DecoderConfig, plan: _Plan, hardware: Hardware) -> None:
+    size = f"{parameters(config):,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens"
+    context.info(size)
+    context.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
 
 def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderConfig:
@@ -318,16 +318,6 @@ def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callab
     return lambda step: sample_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
 
 
-def _documents(rows_of: Callable[[int], np.ndarray], spans: Path) -> Callable[[int], list[str]]:
-    """step -> ids of the documents in its rows."""
-
-    def documents(step: int) -> list[str]:
-        table = pq.read_table(spans, columns=["document"], filters=[("row", "in", rows_of(step).tolist())])
-        return [str(name) for name in table["document"].to_pylist()]
-
-    return documents
-
-
 def stable_checkpoint_probe(
     recipe: Pretrain, plan: _Plan, context: StageContext, config: DecoderConfig, tokenizer: Tokenizer,
     engine: TrainEngine, optimizer: Optimizer, rows_read: int, parallel: ParallelContext,
@@ -349,9 +339,10 @@ def stable_checkpoint_probe(
 def _monitor(
     engine: TrainEngine,
     rows: PackedDataset,
+    held_out: PackedDataset,
     tokenizer: Tokenizer,
     flops_per_step: float,
-    rates: list[float],
+    rate: MachineRate,
     parallel: ParallelContext,
 ) -> Monitor | None:
     """The monitor of a model whose parameters are on this rank; None for other engines."""
@@ -359,8 +350,9 @@ def _monitor(
         return None
     model = cast(Decoder, engine.model)
     # Attention logits can't be recorded where this rank has a part of the layers.
-    probe = token_batch(rows[:1], tokenizer, engine.device) if parallel.pipeline == 1 else None
-    monitor = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rates[-1])
+    probed = held_out if len(held_out) else rows
+    probe = token_batch(probed[:1], tokenizer, engine.device) if parallel.pipeline == 1 else None
+    monitor = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rate.latest)
     return ExpertBalancer(model, model.config, monitor, parallel) if model.config.moe else monitor
 
 
@@ -380,22 +372,15 @@ def _loss(kernel: Kernel) -> Loss:
     return loss
 
 
-def _probe(
-    score: Callable[[int], float | None], hardware: Hardware, rates: list[float], parallel: ParallelContext
-) -> Callable[[int], dict[str, float]]:
-    """Validation on a few rows; also measures the machine's rate again, which depends on its other load."""
+def _probe(score: Callable[[int], float | None], rate: MachineRate) -> Callable[[int], dict[str, float]]:
+    """Validation on a few packed sequences; also measures the machine's rate again."""
 
     def probe(step: int) -> dict[str, float]:
-        rates.append(_rate(hardware, parallel, seconds=0.2))
+        rate.measure(seconds=0.2)
         value = score(16)
         return {} if value is None else {"val_bpb": value}
 
     return probe
-
-
-def _rate(hardware: Hardware, parallel: ParallelContext, seconds: float = 1.0) -> float:
-    """FLOP/s of all ranks together, measured at the same time on all of them."""
-    return parallel.size * matmul_rate(hardware, seconds=seconds)
 
 
 def _score(
@@ -406,17 +391,3 @@ def _score(
         if len(held_out)
         else None
     )
-
-
-def _speed(result: TrainResult, flops_per_token: float, rate: float) -> Metrics:
-    """Throughput over the timed steps, also as a fraction of the machine's measured matrix-product rate."""
-    return {
-        "steps": result.steps,
-        "skipped_steps": result.skipped_steps,
-        "transient_steps": result.transient_steps,
-        "seconds": result.seconds,
-        "tokens_per_second": result.tokens_per_second,
-        "flops_utilization": flops_per_token * result.tokens_per_second / rate,
-        "flops_per_token": flops_per_token,
-        "matmul_tflops": rate / 1e12,
-    }
