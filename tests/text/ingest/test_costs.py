@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from format_world import read, reasons
 
+from format_helpers import read, reasons
 from groundup.text.ingest.formats import plain
 
 MEMORY = 2 << 30
@@ -63,7 +63,6 @@ def test_crafted_input_is_accounted_for_in_bounded_memory_and_time(name: str) ->
 
 
 def test_a_reader_out_of_memory_takes_one_file_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-
 
     def exhausted(*_: object) -> object:
         raise MemoryError
