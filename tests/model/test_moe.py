@@ -242,5 +242,5 @@ def test_a_token_meets_as_many_matrix_parameters_as_are_counted() -> None:
 def test_experts_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="experts support only"):
         replace(QWEN3_MOE, activation="relu2")
-    with pytest.raises(ValueError, match="n_experts_per_token = 7 must lie between 1 and n_experts = 6"):
+    with pytest.raises(ValueError, match="n_experts_per_token = 7 must be between 1 and n_experts = 6"):
         MoE(n_experts=6, n_experts_per_token=7, d_expert=8)
