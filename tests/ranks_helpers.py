@@ -73,15 +73,15 @@ def waits_for_sigterm(folder: Path) -> None:
     time.sleep(60)
 
 
-class Noting(Reporter):
-    """Says nothing, and keeps it."""
+class RecordingReporter(Reporter):
+    """Prints nothing, and keeps the messages."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
+    def info(self, text: str) -> None:
+        self.messages.append(text)
 
 
 def pretrainings(
@@ -95,7 +95,7 @@ def pretrainings(
     """Pretrain every case into folder/<name>.part, as exactly as this machine can: Muon's products in fp32, too.
 
     leave_at: the step at which a SIGTERM reaches every rank. together: bytes of the largest model that isn't gathered
-    layer by layer, as these would be if they were large. Beside its metrics, a case tells what was `said`.
+    layer by layer, as these would be if they were large. Beside its metrics, a case has the `messages`.
     """
     units = mock.patch("groundup.parallel.shard.SINGLE_UNIT_BYTES", together)
     leave = mock.patch("groundup.train.loop.heartbeat", partial(_terminate_at, leave_at))
@@ -107,10 +107,10 @@ def pretrainings(
     found = {}
     with exact, quick, leave, units:
         for name, recipe in cases.items():
-            noting = Noting()
-            out = open_context(folder / f"{name}.part", noting, runtime, keeps_log=rank == 0)
+            reporter = RecordingReporter()
+            out = open_context(folder / f"{name}.part", reporter, runtime, keeps_log=rank == 0)
             found[name] = pretrain(recipe, runtime, out, given.tokens, given.tokenizer) | {
-                "said": noting.said
+                "messages": reporter.messages
             }
             out.close_log()
     return found

@@ -127,7 +127,8 @@ def test_an_input_rebuilt_to_the_same_bytes_rebuilds_nothing_that_reads_its_cont
 ) -> None:
     shutil.rmtree(run(store, file)["read"].path)
     run(store, file)
-    assert CALLS == ["read", "report"]  # the report prints times and machine of every stage
+    # The report prints the times of every stage, which may be the same by chance.
+    assert CALLS in (["read", "report"], ["read"])
 
 
 def test_without_a_change_nothing_is_built_or_to_build(store: Store, file: Path) -> None:

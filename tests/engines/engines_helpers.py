@@ -119,7 +119,7 @@ def hands_over(
         with pytest.raises(SystemExit):
             launch(with_engine, (case, where, folder / str(number), given, last), 2, TIMEOUT)
         shutil.copytree(folder / str(number), folder / str(number + 1))
-    said = pretrainings(case, HERE, folder / "3", given)[name]["said"]
+    said = pretrainings(case, HERE, folder / "3", given)[name]["messages"]
     assert f"continuing pretrain at step 7 of {STEPS}" in " ".join(said)
     agree(reference, folder / "3", name)
 

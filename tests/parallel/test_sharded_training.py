@@ -216,7 +216,7 @@ def test_a_harmed_shard_is_named_and_the_state_before_is_taken(
         data = bytearray(shard.read_bytes())
         data[len(data) // 2] ^= 1
         shard.write_bytes(data)
-    said = "".join(launch(pretrainings, (case, SITE, tmp_path, given), 2, TIMEOUT)["olmo3"]["said"])
+    said = "".join(launch(pretrainings, (case, SITE, tmp_path, given), 2, TIMEOUT)["olmo3"]["messages"])
     assert f"{states[-1].name} is damaged ({shard.name}" in said
     assert f"continuing pretrain at step {int(states[-2].name[5:])}" in said
     for one, many in zip(curve(alone[0] / "2", "olmo3"), curve(tmp_path, "olmo3"), strict=True):

@@ -37,7 +37,9 @@ def test_a_layout_that_does_not_fit_is_refused_before_anything_starts(
 
 def test_rows_that_ranks_cannot_share_are_named(given: Inputs, work: StageContext) -> None:
     runtime = SITE.model_copy(update={"ranks": 3})
-    with pytest.raises(GroundupError, match=r"is 4 rows of 32 tokens a step, which 3 ranks can't share"):
+    with pytest.raises(
+        GroundupError, match=r"is 4 rows of 32 tokens a step, which 3 data-parallel ranks can't divide"
+    ):
         run_stage(pretrain, recipe(1), runtime, work, {"tokens": given.tokens, "tokenizer": given.tokenizer})
 
 
