@@ -106,7 +106,18 @@ def test_the_rate_is_that_of_the_last_steps() -> None:
     made.advance(1, now=60.0)  # the first step compiles
     for step in range(2, 200):
         made.advance(step, now=60.0 + step)
+        assert made.rate() == pytest.approx(1.0, rel=0.5) or step < 3
     assert made.rate() == pytest.approx(1.0)
+
+
+def test_before_the_first_rate_the_headline_tells_what_is_done() -> None:
+    board = Board("train", 1000, "steps", note="compiling kernels")
+    board.advance(0, now=0.0)
+    assert str(draw(board, 80, 12)[0]).rstrip().endswith("compiling kernels")
+    board.advance(1, now=60.0)
+    assert str(draw(board, 80, 12)[0]).rstrip().endswith("compiling kernels")
+    board.advance(2, now=61.0)
+    assert str(draw(board, 80, 12)[0]).rstrip().endswith("16:38 left")
 
 
 @pytest.mark.parametrize(

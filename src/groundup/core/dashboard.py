@@ -81,6 +81,8 @@ class Board:
     total: float
     unit: str
     done: float = 0.0
+    note: str = ""
+    """what is done while there is no rate yet, e.g. "compiling kernels" """
     first_step: int = 0
     last_step: int = 0
     values: dict[str, float] = field(default_factory=dict)
@@ -89,6 +91,8 @@ class Board:
     validation: list[tuple[int, float]] = field(default_factory=list)
     messages: deque[str] = field(default_factory=lambda: deque(maxlen=200))
     samples: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=60))
+    warm: bool = False
+    """whether the first unit is complete"""
 
     def add_line(self, line: dict[str, Any]) -> None:
         """Add one line of metrics.jsonl; non-finite values, which are strings there, are ignored."""
@@ -105,6 +109,9 @@ class Board:
 
     def advance(self, done: float, now: float) -> None:
         """Record that `done` units are complete at time `now` (seconds of a monotonic clock)."""
+        if self.samples and not self.warm:
+            self.samples.clear()  # the first unit may compile kernels: the rate is measured from its end
+            self.warm = True
         self.done = done
         if not self.samples or now - self.samples[-1][0] >= RATE_SECONDS:
             self.samples.append((now, done))
@@ -143,7 +150,7 @@ def _headline(board: Board, width: int) -> Text:
                          (f" of {board.total:,.0f}", "bright_black"))  # fmt: skip
     rate = board.rate()
     speed = f"{rate:,.1f} {board.unit}/s" if rate >= 1 else f"{1 / (rate or 1):,.1f} s/step"
-    left = f"{clock((board.total - board.done) / rate)} left" if rate else "starting"
+    left = f"{clock((board.total - board.done) / rate)} left" if rate else board.note or "starting"
     for right in (f"{speed} · {left}" if rate else left, left):
         gap = width - text.cell_len - len(right)
         if gap >= 2:
@@ -302,6 +309,11 @@ class Dashboard:
         """Add one line of metrics.jsonl."""
         with self._lock:
             self._board.add_line(line)
+
+    def note(self, text: str) -> None:
+        """Set what is shown while there is no rate yet."""
+        with self._lock:
+            self._board.note = text
 
     def advance(self, done: float) -> None:
         """Record the completed units."""

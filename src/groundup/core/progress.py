@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from groundup.core.dashboard import Board, Dashboard, clock
 
+ESTIMATE_UNITS, ESTIMATE_SECONDS = 2, 3.0
+"""Units and seconds after the first unit before a rate and the remaining time are shown: the first one may compile."""
 PLAIN_SECONDS = 10.0
 """Seconds between two lines where stderr is no terminal."""
 
@@ -95,11 +97,13 @@ class Tracker:
         self.began = time.monotonic()
         self.label, self.total, self.unit, self.start, self.done = label, total, unit, start, start
         self._reporter, self._printed, self._note = reporter, self.began, ""
+        self._first: tuple[float, float] | None = None
 
     def advance(self, n: float = 1) -> None:
         """Count `n` more completed units."""
         self.done += n
         now = time.monotonic()
+        self._first = self._first or (now, self.done)
         if self._reporter is not None and now - self._printed >= PLAIN_SECONDS:
             self._printed = now
             self._reporter.info(f"  {self.label}: {self.describe(now)}{self.tail()}")
@@ -112,12 +116,27 @@ class Tracker:
         """The note with its separator; empty without a note."""
         return f" · {self._note}" if self._note else ""
 
+    def rate(self, now: float) -> float | None:
+        """Units per second since the first one was complete; None while there is no honest estimate."""
+        if self._first is None:
+            return None
+        began, first = self._first
+        if self.done - first < ESTIMATE_UNITS or now - began < ESTIMATE_SECONDS:
+            return None
+        return (self.done - first) / (now - began)
+
     def describe(self, now: float) -> str:
-        """Completed units, total, rate and remaining time as text."""
-        rate = (self.done - self.start) / max(now - self.began, 1e-9)
+        """Completed units and total, and once they can be estimated, rate and remaining time."""
         of = f"/{self.total:,.0f}" if self.total else ""
-        left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate > 0 else ""
-        return f"{self.done:,.0f}{of} {self.unit}, {rate:,.1f} {self.unit}/s{left}"
+        return ", ".join([f"{self.done:,.0f}{of} {self.unit}", *self.estimates(now)])
+
+    def estimates(self, now: float) -> list[str]:
+        """Rate and remaining time as text; empty while there is no honest estimate."""
+        rate = self.rate(now)
+        if rate is None:
+            return []
+        left = [f"{clock((self.total - self.done) / rate)} left"] if self.total else []
+        return [f"{rate:,.1f} {self.unit}/s", *left]
 
 
 class _LiveTracker(Tracker):
@@ -128,8 +147,7 @@ class _LiveTracker(Tracker):
 
     def advance(self, n: float = 1) -> None:
         super().advance(n)
-        rate = (self.done - self.start) / max(time.monotonic() - self.began, 1e-9)
-        detail = f"{rate:,.1f} {self.unit}/s{self.tail()}"
+        detail = ", ".join(self.estimates(time.monotonic())) + self.tail()
         self._bar.update(self._task, completed=self.done, detail=detail)
 
 
@@ -141,6 +159,10 @@ class _BoardTracker(Tracker):
         self._dashboard = dashboard
         dashboard.advance(start)
 
+    def note(self, text: str) -> None:
+        super().note(text)
+        self._dashboard.note(text)
+
     def advance(self, n: float = 1) -> None:
         super().advance(n)
         self._dashboard.advance(self.done)
@@ -151,7 +173,6 @@ def _bar(console: Console) -> Progress:
         TextColumn("  {task.description}"),
         BarColumn(bar_width=24),
         TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[detail]}"),
         console=console,
         transient=True,

@@ -131,6 +131,7 @@ def _take_steps(run: "_Run") -> None:
     with ExitStack() as stack:
         received = stack.enter_context(catch_signals())
         tracker = stack.enter_context(spec.context.watch(spec.label, spec.steps, start=progress.step))
+        tracker.note("compiling kernels" if (spec.environment or {}).get("compiled") else "first step")
         saver = stack.enter_context(
             AsyncCheckpointer(
                 spec.context.temporary, spec.runtime.checkpoint_seconds, device.type == "cpu", parallel
