@@ -1,7 +1,7 @@
 """A finished run -> one picture of some pages of its book, side by side, e.g. for a README.
 
-    python -m groundup.book.picture workspace stdlib docs/images/book.png
-    python -m groundup.book.picture workspace stdlib docs/images/book.png --pages 1 3 7
+    python tools/book_picture.py workspace stdlib docs/images/book.png
+    python tools/book_picture.py workspace stdlib docs/images/book.png --pages 1 3 7
 
 in:  a workspace and the name of a complete run
 out: a PNG
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("run")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--pages", type=int, nargs="+", default=[1, 3, 7, 9])
+    parser.add_argument("--pages", type=int, nargs="+", default=[1, 6, 8, 10, 14])
     said = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         write_bytes(said.out, picture(volume_of_run(said.workspace, said.run), said.pages, Path(folder)))
