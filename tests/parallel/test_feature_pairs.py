@@ -65,7 +65,8 @@ def test_pairs_on_one_rank(references: dict[Pair, PairResult]) -> None:
     check(train_pairs(on(1)), references)
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.cluster)])
+@pytest.mark.cluster
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_pairs_on_ranks(references: dict[Pair, PairResult], ranks: int) -> None:
     check(launch(train_pairs, (on(ranks),), ranks, TIMEOUT), references)
 
