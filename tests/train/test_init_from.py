@@ -20,6 +20,7 @@ from groundup.model.decoder import Decoder
 from groundup.tokens.bpe import train
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
+from groundup.train import utilization
 from groundup.train.init_from import start_config, start_digest, start_weights
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.optimizers.muon import Muon
@@ -119,7 +120,7 @@ def test_a_run_goes_on_from_anothers_checkpoint_wherever_it_lies(
     tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = inputs(tmp_path / "inputs")
-    monkeypatch.setattr(stage, "matmul_rate", lambda *_, **__: 1e12)
+    monkeypatch.setattr(utilization, "matmul_rate", lambda *_, **__: 1e12)
     builder = Builder(Store(tmp_path / "workspace"), SITE, Reporter(quiet=True))
     first = builder(stage.pretrain, recipe(6), given.tokens, given.tokenizer)
     start = str(first.path)
@@ -139,7 +140,7 @@ def test_experts_are_trained_balanced_and_their_load_is_logged(
     tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = inputs(tmp_path / "inputs")
-    monkeypatch.setattr(stage, "matmul_rate", lambda *_, **__: 1e12)
+    monkeypatch.setattr(utilization, "matmul_rate", lambda *_, **__: 1e12)
     for balance in ("loss", "bias"):
         builder = Builder(Store(tmp_path / balance), SITE, Reporter(quiet=True))
         part = Qwen3MoE(d_model=16, n_heads=2, n_experts=4, balance=balance, balance_rate=0.01)
@@ -159,7 +160,7 @@ def test_a_stable_phase_annealed_later_ends_as_one_run_would_have(
     tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = inputs(tmp_path / "inputs")
-    monkeypatch.setattr(stage, "matmul_rate", lambda *_, **__: 1e12)
+    monkeypatch.setattr(utilization, "matmul_rate", lambda *_, **__: 1e12)
     builder = Builder(Store(tmp_path / "workspace"), SITE, Reporter(quiet=True))
     by_rule = {"optimizer": Muon()}  # rates of the first run's rules, not of the second's
     whole = recipe(20).model_copy(
@@ -178,7 +179,7 @@ def test_another_optimizer_starts_anew_and_says_so(
     tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = inputs(tmp_path / "inputs")
-    monkeypatch.setattr(stage, "matmul_rate", lambda *_, **__: 1e12)
+    monkeypatch.setattr(utilization, "matmul_rate", lambda *_, **__: 1e12)
     builder = Builder(Store(tmp_path / "workspace"), SITE)
     first = builder(
         stage.pretrain, recipe(6).model_copy(update={"schedule": "wsd"}), given.tokens, given.tokenizer
