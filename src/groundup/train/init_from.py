@@ -1,7 +1,7 @@
 """Pretraining that starts from a checkpoint instead of random initialisation.
 
 in:  a checkpoint folder (of a run, or what `groundup import` wrote), the tokenizer of the rows to learn from
-out: its decoder; a digest of its content, by which the result's identity knows what it came from
+out: its decoder; a digest of its content, which enters the fingerprint of the result
 
 The schedule wsd leaves one more checkpoint, `stable/`, from before the rate falls, with the optimizer states
 and how many rows were read. Annealed from there (`schedule = "linear"`, no warm-up), over as many tokens as one likes

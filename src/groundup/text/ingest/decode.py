@@ -13,6 +13,7 @@ import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 MAX_CONTROL_SHARE = 0.01
 """Share of control characters above which a file is binary."""
@@ -112,6 +113,13 @@ def byte_order_mark(data: bytes) -> str:
 def as_utf8(chunks: Iterator[bytes], marked: str) -> Iterator[bytes]:
     """Chunks of a UTF-16 or UTF-32 stream (`marked` by its byte order mark) as UTF-8, others unchanged."""
     return (text.encode() for text in codecs.iterdecode(chunks, marked, "replace")) if marked else chunks
+
+
+def utf8_chunks(chunks: Iterator[bytes]) -> tuple[str, Iterator[bytes]]:
+    """(encoding that a byte order mark declares, "" for UTF-8; the stream in UTF-8 without that mark)."""
+    head = next(chunks, b"")
+    encoding = byte_order_mark(head)
+    return encoding, as_utf8(chain([head.removeprefix(codecs.BOM_UTF8)], chunks), encoding)
 
 
 def unix_lines(text: str) -> str:

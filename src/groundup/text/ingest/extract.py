@@ -59,7 +59,7 @@ def main_text(html: bytes, extractor: Extractor = "resiliparse", declared_charse
     """Main text of a page. Raises NoMainText, or Undecodable for bytes that are not text.
 
     declared_charset: from the HTTP header. If it is only a server default, the page's <meta> takes precedence; either
-    is used only as far as the bytes agree (see decode.py).
+    is used only where the bytes are valid in it (see decode.py).
     """
     decoded = _page(html, declared_charset)
     page, reason, value = bounded(decoded.text), decoded.reason, decoded.value

@@ -130,7 +130,7 @@ def _part_bytes(recipe: Ingest, tasks: list[ExecutorTask]) -> int:
 
 
 def _settings(recipe: Ingest, source: Source, part_bytes: int) -> str:
-    """Settings that determine what is read from any file of this source."""
+    """Reader settings of this source that affect every file."""
     return json.dumps(
         [ingest.version, recipe.max_document_bytes, part_bytes, canonical_json(source)], sort_keys=True
     )

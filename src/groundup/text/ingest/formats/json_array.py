@@ -4,14 +4,12 @@ in:  `[{"text": ...}, ...]`, compact or indented
 out: the text of each object; its position is its number (from 1)
 """
 
-import codecs
 import re
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from typing import BinaryIO
 
-from groundup.text.ingest.decode import as_utf8, byte_order_mark
+from groundup.text.ingest.decode import utf8_chunks
 from groundup.text.ingest.formats.jsonl import record
 from groundup.text.ingest.formats.rows import MAX_VALUES
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
@@ -28,12 +26,9 @@ def read(
     path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each object after the first `skip`."""
-    chunks = iter(partial(file.read, _CHUNK), b"")
-    head = next(chunks, b"")
-    encoding = byte_order_mark(head)
+    encoding, chunks = utf8_chunks(iter(partial(file.read, _CHUNK), b""))
     if encoding:
         yield ReadIssue("changed", f"decoded_as_{encoding}")
-    chunks = as_utf8(chain([head.removeprefix(codecs.BOM_UTF8)], chunks), encoding)
     number = 0
     for number, (value, size) in enumerate(_values(chunks, options.max_file_bytes), 1):
         if number <= skip:

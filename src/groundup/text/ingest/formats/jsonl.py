@@ -4,13 +4,11 @@ in:  lines of JSON objects
 out: the text of each; its position is the line number; unusable lines are reported one by one
 """
 
-import codecs
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain
 from typing import BinaryIO
 
-from groundup.text.ingest.decode import Undecodable, as_utf8, byte_order_mark, decode
+from groundup.text.ingest.decode import Undecodable, decode, utf8_chunks
 from groundup.text.ingest.formats.plain import document
 from groundup.text.ingest.formats.rows import get_field, missing_text, parse_json, row_text, to_strings
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
@@ -22,14 +20,11 @@ def read(
     path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each line that isn't empty, after the first `skip`."""
-    chunks = iter(partial(file.read, _CHUNK), b"")
-    head = next(chunks, b"")
-    encoding = byte_order_mark(head)
+    encoding, chunks = utf8_chunks(iter(partial(file.read, _CHUNK), b""))
     if encoding:
         yield ReadIssue("changed", f"decoded_as_{encoding}")
-    chunks = chain([head.removeprefix(codecs.BOM_UTF8)], chunks)
     count = 0
-    for number, (line, size) in enumerate(_lines(as_utf8(chunks, encoding), options.max_file_bytes), 1):
+    for number, (line, size) in enumerate(_lines(chunks, options.max_file_bytes), 1):
         if size == len(line) and not line.strip():
             continue
         count += 1

@@ -141,7 +141,7 @@ def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]
 
 
 def _head(message: EmailMessage) -> str:
-    """`Subject: ...` and `Date: ...` lines, as far as present."""
+    """The `Subject: ...` and `Date: ...` lines that the message has."""
     lines = []
     for name in ("Subject", "Date"):
         try:
