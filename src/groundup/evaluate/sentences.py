@@ -3,7 +3,7 @@
 in:  text without line breaks
 out: its sentences, and a count of words that means about the same in every language
 
-Implements the rules of Unicode's UAX #29 that need no dictionary: a full stop ends a sentence before a letter that isn't
+Implements the rules of Unicode's UAX #29 that need no dictionary: a full stop ends a sentence before a letter not in
 lower case; the full stops of Chinese, Japanese, Hindi, Arabic and Urdu end one anywhere. Thai, Lao, Khmer and Burmese
 mark no sentence ends: a space separates their clauses and sentences, so it is taken for the end.
 """

@@ -169,7 +169,7 @@ def test_when_everything_is_rejected_the_message_names_file_columns_and_log(tmp_
     message = str(caught.value)
     assert "no_text_field (3), binary (1)" in message and "rows have: body, id" in message
     assert "chats.jsonl#1" in message
-    log = Path(re.search(r"listed with its reason in (\S+)$", message)[1])  # type: ignore[index]
+    log = Path(re.search(r"all are listed in (\S+\.jsonl)", message)[1])  # type: ignore[index]
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert [entry["reason"] for entry in entries] == ["no_text_field"] * 3 + ["binary"]
 

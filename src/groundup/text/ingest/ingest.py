@@ -114,8 +114,8 @@ def _nothing_left(context: StageContext, metrics: dict[str, Any], files: int) ->
     """The error of a corpus without documents; the rejects log is kept in the workspace."""
     path = context.path.parent.parent / "rejects" / "ingest.jsonl"
     write_rejects(context.path, path)
-    lost = "; ".join(rejects_messages(context.path, metrics))
-    return f"ingest: no document in {files} files; {lost}. Each is listed with its reason in {path}"
+    lost = "; ".join(rejects_messages(context.path, metrics, str(path)))
+    return f"ingest: no document in {files} files; {lost}"
 
 
 def _part_bytes(recipe: Ingest, tasks: list[ExecutorTask]) -> int:

@@ -21,13 +21,15 @@ _SEARCHED = 100_000
 """Entries of the rejects log that are searched for examples."""
 
 
-def rejects_messages(artifact: Path, metrics: dict[str, Any]) -> Iterator[str]:
-    """What was rejected, read in part, left out, and cut."""
+def rejects_messages(
+    artifact: Path, metrics: dict[str, Any], log: str = f"{REJECTS}/ (groundup inspect)"
+) -> Iterator[str]:
+    """What was rejected, read in part, left out, and cut. log: where the reader finds the rejects log."""
     rejected = Counter(metrics["files_rejected"]) + Counter(metrics["records_rejected"])
     lost = Counter({reason: count for reason, count in rejected.items() if reason not in LEFT_OUT})
     left_out = rejected - lost
     partly = Counter({reason: count for reason, count in metrics["changed"].items() if _is_loss(reason)})
-    where = f"all are listed in {REJECTS}/ (groundup inspect)"
+    where = f"all are listed in {log}"
     if lost:
         yield f"rejected: {spell_reasons(lost)}; {_example(artifact, lost)}; {where}"
     if partly:
