@@ -195,7 +195,7 @@ def test_questions_that_leave_no_room_for_an_answer_are_refused_in_words(
 ) -> None:
     reads = {"start": river.folders["sft"], "reward": river.folders["reward"]}
     method = PPO.model_copy(update={"max_new_tokens": TIME - 2})
-    with pytest.raises(DataError, match="max_new_tokens = 62 in a context of 64"):
+    with pytest.raises(DataError, match="max_new_tokens = 62 in a packed sequence of 64"):
         method.prepare(method_context(tmp_path, examples, tokenizer, **reads))
 
 

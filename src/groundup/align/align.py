@@ -67,7 +67,7 @@ class Align(Recipe):
 
 
 @stage(
-    version=2,
+    version=3,
     kind=lambda recipe: recipe.method.output,
     name=lambda recipe: plugin_name(recipe.method),
     ranks=True,

@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar, Protocol
 
 from pydantic import Field
 
+from groundup.core.errors import GroundupError
 from groundup.core.recipe import Recipe
-from groundup.core.registry import Plugin
+from groundup.core.registry import Plugin, plugin_name
 from groundup.core.runtime import Runtime
 from groundup.core.stage import ArtifactKind, Metrics, StageContext
 from groundup.evaluate.tasks import Example
@@ -23,6 +24,9 @@ from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.adamw import AdamW
 from groundup.train.schedules import ScheduleName
+
+LONGEST_ROW = 2048
+"""Longest packed sequence unless `seq_len` is set: an imported model's context can be 40,960 tokens."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,26 @@ class Method(Recipe):
     warmup_fraction: float = Field(
         default=0.05, ge=0, lt=1, description="fraction of the steps with a rising learning rate"
     )
+    seq_len: int = Field(
+        default=0,
+        ge=0,
+        description=f"tokens per packed sequence; 0 = the model's context, at most {LONGEST_ROW}. Longer conversations "
+        "are cut or left out",
+    )
     grad_clip: float = Field(default=1.0, gt=0, description="maximum norm of a step's gradient")
     precision: Precision = Field(
         default="auto", description="dtype of the arithmetic: auto, fp32, bf16 or fp8"
     )
     seed: int = Field(default=0, ge=0)
+
+    def row_tokens(self, context: int) -> int:
+        """Tokens per packed sequence for a model of this context. Raises GroundupError for more than the context."""
+        if self.seq_len > context:
+            raise GroundupError(
+                f"{plugin_name(self)}: seq_len = {self.seq_len} is longer than the model's context of {context} "
+                f"tokens. Set seq_len to at most {context}, or 0 for the default"
+            )
+        return self.seq_len or min(context, LONGEST_ROW)
 
     @abstractmethod
     def prepare(self, context: MethodContext) -> Session:

@@ -64,7 +64,7 @@ class SessionSetup:
         _check_engine(method, context)
         hardware = choose_hardware(runtime, method.precision)
         config = read_config(context.inputs["start"])
-        time = config.max_seq_len
+        time = method.row_tokens(config.max_seq_len)
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         total_rows = batch_rows if divide_rows else batch_rows * ranks
         layout = resolve_layout(runtime, config, total_rows, time, hardware.device)

@@ -264,7 +264,7 @@ class PpoSession:
         if not questions:
             raise DataError(
                 f"ppo: none of {len(examples)} questions leaves room for max_new_tokens = {max_new_tokens} in a "
-                f"context of {time}. Lower it, or raise tokenize.seq_len"
+                f"packed sequence of {time} tokens. Lower it, or raise the step's seq_len (limit: the model's context)"
             )
         return questions
 

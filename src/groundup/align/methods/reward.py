@@ -54,9 +54,7 @@ class Reward(Method):
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=1e-3, adam_beta1=0.9, ns_steps=3
     )
-    batch_rows: int = Field(
-        default=4, ge=1, description="packed sequences per step, each as long as the model's context"
-    )
+    batch_rows: int = Field(default=4, ge=1, description="packed sequences per step")
     epochs: float = Field(default=1.0, gt=0, description="maximum passes over the pairs")
     max_tokens: int = Field(default=800_000, ge=1, description="maximum training tokens, padding included")
     other: int = Field(default=4000, ge=0, description="pairs whose rejected answer is about another object")
@@ -182,8 +180,9 @@ class RewardSession:
         train, held_out = train + sampled["train"], held_out + sampled["held_out"]
         if not train or not held_out:
             raise DataError(
-                f"reward: of {len(context.train_examples)} examples no pair of answers fits into the model's context "
-                f"of {self.setup.shape.time} tokens. Give more text, or raise tokenize.seq_len"
+                f"reward: of {len(context.train_examples)} examples no pair of answers fits into a packed sequence "
+                f"of {self.setup.shape.time} tokens. Give more text, or raise the step's seq_len (limit: the model's "
+                "context)"
             )
         return train, held_out
 

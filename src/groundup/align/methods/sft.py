@@ -54,9 +54,7 @@ class Sft(Method):
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9
     )
-    batch_rows: int = Field(
-        default=8, ge=1, description="packed sequences per step, each as long as the model's context"
-    )
+    batch_rows: int = Field(default=8, ge=1, description="packed sequences per step")
     epochs: float = Field(default=3.0, gt=0, description="maximum passes over the conversations")
     max_tokens: int = Field(default=600_000, ge=1, description="maximum training tokens, padding included")
     validation_tokens: int = Field(
@@ -164,8 +162,8 @@ class SftSession:
                 break
         if not rendered:
             raise DataError(
-                f"sft: none of {len(examples)} conversations fits into the model's context of {shape.time} tokens. "
-                "Give more text, or raise tokenize.seq_len"
+                f"sft: none of {len(examples)} conversations fits into a packed sequence of {shape.time} tokens. "
+                "Give more text, or raise the step's seq_len (limit: the model's context)"
             )
         packed = pack_all([[chat.ids] for chat in rendered], shape.rows, shape.time, shape.pad)
         return [_with_targets(batch, rendered) for batch in packed], len(rendered)
