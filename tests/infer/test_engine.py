@@ -70,6 +70,22 @@ def test_the_result_of_a_prompt_does_not_depend_on_its_batch() -> None:
         assert alone.log_probs == pytest.approx(together[i].log_probs, abs=1e-5)
 
 
+def test_samples_of_one_prompt_share_its_prefill_and_equal_those_drawn_alone() -> None:
+    model, rows = make(), []
+    prompts = [prompt for prompt in PROMPTS[:3] for _ in range(4)]
+    one = engine(model)
+    forward = one._forward
+    one._forward = lambda cache, ids, *rest: (rows.append(len(ids)), forward(cache, ids, *rest))[1]  # type: ignore[method-assign]
+    together = one.generate(prompts, 12, seed=5)
+    assert rows[0] == 3
+    assert rows[1] == 12
+    assert len({tuple(completion.ids) for completion in together[:4]}) == 4
+    for index, prompt in enumerate(prompts):
+        alone = engine(model).generate([prompt], 12, seed=5, keys=[index])[0]
+        assert together[index].ids == alone.ids
+        assert together[index].log_probs == pytest.approx(alone.log_probs, abs=1e-4)
+
+
 def test_another_seed_or_key_draws_something_else() -> None:
     model = make()
 

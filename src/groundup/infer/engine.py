@@ -137,15 +137,7 @@ class Engine:
     def _decode(self, batch: list[_Sequence], sampling: Sampling) -> Iterator[None]:
         """Fill in `batch` token by token; yields after each."""
         device = self.model.head_weight.device
-        lengths = torch.tensor([len(one.prompt) for one in batch])
-        longest = int(lengths.max())
-        ids = torch.full((len(batch), longest), self.pad)
-        for row, one in enumerate(batch):
-            ids[row, : len(one.prompt)] = torch.tensor(one.prompt)
-        cache = StaticKVCache(lengths, longest + max(one.room for one in batch), device)
-        positions = torch.arange(longest).expand(len(batch), -1)
-        ends = (lengths - 1).to(device)
-        logits = self._forward(cache, ids.to(device), positions.to(device), ends)
+        cache, logits, lengths = self._prefill(batch, device)
         alive, positions = batch, lengths.to(device)
         while True:
             tokens = self._append(alive, logits, sampling)
@@ -160,6 +152,26 @@ class Engine:
                 tokens, positions = tokens[rows], positions[rows]
             logits = self._forward(cache, tokens[:, None], positions[:, None], None)
             positions = positions + 1
+
+    def _prefill(
+        self, batch: list[_Sequence], device: torch.device
+    ) -> tuple[StaticKVCache, Float[Tensor, "batch vocab"], Int[Tensor, " batch"]]:
+        """The cache of all prompts, the logits at their ends, their lengths. Equal prompts are computed once."""
+        prompts = list(dict.fromkeys(tuple(one.prompt) for one in batch))
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        longest = int(lengths.max())
+        ids = torch.full((len(prompts), longest), self.pad)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+        cache = StaticKVCache(lengths, longest + max(one.room for one in batch), device)
+        positions = torch.arange(longest).expand(len(prompts), -1)
+        logits = self._forward(cache, ids.to(device), positions.to(device), (lengths - 1).to(device))
+        if len(prompts) < len(batch):
+            row_of = {prompt: row for row, prompt in enumerate(prompts)}
+            rows = torch.tensor([row_of[tuple(one.prompt)] for one in batch])
+            cache.select_rows(rows.to(device))
+            logits, lengths = logits[rows.to(device)], lengths[rows]
+        return cache, logits, lengths
 
     @torch.no_grad()
     def _forward(

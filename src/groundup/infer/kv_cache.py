@@ -67,6 +67,6 @@ class StaticKVCache:
         return all_k[:, :, : self.used], all_v[:, :, : self.used], self._masks[window]
 
     def select_rows(self, rows: Int[Tensor, " kept"]) -> None:
-        """Forget all sequences but these."""
+        """Keep these sequences, in this order; one that occurs several times is copied."""
         self._prompt_ends = self._prompt_ends[rows]
         self._layers = [(k[rows], v[rows]) for k, v in self._layers]
