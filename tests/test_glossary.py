@@ -202,6 +202,7 @@ REPEATED_FILES = {
     "files": "text/ingest/sources/files.py reads documents; export/files.py writes a folder",
     "jsonl": "core/jsonl.py reads and writes; a file format",
     "mail": "a file format; a kind of PII",
+    "packing": "tokens/packing.py fills rows; align/packing.py makes micro-batches",
     "report": "align/report.py before and after PPO; text/inspect/report.py of a corpus",
     "shards": "text/shards.py of documents; tokens/shards.py of tokens",
     "status": "core/status.py computes; status.py prints",

@@ -20,6 +20,7 @@ REGISTRY_FOLDERS = {
     "tasks",
     "methods",
     "engines",
+    "datasets",
 }
 
 

@@ -55,7 +55,7 @@ def test_steps_that_do_not_fit_together_are_refused(steps: list[dict[str, Any]],
 def test_a_blueprint_needs_sources_and_for_align_tasks() -> None:
     with pytest.raises(BlueprintError, match="the blueprint has no sources"):
         load(Blueprint, {"ingest": {"sources": []}}, [], "test")
-    with pytest.raises(BlueprintError, match="align steps need tasks"):
+    with pytest.raises(BlueprintError, match=r"learns from conversations, and no \[\[data\]\] that it reads"):
         plan(SFT, tasks=[])
 
 
@@ -79,5 +79,5 @@ def test_a_classifier_may_have_the_name_of_anything_else() -> None:
 
 def test_the_labels_are_those_of_the_pipeline_in_order() -> None:
     assert plan(SFT, REWARD, PPO).labels() == [
-        "ingest", "curate", "tokenizer", "tokenize", "pretrain", "tune", "judge", "push", "evaluate", "book"
+        "ingest", "curate", "tokenizer", "tokenize", "data", "pretrain", "tune", "judge", "push", "evaluate", "book"
     ]  # fmt: skip

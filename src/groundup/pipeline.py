@@ -8,7 +8,10 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from groundup.align.align import Align, AlignStep, align
+from groundup.align.align import Align, AlignStep, align, refuse_unusable_data
+from groundup.align.data.data import Data, data
+from groundup.align.data.dataset import Dataset
+from groundup.align.data.datasets.generated import Generated
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
 from groundup.core.builder import PipelineBuilder
@@ -44,6 +47,9 @@ class Blueprint(Recipe):
     tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
         default=(), description="questions that the model is trained and evaluated on"
     )
+    data: tuple[Annotated[Dataset, Plugin("groundup.align.data.datasets")], ...] = Field(
+        default=(), description="what the align steps learn from; empty = questions made by the tasks"
+    )
     align: tuple[AlignStep, ...] = Field(
         default=(), description="align steps, in the order in which they run"
     )
@@ -68,8 +74,7 @@ class Blueprint(Recipe):
             raise ValueError(
                 'the blueprint has no sources. Add [[ingest.sources]] with use = "files", or --data'
             )
-        if self.align and not self.tasks:
-            raise ValueError('align steps need tasks. Add [[tasks]] with use = "passages"')
+        refuse_unusable_data(self.align, self.datasets())
         names = [item.name for item in self.classifiers]
         for step in self.curate.steps:
             if isinstance(step, NeedsClassifier) and step.classifier not in names:
@@ -99,6 +104,16 @@ class Blueprint(Recipe):
             inputs[step.name] = {role: _input_label(step, role, kind, kinds) for role, kind in roles.items()}
             kinds[step.name] = step.method.output
         return inputs
+
+    def datasets(self) -> tuple[Dataset, ...]:
+        """The tables of alignment data: by default the questions that the tasks make of the documents."""
+        tables = self.data or ((Generated(),) if self.tasks else ())
+        return tuple(
+            table.model_copy(update={"tasks": self.tasks})
+            if isinstance(table, Generated) and not table.tasks
+            else table
+            for table in tables
+        )
 
     def final_policy(self) -> str:
         """The label of the last policy: the model that is evaluated and chatted with."""
@@ -137,11 +152,13 @@ def pipeline(plan: Blueprint, build: PipelineBuilder) -> dict[str, Artifact]:
     documents = build(curate, plan.weighed(), raw, classifiers)
     vocabulary = build(tokenizer, plan.tokenizer, documents)
     tokens = build(tokenize, plan.tokenize, documents, vocabulary)
+    if plan.align:
+        build(data, Data(datasets=plan.datasets()), documents)
     base = build(pretrain, plan.pretrain, tokens, vocabulary)
     for step in plan.align:
         models = {role: build.artifacts[label] for role, label in plan.align_inputs()[step.name].items()}
-        recipe = Align(method=step.method, tasks=plan.tasks)
-        build(align.labelled(step.name), recipe, documents, vocabulary, models)
+        recipe = Align(method=step.method, data=step.data)
+        build(align.labelled(step.name), recipe, build.artifacts["data"], vocabulary, models)
     scored = plan.evaluate.model_copy(update={"tasks": plan.tasks})
     build(evaluate, scored, tokens, documents, base, build.artifacts[plan.final_policy()])
     build(book, printed(plan), dict(build.artifacts))

@@ -1,14 +1,18 @@
 """A tiny world: invented functions with one-line descriptions, a tokenizer of 300 ids, a model of two layers."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from groundup.align.data.datasets.generated import to_records
 from groundup.align.methods import MethodContext
 from groundup.core.progress import Reporter
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
+from groundup.evaluate.alignment_data import AlignmentData
 from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig
@@ -71,7 +75,14 @@ def method_context(
     **inputs: Path,
 ) -> MethodContext:
     """What a method reads, with every seventh example held out."""
-    held_out = examples[::7]
-    train = [example for example in examples if example not in held_out]
     stage = StageContext(folder, Reporter(quiet=True), keeps_log=keeps_log)
-    return MethodContext(runtime, stage, tokenizer, train, held_out, inputs)
+    return MethodContext(runtime, stage, tokenizer, alignment_data(examples), inputs)
+
+
+def alignment_data(examples: Sequence[Example]) -> AlignmentData:
+    """A conversation and a prompt of each example, every seventh example held out."""
+    return AlignmentData(
+        replace(record, split="train" if number % 7 else "held_out")
+        for number, example in enumerate(examples)
+        for record in to_records(example, "tiny")
+    )

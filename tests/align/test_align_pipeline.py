@@ -122,7 +122,7 @@ def test_rollout_log_probabilities_equal_those_the_loss_starts_from(
 ) -> None:
     policy = load_decoder(river.folders["sft"])
     world = method_context(tmp_path, examples, tokenizer)
-    prompts = [tokenizer.encode(example.question) for example in world.held_out_examples]
+    prompts = [tokenizer.encode(prompt.messages[0].content) for prompt in world.data.prompts("held_out")]
     engine = Engine(policy, {tokenizer.end_of_turn}, tokenizer.pad, TIME)
     rollouts = sample(engine, prompts, 24, temperature, 0, tokenizer.end_of_turn)
     trainers = rollout_log_probs(policy, rollouts, BatchShape(3, TIME, tokenizer.pad), temperature)

@@ -46,9 +46,10 @@ PLACES: dict[str, Any] = {
     "groundup.parallel.engines": ("runtime", "engine"),
     "groundup.train.optimizers": ("pretrain", "optimizer"),
     "groundup.evaluate.tasks": ("tasks",),
+    "groundup.align.data.datasets": ("data",),
     "groundup.align.methods": ("align",),
 }
-LISTS = ("sources", "steps", "tasks", "align")
+LISTS = ("sources", "steps", "tasks", "data", "align")
 MISSING = {
     "groundup.text.ingest.sources": "has no method `files()`",
     "groundup.text.curate.steps": "has no method `apply(batch)`",
@@ -56,6 +57,7 @@ MISSING = {
     "groundup.parallel.engines": "has no method `prepare(",
     "groundup.train.optimizers": "is not derived from groundup.train.optimizers.Optimizer",
     "groundup.evaluate.tasks": "has no method `grade(example, answer)`",
+    "groundup.align.data.datasets": "is not derived from groundup.align.data.dataset.Dataset",
     "groundup.align.methods": "is not derived from groundup.align.method.Method",
 }
 

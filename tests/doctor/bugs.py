@@ -129,7 +129,7 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: targets", ()),
     ("text.curate.steps.privacy:Privacy.apply", "start, end, kind in findings)", "start, end, kind in findings[1:])",
      "privacy: recall", ()),
-    ("align.data:pack", "segments[positions] = sequence, number", "segments[positions] = sequence, 0",
+    ("align.packing:pack", "segments[positions] = sequence, number", "segments[positions] = sequence, 0",
      "data: packing", ()),
     ("tokens.loader:step_indices", "(step * per_step, (step + 1) * per_step)",
      "(step * per_step + 1, (step + 1) * per_step + 1)", "data: order", ()),

@@ -12,9 +12,10 @@ from torch import Tensor
 from groundup.align.methods import MethodContext
 from groundup.align.methods.sft import Sft, SftSession
 from groundup.core.progress import Reporter
+from groundup.core.records import Conversation, Message
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
-from groundup.evaluate.tasks import Example
+from groundup.evaluate.alignment_data import AlignmentData
 from groundup.model.checkpoint import save_model
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
@@ -29,12 +30,14 @@ TIME = 64
 
 def session(folder: Path, micro_rows: int) -> tuple[SftSession, Tokenizer]:
     """Fine-tuning prepared: eight rows a step, some conversations short, some long."""
-    examples = []
+    records, texts = [], []
     for n in range(40):
         answer = "It is a thing. " * (1 + n % 3)
         name = f"q{n}"
-        examples.append(Example(name, "what", name, name, f"What is {name}?", answer, (name,)))
-    words = Tokenizer.from_merges(bpe.train(iter([one.question + one.answer for one in examples]), 300))
+        messages = (Message("user", f"What is {name}?"), Message("assistant", answer))
+        records.append(Conversation(id=name, messages=messages, split="held_out" if n < 4 else "train"))
+        texts.append("".join(message.content for message in messages))
+    words = Tokenizer.from_merges(bpe.train(iter(texts), 300))
     model = Decoder(DecoderConfig(words.vocab_size, 32, 2, 4, 2, 8, 48, max_seq_len=TIME))
     model.init_weights(3)
     save_model(folder / "start", model, words)
@@ -43,8 +46,7 @@ def session(folder: Path, micro_rows: int) -> tuple[SftSession, Tokenizer]:
         runtime,
         StageContext(folder / "work", Reporter(quiet=True)),
         words,
-        examples[4:],
-        examples[:4],
+        AlignmentData(records),
         {"start": folder / "start"},
     )
     return SftSession(Sft(batch_rows=8, precision="fp32"), context), words

@@ -1,26 +1,24 @@
 """The stage of every align step: trains a policy or a reward model with one method.
 
-in:  documents (questions and answers are made from them), the tokenizer, and what the method reads: a start
-     policy, a reward model
+in:  alignment data, the tokenizer, and the models that the method reads: an initial policy, a reward model
 out: a checkpoint folder with a policy or a reward model
 
 A method gives model, batches and loss; the training loop is that of pretraining. The stage has its method's name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from groundup.align.data.dataset import Dataset
 from groundup.align.methods import Method, MethodContext
 from groundup.align.methods.sft import Sft
-from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin, plugin_name
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
-from groundup.evaluate.examples import collect, split
-from groundup.evaluate.tasks import Task
+from groundup.evaluate.alignment_data import AlignmentData, RecordKind
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.loop import train
 
@@ -34,6 +32,10 @@ class AlignStep(Recipe):
     inputs: dict[str, str] = Field(
         default={},
         description="role -> name of the step whose model has this role (start, reward); default: the newest one",
+    )
+    data: tuple[str, ...] = Field(
+        default=(),
+        description="names of the [[data]] tables that the step learns from; empty = all with a kind that it reads",
     )
     method: Annotated[Method, Plugin("groundup.align.methods")] = Field(
         default=Sft(), description="alignment method"
@@ -60,10 +62,10 @@ class AlignStep(Recipe):
 
 
 class Align(Recipe):
-    """The recipe of the stage: a method, and the tasks whose examples it uses."""
+    """The recipe of the stage: a method, and the tables of alignment data that it learns from."""
 
     method: Annotated[Method, Plugin("groundup.align.methods")] = Sft()
-    tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = ()
+    data: tuple[str, ...] = ()
 
 
 @stage(
@@ -77,24 +79,15 @@ def align(
     recipe: Align,
     runtime: Runtime,
     context: StageContext,
-    documents: Artifact,
+    data: Artifact,
     tokenizer: Artifact,
     models: Mapping[str, Artifact],
 ) -> Metrics:
-    """Train with one method on examples made from `documents`."""
-    method = recipe.method
-    examples = collect(recipe.tasks, documents.path)
-    train_examples, held_out = split(examples)
-    if not train_examples or not held_out:
-        raise DataError(
-            f"{plugin_name(recipe.method)}: {len(examples)} questions could be made from the documents, "
-            f"{len(held_out)} of them held out; training and evaluation need at least one each. "
-            "Add text, or a task with [[tasks]]"
-        )
-    loaded_tokenizer = Tokenizer.load(tokenizer.path)
+    """Train with one method on records of `data`."""
     folders = {role: artifact.path for role, artifact in models.items()}
+    records = AlignmentData.load(data.path, recipe.data)
     return train_with(
-        method, MethodContext(runtime, context, loaded_tokenizer, train_examples, held_out, folders)
+        recipe.method, MethodContext(runtime, context, Tokenizer.load(tokenizer.path), records, folders)
     )
 
 
@@ -106,3 +99,33 @@ def train_with(method: Method, context: MethodContext) -> Metrics:
     speed = {"steps": result.steps, "skipped_steps": result.skipped_steps, "train_seconds": result.seconds}
     throughput = {"tokens_per_second": result.tokens_per_second} if spec.tokens_per_step else {}
     return session.finish() | speed | throughput
+
+
+def refuse_unusable_data(steps: Sequence[AlignStep], datasets: Sequence[Dataset]) -> None:
+    """Raise ValueError for tables with one name, and for a step without a table of a kind that its method reads."""
+    names = [dataset.label() for dataset in datasets]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two [[data]] tables are called `{name}`: give each its own name")
+    for step in steps:
+        unknown = [name for name in step.data if name not in names]
+        if unknown:
+            known = ", ".join(names) or "none"
+            raise ValueError(
+                f"align step `{step.name}`: there is no [[data]] called `{unknown[0]}`. Known: {known}"
+            )
+        needed = step.method.learns_from
+        chosen = [dataset for dataset in datasets if not step.data or dataset.label() in step.data]
+        if needed and not any(needed & dataset.provides for dataset in chosen):
+            raise ValueError(
+                f"align step `{step.name}` learns from {' or '.join(sorted(needed))}, and no [[data]] that it reads "
+                "provides them. Add [[data]] with " + _how_to_provide(needed)
+            )
+
+
+def _how_to_provide(needed: frozenset[RecordKind]) -> str:
+    """The tables to add, as one would write them."""
+    if needed & {"conversations", "prompts"}:
+        first = "conversations" if "conversations" in needed else "prompts"
+        return f'use = "{first}" and paths, or questions made from the documents: [[tasks]] with use = "passages"'
+    return 'use = "preferences" and paths'

@@ -1,23 +1,23 @@
 """The base of all alignment methods, and what a method prepares: a training session.
 
-in:  MethodContext: where to write, examples, the models that the method reads
+in:  MethodContext: where to write, the alignment data, the models that the method reads
 out: Session: a TrainSpec for the training loop, and the result's files and metrics afterwards
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 
-from groundup.core.errors import GroundupError
+from groundup.core.errors import DataError, GroundupError
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin, plugin_name
 from groundup.core.runtime import Runtime
 from groundup.core.stage import ArtifactKind, Metrics, StageContext
-from groundup.evaluate.tasks import Example
+from groundup.evaluate.alignment_data import AlignmentData, RecordKind
 from groundup.parallel.hardware import Precision
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.loop import TrainSpec
@@ -36,10 +36,20 @@ class MethodContext:
     runtime: Runtime
     stage: StageContext
     tokenizer: Tokenizer
-    train_examples: Sequence[Example]
-    held_out_examples: Sequence[Example]
+    data: AlignmentData
     inputs: Mapping[str, Path]
     """role -> folder of the model that the method reads in this role"""
+
+    def both_splits(self, kind: RecordKind) -> tuple[list[Any], list[Any]]:
+        """(training, held-out) records of a kind. Raises DataError where one of them is empty."""
+        train, held_out = (getattr(self.data, kind)(split) for split in ("train", "held_out"))
+        if not train or not held_out:
+            raise DataError(
+                f"the alignment data has {len(train)} {kind} to train on and {len(held_out)} held out; training and "
+                "evaluation need at least one each, of different prompts. Add data with [[data]], or text with "
+                "[[ingest.sources]] and a task with [[tasks]]"
+            )
+        return train, held_out
 
 
 class Session(Protocol):
@@ -55,12 +65,14 @@ class Session(Protocol):
 class Method(Recipe):
     """Base of the methods, with the settings that all of them have.
 
-    inputs: the models that it reads, role -> kind of artifact. output: the kind of artifact that it makes.
+    inputs: the models that it reads, role -> kind of artifact. learns_from: the kinds of records that it can learn
+    from; a step needs one of them. output: the kind of artifact that it makes.
     engines: the training backends that can run it. layout_axes: the axes of `runtime.layout` that it supports beside
     `replicate` and the sharding of what the axes leave. headline: names of the metrics that `groundup show` lists.
     """
 
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    learns_from: ClassVar[frozenset[RecordKind]] = frozenset()
     output: ClassVar[ArtifactKind] = "policy"
     engines: ClassVar[frozenset[str]] = frozenset({"native"})
     layout_axes: ClassVar[frozenset[str]] = frozenset({"tensor"})

@@ -1,6 +1,6 @@
-"""Examples -> preference pairs: the right answer against one with a known fault.
+"""Conversations -> preference pairs: the last answer against one with a known fault.
 
-in:  examples (question, right answer) and, for the kind `sampled`, what the fine-tuned model answers
+in:  conversations and, for the kind `sampled`, what the fine-tuned model answers
 out: pairs of texts, equal for equal seeds
 
 - other: an answer of the same kind about another object; only reading the question tells them apart
@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from groundup.core.records import Conversation
 from groundup.core.rng import derive_seed
-from groundup.evaluate.tasks import Example
 
 MADE = ("other", "truncated", "garbled")
 """Kinds that are made from texts alone."""
@@ -23,30 +23,30 @@ MADE = ("other", "truncated", "garbled")
 
 @dataclass(frozen=True)
 class Pair:
-    """One question with its preferred answer and a rejected one."""
+    """A conversation whose last message is the preferred answer, and a rejected answer."""
 
-    example: Example
+    conversation: Conversation
     rejected: str
     kind: str
 
 
-def made_pairs(examples: Sequence[Example], kind: str, count: int, seed: int) -> list[Pair]:
-    """`count` pairs of a kind of MADE, walking through the examples as often as it takes.
+def made_pairs(conversations: Sequence[Conversation], kind: str, count: int, seed: int) -> list[Pair]:
+    """`count` pairs of a kind of MADE, walking through the conversations as often as it takes.
 
     Fewer where a kind can't be made of them: no other object, or answers of one word.
     """
     groups = defaultdict(list)
-    for one in examples:
+    for one in conversations:
         groups[one.kind].append(one)
     pairs: list[Pair] = []
-    for number in range(count if examples else 0):
-        if number == len(examples) and not pairs:
+    for number in range(count if conversations else 0):
+        if number == len(conversations) and not pairs:
             break
-        example = examples[number % len(examples)]
+        conversation = conversations[number % len(conversations)]
         generator = random.Random(derive_seed(seed, "pair", kind, number))
-        rejected = _fault(example, kind, groups[example.kind], generator)
-        if rejected is not None and rejected != example.answer:
-            pairs.append(Pair(example, rejected, kind))
+        rejected = _fault(conversation, kind, groups[conversation.kind], generator)
+        if rejected is not None and rejected != _answer(conversation):
+            pairs.append(Pair(conversation, rejected, kind))
     return pairs
 
 
@@ -68,16 +68,23 @@ def garbled(answer: str, noise: random.Random) -> str | None:
     return " ".join(fault(words, noise))
 
 
-def _fault(example: Example, kind: str, same_kind: Sequence[Example], noise: random.Random) -> str | None:
+def _answer(conversation: Conversation) -> str:
+    return conversation.messages[-1].content
+
+
+def _fault(
+    conversation: Conversation, kind: str, same_kind: Sequence[Conversation], noise: random.Random
+) -> str | None:
+    answer = _answer(conversation)
     if kind == "truncated":
-        return truncated(example.answer, noise)
+        return truncated(answer, noise)
     if kind == "garbled":
-        return garbled(example.answer, noise)
+        return garbled(answer, noise)
     assert kind == "other", kind
     for _ in range(8):
         other = noise.choice(same_kind)
-        if other.subject != example.subject and other.answer != example.answer:
-            return other.answer
+        if other.subject != conversation.subject and _answer(other) != answer:
+            return _answer(other)
     return None
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from groundup.align.rollouts import Rollouts
 from groundup.core.atomic_io import write_json
+from groundup.core.records import Prompt
 from groundup.core.stage import Metrics, StageContext
 from groundup.evaluate.chrf import chrf
 from groundup.evaluate.statistics import paired_difference
-from groundup.evaluate.tasks import Example
 from groundup.tokens.tokenizer import Tokenizer
 
 SHOWN = 24
@@ -46,44 +46,54 @@ def to_responses(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Tok
 
 
 def ppo_report(
-    out: StageContext, questions: Sequence[Example], before: Responses, after: Responses, seed: int
+    out: StageContext, questions: Sequence[Prompt], before: Responses, after: Responses, seed: int
 ) -> Metrics:
     """Means before and after, and 95 % bootstrap intervals of the paired differences, clustered by document."""
-    references = [example.answer for example in questions]
-    scores = [
-        [chrf(text, reference) for text, reference in zip(answers.texts, references, strict=True)]
-        for answers in (before, after)
-    ]
-    documents = [example.group for example in questions]
+    documents = [question.group for question in questions]
     write_json(out.file("samples.json"), _samples(questions, before, after))
     return {
         "reward_before": _mean(before.rewards),
         "reward_after": _mean(after.rewards),
         "reward_gain_interval": paired_difference(after.rewards, before.rewards, seed, documents).bounds,
         "kl": _mean(after.kl),
-        "chrf_before": _mean(scores[0]),
-        "chrf_after": _mean(scores[1]),
-        "chrf_interval": paired_difference(scores[1], scores[0], seed, documents).bounds,
         "response_length_before": _mean(before.lengths),
         "response_length_after": _mean(after.lengths),
         "ended_before": _mean(before.ended),
         "ended_after": _mean(after.ended),
         "held_out_questions": len(questions),
+    } | _reference_scores(questions, before, after, seed)
+
+
+def _reference_scores(questions: Sequence[Prompt], before: Responses, after: Responses, seed: int) -> Metrics:
+    """chrF against the reference answers, before and after; empty where no question has one."""
+    with_reference = [
+        (i, question.answer) for i, question in enumerate(questions) if question.answer is not None
+    ]
+    if not with_reference:
+        return {}
+    first, second = (
+        [chrf(responses.texts[i], answer) for i, answer in with_reference] for responses in (before, after)
+    )
+    groups = [questions[i].group for i, _ in with_reference]
+    return {
+        "chrf_before": _mean(first),
+        "chrf_after": _mean(second),
+        "chrf_interval": paired_difference(second, first, seed, groups).bounds,
     }
 
 
-def _samples(questions: Sequence[Example], before: Responses, after: Responses) -> list[dict[str, object]]:
+def _samples(questions: Sequence[Prompt], before: Responses, after: Responses) -> list[dict[str, object]]:
     return [
         {
-            "kind": example.kind,
-            "question": example.question,
-            "reference": example.answer,
+            "kind": question.kind,
+            "question": question.messages[-1].content,
+            "reference": question.answer or "",
             "before": before.texts[i],
             "after": after.texts[i],
             "reward_before": before.rewards[i],
             "reward_after": after.rewards[i],
         }
-        for i, example in enumerate(questions[:SHOWN])
+        for i, question in enumerate(questions[:SHOWN])
     ]
 
 

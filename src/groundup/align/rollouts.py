@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from groundup.align.data import PackedBatch, PackedSpan, pack_all
+from groundup.align.packing import PackedBatch, PackedSpan, pack_all
 from groundup.infer.engine import Engine
 from groundup.model.checkpoint import load_value_model
 from groundup.model.decoder import Decoder

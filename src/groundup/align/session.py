@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from groundup.align.method import Method, MethodContext
 from groundup.align.rollouts import BatchShape
 from groundup.core.errors import GroundupError
+from groundup.core.records import Message
 from groundup.core.registry import plugin_name
 from groundup.core.runtime import Layout
-from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_decoder, read_config
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
@@ -136,9 +136,9 @@ class SessionSetup:
         results = parallel.gather_dp(compute(items[first:end], first) if first < end else None)
         return [result for result in results if result is not None]
 
-    def prompt_ids(self, example: Example) -> list[int]:
-        """The example's question with the generation prompt."""
-        return prompt(example.prompt_messages(), self.context.tokenizer)
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The messages with the generation prompt."""
+        return prompt(messages, self.context.tokenizer)
 
 
 class TrainedModel:

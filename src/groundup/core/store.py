@@ -36,6 +36,7 @@ ArtifactKind = Literal[
     "classifier",
     "tokenizer",
     "token_dataset",
+    "alignment_data",
     "policy",
     "reward_model",
     "scores",
@@ -97,6 +98,7 @@ CONTENT: dict[ArtifactKind, tuple[str, ...]] = {
     "corpus": ("documents/*",),
     "tokenizer": ("tokenizer.json", "tokenizer_config.json"),
     "token_dataset": ("*.npy", "*_spans.parquet"),
+    "alignment_data": ("*.jsonl.zst",),
     "policy": ("*config.json", "*.safetensors*", "tokenizer.json"),
     "reward_model": ("*config.json", "*.safetensors*", "tokenizer.json", "reward.json"),
 }

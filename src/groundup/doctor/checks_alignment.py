@@ -8,11 +8,13 @@ Each method is prepared as in a run, on a few conversations that are all in its 
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from groundup.align.data.datasets.generated import to_records
 from groundup.align.methods import MethodContext, ppo, reward, sft
 from groundup.align.rollouts import REWARD_FILE
 from groundup.core.atomic_io import write_json
@@ -25,6 +27,7 @@ from groundup.doctor.checks_data import plain_chat
 from groundup.doctor.checks_model import plain_logits, roundings
 from groundup.doctor.checks_training import runtime
 from groundup.doctor.toy_models import CHATS, set_distinct_weights, toy_tokenizer, weights_of
+from groundup.evaluate.alignment_data import AlignmentData
 from groundup.evaluate.tasks import Example
 from groundup.model import checkpoint
 from groundup.model.config import DecoderConfig
@@ -51,16 +54,21 @@ def _start(context: CheckContext, tokenizer: Tokenizer) -> tuple[Path, Decoder]:
     return folder, model
 
 
-def _examples() -> list[Example]:
-    return [
-        Example(f"talk-{number}", "what", f"document-{number}", f"thing-{number}", question, answer)
+def _data() -> AlignmentData:
+    """Every chat, both to train on and held out."""
+    records = [
+        record
         for number, (question, answer) in enumerate(CHATS)
+        for record in to_records(
+            Example(f"talk-{number}", "what", f"document-{number}", f"thing-{number}", question, answer), ""
+        )
     ]
+    return AlignmentData([*records, *(replace(record, split="held_out") for record in records)])
 
 
 def _given(context: CheckContext, tokenizer: Tokenizer, **reads: Path) -> MethodContext:
     work = StageContext(context.folder / "work", Reporter(quiet=True))
-    return MethodContext(runtime(context), work, tokenizer, _examples(), _examples(), reads)
+    return MethodContext(runtime(context), work, tokenizer, _data(), reads)
 
 
 def _first_step(session: PreparedSession) -> tuple[float, Counter[str]]:
@@ -102,7 +110,7 @@ def _check_reward(context: CheckContext) -> Iterator[Difference]:
     session = reward.RewardSession(recipe, _given(context, tokenizer, start=folder))
     model: ValueModel = session.trained.whole()
     set_distinct_weights(model, seed=2)
-    right = {tuple(plain_chat(example.conversation().messages, tokenizer)[0]) for example in _examples()}
+    right = {tuple(plain_chat(talk.messages, tokenizer)[0]) for talk in _data().conversations("train")}
     losses, wins = [], []
     for batch in session.batches(0) or []:
         flat, segments = batch.packed.ids.flatten().tolist(), batch.packed.segments.flatten().tolist()

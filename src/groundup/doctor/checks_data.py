@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from groundup.align import data
+from groundup.align.packing import epoch_indices, pack_all
 from groundup.core.records import Message
 from groundup.doctor.check import Check, CheckContext, Difference, equal
 from groundup.doctor.toy_models import CHATS, toy_tokenizer
@@ -81,7 +81,7 @@ def _check_packing(context: CheckContext) -> Iterator[Difference]:
         for pair in zip(LENGTHS[::2], LENGTHS[1::2], strict=True)
     ]
     members = []
-    for packed in data.pack_all(groups, rows, time, pad):
+    for packed in pack_all(groups, rows, time, pad):
         flat, segments = packed.ids.flatten().tolist(), packed.segments.flatten()
         for place in packed.spans:
             sequence = groups[place.group][place.member]
@@ -128,7 +128,7 @@ def _check_order(context: CheckContext) -> Iterator[Difference]:
         loader.sample_indices(rows, per_step, 2, 3).tolist(),
         order[2 * 5 : 3 * 5],
     )
-    chosen = [index for step in range(12) for index in data.epoch_indices(step, 10, 5, 3, "order")]
+    chosen = [index for step in range(12) for index in epoch_indices(step, 10, 5, 3, "order")]
     for epoch in range(6):
         part = chosen[epoch * 10 : (epoch + 1) * 10]
         yield equal(f"chosen_at: epoch {epoch}", sorted(part), list(range(10)))

@@ -5,7 +5,7 @@ out: examples ordered by a hash of their ids; two sets that share no document
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -41,6 +41,13 @@ def collect(tasks: Sequence[Task], documents: Path, limit: int = LIMIT) -> list[
     return [example for _, _, example in sorted(heap, reverse=True)]
 
 
+def held_out_groups(groups: Iterable[str], share: float) -> set[str]:
+    """The groups whose hash is below `share`; with a share between 0 and 1 at least one, and not all."""
+    ordered = sorted(set(groups), key=hash_fraction)
+    below = sum(hash_fraction(group) < share for group in ordered)
+    return set(ordered[: below if share in (0, 1) else min(max(1, below), len(ordered) - 1)])
+
+
 def split(
     examples: Sequence[Example], held_out_share: float = HELD_OUT_SHARE
 ) -> tuple[list[Example], list[Example]]:
@@ -49,7 +56,5 @@ def split(
     Documents whose hash is below the share are held out, as in the validation split of `tokenize`: with the same
     share the model has read none of them. If none is below it, the document with the smallest hash is held out.
     """
-    groups = sorted({example.group for example in examples}, key=hash_fraction)
-    below = sum(hash_fraction(group) < held_out_share for group in groups)
-    held_out = set(groups[: min(max(1, below), len(groups) - 1)])
+    held_out = held_out_groups((example.group for example in examples), held_out_share)
     return [e for e in examples if e.group not in held_out], [e for e in examples if e.group in held_out]

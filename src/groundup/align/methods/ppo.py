@@ -26,7 +26,6 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from groundup.align.data import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import (
     gae,
@@ -37,6 +36,7 @@ from groundup.align.objectives import (
     value_loss,
     whiten,
 )
+from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.report import Responses, ppo_report, to_responses
 from groundup.align.rollouts import (
     RewardModel,
@@ -49,11 +49,12 @@ from groundup.align.rollouts import (
 )
 from groundup.align.session import SessionSetup
 from groundup.core.errors import DataError
+from groundup.core.records import Prompt
 from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
 from groundup.core.stage import ArtifactKind, Metrics
+from groundup.evaluate.alignment_data import RecordKind
 from groundup.evaluate.score import chat_engine
-from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import load_value_model, save_model
 from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
@@ -71,6 +72,7 @@ class Ppo(Method):
 
     version: ClassVar[int] = 3
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy", "reward": "reward_model"}
+    learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"prompts"})
     output: ClassVar[ArtifactKind] = "policy"
     headline: ClassVar[tuple[str, ...]] = ("reward_before", "reward_after", "kl", "chrf_before", "chrf_after")
 
@@ -182,10 +184,9 @@ class PpoSession:
         self.reference = self.setup.start_policy()
         prepare_model(self.reference, hardware)
         self.reward_model = RewardModel.load(context.inputs["reward"], hardware)
-        self.train_questions = self._questions(
-            context.train_examples, recipe.iterations * recipe.rollout_batch_size
-        )
-        self.held_out = self._questions(context.held_out_examples, recipe.held_out)
+        train, held_out = context.both_splits("prompts")
+        self.train_questions = self._questions(train, recipe.iterations * recipe.rollout_batch_size)
+        self.held_out = self._questions(held_out, recipe.held_out)
         self.steps_per_iteration = recipe.epochs * recipe.minibatches
         self.steps = recipe.iterations * self.steps_per_iteration
         self.iteration: _Iteration | None = None
@@ -253,30 +254,32 @@ class PpoSession:
             return ppo_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
         return stopped
 
-    def _questions(self, examples: Sequence[Example], count: int) -> list[Example]:
+    def _questions(self, prompts: Sequence[Prompt], count: int) -> list[Prompt]:
         """`count` questions that leave room for a response of full length."""
         time, max_new_tokens = self.setup.shape.time, self.recipe.max_new_tokens
-        order = permutation(len(examples), self.recipe.seed, "questions")
+        order = permutation(len(prompts), self.recipe.seed, "questions")
         fitting = (
-            examples[i] for i in order if len(self.setup.prompt_ids(examples[i])) <= time - max_new_tokens
+            prompts[i]
+            for i in order
+            if len(self.setup.prompt_ids(prompts[i].messages)) <= time - max_new_tokens
         )
         questions = list(islice(fitting, count))
         if not questions:
             raise DataError(
-                f"ppo: none of {len(examples)} questions leaves room for max_new_tokens = {max_new_tokens} in a "
+                f"ppo: none of {len(prompts)} questions leaves room for max_new_tokens = {max_new_tokens} in a "
                 f"packed sequence of {time} tokens. Lower it, or raise the step's seq_len (limit: the model's context)"
             )
         return questions
 
     def _scored_rollouts(
-        self, policy: Decoder, critic: ValueModel | None, questions: Sequence[Example], seed: int
+        self, policy: Decoder, critic: ValueModel | None, questions: Sequence[Prompt], seed: int
     ) -> ScoredRollouts:
         """A response to each question, with the models' numbers; each data-parallel rank computes a part."""
         recipe, tokenizer, shape = self.recipe, self.context.tokenizer, self.setup.shape
         engine = chat_engine(policy, tokenizer)
 
-        def compute(part: Sequence[Example], first: int) -> ScoredRollouts:
-            prompts = [self.setup.prompt_ids(example) for example in part]
+        def compute(part: Sequence[Prompt], first: int) -> ScoredRollouts:
+            prompts = [self.setup.prompt_ids(question.messages) for question in part]
             rollouts = sample(
                 engine, prompts, recipe.max_new_tokens, recipe.temperature, seed, tokenizer.end_of_turn, first
             )

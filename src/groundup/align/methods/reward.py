@@ -1,6 +1,6 @@
 """Method: reward model. Pairs of a preferred and a rejected answer -> a score of answers.
 
-in:  an initial policy, examples
+in:  an initial policy, conversations
 out: its backbone with a score head; held-out accuracy for each kind of pair
 
 Ouyang et al. 2022 (arXiv:2203.02155), step 2: the loss is Bradley-Terry's. We differ in the source of the preferences
@@ -19,20 +19,20 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from groundup.align.data import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import bradley_terry
+from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.pairs import MADE, Pair, made_pairs
 from groundup.align.rollouts import REWARD_FILE, last_values
 from groundup.align.session import SessionSetup
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
-from groundup.core.records import Message
+from groundup.core.records import Conversation, Message
 from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
 from groundup.core.stage import ArtifactKind, Metrics
+from groundup.evaluate.alignment_data import RecordKind
 from groundup.evaluate.score import chat_engine
-from groundup.evaluate.tasks import Example
 from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
@@ -47,6 +47,7 @@ class Reward(Method):
     """A reward model that prefers right answers to wrong ones: another object's, truncated, garbled, sampled."""
 
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"conversations"})
     output: ClassVar[ArtifactKind] = "reward_model"
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
     headline: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -99,6 +100,7 @@ class RewardSession:
     def __init__(self, recipe: Reward, context: MethodContext) -> None:
         self.recipe, self.context = recipe, context
         self.setup = SessionSetup.create(recipe, context, recipe.batch_rows)
+        self.train_talks, self.held_out_talks = context.both_splits("conversations")
         start = self.setup.start_policy()
         model = ValueModel(start.config)
         model.to(self.setup.hardware.device).init_from_decoder(start, derive_seed(recipe.seed, "score"))
@@ -166,68 +168,64 @@ class RewardSession:
 
     def _all_pairs(self, start: Decoder) -> tuple[list[RenderedPair], list[RenderedPair]]:
         """Pairs to train on and pairs to measure accuracy on."""
-        recipe, context, sampled = self.recipe, self.context, self._sampled_pairs(start)
+        recipe, sampled = self.recipe, self._sampled_pairs(start)
         train = [
-            pair
-            for kind in MADE
-            for pair in self._made_pairs(context.train_examples, kind, getattr(recipe, kind))
+            pair for kind in MADE for pair in self._made_pairs(self.train_talks, kind, getattr(recipe, kind))
         ]
         held_out = [
-            pair
-            for kind in MADE
-            for pair in self._made_pairs(context.held_out_examples, kind, recipe.held_out)
+            pair for kind in MADE for pair in self._made_pairs(self.held_out_talks, kind, recipe.held_out)
         ]
         train, held_out = train + sampled["train"], held_out + sampled["held_out"]
         if not train or not held_out:
             raise DataError(
-                f"reward: of {len(context.train_examples)} examples no pair of answers fits into a packed sequence "
-                f"of {self.setup.shape.time} tokens. Give more text, or raise the step's seq_len (limit: the model's "
-                "context)"
+                f"reward: of {len(self.train_talks)} conversations no pair of answers fits into a packed "
+                f"sequence of {self.setup.shape.time} tokens. Give more text, or raise the step's seq_len (limit: "
+                "the model's context)"
             )
         return train, held_out
 
-    def _made_pairs(self, examples: Sequence[Example], kind: str, count: int) -> list[RenderedPair]:
-        order = permutation(len(examples), self.recipe.seed, "pairs", kind)
-        return self._rendered(made_pairs([examples[i] for i in order], kind, count, self.recipe.seed))
+    def _made_pairs(self, talks: Sequence[Conversation], kind: str, count: int) -> list[RenderedPair]:
+        order = permutation(len(talks), self.recipe.seed, "pairs", kind)
+        return self._rendered(made_pairs([talks[i] for i in order], kind, count, self.recipe.seed))
 
     def _sampled_pairs(self, start: Decoder) -> dict[str, list[RenderedPair]]:
         """Pairs with answers of the initial policy, which are kept on disk because sampling takes long."""
-        path, recipe, context = self.context.stage.temporary / "sampled.json", self.recipe, self.context
+        path, recipe = self.context.stage.temporary / "sampled.json", self.recipe
         chosen = {
-            "train": self._to_sample(context.train_examples, recipe.sampled),
-            "held_out": self._to_sample(context.held_out_examples, min(recipe.held_out, recipe.sampled)),
+            "train": self._to_sample(self.train_talks, recipe.sampled),
+            "held_out": self._to_sample(self.held_out_talks, min(recipe.held_out, recipe.sampled)),
         }
         parallel = self.setup.parallel
         answers = parallel.broadcast_object(
             lambda: json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         )
         if answers is None:
-            answers = {part: self._sampled_answers(start, examples) for part, examples in chosen.items()}
+            answers = {part: self._sampled_answers(start, talks) for part, talks in chosen.items()}
             if parallel.is_rank0:
                 write_json(path, answers)
         return {
             part: self._rendered(
                 [
-                    Pair(example, answer, "sampled")
-                    for example, answer in zip(examples, answers[part], strict=True)
-                    if answer != example.answer
+                    Pair(talk, answer, "sampled")
+                    for talk, answer in zip(talks, answers[part], strict=True)
+                    if answer != talk.messages[-1].content
                 ]
             )
-            for part, examples in chosen.items()
+            for part, talks in chosen.items()
         }
 
-    def _to_sample(self, examples: Sequence[Example], count: int) -> list[Example]:
-        order = permutation(len(examples), self.recipe.seed, "pairs", "sampled")
+    def _to_sample(self, talks: Sequence[Conversation], count: int) -> list[Conversation]:
+        order = permutation(len(talks), self.recipe.seed, "pairs", "sampled")
         time = self.setup.shape.time
-        fitting = (examples[i] for i in order if len(self.setup.prompt_ids(examples[i])) < time)
+        fitting = (talks[i] for i in order if len(self.setup.prompt_ids(talks[i].messages[:-1])) < time)
         return list(islice(fitting, count))
 
-    def _sampled_answers(self, start: Decoder, examples: Sequence[Example]) -> list[str]:
+    def _sampled_answers(self, start: Decoder, talks: Sequence[Conversation]) -> list[str]:
         """Responses of the initial policy; each data-parallel rank samples a part."""
         tokenizer, recipe = self.context.tokenizer, self.recipe
         engine = chat_engine(start, tokenizer)
 
-        def answers(part: Sequence[Example], _: int) -> list[str]:
+        def answers(part: Sequence[Conversation], _: int) -> list[str]:
             with self.context.stage.track("sample answers", len(part), "answers") as tracker:
 
                 def on_done(count: int) -> None:
@@ -235,26 +233,25 @@ class RewardSession:
                     tracker.advance(count)
 
                 completions = engine.generate(
-                    [self.setup.prompt_ids(example) for example in part],
+                    [self.setup.prompt_ids(talk.messages[:-1]) for talk in part],
                     recipe.max_new_tokens,
                     recipe.temperature,
                     seed=derive_seed(recipe.seed, "sampled"),
-                    keys=[example.id for example in part],
+                    keys=[talk.id for talk in part],
                     on_done=on_done,
                 )
             return [tokenizer.decode(completion.content) for completion in completions]
 
-        return [answer for part in self.setup.divided(examples, answers) for answer in part]
+        return [answer for part in self.setup.divided(talks, answers) for answer in part]
 
     def _rendered(self, pairs: Sequence[Pair]) -> list[RenderedPair]:
         """The pairs that fit into a micro-batch, as ids."""
         shape, rendered = self.setup.shape, []
         for pair in pairs:
+            messages = pair.conversation.messages
             preferred, rejected = (
-                render(
-                    [*pair.example.prompt_messages(), Message("assistant", answer)], self.context.tokenizer
-                ).ids
-                for answer in (pair.example.answer, pair.rejected)
+                render([*messages[:-1], answer], self.context.tokenizer).ids
+                for answer in (messages[-1], Message("assistant", pair.rejected))
             )
             fits = max(len(preferred), len(rejected)) <= shape.time
             if fits and (shape.rows > 1 or len(preferred) + len(rejected) <= shape.time):

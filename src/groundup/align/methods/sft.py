@@ -1,6 +1,6 @@
 """Method: supervised fine-tuning. Questions with right answers -> a model that answers.
 
-in:  an initial policy, examples
+in:  an initial policy, conversations
 out: the policy after training on the answers; held-out loss before and after
 
 Ouyang et al. 2022 (arXiv:2203.02155), step 1. The loss is on the assistant's tokens alone, and all of a step's tokens
@@ -17,14 +17,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from groundup.align.data import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.methods import Method, MethodContext, Session
+from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.session import SessionSetup
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
+from groundup.core.records import Conversation
 from groundup.core.registry import Plugin
 from groundup.core.stage import ArtifactKind, Metrics
-from groundup.evaluate.tasks import Example
+from groundup.evaluate.alignment_data import RecordKind
 from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, attach, merge
@@ -44,9 +45,10 @@ SHOWN = 8
 
 
 class Sft(Method):
-    """Supervised fine-tuning on examples, with the loss on the answers alone."""
+    """Supervised fine-tuning on conversations, with the loss on the assistant's messages alone."""
 
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
+    learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"conversations"})
     output: ClassVar[ArtifactKind] = "policy"
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
     headline: ClassVar[tuple[str, ...]] = ("val_loss_before", "val_loss")
@@ -77,10 +79,9 @@ class SftSession:
     def __init__(self, recipe: Sft, context: MethodContext) -> None:
         self.recipe, self.context = recipe, context
         self.setup = SessionSetup.create(recipe, context, recipe.batch_rows)
-        self.micro_batches, self.conversations = self._packed(context.train_examples, recipe.max_tokens)
-        self.held_out, self.held_out_conversations = self._packed(
-            context.held_out_examples, recipe.validation_tokens
-        )
+        self.train_conversations, held_out = context.both_splits("conversations")
+        self.micro_batches, self.conversations = self._packed(self.train_conversations, recipe.max_tokens)
+        self.held_out, self.held_out_conversations = self._packed(held_out, recipe.validation_tokens)
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
         steps = math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step)
@@ -144,16 +145,16 @@ class SftSession:
     def _write_examples(self) -> None:
         """The first conversations, for people to check the loss mask."""
         time, tokenizer = self.setup.shape.time, self.context.tokenizer
-        rendered = [_rendered(example, tokenizer, time) for example in self.context.train_examples[:SHOWN]]
+        rendered = [_rendered(talk, tokenizer, time) for talk in self.train_conversations[:SHOWN]]
         spans = [loss_mask_spans(chat, tokenizer) for chat in rendered if chat is not None]
         write_json(self.context.stage.file("examples.json"), spans)
 
-    def _packed(self, examples: Sequence[Example], tokens: int) -> tuple[list[TokenBatch], int]:
+    def _packed(self, talks: Sequence[Conversation], tokens: int) -> tuple[list[TokenBatch], int]:
         """Micro-batches of shuffled conversations, as many as hold `tokens`; and the number of conversations."""
         shape, tokenizer = self.setup.shape, self.context.tokenizer
         rendered: list[RenderedChat] = []
-        for i in permutation(len(examples), self.recipe.seed, "sft order"):
-            chat = _rendered(examples[i], tokenizer, shape.time)
+        for i in permutation(len(talks), self.recipe.seed, "sft order"):
+            chat = _rendered(talks[i], tokenizer, shape.time)
             if chat is None:
                 continue
             rendered.append(chat)
@@ -162,7 +163,7 @@ class SftSession:
                 break
         if not rendered:
             raise DataError(
-                f"sft: none of {len(examples)} conversations fits into a packed sequence of {shape.time} tokens. "
+                f"sft: none of {len(talks)} conversations fits into a packed sequence of {shape.time} tokens. "
                 "Give more text, or raise the step's seq_len (limit: the model's context)"
             )
         packed = pack_all([[chat.ids] for chat in rendered], shape.rows, shape.time, shape.pad)
@@ -179,9 +180,9 @@ def loss_mask_spans(rendered: RenderedChat, tokenizer: Tokenizer) -> list[tuple[
     return [(tokenizer.decode(ids, specials=True), in_loss) for ids, in_loss in spans]
 
 
-def _rendered(example: Example, tokenizer: Tokenizer, time: int) -> RenderedChat | None:
+def _rendered(conversation: Conversation, tokenizer: Tokenizer, time: int) -> RenderedChat | None:
     """A conversation of at most `time` tokens; None where truncation leaves no token with a loss."""
-    whole = render(example.conversation().messages, tokenizer)
+    whole = render(conversation.messages, tokenizer)
     truncated = RenderedChat(whole.ids[:time], whole.loss_mask[:time])
     return truncated if any(truncated.loss_mask) else None
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from groundup.core.records import Conversation, Document, Message
+from groundup.core.records import Document, Message
 
 REQUIRED_METRIC = "chrf"
 """The score that every task has to give: evaluation reports it by kind of question and beside a baseline."""
@@ -33,14 +33,9 @@ class Example:
     names: tuple[str, ...] = ()
     task: str = ""
 
-    def conversation(self) -> Conversation:
-        """Question and reference answer as a conversation."""
-        turns = (Message("user", self.question), Message("assistant", self.answer))
-        return Conversation(self.id, turns, self.kind, self.group)
-
     def prompt_messages(self) -> Sequence[Message]:
-        """The conversation without its last answer."""
-        return self.conversation().messages[:-1]
+        """The question as messages."""
+        return (Message("user", self.question),)
 
 
 class Task(Protocol):

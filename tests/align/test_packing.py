@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.align.data import epoch_indices, fill, pack_all
+from groundup.align.packing import epoch_indices, fill, pack_all
 from groundup.align.pairs import MADE, garbled, made_pairs, truncated
-from groundup.evaluate.tasks import Example
+from groundup.core.records import Conversation, Message
 from groundup.model.config import DecoderConfig
 from groundup.model.value_head import ValueModel
 
@@ -69,9 +69,14 @@ def test_every_item_is_taken_once_per_epoch_in_a_new_order() -> None:
 ANSWER = "textwrap.dedent: Remove any common leading whitespace from every line in the text."
 
 
-def example(number: int, kind: str = "does") -> Example:
+def example(number: int, kind: str = "does") -> Conversation:
     answer = f"thing{number}: it has the number {number} and does {number} things."
-    return Example(f"id{number}", kind, f"doc{number}", f"thing{number}", "What is it?", answer)
+    return conversation(f"id{number}", kind, f"thing{number}", answer)
+
+
+def conversation(name: str, kind: str, subject: str, answer: str) -> Conversation:
+    messages = (Message("user", "What is it?"), Message("assistant", answer))
+    return Conversation(id=name, kind=kind, subject=subject, messages=messages)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -94,11 +99,11 @@ def test_the_other_answer_is_about_another_object_of_the_same_kind() -> None:
     examples = [example(i, "does" if i % 2 else "which") for i in range(20)]
     pairs = made_pairs(examples, "other", 40, seed=0)
     assert len(pairs) == 40
-    answers = {one.answer: one for one in examples}
+    answers = {one.messages[-1].content: one for one in examples}
     for pair in pairs:
         other = answers[pair.rejected]
-        assert other.subject != pair.example.subject
-        assert other.kind == pair.example.kind
+        assert other.subject != pair.conversation.subject
+        assert other.kind == pair.conversation.kind
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -110,6 +115,6 @@ def test_pairs_depend_on_the_seed_alone(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MADE)
 def test_where_no_pair_can_be_made_there_is_none(kind: str) -> None:
-    lonely = Example("id", "does", "doc", "x", "What is x?", "x")
+    lonely = conversation("id", "does", "x", "x")
     assert made_pairs([lonely], kind, 1000, seed=0) == []
     assert made_pairs([], kind, 1000, seed=0) == []

@@ -1,0 +1,1 @@
+"""Alignment data: conversations, rankings, labelled responses and prompts, from the user's files or from documents."""
