@@ -18,11 +18,13 @@ from groundup.options import (
     AsJson,
     BlueprintFile,
     Data,
+    Device,
     Overrides,
+    PolicyStage,
     RunName,
     Workspace,
+    choose_model,
     load_blueprint,
-    model_folder,
     open_store,
     plugin_folder,
 )
@@ -216,14 +218,17 @@ def chat(
     model: str | None = None,
     *,
     prompt: Annotated[str | None, Parameter(name=["--prompt", "-p"])] = None,
-    stage: str | None = None,
+    system: str = "",
+    stage: PolicyStage = None,
     temperature: float = 0.0,
     top_p: float = 1.0,
     max_tokens: int = 200,
     seed: int = 0,
+    device: Device = "auto",
     workspace: Workspace = HERE,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
 ) -> None:
-    """Chat with a model.
+    """Chat with a model: at the terminal, or one answer per line of stdin.
 
     Parameters
     ----------
@@ -231,8 +236,8 @@ def chat(
         name of a run (default: the newest), or a checkpoint folder
     prompt
         answer this one question and exit
-    stage
-        of a run: the stage whose model to use, e.g. pretrain (default: the last policy)
+    system
+        system prompt, before the conversation
     temperature
         sampling temperature; 0 = greedy decoding
     top_p
@@ -241,15 +246,16 @@ def chat(
         longest answer in tokens
     seed
         seed of the sampling
+    as_json
+        print each answer as one JSON object on one line: text, finish_reason and token counts
     """
-    from groundup.serve.terminal import ChatOptions, answer_once, converse, open_chat
+    from groundup.core.runtime import Runtime
+    from groundup.serve.command import chat_with
+    from groundup.serve.conversation import ChatOptions
 
-    options = ChatOptions(temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    session = open_chat(model_folder(model, stage, workspace), options)
-    if prompt is not None:
-        answer_once(session, prompt)
-    else:
-        converse(session)
+    options = ChatOptions(temperature, top_p, max_tokens, seed, system)
+    chosen = choose_model(model, stage, workspace)
+    chat_with(chosen, options, Runtime(device=device, compile="off"), prompt, as_json)
 
 
 @app.command
@@ -260,7 +266,7 @@ def export(
     format: Literal["huggingface", "gguf"] = "huggingface",
     dtype: Literal["fp32", "fp16", "bf16", "q8_0"] = "fp32",
     verify: Annotated[bool, Parameter(negative=())] = False,
-    stage: str | None = None,
+    stage: PolicyStage = None,
     workspace: Workspace = HERE,
 ) -> None:
     """Export a model for other runtimes: a Hugging Face folder (transformers, vLLM) or a GGUF file (llama.cpp).
@@ -277,12 +283,10 @@ def export(
         type of the weights; q8_0 (8-bit) only in GGUF
     verify
         load the export in transformers or llama.cpp (xllamacpp) and compare log-probabilities, ids and texts
-    stage
-        of a run: the stage whose model to export, e.g. pretrain (default: the last policy)
     """
     from groundup.export.command import export_model
 
-    folder = model_folder(model, stage, workspace)
+    folder = choose_model(model, stage, workspace).folder
     export_model(folder, target, format, dtype, verify, partial(print, file=sys.stderr))
     print(target)
 
@@ -337,7 +341,7 @@ def init(
 @app.command
 def doctor(
     *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     compile: Literal["auto", "on", "off"] = "auto",
     workspace: Workspace = HERE,
     as_json: AsJson = False,
@@ -346,8 +350,6 @@ def doctor(
 
     Parameters
     ----------
-    device
-        device to check
     compile
         whether to compile kernels with torch.compile
     """

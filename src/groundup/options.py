@@ -1,16 +1,16 @@
 """Options that several commands have, and the objects that they name.
 
 in:  values of options
-out: a validated blueprint, a store, a checkpoint folder
+out: a validated blueprint, a store, a checkpoint
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from groundup.core.store import Store
+    from groundup.core.store import ChosenModel, Store
     from groundup.pipeline import Blueprint
 
 BlueprintFile = Annotated[
@@ -35,6 +35,11 @@ Data = Annotated[
     ),
 ]
 AsJson = Annotated[bool, Parameter(name="--json", help="print JSON instead of a table", negative=())]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="device to compute on")]
+PolicyStage = Annotated[
+    str | None,
+    Parameter(help="of a run: the stage whose model is meant, e.g. pretrain (default: the last policy)"),
+]
 HERE = Path("workspace")
 
 
@@ -55,15 +60,21 @@ def plugin_folder(blueprint: Path | None) -> Path:
     return blueprint.parent if blueprint else Path.cwd()
 
 
-def model_folder(model: str | None, stage: str | None, workspace: Path) -> Path:
-    """The checkpoint folder that `model` names: itself, or of a run the last policy or that of `stage`."""
+def choose_model(model: str | None, stage: str | None, workspace: Path) -> "ChosenModel":
+    """The checkpoint that `model` names: a folder, or of a run the last policy or that of `stage`."""
+    from groundup.core.store import ChosenModel
     from groundup.show import newest_run, pick_policy
 
     if model is not None and (Path(model) / "config.json").exists():
-        return Path(model)
+        return ChosenModel(Path(model), model)
     store = open_store(workspace)
     name = model or newest_run(store)
-    return pick_policy(store.run(name), stage, name).path
+    stages = store.run(name)
+    policy, scores = pick_policy(stages, stage, name), stages.get("evaluate")
+    label = next(label for label, artifact in stages.items() if artifact == policy)
+    return ChosenModel(
+        policy.path, f"{name} ({label})", None if scores is None else scores.path / "samples.json"
+    )
 
 
 def open_store(workspace: Path) -> "Store":

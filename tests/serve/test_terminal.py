@@ -1,68 +1,55 @@
-"""The chat: streaming, turns, a full context, and a model that would steer the terminal."""
+"""The chat at the terminal: commands, JSON, Ctrl-C, and a model that would steer the terminal."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 
 import pytest
-import torch
 
-from groundup.infer.engine import Engine
-from groundup.model.config import DecoderConfig
-from groundup.model.decoder import Decoder
-from groundup.serve.terminal import Chat, ChatOptions, ContextFull, answer_once, converse
-from groundup.tokens import bpe
-from groundup.tokens.tokenizer import Tokenizer
-
-CONTEXT = 48
+from groundup.serve.conversation import Chat
+from groundup.serve.line_input import question_reader
+from groundup.serve.terminal import converse, print_answer, visible
 
 
-@pytest.fixture
-def chat() -> Chat:
-    tokenizer = Tokenizer.from_merges(bpe.train(iter(["what is the answer to the question? " * 30]), 280))
-    model = Decoder(DecoderConfig(tokenizer.vocab_size, 32, 1, 2, 2, 16, 64, max_seq_len=CONTEXT))
-    model.init_weights(0)
-    with torch.no_grad():
-        model.model.embed_tokens.weight.mul_(20)
-        model.lm_head.weight.mul_(20)
-    engine = Engine(model, {tokenizer.end_of_turn}, tokenizer.pad, CONTEXT)
-    return Chat(engine, tokenizer, CONTEXT, ChatOptions(max_tokens=8))
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
-def talk(chat: Chat, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+def talk(chat: Chat, monkeypatch: pytest.MonkeyPatch, *lines: str, as_json: bool = False) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    converse(chat)
+    converse(chat, question_reader(), as_json)
 
 
-def test_an_answer_comes_in_pieces_and_both_turns_are_kept(chat: Chat) -> None:
-    pieces = list(chat.ask("what?"))
-    assert len(pieces) > 2
-    assert [message.role for message in chat.messages] == ["user", "assistant"]
-    assert chat.messages[1].content == "".join(pieces)
-    list(chat.ask("and?"))
-    assert len(chat.messages) == 4
-
-
-def test_earlier_turns_change_the_answer(chat: Chat) -> None:
-    fresh = "".join(chat.ask("and?"))
-    chat.messages = []
-    list(chat.ask("what is the answer?"))
-    assert "".join(chat.ask("and?")) != fresh
-
-
-def test_a_full_context_is_said_and_keeps_the_conversation(
+def test_each_line_of_a_pipe_is_a_turn_of_one_conversation(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ContextFull, match=r"the context is full.*of 48.*Ask something shorter"):
-        list(chat.ask("zqx" * 40))
-    assert chat.messages == []
-    talk(chat, monkeypatch, *["what is the answer?"] * 6, "/new", "what?")
+    talk(chat, monkeypatch, "what?", "and?")
     out, err = capsys.readouterr()
-    assert "the context is full" in err
-    assert "/new starts a new conversation" in err
-    assert "A new conversation." in err
-    assert len(chat.messages) == 2
-    assert out.strip()
+    assert out == "".join(f"{message.content}\n" for message in chat.messages[1::2])
+    assert (len(chat.messages), err) == (4, "")
+
+
+def test_a_full_context_is_said_once(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "The context of 48 tokens is full: the oldest turns are dropped from now on.\n"
+    talk(chat, monkeypatch, *["what is the answer?"] * 6)
+    assert capsys.readouterr().err == said
+    talk(chat, monkeypatch, "/new", *["what is the answer?"] * 6)
+    assert capsys.readouterr().err == f"A new conversation.\n{said}"
+
+
+def test_a_question_that_does_not_fit_ends_its_turn_alone(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(chat, monkeypatch, "zqx" * 40, "what?")
+    out, err = capsys.readouterr()
+    assert "groundup: the question takes" in err
+    assert len(chat.messages) == 2 and out.strip()
 
 
 def test_commands_and_the_end(
@@ -71,21 +58,58 @@ def test_commands_and_the_end(
     talk(chat, monkeypatch, "/help", "", "/quit", "what?")
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.count("/new starts a new conversation") == 2
-    talk(chat, monkeypatch)  # end of input leaves too
+    assert err.count("/new starts a new conversation") == 1
+    talk(chat, monkeypatch)  # the end of the input leaves too
 
 
-def test_control_characters_of_an_answer_are_made_visible(
+def test_json_is_one_object_per_answer_in_ascii(
     chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Chat, "ask", lambda self, question: iter(["a\x1b[2J", "b\tü\n"]))
-    answer_once(chat, "what?")
-    assert capsys.readouterr().out == "a\\x1b[2Jb\tü\n\n"
+    talk(chat, monkeypatch, "what?", "and?", as_json=True)
+    lines = capsys.readouterr().out.splitlines()
+    answers = [json.loads(line) for line in lines]
+    assert [answer["text"] for answer in answers] == [message.content for message in chat.messages[1::2]]
+    assert answers[1].keys() == {
+        "text",
+        "finish_reason",
+        "prompt_tokens",
+        "completion_tokens",
+        "dropped_turns",
+    }
+    assert answers[1]["completion_tokens"] == 8 and answers[1]["finish_reason"] == "length"
+    assert all(line.isascii() for line in lines)
 
 
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(
-    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+KEPT = (
+    "a\u00a0b\u200d\u200c\u3000c می\u200cخواهم क्\u200dष soft\u00adhyphen\ttab\n"
+    "\u200e\u200f\u061c👨\u200d👩\u200d👧 \ue000 \u2028 ü"
+)
+
+
+def test_text_is_printed_as_it_is() -> None:
+    assert visible(KEPT) == KEPT
+
+
+@pytest.mark.parametrize(
+    "char", [*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *"\u202a\u202e\u2066\u2069"]
+)
+def test_control_and_bidi_override_characters_are_escaped(char: str) -> None:
+    if char not in "\n\t":
+        assert visible(f"a{char}b") == f"a{char.encode('unicode_escape').decode()}b"
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, "a\\x1b[2J"), (io.StringIO, "a\x1b[2J")])
+def test_only_a_terminal_gets_escapes(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], shown: str
 ) -> None:
+    monkeypatch.setattr(Chat, "ask", lambda self, question: (piece for piece in ["a\x1b[2J", "b\tü\n"]))
+    out = stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    print_answer(chat, "what?")
+    assert out.getvalue() == f"{shown}b\tü\n\n"
+
+
+def stopping_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Chat.ask
 
     def ask(self: Chat, question: str) -> Iterator[str]:
@@ -95,8 +119,29 @@ def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(
         yield from whole(self, question)
 
     monkeypatch.setattr(Chat, "ask", ask)
-    talk(chat, monkeypatch, "stop", "what?")
+
+
+def test_ctrl_c_stops_an_answer_and_clears_a_line_and_the_chat_goes_on(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping_ask(monkeypatch)
+    lines: Iterator[str | type[BaseException]] = iter(["stop", KeyboardInterrupt, "what?", EOFError])
+
+    def read() -> str:
+        line = next(lines)
+        if not isinstance(line, str):
+            raise line
+        return line
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    converse(chat, read)
     out, err = capsys.readouterr()
     assert out.startswith("half an")
-    assert "Stopped" in err
-    assert chat.messages[0].content == "what?"
+    assert "Stopped." in err and "/quit or Ctrl-D exits" in err
+    assert [message.content for message in chat.messages[:1]] == ["what?"]
+
+
+def test_ctrl_c_ends_a_chat_that_nobody_types(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopping_ask(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        talk(chat, monkeypatch, "stop", "what?")

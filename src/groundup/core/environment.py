@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import tempfile
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,15 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this program; a user without a home has one in the temporary folder."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"groundup-{os.getuid()}"
+    return base / "groundup"
 
 
 def _version(name: str) -> str | None:

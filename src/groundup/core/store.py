@@ -71,6 +71,15 @@ class Artifact:
         return digest(manifest) if record else str(manifest["content"])
 
 
+@dataclass(frozen=True)
+class ChosenModel:
+    """The checkpoint that a command names. name: for people; samples: the graded answers of its run, if there are."""
+
+    folder: Path
+    name: str
+    samples: Path | None = None
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of an artifact, or None where there is no valid one."""
     try:

@@ -57,6 +57,28 @@ class _Sequence:
         return self.stopped or len(self.ids) >= self.room
 
 
+class PrefixCache:
+    """Keys and values of the latest sequence that was generated: a prompt that begins like it computes only the rest.
+
+    The model's weights must not change while it is used.
+    """
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._cache: StaticKVCache | None = None
+
+    def keep(self, cache: StaticKVCache, ids: list[int]) -> None:
+        """Remember a cache that holds `ids`, one per slot."""
+        self._cache, self._ids = cache, ids
+
+    def take(self, prompt: list[int], capacity: int) -> tuple[StaticKVCache | None, int]:
+        """A cache of the longest common prefix, and its length; at least the last id of `prompt` is left out."""
+        pairs = zip(self._ids, prompt[:-1], strict=False)
+        count = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(self._ids), len(prompt) - 1))
+        cache = self._cache.prefix(count, capacity) if self._cache is not None and count else None
+        return cache, count if cache is not None else 0
+
+
 class Engine:
     """Generates with `model`, whose weights it reads afresh on every call.
 
@@ -114,10 +136,14 @@ class Engine:
         top_p: float = 1.0,
         seed: int = 0,
         key: Key = 0,
+        prefix: PrefixCache | None = None,
     ) -> Iterator[int]:
-        """Yield the ids of one answer as they are made, without the stop id."""
+        """Yield the ids of one answer as they are made, without the stop id.
+
+        prefix: keys and values of the previous answer's conversation, replaced by those of this one.
+        """
         one = self._sequence(0, prompt, max_new_tokens, seed, key)
-        for _ in self._decode([one], Sampling(temperature, top_k, top_p)):
+        for _ in self._decode([one], Sampling(temperature, top_k, top_p), prefix):
             if not one.stopped:
                 yield one.ids[-1]
 
@@ -134,12 +160,16 @@ class Engine:
             )
         return _Sequence(place, list(prompt), room, uniforms(seed, key, room).tolist())
 
-    def _decode(self, batch: list[_Sequence], sampling: Sampling) -> Iterator[None]:
-        """Fill in `batch` token by token; yields after each."""
+    def _decode(
+        self, batch: list[_Sequence], sampling: Sampling, prefix: PrefixCache | None = None
+    ) -> Iterator[None]:
+        """Fill in `batch` token by token; yields after each. prefix: only for a batch of one."""
         device = self.model.head_weight.device
-        cache, logits, lengths = self._prefill(batch, device)
+        cache, logits, lengths = self._prefill(batch, device, prefix)
         alive, positions = batch, lengths.to(device)
         while True:
+            if prefix is not None:
+                prefix.keep(cache, batch[0].prompt + batch[0].ids)
             tokens = self._append(alive, logits, sampling)
             yield
             left = [row for row, one in enumerate(alive) if not one.done]
@@ -154,7 +184,7 @@ class Engine:
             positions = positions + 1
 
     def _prefill(
-        self, batch: list[_Sequence], device: torch.device
+        self, batch: list[_Sequence], device: torch.device, prefix: PrefixCache | None
     ) -> tuple[StaticKVCache, Float[Tensor, "batch vocab"], Int[Tensor, " batch"]]:
         """The cache of all prompts, the logits at their ends, their lengths. Equal prompts are computed once."""
         prompts = list(dict.fromkeys(tuple(one.prompt) for one in batch))
@@ -163,9 +193,12 @@ class Engine:
         ids = torch.full((len(prompts), longest), self.pad)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)] = torch.tensor(prompt)
-        cache = StaticKVCache(lengths, longest + max(one.room for one in batch), device)
-        positions = torch.arange(longest).expand(len(prompts), -1)
-        logits = self._forward(cache, ids.to(device), positions.to(device), (lengths - 1).to(device))
+        capacity = longest + max(one.room for one in batch)
+        cache, known = (None, 0) if prefix is None else prefix.take(batch[0].prompt, capacity)
+        cache = StaticKVCache(lengths, capacity, device) if cache is None else cache
+        positions = torch.arange(known, longest).expand(len(prompts), -1)
+        ends = (lengths - 1 - known).to(device)
+        logits = self._forward(cache, ids[:, known:].to(device), positions.to(device), ends)
         if len(prompts) < len(batch):
             row_of = {prompt: row for row, prompt in enumerate(prompts)}
             rows = torch.tensor([row_of[tuple(one.prompt)] for one in batch])

@@ -26,6 +26,17 @@ class StaticKVCache:
         self._masks: dict[int, Bool[Tensor, "batch 1 time keys"]] = {}
         self._layers: list[tuple[Tensor, Tensor]] = []
 
+    def prefix(self, count: int, capacity: int) -> "StaticKVCache":
+        """A cache that begins with the first `count` slots of this one. Only for one sequence without padding."""
+        kept = StaticKVCache(torch.tensor([count]), capacity, self._slots.device)
+        kept.used = count
+        for layer in self._layers:
+            grown = tuple(x.new_zeros(*x.shape[:2], capacity, x.shape[3]) for x in layer)
+            for new, old in zip(grown, layer, strict=True):
+                new[:, :, :count] = old[:, :, :count]
+            kept._layers.append((grown[0], grown[1]))
+        return kept
+
     def reserve(self, count: int) -> None:
         """Take the next `count` slots, which the following forward pass will fill."""
         self._new_count, self.used = count, self.used + count

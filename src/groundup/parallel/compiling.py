@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from groundup.core.environment import cpu_name
+from groundup.core.environment import cache_folder, cpu_name
 from groundup.core.errors import GroundupError
 from groundup.core.runtime import Runtime
 
@@ -53,7 +53,7 @@ def set_kernel_cache() -> Path | None:
     """
     if os.environ.get(CACHE_VARIABLE, default_cache_dir()) != default_cache_dir():
         return Path(os.environ[CACHE_VARIABLE])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "groundup" / "kernels"
+    folder = cache_folder() / "kernels"
     # Kernels for the CPU hold instructions of this very processor, and a home folder may serve several machines.
     machine = f"{cpu_name()} {torch.backends.cpu.get_cpu_capability()}"
     folder /= hashlib.sha256(machine.encode()).hexdigest()[:12]
