@@ -24,7 +24,7 @@ from groundup.parallel.simulate import StepSetting
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, own_positions
 from groundup.train.optimizers.adamw import AdamW
-from groundup.train.pretrain import _loss
+from groundup.train.pretrain_loss import pretraining_loss
 from groundup.train.step import Stepper
 
 CONFIG = DecoderConfig(512, 128, 4, 4, 2, 32, 384, architecture="llama", qk_norm="none", max_seq_len=128)
@@ -58,7 +58,7 @@ def trainer(setting: StepSetting) -> tuple[Stepper, NativeEngine, list[TokenBatc
     shape = (setting.rows, setting.seq_len)
     ids = torch.randint(setting.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
     whole = TokenBatch(ids, ids, torch.zeros(shape, dtype=torch.int32), torch.ones(shape) / ids.numel())
-    loss = _loss(chunk_with_gradient)
+    loss = pretraining_loss(chunk_with_gradient)
     with large():
         learner = Native().prepare(
             EngineSpec(

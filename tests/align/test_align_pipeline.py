@@ -208,4 +208,4 @@ def test_a_reward_model_takes_no_more_tokens_than_it_may(
 ) -> None:
     method = REWARD.model_copy(update={"max_tokens": 5 * 8 * TIME + 1, "sampled": 0})
     session = method.prepare(method_context(tmp_path, examples, tokenizer, start=river.folders["sft"]))
-    assert session.steps == 5
+    assert session.budget.steps == 5

@@ -185,6 +185,7 @@ def _pretrain(folder: Path, tokenizer: Path) -> Artifact:
     artifact = _artifact(folder, "pretrain", 432.0, {
         "parameters": PARAMETERS, "tokens": 6_553_600, "seconds": 418.2, "tokens_per_second": 15_671,
         "flops_utilization": 0.612, "matmul_tflops": 0.395, "val_bpb": 0.9412, "steps": 800, "skipped_steps": 0,
+        "epochs": 0.42, "unread_share": 0.58, "ended_by": "max_epochs",
         "precision": "bf16", "compiled": True, "decoder": CONFIG.to_json()}, log=log)  # fmt: skip
     return _with_tokenizer(artifact, tokenizer)
 
@@ -195,7 +196,7 @@ def _sft(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
     ]
     artifact = _artifact(folder, "sft", 61.0, {
         "val_loss_before": 4.02, "val_loss": 2.06, "conversations": 3_912, "held_out_conversations": 410,
-        "steps": 180}, log=log)  # fmt: skip
+        "steps": 180, "epochs": 0.65, "unread_share": 0.35, "ended_by": "max_tokens"}, log=log)  # fmt: skip
     write_json(artifact.path / "examples.json", [
         [[f"<|begin_of_text|><|user|>{question}{hostile}<|end_of_turn|><|assistant|>", False],
          [f"{truth}<|end_of_turn|>", True]]

@@ -174,6 +174,15 @@ def test_counts_are_those_of_the_manifests(tmp_path: Path, run: dict[str, Artifa
     assert "6,181 + 127 = 6,308" in text
 
 
+def test_the_share_of_the_data_that_was_never_read_is_in_the_book(
+    tmp_path: Path, run: dict[str, Artifact]
+) -> None:
+    text = " ".join(PageParser(write(tmp_path, run)[0]).text.split())
+    assert "training sequences never read" in text
+    assert "The training ended at its limit max_epochs." in text.replace("`", "")
+    assert "It read its conversations 0.65 times; 35 % of them were never read." in text
+
+
 def test_an_unknown_method_has_a_chapter_with_its_metrics(tmp_path: Path) -> None:
     artifacts = make_run(tmp_path / "run", align=("finetune",))
     path = artifacts["finetune"].path / "manifest.json"

@@ -26,6 +26,7 @@ from groundup.tokens.tokenizer import Tokenizer
 from groundup.train import pretrain as stage
 from groundup.train.anomaly import AnomalyGuard
 from groundup.train.batches import TokenBatch, step_batches, token_batch
+from groundup.train.pretrain_loss import pretraining_loss
 from groundup.train.step import Stepper
 from training_helpers import ROWS, SEQ_LEN, SITE, Inputs, build, inputs, one_thread
 
@@ -75,7 +76,7 @@ def batches_of(rows: np.ndarray, words: Tokenizer, micro_rows: int, folder: Path
 def gradients(model: Decoder, batches: list[TokenBatch]) -> tuple[float, dict[str, Tensor]]:
     """The loss and all gradients that a step of the loop sees, by plain stochastic gradient descent of rate 1."""
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    loss = stage._loss(chunk_with_gradient)
+    loss = pretraining_loss(chunk_with_gradient)
     learner = NativeEngine(model, torch.optim.SGD(model.parameters(), lr=1.0), loss)
     stepper = Stepper(learner, AnomalyGuard(), detect_spikes=False)
     outcome = stepper.train_step(0, batches)

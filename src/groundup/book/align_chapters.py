@@ -80,6 +80,15 @@ def _fine_tuning(artifact: LoadedArtifact) -> list[Block]:
             Fact(duration(artifact.seconds), "training time"),
         )),
     ]  # fmt: skip
+    if is_number(metrics.get("unread_share")):
+        blocks.append(
+            prose(
+                f"It read its conversations {number(metrics.get('epochs'))} times; "
+                f"{percent(metrics.get('unread_share'))} of them were never read. "
+                f"It ended at its limit `{visible(str(metrics.get('ended_by')))}`.",
+                role="note",
+            )
+        )
     panels = [
         Panel("loss on answers", (series(artifact.log, "loss", kind="smooth"),)),
     ]

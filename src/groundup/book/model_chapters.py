@@ -9,7 +9,7 @@ from typing import Any
 from groundup.book.architecture import ModelBlock, architecture_svg, parameter_blocks
 from groundup.book.content import Block, Chapter, Fact, Facts, Figure, Heading, Table, prose, strong
 from groundup.book.figures import Panel, curves_svg, series
-from groundup.book.format import count, duration, is_number, number, percent, short
+from groundup.book.format import count, duration, is_number, number, percent, short, visible
 from groundup.book.load_run import LoadedArtifact, LoadedRun
 from groundup.model.config import DecoderConfig
 
@@ -125,6 +125,7 @@ def _metrics_table(run: LoadedRun, artifact: LoadedArtifact) -> Table:
         ("bits per byte", number(metrics.get("val_bpb"), 3),
          "Compressed size of held-out text under the model, per byte. A uniform guess costs 8."),
         ("tokens trained on", count(metrics.get("tokens")), _epochs(metrics, dataset)),
+        ("training sequences never read", percent(metrics.get("unread_share")), _ended_by(metrics)),
         ("tokens per parameter", _ratio(metrics.get("tokens"), metrics.get("parameters")),
          "About 20 is compute-optimal (arXiv:2203.15556); below that, more data lowers the loss."),
         ("FLOPs utilization", percent(metrics.get("flops_utilization"), 1),
@@ -142,6 +143,11 @@ def _epochs(metrics: dict[str, Any], dataset: dict[str, Any]) -> str:
     if not (is_number(trained_on) and is_number(unique) and unique):
         return "Repeated tokens included."
     return f"{number(trained_on / unique, 1)} epochs over the training split."
+
+
+def _ended_by(metrics: dict[str, Any]) -> str:
+    key = metrics.get("ended_by")
+    return f"The training ended at its limit `{visible(key)}`." if isinstance(key, str) else ""
 
 
 def _ratio(value: Any, of: Any) -> str:

@@ -28,9 +28,9 @@ from groundup.model.checkpoint import read_config
 from groundup.model.config import DecoderConfig
 from groundup.model.decoder import Decoder
 from groundup.model.flops import parameters, training_flops_per_token
-from groundup.model.losses import Kernel, chunk_with_gradient
+from groundup.model.losses import chunk_with_gradient
 from groundup.parallel.context import ParallelContext, current_context
-from groundup.parallel.engine import EngineSpec, Loss, TrainEngine
+from groundup.parallel.engine import EngineSpec, TrainEngine
 from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import (
     Hardware,
@@ -41,12 +41,12 @@ from groundup.parallel.hardware import (
 )
 from groundup.parallel.layout import resolve_layout
 from groundup.parallel.memory_estimate import MemoryParts, memory_parts
-from groundup.parallel.reduce_metrics import StepMetrics
 from groundup.parallel.shard import InitTensor
 from groundup.tokens.loader import sample_indices
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
-from groundup.train.batches import TokenBatch, document_ids, step_batches, token_batch
+from groundup.train.batches import document_ids, step_batches, token_batch
+from groundup.train.budget import TrainingBudget, training_budget
 from groundup.train.init_from import (
     resume_optimizer,
     save_checkpoint,
@@ -61,9 +61,10 @@ from groundup.train.moe_balance import ExpertBalancer
 from groundup.train.monitor import ModelMonitor, Monitor
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
+from groundup.train.pretrain_loss import pretraining_loss
 from groundup.train.schedules import ScheduleName, schedule_factor
 from groundup.train.utilization import MachineRate, throughput
-from groundup.train.validate import bits_per_byte, token_loss
+from groundup.train.validate import bits_per_byte
 
 
 class Pretrain(Recipe):
@@ -153,8 +154,12 @@ class _Plan:
     seq_len: int
     batch_rows: int
     micro_rows: int
-    steps: int
+    budget: TrainingBudget
     warmup_steps: int
+
+    @property
+    def steps(self) -> int:
+        return self.budget.steps
 
     @property
     def tokens_per_step(self) -> int:
@@ -171,7 +176,15 @@ def external_digest(recipe: Pretrain, digests: DigestCache = UNCACHED) -> dict[s
     kind="policy",
     external_digest=external_digest,
     ranks=True,
-    headline=("parameters", "tokens_per_second", "flops_utilization", "val_bpb"),
+    headline=(
+        "parameters",
+        "tokens",
+        "epochs",
+        "unread_share",
+        "tokens_per_second",
+        "flops_utilization",
+        "val_bpb",
+    ),
 )
 def pretrain(
     recipe: Pretrain, runtime: Runtime, context: StageContext, tokens: Artifact, tokenizer: Artifact
@@ -186,11 +199,11 @@ def pretrain(
     parallel = current_context(layout, hardware.device)
     model, init_tensor = _decoder(recipe, config, tokenizer.path, parallel)
     plan = _plan(recipe, runtime, rows, hardware, config, parallel, memory_parts(layout, parallel.size))
-    _announce(context, config, plan, hardware)
+    _announce(context, recipe, config, plan, hardware)
     flops = training_flops_per_token(config, plan.seq_len)
     rate = MachineRate(hardware, parallel)
     optimizer = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
-    loss = _loss(compiled(chunk_with_gradient, hardware))
+    loss = pretraining_loss(compiled(chunk_with_gradient, hardware))
     engine = runtime.engine.prepare(
         EngineSpec(model, init_tensor, hardware, parallel, layout, optimizer.build, loss, recipe.grad_clip)
     )
@@ -226,6 +239,7 @@ def pretrain(
         "parameters": parameters(config),
         "decoder": config.to_json(),
         "tokens": result.steps * plan.tokens_per_step,
+        **plan.budget.metrics(),
         "val_bpb": score(recipe.validation_rows),
         "compiled": hardware.can_compile,
         "precision": hardware.precision,
@@ -233,9 +247,12 @@ def pretrain(
     } | throughput(result, flops, rate)
 
 
-def _announce(context: StageContext, config: DecoderConfig, plan: _Plan, hardware: Hardware) -> None:
+def _announce(
+    context: StageContext, recipe: Pretrain, config: DecoderConfig, plan: _Plan, hardware: Hardware
+) -> None:
     size = f"{parameters(config):,} parameters, {plan.steps:,} steps of {plan.tokens_per_step:,} tokens"
     context.info(size)
+    context.info(plan.budget.sentence("training sequences", getattr(recipe, plan.budget.ended_by)))
     context.info(hardware.reason + (" (the first step takes up to a minute)" if hardware.can_compile else ""))
 
 
@@ -294,9 +311,15 @@ def _plan(
     micro_rows = micro_batch_rows(
         runtime, config, local_positions, rows_each // parallel.pipeline, hardware.device, parts
     )
-    budget = min(recipe.tokens, int(recipe.max_epochs * len(rows) * seq_len))
-    steps = max(1, budget // (batch_rows * seq_len))
-    return _Plan(seq_len, batch_rows, micro_rows, steps, round(recipe.warmup_fraction * steps))
+    budget = pretrain_budget(recipe, len(rows), batch_rows, seq_len)
+    return _Plan(seq_len, batch_rows, micro_rows, budget, round(recipe.warmup_fraction * budget.steps))
+
+
+def pretrain_budget(recipe: Pretrain, rows: int, batch_rows: int, seq_len: int) -> TrainingBudget:
+    """What a training with the (resolved) recipe reads of `rows` packed sequences."""
+    limits = {"tokens": recipe.tokens, "max_epochs": int(recipe.max_epochs * rows * seq_len)}
+    per_step = batch_rows * seq_len
+    return training_budget(rows, batch_rows, {key: tokens // per_step for key, tokens in limits.items()})
 
 
 def _batch_rows(recipe: Pretrain, rows: PackedDataset) -> int:
@@ -354,22 +377,6 @@ def _monitor(
     probe = token_batch(probed[:1], tokenizer, engine.device) if parallel.pipeline == 1 else None
     monitor = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rate.latest)
     return ExpertBalancer(model, model.config, monitor, parallel) if model.config.moe else monitor
-
-
-def _loss(kernel: Kernel) -> Loss:
-    def loss(model: Decoder, batch: TokenBatch) -> tuple[Tensor, StepMetrics]:
-        if not torch.is_grad_enabled():
-            return token_loss(model, batch), {}
-        hidden = model.hidden(batch.ids, batch.segments, positions=batch.positions).flatten(0, 1)
-        targets, weights = batch.targets.flatten(), batch.weights.flatten()
-        cap = model.config.logit_softcap
-        value = model.cross_entropy(hidden, model.head_weight, targets, weights, kernel, cap)[0]
-        if model.config.moe is None or model.config.moe.balance != "loss":
-            return value, {}
-        balance = model.balance_loss(batch.row_weights)
-        return value + balance, {"balance_loss": balance}
-
-    return loss
 
 
 def _probe(score: Callable[[int], float | None], rate: MachineRate) -> Callable[[int], dict[str, float]]:

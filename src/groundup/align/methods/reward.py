@@ -38,6 +38,7 @@ from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
 from groundup.parallel.context import heartbeat
 from groundup.tokens.chat import render
+from groundup.train.budget import training_budget
 from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
@@ -110,12 +111,18 @@ class RewardSession:
         self.micro_batches = self._micro_batches([pairs[i].ids for i in order])
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
-        steps = math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step)
-        self.steps = max(1, min(steps, recipe.max_tokens // self.tokens_per_step))
+        limits = {
+            "epochs": math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step),
+            "max_tokens": recipe.max_tokens // self.tokens_per_step,
+        }
+        self.budget = training_budget(len(self.micro_batches), self.per_step, limits)
+        context.stage.info(self.budget.sentence("pairs", getattr(recipe, self.budget.ended_by)))
 
     def train_spec(self) -> TrainSpec:
         """See `Session`."""
-        return self.setup.train_spec(self.trained.engine, self.batches, self.steps, self.tokens_per_step)
+        return self.setup.train_spec(
+            self.trained.engine, self.batches, self.budget.steps, self.tokens_per_step
+        )
 
     def batches(self, step: int) -> list[PreferenceBatch]:
         """This rank's micro-batches of a step, each with the number of pairs of the whole step."""
@@ -156,6 +163,8 @@ class RewardSession:
             "margin_of_right_answers": float((preferred - rejected).mean() / std),
             "pairs": sum(len(batch.last_positions) for batch in self.micro_batches),
             "held_out_pairs": len(self.held_out),
+            "tokens": self.budget.steps * self.tokens_per_step,
+            **self.budget.metrics(),
         }
 
     def _held_out_scores(self, model: ValueModel) -> Tensor:

@@ -34,6 +34,7 @@ from groundup.parallel.hardware import compiled
 from groundup.tokens.chat import RenderedChat, render
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch
+from groundup.train.budget import TrainingBudget, training_budget
 from groundup.train.init_from import save_checkpoint
 from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
@@ -51,7 +52,7 @@ class Sft(Method):
     learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"conversations"})
     output: ClassVar[ArtifactKind] = "policy"
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
-    headline: ClassVar[tuple[str, ...]] = ("val_loss_before", "val_loss")
+    headline: ClassVar[tuple[str, ...]] = ("tokens", "epochs", "unread_share", "val_loss_before", "val_loss")
 
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9
@@ -84,8 +85,8 @@ class SftSession:
         self.held_out, self.held_out_conversations = self._packed(held_out, recipe.validation_tokens)
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
-        steps = math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step)
-        self.steps = max(1, min(steps, recipe.max_tokens // self.tokens_per_step))
+        self.budget = self._budget(len(context.train_examples))
+        context.stage.info(self.budget.sentence("conversations", getattr(recipe, self.budget.ended_by)))
         self.kernel = compiled(chunk_with_gradient, self.setup.hardware)
         model = self.setup.start_policy()
         if recipe.lora_rank:
@@ -95,7 +96,9 @@ class SftSession:
 
     def train_spec(self) -> TrainSpec:
         """See `Session`."""
-        return self.setup.train_spec(self.trained.engine, self.batches, self.steps, self.tokens_per_step)
+        return self.setup.train_spec(
+            self.trained.engine, self.batches, self.budget.steps, self.tokens_per_step
+        )
 
     def batches(self, step: int) -> list[TokenBatch]:
         """This rank's micro-batches of a step, each with the token count of the whole step."""
@@ -140,7 +143,18 @@ class SftSession:
             "val_loss": val_loss,
             "conversations": self.conversations,
             "held_out_conversations": self.held_out_conversations,
+            "tokens": self.budget.steps * self.tokens_per_step,
+            **self.budget.metrics(),
         }
+
+    def _budget(self, available: int) -> TrainingBudget:
+        """What is read of the `available` conversations, of which max_tokens may leave some unpacked."""
+        recipe, packed = self.recipe, len(self.micro_batches)
+        limits = {
+            "epochs": math.ceil(recipe.epochs * packed / self.per_step),
+            "max_tokens": recipe.max_tokens // self.tokens_per_step,
+        }
+        return training_budget(packed, self.per_step, limits, packed_share=self.conversations / available)
 
     def _write_examples(self) -> None:
         """The first conversations, for people to check the loss mask."""
