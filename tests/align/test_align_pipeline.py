@@ -62,6 +62,17 @@ def test_fine_tuning_teaches_the_answers_of_held_out_questions(river: River) -> 
     assert metrics["val_loss"] < 0.5 * metrics["val_loss_before"]
 
 
+def test_the_conversations_that_are_never_read_are_reported(
+    tmp_path: Path, examples: list[Example], tokenizer: Tokenizer, start: Path
+) -> None:
+    method = SFT.model_copy(update={"max_tokens": 3 * SFT.batch_rows * TIME, "epochs": 50.0})
+    session = method.prepare(method_context(tmp_path, examples, tokenizer, start=start))
+    budget = session.budget
+    assert (budget.steps, budget.ended_by) == (3, "max_tokens")
+    assert 0 < budget.unread_share < 1
+    assert budget.epochs == pytest.approx(1 - budget.unread_share)
+
+
 def test_the_mask_shown_to_people_covers_the_answer_and_its_end(
     river: River, examples: list[Example]
 ) -> None:

@@ -85,7 +85,7 @@ class SftSession:
         self.held_out, self.held_out_conversations = self._packed(held_out, recipe.validation_tokens)
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
-        self.budget = self._budget(len(context.train_examples))
+        self.budget = self._budget(len(self.train_conversations))
         context.stage.info(self.budget.sentence("conversations", getattr(recipe, self.budget.ended_by)))
         self.kernel = compiled(chunk_with_gradient, self.setup.hardware)
         model = self.setup.start_policy()
