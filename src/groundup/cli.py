@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
+from groundup.command_errors import report_errors
 from groundup.core.errors import GroundupError
 from groundup.options import (
     HERE,
@@ -375,19 +376,8 @@ def plugins(*, as_json: AsJson = False) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: runs a command and turns mistakes into one message and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
-    try:
+    with report_errors():
         app(argv, exit_on_error=False, print_error=False)
-    except (GroundupError, CycloptsError) as error:
-        print(f"groundup: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
-        if code in (130, 143):
-            print("\ngroundup: interrupted. Run the same command again to resume.", file=sys.stderr)
-        sys.exit(code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
 
 
 def _terminate(number: int, _frame: Any) -> None:

@@ -4,23 +4,17 @@ Write to a temporary name, fsync the files, rename, fsync the folder; only then 
 at any moment the old or the new version exists, never neither and never a mixture.
 """
 
-import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundup.core.errors import GroundupError
-
 REMOVED = ".removed"
 """Suffix of a folder that is being deleted."""
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-"""No space, quota exceeded, file too large, input/output error, read-only file system."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -117,28 +111,6 @@ def first_mismatch(
         if sha256(path) != entry["sha256"]:
             return f"{name} does not match its checksum"
     return None
-
-
-@contextmanager
-def explain_disk_errors(what: str, folder: Path, needed: int = 0) -> Iterator[None]:
-    """Turn disk errors into GroundupError. what: the data that is written; needed: its bytes, 0 = unknown."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        needs = f"it needs {needed:,} bytes, and " if needed else ""
-        raise GroundupError(
-            f"{what} could not be written to {folder}: {os.strerror(error.errno or 0)}; "
-            f"{needs}{_free_bytes(folder):,} bytes are free. Free some space on that disk and run the same command "
-            "again: it resumes from the last complete file"
-        ) from error
-
-
-def _free_bytes(folder: Path) -> int:
-    """Free bytes on the disk of `folder`, which need not exist yet."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(existing).free
 
 
 def _fsync_file(path: Path) -> None:

@@ -14,11 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from groundup.core.atomic_io import explain_disk_errors, remove
+from groundup.core.atomic_io import remove
 from groundup.core.digests import DigestCache
 from groundup.core.environment import environment
 from groundup.core.errors import DamagedInputError, InputChangedError
 from groundup.core.fingerprint import canonical_json, digest, fingerprint_payload
+from groundup.core.os_errors import explain_os_errors
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
@@ -133,7 +134,7 @@ class Builder:
             return self._up_to_date(label, artifact)
         why = difference(planned, payload, self.previous.get(label), NOT_BUILT)
         self._verify_inputs(inputs)
-        with explain_disk_errors(label, artifact.path.parent), self.store.lock(artifact):
+        with explain_os_errors(label, artifact.path.parent), self.store.lock(artifact):
             if artifact.path.exists():
                 problem = self._usable(artifact, digests)  # another process may have built it meanwhile
                 if problem is None:

@@ -81,10 +81,10 @@ class ChosenModel:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of an artifact, or None where there is no valid one."""
+    """The manifest of an artifact, or None where there is no valid one. Raises OSError where it can't be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and {"fingerprint", "kind"} <= manifest.keys() else None
 
@@ -306,6 +306,10 @@ class Store:
         return self.runs / name / PARTIAL
 
     def _records(self) -> list[Path]:
+        if self.runs.is_dir():
+            os.scandir(
+                self.runs
+            ).close()  # raises OSError for a folder that can't be listed; glob finds nothing there
         return [*self.runs.glob("*.json"), *self.runs.glob(f"*/{PARTIAL}")]
 
     def _run_name(self, record: Path) -> str:
@@ -321,10 +325,10 @@ def _modified(path: Path) -> int:
 
 
 def _stages_of(record: Path) -> dict[str, str]:
-    """Artifact names by label. Raises StoreError where the record is unreadable."""
+    """Artifact names by label. Raises StoreError where the record is damaged."""
     try:
         stages: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))["stages"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{record} is not a readable run record ({error}). Delete it, and `groundup run` writes it again"
         ) from None

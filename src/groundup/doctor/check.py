@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from groundup.core.os_errors import explain
 from groundup.parallel.hardware import Hardware
 
 ADVICE = "Don't train on this machine. Reinstall groundup and torch; if it still fails, report `groundup doctor --json`"
@@ -142,11 +143,13 @@ def threads(count: int) -> Iterator[None]:
 
 
 def run_check(check: Check, context: CheckContext) -> CheckResult:
-    """Run one check; an exception counts as a failure."""
+    """Run one check; an exception counts as a failure, except an error of the system, which is raised."""
     began = time.perf_counter()
     try:
         differences = list(check.run(context)) or [Difference("nothing was compared", math.inf, 0.0)]
     except Exception as error:
+        if explain(error):  # the machine's trouble, not the check's
+            raise
         differences = [
             Difference(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", math.inf, 0.0)
         ]

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.core.atomic_io import atomic_replace, explain_disk_errors, publish_dir, temp_path, write_bytes
+from groundup.core.atomic_io import atomic_replace, publish_dir, temp_path, write_bytes
 from groundup.core.errors import DataError, GroundupError
+from groundup.core.os_errors import explain_os_errors
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def new_folder(target: Path, size: int) -> Iterator[Path]:
         raise GroundupError(f"{target} already exists. Choose another folder, or remove it")
     temporary = temp_path(target)
     try:
-        with explain_disk_errors("the model", target.parent, size):
+        with explain_os_errors("the model", target.parent, size):
             temporary.mkdir(parents=True)
             yield temporary
             publish_dir(temporary, target)
@@ -40,7 +41,7 @@ def new_file(target: Path, size: int) -> Iterator[Path]:
         raise GroundupError(f"{target} already exists. Choose another name, or remove it")
     temporary = temp_path(target)
     try:
-        with explain_disk_errors("the model", target.parent, size):
+        with explain_os_errors("the model", target.parent, size):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             atomic_replace(temporary, target)

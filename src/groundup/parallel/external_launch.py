@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from groundup.core.errors import GroundupError
+from groundup.core.os_errors import explain
 from groundup.parallel.launcher import CONNECTION_LOST, LOST_CONNECTION, START_SECONDS, error_location
 from groundup.parallel.rendezvous import RankAddress, RendezvousError, open_store, rendezvous, store_owner
 from groundup.parallel.watchdog import EXIT_RESTART, Watchdog
@@ -184,7 +185,7 @@ def exit_status(error: BaseException | None) -> int:
         return error.code
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
-    return 0 if error is None else 2 if isinstance(error, GroundupError) else 1
+    return 0 if error is None else 2 if isinstance(error, GroundupError) or explain(error) else 1
 
 
 def _default_sigterm() -> None:

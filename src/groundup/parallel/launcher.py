@@ -25,9 +25,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
 
 from groundup.core.errors import GroundupError, TrainingError
+from groundup.core.os_errors import exit_reason, explain
 from groundup.parallel.context import heartbeat_into, join_ranks
 
 Result = TypeVar("Result")
@@ -99,7 +102,7 @@ class _Attempt:
         context.set_forkserver_preload(["torch.distributed", function.__module__])
         self._ranks, self._timeout = ranks, timeout
         self._folder = tempfile.TemporaryDirectory(prefix="groundup-ranks-")
-        self._heartbeats = context.RawArray("d", 2 * ranks)
+        self._heartbeats = open_heartbeats(Path(self._folder.name), ranks, "w+")
         """step and time of each rank's last heartbeat, rank after rank"""
         self._pipes: list[Connection] = []
         self._processes = []
@@ -109,7 +112,7 @@ class _Attempt:
             local_rank = LocalRank(rank, ranks, self._folder.name)
             process = context.Process(
                 target=_rank_main,
-                args=(local_rank, function, arguments, timeout, theirs, lifeline, self._heartbeats),
+                args=(local_rank, function, arguments, timeout, theirs, lifeline),
                 name=f"rank-{rank}",
                 daemon=True,
             )
@@ -238,21 +241,19 @@ class LocalRank:
 
 def _rank_main(
     local_rank: LocalRank, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float,
-    pipe: Connection, lifeline: Connection, heartbeats: Any,
+    pipe: Connection, lifeline: Connection,
 ) -> None:  # fmt: skip
     """Main function of a rank's process; sends its result through the pipe."""
     os.setpgid(0, 0)  # a terminal's Ctrl-C reaches the parent alone, which forwards it once
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
-    stack = (Path(local_rank.folder) / f"rank-{local_rank.rank}.stack").open("w")
-    faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)
-    send_heartbeat = heartbeat_into(heartbeats, local_rank.rank)
-    send_heartbeat(0)
-    code = 0
+    code, folder = 0, Path(local_rank.folder)
     try:
+        stack = (folder / f"rank-{local_rank.rank}.stack").open("w")
+        faulthandler.register(signal.SIGUSR1, file=stack, all_threads=False)
+        send_heartbeat = heartbeat_into(open_heartbeats(folder, local_rank.ranks, "r+"), local_rank.rank)
+        send_heartbeat(0)
         # Collectives time out later than a hanging rank is detected.
-        with join_ranks(
-            local_rank.rank, local_rank.ranks, Path(local_rank.folder), 2 * timeout, send_heartbeat
-        ):
+        with join_ranks(local_rank.rank, local_rank.ranks, folder, 2 * timeout, send_heartbeat):
             result = function(*arguments)
         pipe.send(("done", result if local_rank.rank == 0 else None))
     except (SystemExit, KeyboardInterrupt) as leaving:
@@ -262,8 +263,13 @@ def _rank_main(
         if CONNECTION_LOST.search(str(error)) and not isinstance(error, GroundupError):
             pipe.send(("failed", f"{LOST_CONNECTION} in {error_location(error)}"))
         else:
-            pipe.send(("raised", _portable(error, local_rank.rank)))
+            pipe.send(("raised", explain(error) or _portable(error, local_rank.rank)))
     sys.exit(code)
+
+
+def open_heartbeats(folder: Path, ranks: int, mode: Literal["r+", "w+"]) -> Any:
+    """The array of all ranks' heartbeats: a file in the ranks' folder, since /dev/shm may not be writable."""
+    return np.memmap(folder / "heartbeats", np.float64, mode, shape=(2 * ranks,))
 
 
 def _die_with_parent(lifeline: Connection) -> None:
@@ -295,12 +301,6 @@ def error_location(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = next((frame for frame in reversed(frames) if not LIBRARY.search(frame.filename)), frames[-1])
     return f"{ours.name} ({Path(ours.filename).name}:{ours.lineno})"
-
-
-def exit_reason(code: int | None) -> str:
-    if code is None or code >= 0:
-        return f"exited with status {code} without a result"
-    return f"was killed by signal {-code} ({signal.Signals(-code).name})"
 
 
 @contextmanager

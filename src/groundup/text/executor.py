@@ -1,4 +1,4 @@
-"""Executor: runs shard tasks in this process, in local worker processes, or on a Ray cluster (through Daft).
+"""Executor: runs shard tasks in this process, in worker processes of this machine, or on a Ray cluster (through Daft).
 
 in:  tasks (JSON payloads), a function that turns a payload into files and returns a result
 out: the results in the order of the tasks
@@ -15,11 +15,12 @@ import os
 import pickle
 import socket
 import sys
-import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
-from multiprocessing.connection import Connection
+from functools import cached_property, partial
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ from groundup.core.atomic_io import write_text
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
+from groundup.text.worker_process import WorkerDied, WorkerProcess, error_of_worker
 
 SMALL_BYTES = 24 << 20
-"""Below this total size tasks run in this process: starting workers takes about two seconds."""
+"""Below this total size tasks run in this process: starting workers takes about a second."""
 TRIES = 3
 """Consecutive worker crashes without a finished task after which the run fails."""
 
 Done = dict[str, Any]
 Run = Callable[[Any, Any], Done]
+TaskFunction = Callable[[str], str]
+"""Runs a task: its payload -> its result, both JSON."""
 Row = tuple[int, str]
+"""Number of a task, and its payload or its result as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ def run_tasks(
                     write_text(done_files[task.number], json.dumps(result))
                     done[task.number] = result
                     progress.advance(task.bytes / 1e6)
-            except _WorkersDied as died:
+            except WorkerDied as died:
                 tries = 1 if len(done) > before else tries + 1
                 if tries >= TRIES:
                     raise DataError(
@@ -84,10 +89,6 @@ def run_tasks(
                 context.info(f"{label}: a worker died ({died}); going on with what is left")
             pending = [task for task in tasks if task.number not in done]
     return [done[task.number] for task in tasks]
-
-
-class _WorkersDied(Exception):
-    """A worker process or node was lost; its running tasks are unfinished."""
 
 
 def _mark(folder: Path, task: ExecutorTask) -> Path:
@@ -107,82 +108,107 @@ def _results(
         tasks, key=lambda task: (-task.bytes, task.number)
     )  # none is left alone with the largest
     rows = [(task.number, json.dumps(task.about)) for task in ordered]
-    stream = (
-        _by_ray(run, common, rows, runtime.ray) if runtime.ray else _by_daft(run, common, rows, workers, 1)
-    )
-    for number, answer in stream:
-        reply = json.loads(answer)
-        if "error" in reply:
-            raise DataError(reply["error"])
-        if "bug" in reply:
-            raise RuntimeError(f"in a worker:\n{reply['bug']}")
-        yield by_number[number], reply["done"]
+    work = partial(_run_task, run, common)
+    results = _by_ray(work, rows, runtime.ray) if runtime.ray else _by_processes(work, rows, workers)
+    for number, result in results:
+        yield by_number[number], json.loads(result)
 
 
-def _by_daft(
-    run: Run, common: Any, rows: list[Row], workers: int, buffer: int | None
-) -> Iterator[tuple[int, str]]:
+def _run_task(run: Run, common: Any, about: str) -> str:
+    return json.dumps(run(common, json.loads(about)))
+
+
+def _by_processes(work: TaskFunction, rows: list[Row], workers: int) -> Iterator[Row]:
+    """Results of worker processes of this machine, each of which has one task at a time.
+
+    Raises WorkerDied after a worker died and the others have finished their tasks.
+    """
+    waiting, died = deque(rows), ""
+    with ExitStack() as stack:
+        idle = [stack.enter_context(WorkerProcess(work)) for _ in range(workers)]
+        busy: dict[Any, tuple[WorkerProcess, int]] = {}
+        while busy or (waiting and not died):
+            try:
+                while waiting and idle and not died:
+                    worker, (number, about) = idle.pop(), waiting.popleft()
+                    worker.call(about)
+                    busy[worker.connection] = worker, number
+                for connection in wait(list(busy)):
+                    worker, number = busy.pop(connection)
+                    yield number, worker.reply()
+                    idle.append(worker)
+            except WorkerDied as death:
+                died = str(death)
+    if died:
+        raise WorkerDied(died)
+
+
+def _by_daft(work: TaskFunction, rows: list[Row], workers: int) -> Iterator[Row]:
     """Daft plan with one row per task, split so that each task is scheduled separately."""
     os.environ.setdefault("DO_NOT_TRACK", "true")
     import daft
 
     frame = daft.from_pydict({"number": [row[0] for row in rows], "about": [row[1] for row in rows]})
-    # A Ray plan is cut into partitions for its nodes, a local one into batches for its processes.
-    frame = frame.into_batches(1) if buffer else frame.into_partitions(len(rows))
-    packed = pickle.dumps((run, common))
-    worker = daft.cls(_Worker, use_process=True, max_concurrency=workers)(tuple(sys.path), packed)
+    frame = frame.into_partitions(len(rows))
+    worker = daft.cls(_ClusterWorker, use_process=True, max_concurrency=workers)(
+        tuple(sys.path), pickle.dumps(work)
+    )
     try:
         replies = frame.select(frame["number"], worker(frame["about"]).alias("reply"))
-        for row in replies.iter_rows(results_buffer_size=buffer):
+        for row in replies.iter_rows(results_buffer_size=None):
             yield row["number"], row["reply"]
     except Exception as error:  # whatever Daft raises for a dead process; errors of a task itself are results
-        raise _WorkersDied(_last_line(error)) from error
+        raise WorkerDied(_last_line(error)) from error
 
 
-class _Worker:
-    """Worker process: runs one task at a time."""
+class _ClusterWorker:
+    """Worker process on a node of a cluster: runs one task at a time."""
 
     def __init__(self, path: tuple[str, ...], packed: bytes) -> None:
         sys.path[:] = path  # a user's own parts lie where the run was started
         self._packed = packed
 
     @cached_property
-    def _work(self) -> tuple[Run, Any]:
-        run, common = pickle.loads(self._packed)
-        return run, common
+    def _work(self) -> TaskFunction:
+        work: TaskFunction = pickle.loads(self._packed)
+        return work
 
     def __call__(self, about: str) -> str:
         try:
-            run, common = self._work
-            reply: Done = {"done": run(common, json.loads(about))}
-        except GroundupError as error:
-            reply = {"error": str(error)}
-        except Exception:
-            reply = {"bug": traceback.format_exc()}
+            reply = {"done": self._work(about)}
+        except Exception as error:
+            problem = error_of_worker(error)
+            reply = {"error" if isinstance(problem, GroundupError) else "bug": str(problem)}
         return json.dumps(reply)
 
 
-def _by_ray(run: Run, common: Any, rows: list[Row], address: str) -> Iterator[tuple[int, str]]:
+def _by_ray(work: TaskFunction, rows: list[Row], address: str) -> Iterator[Row]:
     """The same plan on a Ray cluster, driven from a child process: Ray ends a driver whose node dies."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_drive, args=(run, common, rows, address, sender), daemon=True)
+    child = context.Process(target=_drive, args=(work, rows, address, sender), daemon=True)
     child.start()
     sender.close()
     try:
         while (item := receiver.recv()) is not None:
             if isinstance(item, Exception):
                 raise item
-            yield item
+            number, answer = item
+            reply = json.loads(answer)
+            if "error" in reply:
+                raise DataError(reply["error"])
+            if "bug" in reply:
+                raise RuntimeError(reply["bug"])
+            yield number, reply["done"]
         child.join()  # it takes its leave of the cluster
     except EOFError:
-        raise _WorkersDied("the node that this run was connected to is gone") from None
+        raise WorkerDied("the node that this run was connected to is gone") from None
     finally:
         child.terminate()
         child.join()
 
 
-def _drive(run: Run, common: Any, rows: list[Row], address: str, sender: Connection) -> None:
+def _drive(work: TaskFunction, rows: list[Row], address: str, sender: Connection) -> None:
     """Child process: joins the cluster, sends every row's reply, then None."""
     import daft
     import ray
@@ -203,10 +229,10 @@ def _drive(run: Run, common: Any, rows: list[Row], address: str, sender: Connect
         ),
     )
     try:
-        for item in _by_daft(run, common, rows, min(workers, len(rows)), None):
+        for item in _by_daft(work, rows, min(workers, len(rows))):
             sender.send(item)
         sender.send(None)
-    except _WorkersDied as died:
+    except WorkerDied as died:
         sender.send(died)
 
 

@@ -15,7 +15,6 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from groundup.core.atomic_io import explain_disk_errors
 from groundup.core.errors import TrainingError
 from groundup.core.metrics import MetricsLog
 from groundup.core.runtime import Runtime
@@ -110,7 +109,7 @@ def train(spec: TrainSpec) -> TrainResult:
 
     A faulty step is recomputed. A finite recomputation is applied and counted as transient; otherwise the step is
     skipped, counted and logged with its documents. After three skipped steps in a row the weights of the last resume
-    state are restored and TrainingError explains the fault. A full disk raises GroundupError. SIGINT and SIGTERM end
+    state are restored and TrainingError explains the fault. SIGINT and SIGTERM end
     the process after a resume state of the last complete step is saved.
     """
     environment = {**current_environment(spec.engine.device), **spec.environment}
@@ -118,9 +117,8 @@ def train(spec: TrainSpec) -> TrainResult:
         spec.context.temporary, spec.engine, environment, spec.context.info, spec.parallel
     )
     run = _Run(spec, environment, progress, guard)
-    with explain_disk_errors(spec.label, spec.context.path):
-        run.begin()
-        _take_steps(run)
+    run.begin()
+    _take_steps(run)
     return run.result()
 
 

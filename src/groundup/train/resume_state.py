@@ -9,7 +9,6 @@ anywhere is detected, also in the manifest. A damaged state is replaced by the o
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,18 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from groundup.core.atomic_io import (
-    explain_disk_errors,
-    file_entry,
-    first_mismatch,
-    publish_dir,
-    remove,
-    temp_path,
-)
+from groundup.core.atomic_io import file_entry, first_mismatch, publish_dir, remove, temp_path
+from groundup.core.os_errors import explain_os_errors
 from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import TrainEngine
 from groundup.parallel.shard import local
@@ -102,12 +94,12 @@ def write_state(folder: Path, state: ResumeState, parallel: ParallelContext = SI
     """
     final = folder / f"step-{state.step:09d}"
     part = parallel.broadcast_object(lambda: temp_path(final))
-    with explain_disk_errors(f"the training state of step {state.step}", folder, state.size):
+    with explain_os_errors(f"the training state of step {state.step}", folder, state.size):
         try:
             if parallel.is_rank0:
                 part.mkdir(parents=True, exist_ok=True)
             if parallel.mesh is None:
-                _save_tensors(state.tensors, part / SINGLE_FILE)
+                save_file(state.tensors, part / SINGLE_FILE)
             else:
                 save_sharded(state.tensors, part, parallel)
             numbers = parallel.gather_dicts(state.counters["optimizer"])
@@ -157,17 +149,6 @@ def _newest(folder: Path, info: Callable[[str], None]) -> Path | None:
     return None
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Raises OSError where the disk fails: safetensors gives the system's error number only in its message."""
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), str(error), str(path)) from None
-
-
 def _manifest(state: Path) -> bytes:
     files = sorted(path for path in state.iterdir() if path.name != MANIFEST)
     return (json.dumps({path.name: file_entry(path) for path in files}, indent=1) + "\n").encode()
@@ -182,7 +163,7 @@ def _damage(state: Path) -> str | None:
         return (
             first_mismatch(state, json.loads(listed)) or f"{MANIFEST} does not list the files of this folder"
         )
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, AttributeError, KeyError, TypeError):
         return f"{MANIFEST} is missing or unreadable"
 
 

@@ -221,14 +221,14 @@ def test_a_large_file_of_lines_streams_through_little_memory() -> None:
 
 
 def test_disk_trouble_while_unpacking_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundup.core.errors import DataError
+    from groundup.core.errors import GroundupError
 
     class Full(io.BytesIO):
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(reader.tempfile, "SpooledTemporaryFile", lambda size: Full())
-    with pytest.raises(DataError, match=r"can't unpack 'a.txt.gz'.*No space left.*TMPDIR"):
+    with pytest.raises(GroundupError, match=r"unpacking 'a.txt.gz': No space left.*TMPDIR"):
         read("a.txt.gz", gzip.compress(b"text"))
 
 

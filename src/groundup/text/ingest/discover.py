@@ -15,7 +15,7 @@ from pathlib import Path
 
 from groundup.core.errors import DataError
 from groundup.text.ingest.exclude import GitIgnore, excluded_folder, is_ignored, read_gitignore
-from groundup.text.ingest.safe_open import irregular
+from groundup.text.ingest.safe_open import OF_THE_PROCESS, irregular
 from groundup.text.ingest.types import SourceFile
 
 UNLISTED = "unreadable_folder"
@@ -138,6 +138,8 @@ def _walk(root: Path, depth: int | None, skip_ignored: bool) -> Iterator[SourceF
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
+            if error.errno in OF_THE_PROCESS:
+                raise
             yield SourceFile(_relative(str(folder), root) + "/", folder, UNLISTED, error.strerror or "")
             continue
         folders: list[Path] = []

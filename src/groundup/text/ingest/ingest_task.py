@@ -22,7 +22,8 @@ from groundup.core.digests import UNCACHED, DigestCache, file_stamp
 from groundup.core.jsonl import read_jsonl
 from groundup.core.records import Document
 from groundup.text.documents import DOCUMENTS, REJECTS, RejectsLogEntry, read_rows
-from groundup.text.ingest.safe_open import Unreadable
+from groundup.text.ingest.reader_process import read_safely
+from groundup.text.ingest.safe_open import Unreadable, unreadable
 from groundup.text.ingest.types import ExtractedText, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
 
@@ -84,14 +85,13 @@ def content_digest(source: Source, file: SourceFile, digests: DigestCache = UNCA
             return _sha256(opened)
 
     try:
-        return digests.of_file(file.location, compute) if isinstance(file.location, Path) else compute()
+        with unreadable():
+            return digests.of_file(file.location, compute) if isinstance(file.location, Path) else compute()
     except Unreadable as error:
-        return _unreadable(error)
-    except OSError:  # gone since it was listed
-        return "unreadable None"
+        return _reject_digest(error)
 
 
-def _unreadable(error: Unreadable) -> str:
+def _reject_digest(error: Unreadable) -> str:
     return f"{error.reason} {error.value}"
 
 
@@ -142,7 +142,7 @@ class _FileReader:
                 reason = self._content()
             except Unreadable as error:
                 reason = error.reason
-                self.line["digest"] = self.line["digest"] or _unreadable(error)
+                self.line["digest"] = self.line["digest"] or _reject_digest(error)
                 self._record([ReadIssue("rejected", reason, "", error.value, error.threshold, error.detail)])
         documents = sum(place[2] for place in self.shards.documents.places)
         self.line["documents"] = documents
@@ -160,7 +160,9 @@ class _FileReader:
                 if earlier is not None:
                     return earlier
             opened.seek(0)
-            rejected_reason = self._records(self.source.read(self.file.path, opened, self.shards.records))
+            rejected_reason = self._records(
+                read_safely(self.source, self.file.path, opened, self.shards.records)
+            )
             if _stamp(opened) != stamp:
                 self.line["digest"] = CHANGED
             return rejected_reason

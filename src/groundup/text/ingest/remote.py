@@ -10,9 +10,11 @@ which would be silently incomplete: that is a DataError, and a rerun resumes.
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from groundup.core.errors import DataError
+from groundup.core.os_errors import explain_os_errors
 from groundup.text.ingest.safe_open import Unreadable
 from groundup.text.ingest.types import SourceFile
 
@@ -53,7 +55,8 @@ def download(file: SourceFile, config: Any, max_bytes: int) -> Iterator[BinaryIO
             piece = _piece(str(file.location), at, size, config)
             if not min(CHUNK, left) <= len(piece) <= left:
                 raise Unreadable("changed_since_listed", value=at + len(piece), threshold=file.bytes)
-            copy.write(piece)
+            with explain_os_errors(f"a copy of {file.path}", Path(tempfile.gettempdir())):
+                copy.write(piece)
             at += len(piece)
         copy.seek(0)
         yield cast(BinaryIO, copy)

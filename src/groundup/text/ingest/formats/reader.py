@@ -12,9 +12,11 @@ import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO, cast
 
-from groundup.core.errors import DataError, GroundupError
+from groundup.core.errors import GroundupError
+from groundup.core.os_errors import explain_os_errors
 from groundup.text.ingest.decode import CONTROL_BYTES, byte_order_mark, is_binary
 from groundup.text.ingest.formats.decompress import DecompressedFile, compression
 from groundup.text.ingest.formats.detect import (
@@ -117,11 +119,8 @@ def _read_spooled(
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         limit = options.max_file_bytes if format_.in_memory else content.limit
         while chunk := stream.read(min(_HEAD, limit + 1 - spool.tell())):
-            try:
+            with explain_os_errors(f"unpacking {path!r}", Path(tempfile.gettempdir())):
                 spool.write(chunk)
-            except OSError as error:  # of the temporary folder, not of the file
-                folder = tempfile.gettempdir()
-                raise DataError(f"can't unpack {path!r} in {folder}: {error.strerror}. Set TMPDIR.") from None
         if content.too_large:
             yield content.issues[-1]
         elif spool.tell() > limit:

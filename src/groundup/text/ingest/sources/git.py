@@ -19,6 +19,7 @@ from typing import BinaryIO, ClassVar, cast
 from pydantic import Field
 
 from groundup.core.errors import DataError
+from groundup.core.os_errors import explain_os_errors
 from groundup.text.ingest.discover import glob_to_regex, printable_path
 from groundup.text.ingest.file_source import ReadingRecipe
 from groundup.text.ingest.safe_open import Unreadable
@@ -119,7 +120,8 @@ class Git(ReadingRecipe):
             left = int(header[2]) + 1  # and a line end
             while left and (chunk := running.responses.read(min(left, _CHUNK))):
                 left -= len(chunk)
-                copy.write(chunk if left else chunk[:-1])
+                with explain_os_errors(f"a copy of blob {blob}", Path(tempfile.gettempdir())):
+                    copy.write(chunk if left else chunk[:-1])
             if left:
                 running.stop()
                 raise Unreadable("damaged_object", f"git ended within blob {blob}")
