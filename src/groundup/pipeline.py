@@ -153,7 +153,7 @@ def pipeline(plan: Blueprint, build: PipelineBuilder) -> dict[str, Artifact]:
     vocabulary = build(tokenizer, plan.tokenizer, documents)
     tokens = build(tokenize, plan.tokenize, documents, vocabulary)
     if plan.align:
-        build(data, Data(datasets=plan.datasets()), documents)
+        build(data, Data(datasets=plan.datasets(), decontaminate=plan.curate.decontaminate), documents)
     base = build(pretrain, plan.pretrain, tokens, vocabulary)
     for step in plan.align:
         models = {role: build.artifacts[label] for role, label in plan.align_inputs()[step.name].items()}

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 from groundup.core.records import Message
 from groundup.tokens.tokenizer import Tokenizer
+from groundup.tokens.tool_text import result_text
 
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """Ids of a conversation; the loss mask is true for assistant content and its end-of-turn token."""
+    """Ids of a conversation.
+
+    The loss mask is true for the content of assistant messages that are in the loss, and for their end-of-turn tokens.
+    """
 
     ids: list[int]
     loss_mask: list[bool]
@@ -23,14 +27,25 @@ class RenderedChat:
 
 def render(messages: Sequence[Message], tokenizer: Tokenizer) -> RenderedChat:
     """The ids and loss mask of a whole conversation."""
-    roles = {"system": tokenizer.system, "user": tokenizer.user, "assistant": tokenizer.assistant}
+    roles = {
+        "system": tokenizer.system,
+        "user": tokenizer.user,
+        "assistant": tokenizer.assistant,
+        "tool": tokenizer.user,
+    }
     ids, loss_mask = [tokenizer.bos], [False]
-    for message, content in zip(messages, tokenizer.encode_batch([m.content for m in messages]), strict=True):
+    for message, content in zip(messages, tokenizer.encode_batch(list(map(_text, messages))), strict=True):
         ids += [roles[message.role], *content, tokenizer.end_of_turn]
-        loss_mask += [False] + [message.role == "assistant"] * (len(content) + 1)
+        in_loss = message.role == "assistant" and message.in_loss
+        loss_mask += [False] + [in_loss] * (len(content) + 1)
     return RenderedChat(ids, loss_mask)
 
 
 def prompt(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
     """The ids of a conversation followed by the generation prompt (the assistant's role token)."""
     return [*render(messages, tokenizer).ids, tokenizer.assistant]
+
+
+def _text(message: Message) -> str:
+    """The content of a message; a tool's result as the user's text."""
+    return result_text(message.content, message.name) if message.role == "tool" else message.content

@@ -2,17 +2,22 @@
 
 in:  the user's files, or the documents of the corpus
 out: conversations, rankings, labelled responses and prompts (`<kind>.jsonl.zst`), split by prompt;
-     rejects/ (every row that can't be used, with file, line and reason)
+     rejects/ (every row that can't be used, or is left out, with file, line and reason)
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 from typing import Annotated, Any
 
 from groundup.align.data.dataset import Dataset
+from groundup.align.data.dedup_records import Drop, duplicate_drops, evaluation_drops, grouped, place
+from groundup.align.data.file_rows import FileDataset
+from groundup.align.data.summary import summary
 from groundup.core.digests import UNCACHED, DigestCache
+from groundup.core.errors import DataError
 from groundup.core.recipe import Recipe
 from groundup.core.records import Record
 from groundup.core.registry import Plugin
@@ -21,18 +26,33 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.evaluate.alignment_data import KINDS, record_kind, write_records
 from groundup.evaluate.examples import held_out_groups
-from groundup.text.documents import REJECTS, RejectsLogWriter
+from groundup.text.curate.decontaminate import Decontaminate
+from groundup.text.curate.eval_texts import item_digest
+from groundup.text.documents import REJECTS, RejectsLogEntry, RejectsLogWriter, spell_reasons
+from groundup.text.ingest.ingest_task import content_digest
+from groundup.text.ingest.messages import write_rejects
+
+DROPPED_IN = {"exact": ("exact_duplicate",), "near": ("exact_duplicate", "near_duplicate"), "keep": ()}
 
 
 class Data(Recipe):
-    """The recipe of the stage: the blueprint's `[[data]]` tables."""
+    """The recipe of the stage: the blueprint's `[[data]]` tables, and curation's evaluation sets."""
 
     datasets: tuple[Annotated[Dataset, Plugin("groundup.align.data.datasets")], ...] = ()
+    decontaminate: Decontaminate = Decontaminate()
 
 
 def external_digest(recipe: Data, digests: DigestCache = UNCACHED) -> list[Any]:
-    """Digest of every file that the tables read."""
-    return []
+    """Digest of every file that the tables read, and of the evaluation sets."""
+    tables = [
+        [
+            dataset.label(),
+            [[file.path, content_digest(dataset, file, digests)] for file in dataset.files()],
+        ]
+        for dataset in recipe.datasets
+        if isinstance(dataset, FileDataset)
+    ]
+    return [*tables, *item_digest(recipe.decontaminate.paths, digests)] if tables else []
 
 
 @stage(
@@ -42,16 +62,54 @@ def external_digest(recipe: Data, digests: DigestCache = UNCACHED) -> list[Any]:
     headline=("conversations", "rankings", "labelled", "prompts"),
 )
 def data(recipe: Data, runtime: Runtime, context: StageContext, documents: Artifact) -> Metrics:
-    """Read or make the records of all tables, and split them by prompt."""
-    rejects = RejectsLogWriter(context.path / REJECTS / "00000.parquet")
-    with rejects:
-        tables = [
-            list(dataset.records(documents.path, lambda entry: rejects.write([entry])))
-            for dataset in recipe.datasets
-        ]
+    """Read or make the records of all tables, clean them, and split them by prompt."""
+    entries: list[RejectsLogEntry] = []
+    tables = [list(dataset.records(documents.path, entries.append)) for dataset in recipe.datasets]
+    tables, drops = cleaned(recipe, tables, context.temporary)
+    entries += drops
+    with RejectsLogWriter(context.path / REJECTS / "00000.parquet") as writer:
+        writer.write(entries)
     records = mixed(recipe.datasets, tables)
+    _report(recipe.datasets, records, entries, context)
     write_records(context.path, records)
-    return counts(records) | {"rejected": rejects.rows}
+    reasons = Counter((entry.source, entry.reason) for entry in entries if entry.outcome != "changed")
+    return summary(records) | {
+        "rejected": sum(reasons.values()),
+        "rejected_by_reason": {
+            dataset.label(): {
+                reason: n for (source, reason), n in reasons.items() if source == dataset.label()
+            }
+            for dataset in recipe.datasets
+        },
+    }
+
+
+def cleaned(
+    recipe: Data, tables: Sequence[Sequence[Record]], work: Path
+) -> tuple[list[list[Record]], list[RejectsLogEntry]]:
+    """The tables with groups, without duplicates and evaluation items; and the entries of what was dropped.
+
+    Records that are made from documents stay as they are: curation has cleaned the documents.
+    """
+    settings = {dataset.label(): dataset for dataset in recipe.datasets if isinstance(dataset, FileDataset)}
+    of_files = [record for table in tables for record in table if record.source in settings]
+    if not of_files:
+        return list(map(list, tables)), []
+    of_files = grouped(of_files, work)
+    drops: dict[int, Drop] = {
+        drop.number: drop for drop in evaluation_drops(of_files, recipe.decontaminate, work)
+    }
+    for drop in duplicate_drops(of_files, work):
+        if drop.reason in DROPPED_IN[settings[of_files[drop.number].source].duplicates]:
+            drops.setdefault(drop.number, drop)
+    kept = [record for number, record in enumerate(of_files) if number not in drops]
+    clean = [
+        [record for record in kept if record.source == dataset.label()]
+        if dataset.label() in settings
+        else list(table)
+        for dataset, table in zip(recipe.datasets, tables, strict=True)
+    ]
+    return clean, [_entry(of_files[drop.number], drop) for drop in drops.values()]
 
 
 def mixed(datasets: Sequence[Dataset], tables: Sequence[Sequence[Record]]) -> list[Record]:
@@ -83,11 +141,42 @@ def weighted(dataset: Dataset, records: Sequence[Record]) -> list[Record]:
     return chosen
 
 
-def counts(records: Sequence[Record]) -> Metrics:
-    """Number of records by kind, and by table, kind and split."""
-    by_kind = Counter(record_kind(record) for record in records)
-    by_table = Counter((record.source, record_kind(record), record.split) for record in records)
-    tables: dict[str, dict[str, dict[str, int]]] = {}
-    for (source, kind, split), count in by_table.items():
-        tables.setdefault(source, {}).setdefault(kind, {})[split] = count
-    return {kind: by_kind[kind] for kind in KINDS} | {"tables": tables}
+def _entry(record: Record, drop: Drop) -> RejectsLogEntry:
+    """The rejects-log entry of a dropped record."""
+    where = place(record)
+    path = where.rpartition(", line ")[0]
+    return RejectsLogEntry(
+        record.id, record.source, path, "data", "dropped", drop.reason, detail=f"{where}: {drop.detail}"
+    )
+
+
+def _report(
+    datasets: Sequence[Dataset],
+    records: Sequence[Record],
+    entries: Sequence[RejectsLogEntry],
+    context: StageContext,
+) -> None:
+    """A line for each table of files. Raises DataError for a table without any record."""
+    for dataset in datasets:
+        label = dataset.label()
+        kinds = Counter(record_kind(record) for record in records if record.source == label)
+        lost = [entry for entry in entries if entry.source == label]
+        reasons = Counter(entry.reason for entry in lost if entry.outcome != "changed")
+        example = next(
+            (entry.detail for entry in lost if reasons and entry.reason == reasons.most_common(1)[0][0]), ""
+        )
+        rejected = f"{sum(reasons.values())} rows rejected: {spell_reasons(reasons)}; for example {example}"
+        if isinstance(dataset, FileDataset) and not kinds:
+            raise DataError(
+                f"[[data]] `{label}`: no row can be used; {rejected if reasons else 'the files are empty'}"
+            )
+        if isinstance(dataset, FileDataset):
+            counts = ", ".join(f"{kinds[kind]:,} {kind}" for kind in KINDS if kinds[kind])
+            context.info(f"{label}: {counts}" + (f"; {rejected}" if reasons else ""))
+        changes = Counter(entry.reason for entry in lost if entry.outcome == "changed")
+        if changes:
+            context.info(f"{label}: changed: {spell_reasons(changes)}")
+    if any(entry.outcome != "changed" for entry in entries):
+        path = context.path.parent.parent / "rejects" / "data.jsonl"
+        write_rejects(context.path, path)
+        context.info(f"every rejected row with its file and line: {path}")

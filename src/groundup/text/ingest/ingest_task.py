@@ -24,7 +24,7 @@ from groundup.core.records import Document
 from groundup.text.documents import DOCUMENTS, REJECTS, RejectsLogEntry, read_rows
 from groundup.text.ingest.reader_process import read_safely
 from groundup.text.ingest.safe_open import Unreadable, unreadable
-from groundup.text.ingest.types import ExtractedText, ReadIssue, Source, SourceFile
+from groundup.text.ingest.types import ExtractedText, FileOpener, ReadIssue, Source, SourceFile
 from groundup.text.shards import TaskShards
 
 MAX_DEATHS = 2
@@ -75,7 +75,7 @@ def _deaths(mark: Path, run: str) -> Counter[str]:
     return Counter(last["deaths"]) + Counter([last["path"]]) if last["run"] == run else Counter()
 
 
-def content_digest(source: Source, file: SourceFile, digests: DigestCache = UNCACHED) -> str:
+def content_digest(source: FileOpener, file: SourceFile, digests: DigestCache = UNCACHED) -> str:
     """Digest of a file's content: the source's own or SHA-256 (hex); the reason where it can't be read."""
     if file.reject_reason or file.digest:
         return file.reject_reason or file.digest

@@ -1,11 +1,11 @@
-"""Types shared by the ingest stage: source files, extracted texts, read issues, read options, `Source` protocol."""
+"""Types shared by the ingest stage: source files, extracted texts, rows, issues, read options, `Source` protocol."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from pydantic import Field
 
@@ -60,6 +60,15 @@ class ReadIssue:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table or a JSON value as it is. `issue`: what was repaired to decode it."""
+
+    value: Any
+    position: str
+    issue: ReadIssue | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReadOptions:
     """Reader settings of a source.
 
@@ -96,6 +105,13 @@ class SourceRecipe(Recipe):
     max_epochs: float = Field(
         default=1.0, gt=0, description="maximum repetitions of a document to reach the weight"
     )
+
+
+class FileOpener(Protocol):
+    """What opens listed files."""
+
+    def open(self, file: SourceFile) -> AbstractContextManager[BinaryIO]:
+        """The file's bytes, seekable. Raises Unreadable (text/ingest/safe_open.py), also while reading."""
 
 
 class Source(Protocol):

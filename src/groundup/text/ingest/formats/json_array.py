@@ -10,9 +10,9 @@ from functools import partial
 from typing import BinaryIO
 
 from groundup.text.ingest.decode import utf8_chunks
-from groundup.text.ingest.formats.jsonl import record
+from groundup.text.ingest.formats.jsonl import parsed, row_documents
 from groundup.text.ingest.formats.rows import MAX_VALUES
-from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions, Row
 
 _CHUNK = 1 << 16
 _BETWEEN = b" \t\r\n,"
@@ -26,6 +26,11 @@ def read(
     path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each object after the first `skip`."""
+    yield from row_documents(rows(path, file, options, skip), options)
+
+
+def rows(path: str, file: BinaryIO, options: ReadOptions, skip: int = 0) -> Iterator[Row | ReadIssue]:
+    """The value of each object after the first `skip`."""
     encoding, chunks = utf8_chunks(iter(partial(file.read, _CHUNK), b""))
     if encoding:
         yield ReadIssue("changed", f"decoded_as_{encoding}")
@@ -40,7 +45,7 @@ def read(
         elif size > options.max_file_bytes:
             yield ReadIssue("rejected", "too_large", str(number), size, options.max_file_bytes)
         else:
-            yield from record(value, str(number), options)
+            yield parsed(value, str(number))
     if not number:
         yield ReadIssue("rejected", "empty")
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from groundup.text.ingest.decode import Undecodable, decode, utf8_chunks
 from groundup.text.ingest.formats.plain import document
 from groundup.text.ingest.formats.rows import get_field, missing_text, parse_json, row_text, to_strings
-from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions, Row
 
 _CHUNK = 1 << 18
 
@@ -20,6 +20,11 @@ def read(
     path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
     """A document for each line that isn't empty, after the first `skip`."""
+    yield from row_documents(rows(path, file, options, skip), options)
+
+
+def rows(path: str, file: BinaryIO, options: ReadOptions, skip: int = 0) -> Iterator[Row | ReadIssue]:
+    """The value of each line that isn't empty, after the first `skip`."""
     encoding, chunks = utf8_chunks(iter(partial(file.read, _CHUNK), b""))
     if encoding:
         yield ReadIssue("changed", f"decoded_as_{encoding}")
@@ -33,7 +38,7 @@ def read(
         if size > len(line):
             yield ReadIssue("rejected", "too_large", str(number), size, options.max_file_bytes)
         else:
-            yield from record(line, str(number), options)
+            yield parsed(line, str(number))
     if not count:
         yield ReadIssue("rejected", "empty")
 
@@ -60,29 +65,38 @@ def _lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[tuple[bytes, int
         yield bytes(start), size
 
 
-def record(data: bytes, position: str, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
-    """The document of one JSON object, or the reason why it has none."""
+def parsed(data: bytes, position: str) -> Row | ReadIssue:
+    """The value of one JSON text, or the reason why it has none."""
     try:
         text, issue = data.decode(), None
     except UnicodeDecodeError:
         try:
             decoded = decode(data)
         except Undecodable as error:
-            yield ReadIssue("rejected", error.reason, position, error.value, error.threshold)
-            return
+            return ReadIssue("rejected", error.reason, position, error.value, error.threshold)
         text, issue = decoded.text, ReadIssue("changed", decoded.reason, position, decoded.value)
     try:
-        row = parse_json(text)
+        return Row(parse_json(text), position, issue)
     except ValueError as error:
-        yield ReadIssue("rejected", "bad_json", position, detail=f"record {position}: {error}"[:300])
-        return
-    value = row_text(row, options)
-    if not isinstance(value, str):
-        columns = row if isinstance(row, dict) else ()
-        detail = f"record {position}: {missing_text(columns, options)}"
-        yield ReadIssue("rejected", "no_text_field", position, detail=detail[:300])
-        return
-    metadata = {name: get_field(row, key) for name, key in options.fields.items() if name != "text"}
-    if issue:
-        yield issue
-    yield from document(value, position, options, **to_strings(metadata))
+        return ReadIssue("rejected", "bad_json", position, detail=f"record {position}: {error}"[:300])
+
+
+def row_documents(
+    items: Iterator[Row | ReadIssue], options: ReadOptions
+) -> Iterator[ExtractedText | ReadIssue]:
+    """The document of each JSON object, or the reason why it has none."""
+    for item in items:
+        if isinstance(item, ReadIssue):
+            yield item
+            continue
+        row, position = item.value, item.position
+        value = row_text(row, options)
+        if not isinstance(value, str):
+            columns = row if isinstance(row, dict) else ()
+            detail = f"record {position}: {missing_text(columns, options)}"
+            yield ReadIssue("rejected", "no_text_field", position, detail=detail[:300])
+            continue
+        metadata = {name: get_field(row, key) for name, key in options.fields.items() if name != "text"}
+        if item.issue:
+            yield item.issue
+        yield from document(value, position, options, **to_strings(metadata))

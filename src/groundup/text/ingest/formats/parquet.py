@@ -19,7 +19,7 @@ from groundup.text.ingest.formats.rows import (
     missing_text,
     to_strings,
 )
-from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions, Row
 
 _BATCH_ROWS = 64
 _DAMAGED = (pa.ArrowException, OSError, ValueError)
@@ -51,6 +51,33 @@ def read(
         if rows_before + rows > skip:
             yield from _group(table, group, columns, options, rows_before, max(0, skip - rows_before))
         rows_before += rows
+
+
+def rows(path: str, file: BinaryIO, options: ReadOptions, skip: int = 0) -> Iterator[Row | ReadIssue]:
+    """Each row with all its columns after the first `skip`."""
+    try:
+        table = pq.ParquetFile(file, buffer_size=1 << 20)
+    except _DAMAGED as error:
+        yield _damaged(error)
+        return
+    if not table.metadata.num_rows:
+        yield ReadIssue("rejected", "empty")
+    number = 0
+    for group in range(table.num_row_groups):
+        end = number + table.metadata.row_group(group).num_rows
+        bomb = _bomb(table, group, options)
+        if bomb:
+            yield bomb
+        elif end > skip:
+            try:
+                for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group]):
+                    for value in batch.to_pylist():
+                        number += 1
+                        if number > skip:
+                            yield Row(value, str(number))
+            except _DAMAGED as error:
+                yield _damaged(error, f"{number + 1}-{end}")
+        number = end
 
 
 def _group(

@@ -27,8 +27,10 @@ from groundup.text.ingest.formats.detect import (
     strip_compression,
 )
 from groundup.text.ingest.safe_open import Unreadable
-from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
+from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions, Row
 
+Item = ExtractedText | Row | ReadIssue
+ROW_FORMATS = "JSON lines, JSON arrays and Parquet, each also compressed,"
 _HEAD = 1 << 16
 _IN_MEMORY = 8 << 20
 _NOT_THE_FILES = (GroundupError, Unreadable, OSError, ImportError)
@@ -42,11 +44,25 @@ def read(
 
     skip: number of leading records (positions with an item) that are skipped without decoding.
     """
+    for item in _read(path, file, options, skip, "read"):
+        assert not isinstance(item, Row)
+        yield item
+
+
+def read_rows(path: str, file: BinaryIO, options: ReadOptions) -> Iterator[Row | ReadIssue]:
+    """Rows and issues of one file of JSON lines, a JSON array or Parquet. Raises I/O errors of the file itself."""
+    for item in _read(path, file, options, 0, "rows"):
+        assert not isinstance(item, ExtractedText)
+        yield item
+
+
+def _read(path: str, file: BinaryIO, options: ReadOptions, skip: int, function: str) -> Iterator[Item]:
+    """Items of the format's `function`: read or rows."""
     head = file.read(_HEAD)
     if not head:
         yield ReadIssue("rejected", "empty")
     elif kind := compression(head) or _damaged_compression(path, head):
-        yield from _read_compressed(path, file, kind, options, skip)
+        yield from _read_compressed(path, file, kind, options, skip, function)
     else:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - _HEAD))
@@ -56,7 +72,7 @@ def read(
         if detection.format and detection.format.in_memory and size > options.max_file_bytes:
             yield ReadIssue("rejected", "too_large", value=size, threshold=options.max_file_bytes)
         elif detection.format:
-            yield from _read_format(detection.format, path, file, options, skip)
+            yield from _read_format(detection.format, path, file, options, skip, function)
 
 
 def _damaged_compression(path: str, head: bytes) -> str:
@@ -68,14 +84,18 @@ def _damaged_compression(path: str, head: bytes) -> str:
 
 
 def _read_format(
-    format_: Format, path: str, file: BinaryIO, options: ReadOptions, skip: int
-) -> Iterator[ExtractedText | ReadIssue]:
+    format_: Format, path: str, file: BinaryIO, options: ReadOptions, skip: int, function: str
+) -> Iterator[Item]:
     """Items of the format's module; an unexpected parser error becomes an issue of this file."""
     module = importlib.import_module(f"groundup.text.ingest.formats.{format_.name}")
+    items = getattr(module, function, None)
+    if items is None:
+        yield ReadIssue("rejected", "no_rows", detail=f"{format_.name}: {ROW_FORMATS} are read by rows")
+        return
     any_text = skip > 0
     try:
-        for item in module.read(path, file, options, skip):
-            any_text |= isinstance(item, ExtractedText)
+        for item in items(path, file, options, skip):
+            any_text |= not isinstance(item, ReadIssue)
             yield item
     except _NOT_THE_FILES:
         raise
@@ -87,8 +107,8 @@ def _read_format(
 
 
 def _read_compressed(
-    path: str, file: BinaryIO, kind: str, options: ReadOptions, skip: int
-) -> Iterator[ExtractedText | ReadIssue]:
+    path: str, file: BinaryIO, kind: str, options: ReadOptions, skip: int, function: str
+) -> Iterator[Item]:
     content = DecompressedFile(file, kind, options.max_expansion)
     with io.BufferedReader(content, _HEAD) as stream:
         head = stream.peek(_HEAD)
@@ -101,20 +121,26 @@ def _read_compressed(
             return
         if detection.format is WARC and kind == "gzip":
             file.seek(0)
-            yield from _read_format(WARC, path, file, options, skip)
+            yield from _read_format(WARC, path, file, options, skip, function)
         elif detection.format.stream:
             any_text = skip > 0
-            for item in _read_format(detection.format, path, stream, options, skip):
-                any_text |= isinstance(item, ExtractedText)
+            for item in _read_format(detection.format, path, stream, options, skip, function):
+                any_text |= not isinstance(item, ReadIssue)
                 yield item
             yield from map(_partial, content.issues) if any_text else content.issues
         else:
-            yield from _read_spooled(detection.format, path, stream, content, options, skip)
+            yield from _read_spooled(detection.format, path, stream, content, options, skip, function)
 
 
 def _read_spooled(
-    format_: Format, path: str, stream: BinaryIO, content: DecompressedFile, options: ReadOptions, skip: int
-) -> Iterator[ExtractedText | ReadIssue]:
+    format_: Format,
+    path: str,
+    stream: BinaryIO,
+    content: DecompressedFile,
+    options: ReadOptions,
+    skip: int,
+    function: str,
+) -> Iterator[Item]:
     """Items of a format that needs seeking: the content goes into a temporary file if it is large."""
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
         limit = options.max_file_bytes if format_.in_memory else content.limit
@@ -128,7 +154,7 @@ def _read_spooled(
         else:
             yield from map(_partial, content.issues)
             spool.seek(0)
-            yield from _read_format(format_, path, cast(BinaryIO, spool), options, skip)
+            yield from _read_format(format_, path, cast(BinaryIO, spool), options, skip, function)
 
 
 def _partial(issue: ReadIssue) -> ReadIssue:
