@@ -277,9 +277,9 @@ class Store:
 
     def previous_manifests(self, name: str) -> dict[str, dict[str, Any]]:
         """The manifests of the run by label, less those that are missing or damaged."""
-        record = self._record(name)
+        records = [path for path in (self._record(name), self._partial_record(name)) if path.is_file()]
         try:
-            stages = _stages_of(record if record.is_file() else self._partial_record(name))
+            stages = _stages_of(records[0]) if records else {}
         except StoreError:
             return {}
         manifests = {label: read_manifest(self.artifacts / folder) for label, folder in stages.items()}
