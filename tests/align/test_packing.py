@@ -95,6 +95,18 @@ def test_a_garbled_answer_is_made_of_the_right_ones_characters(seed: int) -> Non
     assert set(found) <= set(ANSWER)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["黑豹队只丢了308分，在联赛中排名第六。", "แพนเทอร์สเสียไปเพียง308แต้มและอยู่ในอันดับที่หก"],
+    ids=["Chinese", "Thai"],
+)
+def test_answers_without_spaces_are_truncated_and_garbled_too(answer: str) -> None:
+    for seed in range(10):
+        cut, mixed = truncated(answer, random.Random(seed)), garbled(answer, random.Random(seed))
+        assert cut is not None and answer.startswith(cut) and 0 < len(cut) < len(answer)
+        assert mixed is not None and set(mixed) <= set(answer)
+
+
 def test_the_other_answer_is_about_another_object_of_the_same_kind() -> None:
     examples = [example(i, "does" if i % 2 else "which") for i in range(20)]
     pairs = made_pairs(examples, "other", 40, seed=0)

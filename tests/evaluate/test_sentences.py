@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.core.records import Document
-from groundup.evaluate.sentences import count_words, is_complete, join_sentences, split_sentences
+from groundup.evaluate.sentences import count_words, is_complete, join_sentences, split_sentences, split_words
 from groundup.evaluate.tasks.passages import Passages
 
 
@@ -74,3 +74,13 @@ def test_every_script_gives_about_as_many_questions_as_german(shared_data: Path)
             )
     assert set(questions) >= {"ru", "zh", "ar", "hi", "th", "el"}
     assert min(questions.values()) >= 0.75 * questions["de"] >= 100
+
+
+@pytest.mark.parametrize(
+    "text", ["a line\nand another one", "黑豹队丢了308分，他贡献了6次。", "ก็สวัสดี ครับผม", "Двери открылись."]
+)
+def test_words_joined_by_their_separator_are_the_text(text: str) -> None:
+    words, separator = split_words(text)
+    assert separator.join(words) == text
+    assert len(words) >= 2
+    assert (separator == "") == bool(re.search("[ก黑]", text))

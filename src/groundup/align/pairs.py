@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from groundup.core.records import Conversation
 from groundup.core.rng import derive_seed
+from groundup.evaluate.sentences import split_words
 
 MADE = ("other", "truncated", "garbled")
 """Kinds that are made from texts alone."""
@@ -52,20 +53,20 @@ def made_pairs(conversations: Sequence[Conversation], kind: str, count: int, see
 
 def truncated(answer: str, noise: random.Random) -> str | None:
     """The answer up to a word between a fifth and four fifths of it."""
-    words = answer.split(" ")
+    words, separator = split_words(answer)
     if len(words) < 3:
         return None
     kept = noise.randint(max(1, len(words) // 5), max(1, len(words) * 4 // 5))
-    return " ".join(words[:kept])
+    return separator.join(words[:kept])
 
 
 def garbled(answer: str, noise: random.Random) -> str | None:
     """The answer with one of five faults in it."""
-    words = answer.split(" ")
+    words, separator = split_words(answer)
     if len(words) < 3:
         return None
     fault = noise.choice((_shuffled, _dropped, _repeated, _swapped, _looped))
-    return " ".join(fault(words, noise))
+    return separator.join(fault(words, noise))
 
 
 def _answer(conversation: Conversation) -> str:

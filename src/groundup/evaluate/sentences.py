@@ -49,8 +49,25 @@ def join_sentences(first: str, second: str) -> str:
 
 def count_words(text: str) -> int:
     """Words between spaces, or where a script writes no spaces, a third of its letters."""
-    unspaced = len(_WITHOUT_SPACES.findall(text))
-    return len(text.split()) if unspaced <= len(text) / 2 else unspaced // LETTERS_PER_WORD
+    unspaced = _unspaced_letters(text)
+    return unspaced // LETTERS_PER_WORD if unspaced else len(text.split())
+
+
+def _unspaced_letters(text: str) -> int:
+    """Letters of scripts without spaces between words; 0 where they are at most half of the text."""
+    letters = len(_WITHOUT_SPACES.findall(text))
+    return letters if letters > len(text) / 2 else 0
+
+
+def split_words(text: str) -> tuple[list[str], str]:
+    """The words and the separator that joins them again.
+
+    Where a script writes no spaces between words, pieces of LETTERS_PER_WORD characters.
+    """
+    if not _unspaced_letters(text):
+        return text.split(" "), " "
+    pieces = [text[start : start + LETTERS_PER_WORD] for start in range(0, len(text), LETTERS_PER_WORD)]
+    return pieces, ""
 
 
 def is_complete(text: str) -> bool:

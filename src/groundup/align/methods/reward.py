@@ -5,13 +5,14 @@ out: its backbone with a score head; held-out accuracy for each kind of pair
 
 Ouyang et al. 2022 (arXiv:2203.02155), step 2: the loss is Bradley-Terry's. We differ in the source of the preferences
 (known faults instead of people: see `align/pairs.py`) and in that the scores are normalised after training, so that
-held-out right answers have mean 0 and standard deviation 1: a difference of 1 then means the same to PPO in every run.
+held-out right answers have mean 0 and standard deviation 1 (`align/reward_scale.py`): a difference of 1 then means the
+same to PPO in every run.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, ClassVar
 
@@ -23,6 +24,7 @@ from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import bradley_terry
 from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.pairs import MADE, Pair, made_pairs
+from groundup.align.reward_scale import check_answers, reward_scale
 from groundup.align.rollouts import REWARD_FILE, last_values
 from groundup.align.session import SessionSetup
 from groundup.core.atomic_io import write_json
@@ -47,6 +49,7 @@ from groundup.train.optimizers.muon import Muon
 class Reward(Method):
     """A reward model that prefers right answers to wrong ones: another object's, truncated, garbled, sampled."""
 
+    version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
     learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"conversations"})
     output: ClassVar[ArtifactKind] = "reward_model"
@@ -146,11 +149,11 @@ class RewardSession:
         """See `Session`."""
         model: ValueModel = self.trained.whole()
         preferred, rejected = self._held_out_scores(model).unbind(dim=1)
-        mean, std = float(preferred.mean()), max(float(preferred.std(unbiased=False)), 1e-6)
+        scale = reward_scale(preferred, rejected, [tuple(pair.ids[0]) for pair in self.held_out])
         if self.setup.parallel.is_rank0:
             folder = self.context.stage.path
             save_model(folder, model, self.context.tokenizer)
-            write_json(folder / REWARD_FILE, {"mean": mean, "std": std})
+            write_json(folder / REWARD_FILE, asdict(scale))
         correct = (preferred > rejected).float()
         kinds = [pair.kind for pair in self.held_out]
         return {
@@ -160,7 +163,7 @@ class RewardSession:
                 for kind in dict.fromkeys(kinds)
             },
             "loss": float(bradley_terry(preferred, rejected).mean()),
-            "margin_of_right_answers": float((preferred - rejected).mean() / std),
+            "margin_of_right_answers": float((preferred - rejected).mean() / scale.std),
             "pairs": sum(len(batch.last_positions) for batch in self.micro_batches),
             "held_out_pairs": len(self.held_out),
             "tokens": self.budget.steps * self.tokens_per_step,
@@ -191,6 +194,7 @@ class RewardSession:
                 f"sequence of {self.setup.shape.time} tokens. Give more text, or raise the step's seq_len (limit: "
                 "the model's context)"
             )
+        check_answers(len({tuple(pair.ids[0]) for pair in held_out}))
         return train, held_out
 
     def _made_pairs(self, talks: Sequence[Conversation], kind: str, count: int) -> list[RenderedPair]:
