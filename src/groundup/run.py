@@ -47,7 +47,7 @@ def execute(
 def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runner: StageRunner) -> Path:
     started = time.monotonic()
     previous, total = store.previous_manifests(plan.name), len(plan.labels())
-    builder = Builder(store, plan.runtime, reporter, previous, until, runner, total)
+    builder = Builder(store, plan.runtime, reporter, previous, until, runner, total, plan.name)
     try:
         artifacts = pipeline(plan, builder)
     except StopAfterStage:

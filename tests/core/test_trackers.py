@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ from groundup.core.store import Store
 from groundup.core.trackers import Background, Point, Run, TrackerName, open_trackers, points, require
 
 PATIENCE = 60.0
+CONFIG = {"recipe": {"lr": 0.01, "optimizer": {"use": "muon"}}, "runtime": {"threads": 2}}
 
 
 def opened(name: TrackerName, folder: Path) -> list[Background]:
     """One tracker, with all the time it needs to write."""
-    trackers = open_trackers([name], Run("train-1234", folder / "trackers"), print)
+    run = Run("train-1234", folder / "trackers", "mine", "pretrain", CONFIG)
+    trackers = open_trackers([name], run, print)
     for tracker in trackers:
         tracker._close_seconds = PATIENCE
     return trackers
@@ -77,6 +79,10 @@ def test_tensorboard_shows_every_point_once(
     for name, series in wanted.items():
         found = [(event.step, event.value) for event in board.Scalars(name)]
         assert found == [(step, pytest.approx(value)) for step, value in series]
+    texts = {name: board.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+             for name in ("run", "config")}  # fmt: skip
+    assert texts["run"] == "mine/pretrain-1234"
+    assert json.loads(texts["config"]) == CONFIG
 
 
 def test_an_open_tensorboard_forgets_what_was_rewound(tmp_path: Path) -> None:
@@ -103,7 +109,8 @@ def test_trackio_holds_every_point_once(tmp_path: Path) -> None:
     script = (
         f"import test_trackers, pathlib; test_trackers.check_trackio(pathlib.Path({os.fspath(tmp_path)!r}))"
     )
-    variables = {"TRACKIO_DIR": os.fspath(tmp_path / "db"), "PYTHONPATH": os.fspath(Path(__file__).parent)}
+    modules = os.pathsep.join([os.fspath(Path(__file__).parent), *sys.path])
+    variables = {"TRACKIO_DIR": os.fspath(tmp_path / "db"), "PYTHONPATH": modules}
     done = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | variables, capture_output=True, text=True
     )
@@ -115,8 +122,11 @@ def check_trackio(folder: Path) -> None:
 
     wanted = expected(interrupted_training(folder, "trackio"))
     runs = SQLiteStorage.get_run_records("groundup")
-    assert [run["name"] for run in runs] == ["train-1234"]
-    rows = SQLiteStorage.get_logs("groundup", "train-1234", run_id=runs[0]["id"])
+    assert [run["name"] for run in runs] == ["mine/pretrain-1234"]
+    rows = SQLiteStorage.get_logs("groundup", "mine/pretrain-1234", run_id=runs[0]["id"])
+    config = SQLiteStorage.get_run_config("groundup", "mine/pretrain-1234", run_id=runs[0]["id"])
+    assert config is not None and {key: config[key] for key in CONFIG} == CONFIG
+    assert config["_Group"] == "mine"
     for name, series in wanted.items():
         assert sorted((row["step"], row[name]) for row in rows if name in row) == series
 
@@ -132,14 +142,31 @@ def test_an_offline_wandb_run_holds_every_point_once(tmp_path: Path, monkeypatch
     while wandb_history(files[0]) != wanted and time.monotonic() < deadline:
         time.sleep(0.2)
     assert wandb_history(files[0]) == wanted
+    runs = [record.run for record in wandb_records(files[0]) if record.HasField("run")]
+    assert [(run.run_id, run.display_name, run.run_group) for run in runs] == [
+        ("train-1234", "mine/pretrain-1234", "mine")
+    ]
+    config = {item.key: json.loads(item.value_json) for item in runs[0].config.update}
+    assert {key: config[key] for key in CONFIG} == CONFIG
 
 
 def wandb_history(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """The points in a .wandb file: a LevelDB log (blocks of 32 KiB, 7 bytes before each piece) of protobufs."""
+    """The points in a .wandb file."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for record in wandb_records(path):
+        items = record.history.item
+        values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+        for name, value in values.items():
+            if not name.startswith("_"):
+                found.setdefault(name, []).append((values["_step"], value))
+    return found
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: a LevelDB log (blocks of 32 KiB, 7 bytes before each piece) of protobufs."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, record = path.read_bytes(), 7, b""
-    found: dict[str, list[tuple[int, float]]] = {}
     while at + 7 <= len(data):
         if 32_768 - at % 32_768 < 7:
             at += 32_768 - at % 32_768
@@ -147,13 +174,8 @@ def wandb_history(path: Path) -> dict[str, list[tuple[int, float]]]:
         record += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # a whole record, or its last piece
-            items = Record.FromString(record).history.item
-            values = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-            for name, value in values.items():
-                if not name.startswith("_"):
-                    found.setdefault(name, []).append((values["_step"], value))
+            yield Record.FromString(record)
             record = b""
-    return found
 
 
 def test_a_tracker_that_is_switched_on_late_gets_all_that_was_logged(tmp_path: Path) -> None:
@@ -279,3 +301,25 @@ def test_a_stage_fills_the_trackers_its_site_names_and_keeps_them_out_of_the_art
     assert os.fspath(artifact.path) == os.fspath(
         Builder(store, Runtime(), Reporter(quiet=True))(make, Made()).path
     )
+
+
+def test_a_tracker_is_told_the_runs_name_and_its_resolved_configuration(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Run] = []
+
+    class Fake(Remembering):
+        def __init__(self, run: Run) -> None:
+            super().__init__()
+            runs.append(run)
+
+    monkeypatch.setattr("groundup.core.trackers.tensorboard.KIND", Fake)
+    runtime = Runtime(trackers=("tensorboard",), threads=1)
+    builder = Builder(store, runtime, Reporter(quiet=True), run_name="mine")
+    artifact = builder(make.labelled("first"), Made())
+    digest = artifact.path.name.rsplit("-", 1)[-1]
+    assert [run.title for run in runs] == [f"mine/first-{digest}"]
+    config = runs[0].config
+    assert config["recipe"] == {"steps": 3}
+    assert config["runtime"]["threads"] == 1
+    assert not list(artifact.path.rglob("run.json"))

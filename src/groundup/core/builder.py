@@ -26,7 +26,7 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import Inputs, Metrics, Stage, StageContext, flat_inputs, open_context
 from groundup.core.status import NOT_BUILT, PlannedStage, StageReport, difference, plan_stage
 from groundup.core.store import MANIFEST, PART, Artifact, Store, verify
-from groundup.core.trackers import require
+from groundup.core.trackers import Run, require
 
 ATTEMPTS = 3
 """How often a stage is run whose external files change while it reads them."""
@@ -78,6 +78,8 @@ class Builder:
     """How a stage is called."""
     total: int = 0
     """Number of stages, for the count in front of each line; 0 = unknown."""
+    run_name: str = ""
+    """Name of the run, for the trackers."""
     reports: list[StageReport] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """Every artifact so far, by label."""
@@ -185,6 +187,9 @@ class Builder:
         (part / MANIFEST).unlink(missing_ok=True)
         require(self.runtime.trackers)
         context = open_context(part, self.reporter, self.runtime)
+        if self.runtime.trackers:
+            config = {key: manifest[key] for key in ("recipe", "runtime", "built_from")}
+            Run(artifact.path.name, part, self.run_name, stage.label(recipe), config).save(context.temporary)
         started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
         try:
             metrics = self.runner(stage, recipe, self.runtime, context, inputs)

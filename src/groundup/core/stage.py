@@ -156,6 +156,10 @@ def _import_stage(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+RESUME = "resume"
+"""Folder of the resume state in an unfinished artifact."""
+
+
 class StageContext:
     """The folder, log and progress of a stage. Kept after a crash, so that the stage can resume from it."""
 
@@ -172,7 +176,7 @@ class StageContext:
         """
         path.mkdir(parents=True, exist_ok=True)
         self.path, self.keeps_log = path, keeps_log
-        self.temporary = path / "resume"
+        self.temporary = path / RESUME
         self.temporary.mkdir(exist_ok=True)
         self._reporter = reporter
         self._open_trackers = trackers
@@ -246,7 +250,9 @@ class StageContext:
 
 def open_context(part: Path, reporter: Reporter, runtime: Runtime, keeps_log: bool = True) -> StageContext:
     """The context of the artifact that is being made in `part` (<workspace>/artifacts/<name>.part)."""
-    run = Run(part.stem, part.parent.parent / "trackers")
-    return StageContext(
-        part, reporter, lambda: open_trackers(runtime.trackers, run, reporter.info), keeps_log
-    )
+
+    def trackers() -> Sequence[Background]:
+        run = Run.load(part.stem, part.parent.parent / "trackers", part / RESUME)
+        return open_trackers(runtime.trackers, run, reporter.info)
+
+    return StageContext(part, reporter, trackers, keeps_log)

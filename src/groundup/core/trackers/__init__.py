@@ -1,7 +1,8 @@
 """Experiment trackers: copies of `metrics.jsonl` in TensorBoard, trackio or Weights & Biases. One file per program.
 
 in:  the names in `runtime.trackers`, then every line of metrics.jsonl
-out: the same points in that program, under the run's name; its files in `workspace/trackers/<program>/<run>`
+out: the same points in that program, under the run's name and with the resolved configuration; files in
+     `workspace/trackers/<program>/<run>`
 
 `metrics.jsonl` is the reference. A tracker runs on its own thread and is filled from that file whenever training
 starts or resumes, so it never has a point twice and may be switched on later. An error in a tracker is reported
@@ -9,19 +10,23 @@ once; training continues without it.
 """
 
 import contextlib
+import json
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from groundup.core.atomic_io import write_json
 from groundup.core.errors import GroundupError
 
 TrackerName = Literal["tensorboard", "trackio", "wandb"]
 
+DESCRIPTION = "run.json"
+"""File of `Run.save`, in the folder of the resume state."""
 WAITING_LINES = 100_000
 """Longest queue of a slow tracker, in lines; further lines are dropped and counted."""
 CLOSE_SECONDS = 10.0
@@ -30,12 +35,35 @@ CLOSE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Run:
-    """Name and folder of a run for a tracker."""
+    """A stage's run for a tracker."""
 
     name: str
     """the artifact's name, the same after every interruption"""
     folder: Path
     """folder for the tracker's files; need not exist"""
+    group: str = ""
+    """name of the whole run of the pipeline"""
+    label: str = ""
+    """name of the stage in it"""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """the stage's resolved configuration: recipe, runtime, inputs"""
+
+    @property
+    def title(self) -> str:
+        """Unique name for people: run, stage and the beginning of the artifact's fingerprint."""
+        return f"{self.group}/{self.label}-{self.name.rsplit('-', 1)[-1]}" if self.group else self.name
+
+    def save(self, folder: Path) -> None:
+        """Write group, label and configuration for `load`, which other ranks call."""
+        payload = {"group": self.group, "label": self.label, "config": self.config}
+        write_json(folder / DESCRIPTION, payload)
+
+    @staticmethod
+    def load(name: str, trackers: Path, folder: Path) -> "Run":
+        """The run `name` whose description is in `folder`; without one it has no group and no configuration."""
+        path = folder / DESCRIPTION
+        payload = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return Run(name, trackers, **payload)
 
 
 @dataclass(frozen=True)
@@ -134,7 +162,7 @@ def open_trackers(names: Sequence[TrackerName], run: Run, info: Callable[[str], 
     trackers = []
     for name in dict.fromkeys(names):
         kind = import_module(f"groundup.core.trackers.{name}").KIND
-        trackers.append(Background(name, kind(Run(run.name, run.folder / name / run.name)), info))
+        trackers.append(Background(name, kind(replace(run, folder=run.folder / name / run.name)), info))
     return trackers
 
 

@@ -1,5 +1,6 @@
 """TensorBoard: event files that `tensorboard --logdir workspace/trackers/tensorboard` shows."""
 
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -11,7 +12,7 @@ class TensorBoard:
     """One folder of event files."""
 
     def __init__(self, run: Run) -> None:
-        self._folder = run.folder
+        self._run, self._folder = run, run.folder
         self._writer: Any = None
 
     def begin(self, history: Sequence[Point]) -> None:
@@ -24,6 +25,10 @@ class TensorBoard:
             earlier.write_bytes(b"")
         board = import_module("torch.utils.tensorboard")
         self._writer = board.SummaryWriter(str(self._folder), purge_step=0, flush_secs=10)
+        if self._run.config:
+            config = json.dumps(self._run.config, indent=1, default=str)
+            self._writer.add_text("run", self._run.title)
+            self._writer.add_text("config", "".join(f"    {line}\n" for line in config.splitlines()))
         for point in history:
             self.log(point)
 

@@ -18,7 +18,7 @@ class Trackio:
     """One run of the local project."""
 
     def __init__(self, run: Run) -> None:
-        self._name = run.name
+        self._info, self._name = run, run.title
         self._run: Any = None
 
     def begin(self, history: Sequence[Point]) -> None:
@@ -31,7 +31,13 @@ class Trackio:
                     if run.name == self._name:
                         run.delete()
             self._run = trackio.init(
-                PROJECT, name=self._name, embed=False, auto_log_gpu=False, auto_log_cpu=False
+                PROJECT,
+                name=self._name,
+                group=self._info.group or None,
+                config=dict(self._info.config),
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
             )
         for point in history:
             self.log(point)

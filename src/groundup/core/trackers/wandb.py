@@ -34,7 +34,9 @@ class Wandb:
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "groundup"),
             id=self._info.name,
-            name=self._info.name,
+            name=self._info.title,
+            group=self._info.group or None,
+            config=dict(self._info.config),
             dir=str(self._info.folder),
             mode=mode,
             resume="allow" if mode == "online" else None,
