@@ -18,6 +18,7 @@ from groundup.core.errors import StoreError
 from groundup.core.registry import REGISTRIES, Plugin
 from groundup.core.status import StageReport, flatten
 from groundup.core.store import Artifact, Store
+from groundup.evaluate.comparison import QUESTION_SETS, verdict
 
 
 def newest_run(store: Store) -> str:
@@ -62,6 +63,9 @@ def print_run(name: str, stages: dict[str, Artifact], as_json: bool) -> None:
         headline = ", ".join(f"{key} {_value(metrics.get(key))}" for key in manifest.get("headline", ()))
         table.add_row(label, stages[label].path.name, f"{manifest['seconds']:.1f}", headline)
     _out().print(table)
+    for manifest in manifests.values():
+        if manifest["kind"] == "scores":
+            _print_verdicts(manifest["metrics"])
 
 
 def print_stage(artifact: Artifact, as_json: bool) -> None:
@@ -81,6 +85,13 @@ def print_stage(artifact: Artifact, as_json: bool) -> None:
     examples = artifact.path / "examples.json"
     if examples.exists():
         _print_masks(out, json.loads(examples.read_text(encoding="utf-8")))
+
+
+def _print_verdicts(metrics: dict[str, Any]) -> None:
+    """The scores of the answers, each against the best rule without a model."""
+    for questions, title in QUESTION_SETS.items():
+        for name, score in metrics.get(questions, {}).get("scores", {}).items():
+            _out().print(Text(f"{title}, {verdict(name, score)}"), soft_wrap=True)
 
 
 def print_status(reports: list[StageReport], as_json: bool) -> None:

@@ -229,13 +229,34 @@ def _ppo(folder: Path, tokenizer: Path, hostile: str) -> Artifact:
     return _with_tokenizer(artifact, tokenizer)
 
 
+def _score(model: float, rules: dict[str, float], difference: float) -> dict[str, Any]:
+    return {
+        "model": model, "interval": [model - 1, model + 1], "rules": rules,
+        "best_rule": max(rules, key=lambda rule: rules[rule]), "difference": difference,
+        "difference_interval": [difference - 1, difference + 1],
+        "verdict": "above" if difference > 1 else "below" if difference < -1 else "same",
+    }  # fmt: skip
+
+
 def _evaluate(folder: Path, hostile: str) -> Artifact:
     artifact = _artifact(folder, "evaluate", 38.0, {
         "base_bpb": 0.9412, "base_bpb_interval": [0.921, 0.963], "chat_bpb": 1.0031, "chat_chrf": 28.1,
-        "chat_chrf_interval": [26.3, 29.9], "names": 0.21, "names_interval": [0.17, 0.25],
-        "examples": 200, "exact": 0.03,
-        "exact_interval": [0.01, 0.05], "baseline_chrf": 24.2,
-        "chrf_by_kind": {"does": 24.8, "parameters": 38.1, "signature": 31.0, "which": 12.2}})  # fmt: skip
+        "held_out": {
+            "questions": 200, "documents": 22,
+            "scores": {
+                "chrf": _score(28.1, {"question": 12.0, "other": 24.2, "nearest" + hostile: 31.5}, -3.4),
+                "exact": _score(0.03, {"question": 0.0, "other": 0.0, "nearest" + hostile: 0.01}, 0.02),
+            },
+            "chrf_by_kind": {
+                "does" + hostile: {"questions": 99, "model": 24.8, "best_rule": "other", "rule": 30.1},
+                "which": {"questions": 101, "model": 12.2, "best_rule": "nearest", "rule": 38.1},
+            },
+        },
+        "taught": {
+            "questions": 200, "documents": 150,
+            "scores": {"chrf": _score(58.1, {"question": 12.0, "nearest": 38.0}, 20.1)},
+            "chrf_by_kind": {},
+        }})  # fmt: skip
     write_json(artifact.path / "samples.json", [
         {"question": question + hostile, "reference": truth, "chat": after + hostile, "chrf": score, "kind": "does",
          "held_out": index < 6}

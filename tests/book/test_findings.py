@@ -1,5 +1,7 @@
 """The rules that derive findings from metrics."""
 
+from typing import Any
+
 from groundup.book.align_chapters import confirmation
 from groundup.book.findings import Evidence, evidence_of, findings
 
@@ -14,19 +16,32 @@ def test_without_figures_only_the_general_limits_are_stated() -> None:
     assert "nothing beyond its corpus" in limits.text
 
 
+def scores(model: float, difference: tuple[float, float], name: str = "chrf") -> dict[str, dict[str, Any]]:
+    low, high = difference
+    relation = "above" if low > 0 else "below" if high < 0 else "same"
+    return {name: {"model": model, "interval": [model - 4, model + 4], "rules": {"nearest": 37.0, "other": 20.0},
+                   "best_rule": "nearest", "difference_interval": [low, high], "verdict": relation}}  # fmt: skip
+
+
 def test_a_low_chrf_means_the_facts_are_not_to_be_relied_on() -> None:
-    assert (
-        answers(Evidence(chat_chrf=24.0))["It does not know the facts: do not rely on what it says."] == "no"
-    )
-    assert answers(Evidence(chat_chrf=70.0))["It reproduces its subject closely."] == "yes"
+    text = "It does not know the facts: do not rely on what it says."
+    assert answers(Evidence(held_out=scores(24.0, (1.0, 3.0))))[text] == "no"
+    better = answers(Evidence(held_out=scores(90.0, (30.0, 40.0))))
+    assert better["It reproduces its subject closely."] == "yes"
 
 
-def test_answers_within_the_baseline_are_no_knowledge() -> None:
+def test_what_the_best_rule_gets_is_no_knowledge() -> None:
     text = "It knows the form of an answer, not the facts: do not rely on what it says."
-    assert (
-        answers(Evidence(chat_chrf=40.0, chat_chrf_interval=(36.0, 44.0), baseline_chrf=37.0))[text] == "no"
-    )
-    assert text not in answers(Evidence(chat_chrf=40.0, chat_chrf_interval=(38.0, 42.0), baseline_chrf=37.0))
+    for difference in ((-1.0, 7.0), (-9.0, -2.0)):
+        (finding, _) = findings(Evidence(held_out=scores(90.0, difference)))
+        assert (finding.text, finding.answer) == (text, "no")
+        assert "nearest taught answer, renamed (37.0)" in finding.basis
+    assert text not in answers(Evidence(held_out=scores(40.0, (0.5, 5.0))))
+
+
+def test_names_that_a_rule_repeats_are_not_praised() -> None:
+    assert "yes" not in answers(Evidence(held_out=scores(0.8, (-0.1, 0.1), "names"))).values()
+    assert "yes" in answers(Evidence(held_out=scores(0.8, (0.1, 0.2), "names"))).values()
 
 
 def test_an_insignificant_gain_is_not_called_a_gain() -> None:

@@ -22,21 +22,18 @@ from groundup.book.content import (
     strong,
 )
 from groundup.book.figures import Bar, bars_svg
-from groundup.book.findings import chrf_word, evidence_of, findings
+from groundup.book.findings import evidence_of, findings
 from groundup.book.format import (
     clip,
-    count,
     duration,
-    interval,
-    is_interval,
     is_number,
     number,
-    percent,
     visible,
 )
 from groundup.book.load_run import LoadedArtifact, LoadedRun
 from groundup.book.model_chapters import model_config
 from groundup.book.sample_responses import Sample, comparison, samples_of
+from groundup.book.score_tables import comparison_blocks
 from groundup.evaluate.examples import HELD_OUT_SHARE
 
 
@@ -51,12 +48,7 @@ def evaluation_chapter(run: LoadedRun) -> Chapter | None:
               f"questions about documents without questions in the training data{_pretrained_on(run)}.", role="lead"),
         _scores(metrics),
     ]  # fmt: skip
-    by_kind = {key: value for key, value in (metrics.get("chrf_by_kind") or {}).items() if is_number(value)}
-    if by_kind:
-        bars = [Bar(visible(key).replace("_", " ")[:30], value) for key, value in by_kind.items()]
-        limit = min(100.0, max(20.0, max(by_kind.values()) * 1.35))
-        drawing = bars_svg(bars, "chrF", limit, _chrf_baseline(metrics))
-        blocks.append(Figure("kinds", drawing, "chrF by kind of question.", "chrF by kind of question", 0.9))
+    blocks += comparison_blocks(metrics)
     blocks += _samples(samples_of(artifact))
     blocks += _continuations(artifact.json("continuations.json"))
     return Chapter("How good is it?", tuple(blocks))
@@ -71,33 +63,12 @@ def _pretrained_on(run: LoadedRun) -> str:
 
 
 def _scores(metrics: dict[str, Any]) -> Table:
-    questions, chrf = metrics.get("examples"), metrics.get("chat_chrf")
     lines = [
-        ("bits per byte, base model", number(metrics.get("base_bpb"), 3), "",
+        ("bits per byte, base model", number(metrics.get("base_bpb"), 3),
          "on held-out text; a uniform guess gets 8"),
-        ("bits per byte, chat model", number(metrics.get("chat_bpb"), 3), "", "the same text after alignment"),
-        ("chrF of answers", number(chrf, 1), interval(metrics.get("chat_chrf_interval"), 1),
-         "0 to 100: character and word n-grams shared with the reference answer"),
-        ("chrF of another answer", number(metrics.get("baseline_chrf"), 1), "",
-         "baseline: reference answer to another question of the same kind"),
-        ("names recalled", percent(metrics.get("names")), _shares(metrics.get("names_interval")),
-         "of the functions and parameters in the reference answer"),
-        ("exact match", percent(metrics.get("exact")), _shares(metrics.get("exact_interval")),
-         "answers equal to the reference answer"),
+        ("bits per byte, chat model", number(metrics.get("chat_bpb"), 3), "the same text after alignment"),
     ]  # fmt: skip
-    note = f"Measured on {count(questions)} questions. " if is_number(questions) else ""
-    meaning = f" At this chrF, {chrf_word(chrf)}." if is_number(chrf) else ""
-    return Table(("metric", "value", "95 % interval", "meaning"), tuple(lines), "lrrl",
-                 f"{note}Intervals are bootstraps clustered by document.{meaning}")  # fmt: skip
-
-
-def _chrf_baseline(metrics: dict[str, Any]) -> tuple[float, str] | None:
-    baseline = metrics.get("baseline_chrf")
-    return (float(baseline), "baseline") if is_number(baseline) else None
-
-
-def _shares(bounds: Any) -> str:
-    return f"{percent(bounds[0])} to {percent(bounds[1])}" if is_interval(bounds) else ""
+    return Table(("metric", "value", "meaning"), tuple(lines), "lrl", "Bits per byte of held-out text.")
 
 
 def _continuations(entries: Any) -> list[Block]:
@@ -117,7 +88,7 @@ def _continuations(entries: Any) -> list[Block]:
 
 def _samples(samples: list[Sample]) -> list[Block]:
     """The best, median and worst samples by score; the first five without scores."""
-    train_samples = [item for item in samples if not item.held_out]
+    taught = [item for item in samples if not item.held_out]
     samples = [item for item in samples if item.held_out]
     if not samples:
         return [prose("No samples were kept.", role="note")]
@@ -130,8 +101,8 @@ def _samples(samples: list[Sample]) -> list[Block]:
     blocks: list[Block] = []
     for title, items in groups:
         blocks += [Heading(title), *map(comparison, items)]
-    if train_samples:
-        blocks += [Heading("Questions from the training data"), *map(comparison, train_samples[:2])]
+    if taught:
+        blocks += [Heading("Taught questions"), *map(comparison, taught[:2])]
     return blocks
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from groundup.book.content import Finding
-from groundup.book.format import interval, number, percent
+from groundup.book.format import interval, number, percent, visible
+from groundup.book.score_tables import question_scores
+from groundup.evaluate.comparison import verdict
 
 Answer = Literal["yes", "partly", "no", "unknown"]
 
@@ -21,11 +23,8 @@ class Evidence:
     chat_bpb: float | None = None
     val_loss_before: float | None = None
     val_loss: float | None = None
-    names: float | None = None
-    chat_chrf: float | None = None
-    chat_chrf_interval: tuple[float, float] | None = None
-    baseline_chrf: float | None = None
-    """baseline: chrF of the reference answer to another question of the same kind"""
+    held_out: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """by name: evaluate's scores of the answers to held-out questions, beside the rules without a model"""
     reward_accuracy: float | None = None
     accuracy_by_kind: dict[str, float] = field(default_factory=dict)
     reward_gain: tuple[float, float] | None = None
@@ -54,17 +53,6 @@ def findings(evidence: Evidence) -> tuple[Finding, ...]:
     )
     measured = [finding for rule in rules if (finding := rule(evidence)) is not None]
     return (*measured, _limits())
-
-
-def chrf_word(chrf: float) -> str:
-    """The meaning of a chrF (0 to 100) of answers against the reference answers."""
-    if chrf < 20:
-        return "the form is that of an answer, the content rarely"
-    if chrf < 35:
-        return "the subject is often right, the facts mostly are not"
-    if chrf < 55:
-        return "answers share much of their wording with the reference"
-    return "answers are close to the reference word for word"
 
 
 def _text(e: Evidence) -> Finding | None:
@@ -106,40 +94,33 @@ def _form(e: Evidence) -> Finding | None:
 
 
 def _facts(e: Evidence) -> Finding | None:
-    if e.chat_chrf is None:
+    score = e.held_out.get("chrf")
+    if score is None:
         return None
-    if (
-        e.baseline_chrf is not None
-        and e.chat_chrf_interval is not None
-        and e.chat_chrf_interval[0] <= e.baseline_chrf
-    ):
-        basis = (f"chrF {number(e.chat_chrf, 1)} against the reference answers; the answer to another question of "
-                   f"the same kind gets {number(e.baseline_chrf, 1)}.")  # fmt: skip
-        return Finding(
-            "no", "It knows the form of an answer, not the facts: do not rely on what it says.", basis
-        )
-    answer: Answer = "no" if e.chat_chrf < 35 else "partly" if e.chat_chrf < 55 else "yes"
+    basis = visible(f"Held-out questions, {verdict('chrf', score)}.")
+    if score["verdict"] != "above":
+        text = "It knows the form of an answer, not the facts: do not rely on what it says."
+        return Finding("no", text, basis)
+    answer: Answer = "no" if score["model"] < 35 else "partly" if score["model"] < 80 else "yes"
     text = {
         "no": "It does not know the facts: do not rely on what it says.",
-        "partly": "It knows some of its subject; check what it says.",
+        "partly": "It answers better than any rule without a model; check what it says.",
         "yes": "It reproduces its subject closely.",
     }[answer]
-    return Finding(answer, text, f"chrF {number(e.chat_chrf, 1)} of 100 against the reference answers: "
-                                 f"{chrf_word(e.chat_chrf)}.")  # fmt: skip
+    return Finding(answer, text, basis)
 
 
 def _names(e: Evidence) -> Finding | None:
-    if e.names is None:
+    score = e.held_out.get("names")
+    if score is None:
         return None
-    answer: Answer = "no" if e.names < 0.25 else "partly" if e.names < 0.7 else "yes"
+    answer: Answer = "no" if score["model"] < 0.25 else "partly" if score["verdict"] != "above" else "yes"
     text = {
         "no": "It invents names: functions and parameters in its answers often do not exist.",
-        "partly": "It gets some names right and invents others.",
-        "yes": "It mostly gets names right.",
+        "partly": "It names no more of the functions and parameters in the reference answers than a rule does.",
+        "yes": "It names more of the functions and parameters in the reference answers than any rule does.",
     }[answer]
-    return Finding(
-        answer, text, f"{percent(e.names)} of the names in the reference answers occur in its answers."
-    )
+    return Finding(answer, text, visible(f"Held-out questions, {verdict('names', score)}."))
 
 
 def _reward_model(e: Evidence) -> Finding | None:
@@ -231,10 +212,7 @@ def evidence_of(metrics: dict[str, dict[str, Any]]) -> Evidence:
         chat_bpb=scores.get("chat_bpb"),
         val_loss_before=policy.get("val_loss_before"),
         val_loss=policy.get("val_loss"),
-        names=scores.get("names"),
-        chat_chrf=scores.get("chat_chrf"),
-        chat_chrf_interval=_pair(scores.get("chat_chrf_interval")),
-        baseline_chrf=scores.get("baseline_chrf"),
+        held_out=question_scores(scores, "held_out"),
         reward_accuracy=reward_model.get("accuracy"),
         accuracy_by_kind=reward_model.get("accuracy_by_kind") or {},
         reward_gain=_pair(policy.get("reward_gain_interval")),

@@ -1,14 +1,13 @@
 """Stage `evaluate`: scores of the base model and of the chat model.
 
 in:  validation sequences, documents, the base model and the final policy
-out: bits per byte of both, scores of the chat model's answers with intervals, samples.json, continuations.json
+out: bits per byte of both; scores of the chat model's answers beside those of rules without a model, held-out and
+     taught questions apart; samples.json, continuations.json
 
-The questions come from documents that were held out of fine-tuning; unless `tokenize` keeps a smaller share for
-validation, no model has read them at all.
+Held-out questions come from documents that were held out of fine-tuning; unless `tokenize` keeps a smaller share for
+validation, no model has read them at all. Taught questions are those of the training documents.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -17,19 +16,23 @@ from pydantic import Field
 from groundup.core.atomic_io import write_json
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin
-from groundup.core.rng import derive_seed
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
+from groundup.evaluate.baselines import prepare_baselines
+from groundup.evaluate.comparison import QUESTION_SETS, compare
 from groundup.evaluate.examples import collect, split, tasks_by_name
-from groundup.evaluate.score import GradedAnswer, answer_and_grade, chat_engine, grade
-from groundup.evaluate.statistics import bootstrap
-from groundup.evaluate.tasks import Example, Task
+from groundup.evaluate.score import GradedAnswer, answer_and_grade, chat_engine
+from groundup.evaluate.tasks import Task
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import Precision, choose_hardware, prepare_model
+from groundup.text.documents import read_documents
+from groundup.text.retrieval.corpus_passages import cut_passages
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.validate import bits_per_byte, token_loss
+
+MAX_PASSAGE_CHARS, MAX_PASSAGES = 420, 100_000
 
 
 class Evaluate(Recipe):
@@ -43,8 +46,8 @@ class Evaluate(Recipe):
     validation_rows: int = Field(
         default=256, ge=1, description="most packed sequences scored for bits per byte"
     )
-    train_samples: int = Field(
-        default=4, ge=0, description="questions of training documents that are answered for samples.json"
+    taught_examples: int = Field(
+        default=200, ge=0, description="number of taught questions: those of the training documents"
     )
     continuations: int = Field(
         default=3, ge=0, description="beginnings of validation documents that the base model continues"
@@ -55,7 +58,7 @@ class Evaluate(Recipe):
     )
 
 
-@stage(version=1, kind="scores", headline=("base_bpb", "chat_bpb", "chat_chrf"))
+@stage(version=2, kind="scores", headline=("base_bpb", "chat_bpb", "chat_chrf", "chat_exact"))
 def evaluate(
     recipe: Evaluate,
     runtime: Runtime,
@@ -76,58 +79,38 @@ def evaluate(
         "base_bpb": bits_per_byte(partial(token_loss, base_model), rows, tokenizer, recipe.validation_rows),
         "chat_bpb": bits_per_byte(partial(token_loss, chat_model), rows, tokenizer, recipe.validation_rows),
     }
-    train_examples, held_out = split(collect(recipe.tasks, documents.path))
-    questions = held_out[: recipe.examples]
-    if questions:
-        tasks = tasks_by_name(recipe.tasks)
-        answer = partial(
-            answer_and_grade,
-            chat_model,
-            tokenizer,
-            tasks=tasks,
-            max_new_tokens=recipe.max_new_tokens,
-            context=context,
-        )
-        graded = answer(questions, label="held-out questions")
-        metrics |= _scores(graded) | {"baseline_chrf": _baseline(questions, tasks)}
-        train_graded = answer(train_examples[: recipe.train_samples], label="samples")
-        samples = [_sample(item, True) for item in graded] + [_sample(item, False) for item in train_graded]
-        write_json(context.file("samples.json"), samples)
+    metrics |= _answer_questions(recipe, context, documents, chat_model, tokenizer)
     continuations = _continuations(base_model, rows, tokenizer, recipe.continuations)
     write_json(context.file("continuations.json"), continuations)
     return metrics
 
 
-def _scores(graded: Sequence[GradedAnswer]) -> Metrics:
-    """Means over all questions with bootstrap intervals clustered by document, and chrF by kind of question."""
-    values: dict[str, list[float]] = defaultdict(list)
-    documents: dict[str, list[str]] = defaultdict(list)
-    by_kind: dict[str, list[float]] = defaultdict(list)
-    for item in graded:
-        by_kind[item.example.kind].append(item.scores["chrf"])
-        for name, value in item.scores.items():
-            values[name].append(value)
-            documents[name].append(item.example.group)
-    metrics: Metrics = {"examples": len(graded)}
-    for name in values:
-        interval = bootstrap(values[name], clusters=documents[name])
-        label = "chat_chrf" if name == "chrf" else name
-        metrics |= {label: interval.mean, f"{label}_interval": interval.bounds}
-    kinds = {kind: sum(scores) / len(scores) for kind, scores in sorted(by_kind.items())}
-    return metrics | {"chrf_by_kind": kinds}
-
-
-def _baseline(questions: Sequence[Example], tasks: dict[str, Task]) -> float:
-    """chrF of the reference answer to another question of the same kind: the right form without the facts."""
-    by_kind: dict[str, list[Example]] = defaultdict(list)
-    for example in questions:
-        by_kind[example.kind].append(example)
-    scores = []
-    for example in questions:
-        others = [other for other in by_kind[example.kind] if other.subject != example.subject]
-        answer = others[derive_seed(example.id, "baseline") % len(others)].answer if others else ""
-        scores.append(grade(tasks[example.task], example, answer)["chrf"])
-    return sum(scores) / len(scores)
+def _answer_questions(
+    recipe: Evaluate, context: StageContext, documents: Artifact, model: Decoder, tokenizer: Tokenizer
+) -> Metrics:
+    """Scores of the answers to held-out and to taught questions; none without questions."""
+    taught, held_out = split(collect(recipe.tasks, documents.path))
+    if not held_out:
+        return {}
+    tasks = tasks_by_name(recipe.tasks)
+    passages = cut_passages(read_documents(documents.path), MAX_PASSAGE_CHARS, MAX_PASSAGES)
+    baselines = prepare_baselines(taught, passages)
+    tables, samples = {}, []
+    for name, questions in (
+        ("held_out", held_out[: recipe.examples]),
+        ("taught", taught[: recipe.taught_examples]),
+    ):
+        if questions:
+            label = QUESTION_SETS[name]
+            graded = answer_and_grade(
+                model, tokenizer, questions, tasks, recipe.max_new_tokens, context, label
+            )
+            tables[name] = compare(graded, baselines, tasks)
+            samples += [_sample(item, name == "held_out") for item in graded]
+    write_json(context.file("samples.json"), samples)
+    scores = tables["held_out"]["scores"]
+    headline = {f"chat_{name}": scores[name]["model"] for name in ("chrf", "exact") if name in scores}
+    return headline | tables
 
 
 def _sample(item: GradedAnswer, held_out: bool) -> dict[str, Any]:

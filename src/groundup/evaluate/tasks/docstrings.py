@@ -7,11 +7,8 @@ Answers begin with the name they are about, so that an answer can be matched wit
 """
 
 import ast
-import inspect
 import re
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import Field
@@ -21,6 +18,7 @@ from groundup.core.records import Document
 from groundup.core.rng import derive_seed
 from groundup.evaluate.grading import TEXT_METRICS, grade_text
 from groundup.evaluate.tasks import Example
+from groundup.text.retrieval.python_objects import PythonObject, python_objects
 
 QUESTIONS = {
     "does": ("What does {subject} do?", "What is {subject} for?", "Explain {subject}."),
@@ -32,19 +30,7 @@ QUESTIONS = {
     "signature": ("Write the signature of {subject}.", "How is {subject} declared?"),
     "module": ("What is the module {subject} for?", "What does the module {subject} do?"),
 }
-_PATH = re.compile(r"^(?P<module>.+)\.py(#part\d+)?$")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
-
-
-@dataclass(frozen=True)
-class _Thing:
-    """A function, class or module with a docstring."""
-
-    subject: str
-    what: str
-    summary: str
-    parameters: tuple[str, ...] | None = None
-    declaration: str = ""
 
 
 class Docstrings(Recipe):
@@ -60,16 +46,12 @@ class Docstrings(Recipe):
     )
 
     def examples(self, document: Document) -> list[Example]:
-        """Every public thing's questions, in the order of the file."""
-        path = _PATH.match(document.path)
-        tree = _parse(document.text) if path else None
-        if path is None or tree is None:
-            return []
-        module = path["module"].replace("/", ".").removesuffix(".__init__")
+        """Every public object's questions, in the order of the file."""
         examples: dict[str, Example] = {}
-        for thing in self._things(tree, module):
-            for kind, answer, names in self._answers(thing, module):
-                example = _example(document, thing, module, kind, answer, names)
+        for item in python_objects(document):
+            summary = self._summary(item)
+            for kind, answer, names in self._answers(item, summary) if summary else ():
+                example = _example(document, item, summary, kind, answer, names)
                 # A name that is defined twice (for two platforms, say) keeps its first definition.
                 examples.setdefault(example.id, example)
         return list(examples.values())
@@ -78,69 +60,40 @@ class Docstrings(Recipe):
         """chrF against the docstring, fraction of the names in the answer, exact match."""
         return grade_text(answer, example.answer, example.names)
 
-    def _things(self, tree: ast.Module, module: str) -> Iterator[_Thing]:
-        summary = self._summary(tree)
-        if summary:
-            yield _Thing(module, "module", summary)
-        for node in tree.body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                if text := self._summary(node):
-                    yield _Thing(f"{module}.{node.name}", "class", text)
-                for inner in node.body:
-                    yield from self._function(inner, f"{module}.{node.name}", "method")
-            else:
-                yield from self._function(node, module, "function")
-
-    def _function(self, node: ast.stmt, where: str, what: str) -> Iterator[_Thing]:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name.startswith("_"):
+    def _answers(self, item: PythonObject, summary: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        name = item.name.rsplit(".", 1)[-1]
+        if item.kind == "module":
+            yield "module", f"{item.name}: {summary}", (name,)
             return
-        summary = self._summary(node)
-        if not summary:
+        yield "does", f"{item.name}: {summary}", (name,)
+        if 20 <= len(_first_sentence(summary)) <= 120:
+            yield "which", f"{item.name} is the {item.kind} of {item.module} that does this.", (name,)
+        parameters = _parameters(item)
+        if item.arguments is None or len(parameters) > self.max_parameters:
             return
-        parameters = _parameters(node.args)
-        if parameters and parameters[0] in ("self", "cls") and what == "method":
-            parameters = parameters[1:]
-        fits = len(parameters) <= self.max_parameters
-        declaration = f"def {node.name}({ast.unparse(node.args)})" if fits else ""
-        yield _Thing(f"{where}.{node.name}", what, summary, parameters if fits else None, declaration)
+        if parameters:
+            yield "parameters", f"{item.name} takes {_listed(parameters)}.", parameters
+        if len(item.declaration) <= 120:
+            yield "signature", f"{item.name}: {item.declaration}", (name, *parameters)
 
-    def _answers(self, thing: _Thing, module: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        name = thing.subject.rsplit(".", 1)[-1]
-        if thing.what == "module":
-            yield "module", f"{thing.subject}: {thing.summary}", (name,)
-            return
-        yield "does", f"{thing.subject}: {thing.summary}", (name,)
-        first = _first_sentence(thing.summary)
-        if 20 <= len(first) <= 120:
-            yield "which", f"{thing.subject} is the {thing.what} of {module} that does this.", (name,)
-        if thing.parameters:
-            yield "parameters", f"{thing.subject} takes {_listed(thing.parameters)}.", thing.parameters
-        if thing.declaration and len(thing.declaration) <= 120:
-            yield "signature", f"{thing.subject}: {thing.declaration}", (name, *(thing.parameters or ()))
-
-    def _summary(self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    def _summary(self, item: PythonObject) -> str:
         """The docstring's first paragraph, cut after the last sentence that fits; "" if it has fewer than 3 words."""
-        text = ast.get_docstring(node, clean=False) or ""
-        paragraph = " ".join(inspect.cleandoc(text.strip()[:4000]).split("\n\n", 1)[0].split())
+        paragraph = item.first_paragraph
         if len(paragraph) > self.max_answer_chars:
             ends = [m.end() for m in _SENTENCE_END.finditer(paragraph[: self.max_answer_chars])]
             paragraph = paragraph[: ends[-1]] if ends else ""
         return paragraph if len(paragraph.split()) >= 3 else ""
 
 
-def _parse(text: str) -> ast.Module | None:
-    """The tree of a source; None for what is no Python, or nested beyond the parser's limits."""
-    if '"""' not in text and "'''" not in text:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+def _parameters(item: PythonObject) -> tuple[str, ...]:
+    """The names of a function's parameters; of a method's without its first one, self or cls."""
+    if item.arguments is None:
+        return ()
+    names = _names(item.arguments)
+    return names[1:] if item.kind == "method" and names and names[0] in ("self", "cls") else names
 
 
-def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
+def _names(arguments: ast.arguments) -> tuple[str, ...]:
     plain = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
     if arguments.vararg:
         plain.append(arguments.vararg.arg)
@@ -158,11 +111,11 @@ def _first_sentence(text: str) -> str:
 
 
 def _example(
-    document: Document, thing: _Thing, module: str, kind: str, answer: str, names: tuple[str, ...]
+    document: Document, item: PythonObject, summary: str, kind: str, answer: str, names: tuple[str, ...]
 ) -> Example:
-    key = f"{document.id}:{kind}:{thing.subject}"
+    key = f"{document.id}:{kind}:{item.name}"
     forms = QUESTIONS[kind]
     question = forms[derive_seed(key) % len(forms)].format(
-        subject=thing.subject, what=thing.what, module=module, summary=_first_sentence(thing.summary)
+        subject=item.name, what=item.kind, module=item.module, summary=_first_sentence(summary)
     )
-    return Example(key, kind, document.id, thing.subject, question, answer, names)
+    return Example(key, kind, document.id, item.name, question, answer, names)

@@ -14,8 +14,8 @@ from groundup.core.recipe import Recipe
 from groundup.core.records import Document
 from groundup.core.rng import derive_seed
 from groundup.evaluate.grading import TEXT_METRICS, grade_text
-from groundup.evaluate.sentences import count_words, is_complete, join_sentences, split_sentences
 from groundup.evaluate.tasks import Example
+from groundup.text.sentences import count_words, is_complete, join_sentences, split_sentences
 
 QUESTIONS = {
     "section": ('What does the section "{subject}" say?', 'What is "{subject}" about?'),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from groundup.core.records import Document
-from groundup.evaluate.sentences import count_words, is_complete, join_sentences, split_sentences, split_words
 from groundup.evaluate.tasks.passages import Passages
+from groundup.text.sentences import count_words, is_complete, join_sentences, split_sentences, split_words
 
 
 @pytest.mark.parametrize(

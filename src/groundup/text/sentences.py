@@ -16,7 +16,7 @@ _SPACED_END = re.compile(rf"(?<=[.!?…;\u037e])[{_CLOSERS}]*\s+(?=[{_OPENERS}]?
 _ANYWHERE_END = re.compile(rf"(?<=[。！？｡।॥؟۔։።])[{_CLOSERS}]*\s*(?=\S)")
 _NO_SENTENCE_MARKS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u1000-\u109f]")
 """Letters of Thai, Lao, Khmer and Burmese."""
-_WITHOUT_SPACES = re.compile(
+UNSPACED_LETTER = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
 )
 """Letters of scripts that write no space between words."""
@@ -55,7 +55,7 @@ def count_words(text: str) -> int:
 
 def _unspaced_letters(text: str) -> int:
     """Letters of scripts without spaces between words; 0 where they are at most half of the text."""
-    letters = len(_WITHOUT_SPACES.findall(text))
+    letters = len(UNSPACED_LETTER.findall(text))
     return letters if letters > len(text) / 2 else 0
 
 

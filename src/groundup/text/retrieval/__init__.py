@@ -1,0 +1,1 @@
+"""Passages of the corpus, and the search among them."""
