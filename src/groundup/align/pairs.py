@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from groundup.core.records import Conversation
 from groundup.core.rng import derive_seed
-from groundup.evaluate.sentences import split_words
+from groundup.text.sentences import split_words
 
 MADE = ("other", "truncated", "garbled")
 """Kinds that are made from texts alone."""
