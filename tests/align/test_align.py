@@ -30,7 +30,10 @@ def test_a_written_out_step_reads_back_the_same() -> None:
         ({"use": "ppo", "kl_coeff": 0.1}, "kl_coeff: unknown key. Did you mean `kl_coef`?"),
         ({"use": "pppo"}, "there is no method `pppo`. Did you mean `ppo`?"),
         ({"use": "sft", "epochs": -1}, "epochs = -1: Input should be greater than 0"),
-        ({"kl_coef": 0.1}, "name the method with `use = ...`; known: ppo, reward, sft"),
+        (
+            {"kl_coef": 0.1},
+            "name the method with `use = ...`; known: dpo, kto, orpo, ppo, reward, sft, simpo",
+        ),
     ],
 )
 def test_mistakes_are_named(table: dict[str, object], message: str) -> None:
