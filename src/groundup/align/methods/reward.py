@@ -1,19 +1,19 @@
-"""Method: reward model. Pairs of a preferred and a rejected answer -> a score of answers.
+"""Method: reward model. Rankings of responses -> a score of responses.
 
-in:  an initial policy, conversations
-out: its backbone with a score head; held-out accuracy for each kind of pair
+in:  an initial policy; rankings by people, and conversations, whose answers are paired with faulty ones
+out: its backbone with a score head; held-out accuracy by source, beside chance and the length of the responses
 
-Ouyang et al. 2022 (arXiv:2203.02155), step 2: the loss is Bradley-Terry's. We differ in the source of the preferences
-(known faults instead of people: see `align/pairs.py`) and in that the scores are normalised after training, so that
-held-out right answers have mean 0 and standard deviation 1 (`align/reward_scale.py`): a difference of 1 then means the
-same to PPO in every run.
+Ouyang et al. 2022 (arXiv:2203.02155), step 2: the loss is Bradley-Terry's on all pairs of a ranking, which are together
+in one step. We differ in that known faults (see `align/pairs.py`) are a source of preferences beside people, and in
+that the scores are normalised after training, so that held-out best responses have mean 0 and standard deviation 1
+(`align/reward_scale.py`): a difference of 1 then means the same to PPO in every run.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import accumulate, islice
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -22,14 +22,25 @@ from torch import Tensor
 
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import bradley_terry
-from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
+from groundup.align.packing import epoch_indices, permutation
 from groundup.align.pairs import MADE, Pair, made_pairs
+from groundup.align.ranking_batches import (
+    RankingBatch,
+    RankingLoss,
+    RenderedRanking,
+    fitting,
+    ranking_batches,
+    ranking_loss,
+    rendered,
+    two_responses,
+)
+from groundup.align.reward_report import reward_report, scored_pairs
 from groundup.align.reward_scale import check_answers, reward_scale
 from groundup.align.rollouts import REWARD_FILE, last_values
 from groundup.align.session import SessionSetup
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
-from groundup.core.records import Conversation, Message
+from groundup.core.records import Conversation, Ranking
 from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed
 from groundup.core.stage import ArtifactKind, Metrics
@@ -39,7 +50,6 @@ from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
 from groundup.parallel.context import heartbeat
-from groundup.tokens.chat import render
 from groundup.train.budget import training_budget
 from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
@@ -47,11 +57,11 @@ from groundup.train.optimizers.muon import Muon
 
 
 class Reward(Method):
-    """A reward model that prefers right answers to wrong ones: another object's, truncated, garbled, sampled."""
+    """A reward model that prefers what people ranked higher, and right answers to faulty ones."""
 
     version: ClassVar[int] = 2
     inputs: ClassVar[Mapping[str, ArtifactKind]] = {"start": "policy"}
-    learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"conversations"})
+    learns_from: ClassVar[frozenset[RecordKind]] = frozenset({"rankings", "conversations"})
     output: ClassVar[ArtifactKind] = "reward_model"
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
     headline: ClassVar[tuple[str, ...]] = ("accuracy",)
@@ -69,8 +79,25 @@ class Reward(Method):
         default=800, ge=0, description="pairs whose rejected answer is sampled from the initial policy"
     )
     held_out: int = Field(default=160, ge=1, description="held-out pairs of each kind to measure accuracy on")
+    loss: RankingLoss = Field(
+        default="bradley_terry",
+        description="bradley_terry: all pairs of a ranking; plackett_luce: the whole order of a ranking",
+    )
     margin: float = Field(
         default=0.0, ge=0, description="margin by which the preferred answer's score should be higher"
+    )
+    margin_scale: float = Field(
+        default=0.0,
+        ge=0,
+        description="factor of the margins that the rankings have, added to `margin`; 0 = not used",
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="assumed probability that a preference is wrong"
+    )
+    center_coef: float = Field(
+        default=0.0,
+        ge=0,
+        description="coefficient of the squared sum of a pair's scores, which centres them at 0",
     )
     max_new_tokens: int = Field(default=96, ge=1, description="maximum tokens of a sampled answer")
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature of the sampled answers")
@@ -80,38 +107,21 @@ class Reward(Method):
         return RewardSession(self, context)
 
 
-@dataclass(frozen=True)
-class PreferenceBatch:
-    """A micro-batch of pairs. `total`: pairs in the whole step, on all ranks."""
-
-    packed: PackedBatch
-    last_positions: Tensor
-    """flat position of the last token, [pairs, 2]: preferred, rejected"""
-    total: float = 1.0
-
-
-@dataclass(frozen=True)
-class RenderedPair:
-    """A pair as ids: the conversation with the preferred answer, the one with the rejected answer."""
-
-    kind: str
-    ids: tuple[list[int], list[int]]
-
-
 class RewardSession:
     """A training of a reward model."""
 
     def __init__(self, recipe: Reward, context: MethodContext) -> None:
         self.recipe, self.context = recipe, context
         self.setup = SessionSetup.create(recipe, context, recipe.batch_rows)
-        self.train_talks, self.held_out_talks = context.both_splits("conversations")
+        self.train_talks, self.held_out_talks = self._talks()
         start = self.setup.start_policy()
         model = ValueModel(start.config)
         model.to(self.setup.hardware.device).init_from_decoder(start, derive_seed(recipe.seed, "score"))
         self.trained = self.setup.trained(model, self.loss)
-        pairs, self.held_out = self._all_pairs(start)
-        order = permutation(len(pairs), recipe.seed, "reward order")
-        self.micro_batches = self._micro_batches([pairs[i].ids for i in order])
+        self.train, self.held_out = self._all_rankings(start)
+        order = permutation(len(self.train), recipe.seed, "reward order")
+        ordered = [self.train[i] for i in order]
+        self.micro_batches = ranking_batches(ordered, self.setup.shape, recipe.margin)
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
         limits = {
@@ -127,81 +137,114 @@ class RewardSession:
             self.trained.engine, self.batches, self.budget.steps, self.tokens_per_step
         )
 
-    def batches(self, step: int) -> list[PreferenceBatch]:
-        """This rank's micro-batches of a step, each with the number of pairs of the whole step."""
+    def batches(self, step: int) -> list[RankingBatch]:
+        """This rank's micro-batches of a step, each with the number of rankings of the whole step."""
         chosen = epoch_indices(
             step, len(self.micro_batches), self.per_step, self.recipe.seed, "reward batches"
         )
         batches = [self.micro_batches[i] for i in chosen]
-        total = float(sum(len(batch.last_positions) for batch in batches))
+        total = float(sum(len(batch.ranks) for batch in batches))
         local_batches = batches[self.setup.parallel.dp_slice(len(batches))]
         return [replace(batch, total=total) for batch in local_batches]
 
-    def loss(self, model: ValueModel, batch: PreferenceBatch) -> tuple[Tensor, dict[str, Any]]:
-        """A micro-batch's part of the step's mean loss per pair, and of its accuracy."""
-        packed = batch.packed.to(self.setup.hardware.device)
-        values = model.values(packed.ids, packed.segments).flatten()
-        preferred, rejected = values[batch.last_positions.to(values.device)].unbind(dim=1)
-        loss = bradley_terry(preferred, rejected, self.recipe.margin).sum() / batch.total
-        return loss, {"accuracy": (preferred > rejected).float().sum() / batch.total}
+    def loss(self, model: ValueModel, batch: RankingBatch) -> tuple[Tensor, dict[str, Any]]:
+        """A micro-batch's part of the step's mean loss per ranking, and of its accuracy."""
+        recipe, batch = self.recipe, batch.to(self.setup.hardware.device)
+        scores = model.values(batch.packed.ids, batch.packed.segments).flatten()[batch.last_positions]
+        loss, accuracy = ranking_loss(scores, batch, recipe.loss, recipe.label_smoothing, recipe.center_coef)
+        return loss, {"accuracy": accuracy}
 
     def finish(self) -> Metrics:
         """See `Session`."""
         model: ValueModel = self.trained.whole()
-        preferred, rejected = self._held_out_scores(model).unbind(dim=1)
-        scale = reward_scale(preferred, rejected, [tuple(pair.ids[0]) for pair in self.held_out])
+        scores = self._held_out_scores(model)
+        best = [item.ranks.index(min(item.ranks)) for item in self.held_out]
+        preferred = [row[i] for row, i in zip(scores, best, strict=True)]
+        others = [score for row, i in zip(scores, best, strict=True) for n, score in enumerate(row) if n != i]
+        answers = [item.best_ids for item in self.held_out]
+        scale = reward_scale(torch.tensor(preferred), torch.tensor(others), answers)
         if self.setup.parallel.is_rank0:
             folder = self.context.stage.path
             save_model(folder, model, self.context.tokenizer)
             write_json(folder / REWARD_FILE, asdict(scale))
-        correct = (preferred > rejected).float()
-        kinds = [pair.kind for pair in self.held_out]
-        return {
-            "accuracy": float(correct.mean()),
-            "accuracy_by_kind": {
-                kind: float(correct[[i for i, other in enumerate(kinds) if other == kind]].mean())
-                for kind in dict.fromkeys(kinds)
-            },
-            "loss": float(bradley_terry(preferred, rejected).mean()),
-            "margin_of_right_answers": float((preferred - rejected).mean() / scale.std),
-            "pairs": sum(len(batch.last_positions) for batch in self.micro_batches),
-            "held_out_pairs": len(self.held_out),
+        pairs = scored_pairs(self.held_out, scores)
+        differences = torch.tensor([pair.difference for pair in pairs])
+        return reward_report(self.train, pairs, self.recipe.seed, self.context.stage.info) | {
+            "loss": float(bradley_terry(differences, torch.zeros_like(differences)).mean()),
+            "margin_of_right_answers": float(differences.mean() / scale.std),
+            "pairs": sum(len(batch.better) for batch in self.micro_batches),
+            "rankings": len(self.train),
+            "held_out_pairs": len(pairs),
             "tokens": self.budget.steps * self.tokens_per_step,
             **self.budget.metrics(),
         }
 
-    def _held_out_scores(self, model: ValueModel) -> Tensor:
-        """Scores of the held-out pairs [pairs, 2]; each data-parallel rank computes a part."""
+    def _held_out_scores(self, model: ValueModel) -> list[list[float]]:
+        """Scores of each held-out ranking's responses; each data-parallel rank computes a part."""
 
-        def scores(pairs: Sequence[RenderedPair], _: int) -> Tensor:
-            return last_values(model, [ids for pair in pairs for ids in pair.ids], self.setup.shape)
+        def scores(rankings: Sequence[RenderedRanking], _: int) -> Tensor:
+            return last_values(model, [ids for ranking in rankings for ids in ranking.ids], self.setup.shape)
 
-        return torch.cat(self.setup.divided(self.held_out, scores)).view(-1, 2)
+        values = torch.cat(self.setup.divided(self.held_out, scores)).tolist()
+        ends = list(accumulate(len(ranking.ids) for ranking in self.held_out))
+        return [values[end - len(item.ids) : end] for item, end in zip(self.held_out, ends, strict=True)]
 
-    def _all_pairs(self, start: Decoder) -> tuple[list[RenderedPair], list[RenderedPair]]:
-        """Pairs to train on and pairs to measure accuracy on."""
-        recipe, sampled = self.recipe, self._sampled_pairs(start)
-        train = [
-            pair for kind in MADE for pair in self._made_pairs(self.train_talks, kind, getattr(recipe, kind))
-        ]
-        held_out = [
-            pair for kind in MADE for pair in self._made_pairs(self.held_out_talks, kind, recipe.held_out)
-        ]
-        train, held_out = train + sampled["train"], held_out + sampled["held_out"]
-        if not train or not held_out:
-            raise DataError(
-                f"reward: of {len(self.train_talks)} conversations no pair of answers fits into a packed "
-                f"sequence of {self.setup.shape.time} tokens. Give more text, or raise the step's seq_len (limit: "
-                "the model's context)"
-            )
-        check_answers(len({tuple(pair.ids[0]) for pair in held_out}))
+    def _talks(self) -> tuple[list[Conversation], list[Conversation]]:
+        """Conversations to train on, and held out; none where the data has only rankings."""
+        data = self.context.data
+        if data.rankings("train") and not data.conversations("train"):
+            return [], []
+        train, held_out = self.context.both_splits("conversations")
         return train, held_out
 
-    def _made_pairs(self, talks: Sequence[Conversation], kind: str, count: int) -> list[RenderedPair]:
-        order = permutation(len(talks), self.recipe.seed, "pairs", kind)
-        return self._rendered(made_pairs([talks[i] for i in order], kind, count, self.recipe.seed))
+    def _all_rankings(self, start: Decoder) -> tuple[list[RenderedRanking], list[RenderedRanking]]:
+        """Rankings to train on, and to measure accuracy on: by people, with known faults, with sampled answers."""
+        recipe, sampled, data = self.recipe, self._sampled_pairs(start), self.context.data
+        counts = {kind: getattr(recipe, kind) for kind in MADE}
+        train = self._made_pairs(self.train_talks, counts) + sampled["train"]
+        held_out = (
+            self._made_pairs(self.held_out_talks, dict.fromkeys(MADE, recipe.held_out)) + sampled["held_out"]
+        )
+        if data.rankings("train"):
+            ranked = self.context.both_splits("rankings")
+            train, held_out = (
+                made + self._ranked(part) for made, part in zip((train, held_out), ranked, strict=True)
+            )
+        if not train or not any(target == 1 for item in held_out for _, _, target in item.pairs):
+            count = len(self.train_talks) + len(data.rankings("train"))
+            raise DataError(
+                f"reward: of {count} conversations and rankings none has responses that fit into a packed sequence of "
+                f"{self.setup.shape.time} tokens, in training and held out. Give more data, or raise the step's "
+                "seq_len (limit: the model's context)"
+            )
+        check_answers(len({item.best_ids for item in held_out}))
+        return train, held_out
 
-    def _sampled_pairs(self, start: Decoder) -> dict[str, list[RenderedPair]]:
+    def _ranked(self, rankings: Sequence[Ranking]) -> list[RenderedRanking]:
+        """The rankings of the data that fit into a micro-batch; how many do not is printed."""
+        made = [
+            rendered(
+                item.source, item, self.context.tokenizer, self.recipe.margin_scale * (item.margin or 0.0)
+            )
+            for item in rankings
+        ]
+        kept = fitting(made, self.setup.shape)
+        if len(kept) < len(made):
+            self.context.stage.info(
+                f"reward: {len(made) - len(kept)} of {len(made)} rankings are left out: their responses do not fit "
+                f"into a micro-batch of {self.setup.shape.rows} x {self.setup.shape.time} tokens"
+            )
+        return kept
+
+    def _made_pairs(self, talks: Sequence[Conversation], counts: Mapping[str, int]) -> list[RenderedRanking]:
+        """Pairs with known faults: `counts` of each kind."""
+        pairs: list[Pair] = []
+        for kind, count in counts.items():
+            order = permutation(len(talks), self.recipe.seed, "pairs", kind)
+            pairs += made_pairs([talks[i] for i in order], kind, count, self.recipe.seed)
+        return self._rendered(pairs)
+
+    def _sampled_pairs(self, start: Decoder) -> dict[str, list[RenderedRanking]]:
         """Pairs with answers of the initial policy, which are kept on disk because sampling takes long."""
         path, recipe = self.context.stage.temporary / "sampled.json", self.recipe
         chosen = {
@@ -257,23 +300,11 @@ class RewardSession:
 
         return [answer for part in self.setup.divided(talks, answers) for answer in part]
 
-    def _rendered(self, pairs: Sequence[Pair]) -> list[RenderedPair]:
+    def _rendered(self, pairs: Sequence[Pair]) -> list[RenderedRanking]:
         """The pairs that fit into a micro-batch, as ids."""
-        shape, rendered = self.setup.shape, []
+        made = []
         for pair in pairs:
-            messages = pair.conversation.messages
-            preferred, rejected = (
-                render([*messages[:-1], answer], self.context.tokenizer).ids
-                for answer in (messages[-1], Message("assistant", pair.rejected))
-            )
-            fits = max(len(preferred), len(rejected)) <= shape.time
-            if fits and (shape.rows > 1 or len(preferred) + len(rejected) <= shape.time):
-                rendered.append(RenderedPair(pair.kind, (preferred, rejected)))
-        return rendered
-
-    def _micro_batches(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[PreferenceBatch]:
-        shape, batches = self.setup.shape, []
-        for packed in pack_all(pairs, shape.rows, shape.time, shape.pad):
-            last = [span.start + len(pairs[span.group][span.member]) - 1 for span in packed.spans]
-            batches.append(PreferenceBatch(packed, torch.tensor(last).view(-1, 2)))
-        return batches
+            *before, answer = pair.conversation.messages
+            ranking = two_responses(tuple(before), answer.content, pair.rejected, pair.conversation.group)
+            made.append(rendered(pair.kind, ranking, self.context.tokenizer))
+        return fitting(made, self.setup.shape)
