@@ -114,6 +114,8 @@ class TableWriter(Generic[Row]):
     def _table(self, rows: Iterable[Row]) -> pa.Table:
         listed = list(rows)
         columns = {name: [getattr(row, name) for row in listed] for name in self.schema.names}
+        for name in set(_NUMBERS) & set(columns):  # Arrow refuses integers above 2^53 for a float
+            columns[name] = [None if number is None else float(number) for number in columns[name]]
         return pa.table(columns, schema=self.schema)
 
     def _flush(self) -> None:

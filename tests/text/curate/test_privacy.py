@@ -329,6 +329,13 @@ FOUND = {
     "phone": [
         "Ligue (11) 98765-4321 hoje", "(21) 3456-7890 fixo", "on 0412 345 678 now", "06 1234 5678 Roma",
         "uffici 06 12345678", "请打0412 345 678联系", "请打(11) 98765-4321联系", "电话138 1234 5678",
+        "scrivimi al 347 1234567", "cell 347/1234567", "0412345 678 after six",
+        "请看138 1234 5678谢谢", "138-1234-5678",
+        "please call Ravi on 9812345678", "text 9812345678 today", "ligue para 11988887777", "chiamami 3471234567",
+        "संपर्क 9812345678", "फोन: ९८१२३४५६७८", "whatsapp ۰۴۱۲۳۴۵۶۷۸", "010-1234-5678", "8 (912) 345-67-89",
+        "teléfono 912345678",
+        "Rufnummer: 0301234567", "erreichbar unter 0301234567", "(02) 6123 4567", "06/12345678",
+        "telefone 1134567890",
     ],
     "email": [
         "user [at] web [punkt] de", "user@web [punkt] de", "x at web.de", "hans [ät] gmx.de",
@@ -337,7 +344,7 @@ FOUND = {
     "api_key": [
         "machine api.acme.net login joe password s3cr3tPass", "machine a.b\n  login joe\n  password s3cr3tPass\n",
         "curl -s -u joe:hunter22 https://x.y", "curl --user 'joe:hunter22' https://x.y",
-        "Authorization: Bearer 123e4567-e89b-12d3-a456-426614174000",
+        "Authorization: Bearer 123e4567-e89b-12d3-a456-426614174000", "请运行curl -u joe:hunter22 https://x.y",
     ],
     "ip": ["at 00:1A:2B:3C:4D:5E", "00-1a-2b-3c-4d-5e", "hw 001a.2b3c.4d5e", "from 93.184.216.34"],
 }  # fmt: skip
@@ -345,6 +352,13 @@ NOT_FOUND = [
     "upgrade from 4.11.0.1 to 4.12", "lib 4.11.0.1", "svn+ssh://joe@svn.acme.org/repo", "svn://svn:svn@host/x",
     "git@github.com:x/y", "Look at google.com", "meet us at the web. Deutsch", "at 12:30:45 sharp",
     "curl -u $USER:$PASSWORD https://x.y", "machine learning login password", "1999-2004", "pages 98765-4321",
+    "bytes 8589934592 of memory", "order 9812345678", "call the order 9812345678", "x = 9812345678",
+    "f(9812345678, 3471234567)",
+    "id: 9812345678", "call f(8589934592)", "call method 8589934592", "in 2019 and 2020", "£1 234 567",
+    "Rs 98,76,543", "3.471234567",
+    "ISBN 0-306-40615-2", "978-88-06-12345-6", "347 1234 5678 9012", "2024-11-30", "30/11/2024",
+    "EUR 347 000 000", "range(138, 1234)", "sum 347 1234567 8901234", "v1.38.1234.5678", "1.381.234.567",
+    "0x9812345678",
 ]  # fmt: skip
 
 

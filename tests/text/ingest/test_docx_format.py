@@ -1,13 +1,14 @@
 """Word documents: Markdown out of friendly ones, a reason for the others."""
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
 import docx
 from docx.oxml import parse_xml
 
-from format_helpers import LAUGHS, damaged, read_as, reasons, rezipped, text_of
+from format_helpers import LAUGHS, damaged, read_as, reasons, rezipped, text_of, texts
 from groundup.text.ingest.formats import docx as docx_format
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
@@ -70,6 +71,31 @@ def test_hostile_and_broken_word_documents_go_aside() -> None:
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le") + bytes(600)
     )
     assert reasons(read_as(docx_format, ole)) == [("", "rejected", "encrypted")]
+
+
+def test_a_word_document_of_too_many_tags_or_a_line_without_end_goes_aside() -> None:
+    many = saved(docx.Document())
+    names = "xmlns:w='http://schemas.openxmlformats.org/wordprocessingml/2006/main'"
+    body = f"<w:document {names}><w:body>{'<w:p/>' * 1_000_000}</w:body></w:document>".encode()
+    assert reasons(read_as(docx_format, rezipped(many, {"word/document.xml": body}))) == [
+        ("", "rejected", "too_many_tags")
+    ]
+    document = docx.Document()
+    document.add_paragraph("word " * 300_000)
+    assert reasons(read_as(docx_format, saved(document))) == [("", "rejected", "line_too_long")]
+
+
+def test_lists_without_end_take_no_time() -> None:
+    document = docx.Document()
+    document.add_paragraph("one", style="List Number")
+    namespace = "xmlns:w='http://schemas.openxmlformats.org/wordprocessingml/2006/main'"
+    level = '<w:lvl w:ilvl="0"><w:numFmt w:val="decimal"/></w:lvl>'
+    lists = "".join(f'<w:abstractNum w:abstractNumId="{n}">{level}</w:abstractNum>' for n in range(20_000))
+    uses = "".join(f'<w:num w:numId="{n}"><w:abstractNumId w:val="{n}"/></w:num>' for n in range(20_000))
+    numbering = f"<w:numbering {namespace}>{lists}{uses}</w:numbering>".encode()
+    started = time.process_time()
+    (text,) = texts(read_as(docx_format, rezipped(saved(document), {"word/numbering.xml": numbering})))
+    assert text.text == "1. one" and time.process_time() - started < 5
 
 
 def test_a_word_document_reaches_no_file_outside_of_it() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from format_helpers import damaged, read_as, text_of
+from format_helpers import damaged, read_as, reasons, text_of, texts
 from groundup.text.ingest.formats import mail
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
@@ -108,6 +108,18 @@ def test_malformed_messages_are_noted() -> None:
     for data in (b"\n \n", b"Subject: x\n\n", b"Content-Type: message/rfc822\n\n" * 500):
         (note,) = read_as(mail, data)
         assert isinstance(note, ReadIssue) and (note.outcome, note.reason) == ("rejected", "empty")
+
+
+def test_a_date_without_meaning_costs_the_date_alone() -> None:
+    for date in ("Thu, 1 Jan 99999999999 00:00:00 +0000", "Thu, 1 Jan 1970 00:00:00 +99999999999999999999"):
+        message = f"Received: x\nSubject: Light\nDate: {date}\n\nShips came.\n".encode()
+        assert texts(read_as(mail, message))[0].text.endswith("Ships came.")
+
+
+def test_a_message_of_too_many_lines_and_a_line_without_end_go_aside() -> None:
+    head = b"Received: x\nSubject: Light\n\n"
+    assert reasons(read_as(mail, head + b"a\n" * 4_100_000)) == [("", "rejected", "too_costly")]
+    assert reasons(read_as(mail, head + b"word " * 300_000)) == [("", "rejected", "line_too_long")]
 
 
 def test_parts_in_parts_without_end_take_no_time() -> None:

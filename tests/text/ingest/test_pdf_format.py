@@ -76,6 +76,18 @@ def test_damaged_encrypted_and_oversized_pdfs_go_aside_with_their_reason() -> No
     assert reasons(read_as(pdf, whole, ReadOptions(max_file_bytes=100))) == [("", "rejected", "too_large")]
 
 
+def test_a_damaged_pdf_is_not_reported_as_the_file_before_it() -> None:
+    """PDFium keeps its last error where a file without a catalog sets none."""
+    locked = raw_pdf(
+        [], encrypt=b"/Encrypt<</Filter/Standard/V 1/R 2/P -4/O<%b>/U<%b>>>" % (b"41" * 32, b"42" * 32)
+    )
+    broken = raw_pdf([b""]).replace(b"<</Type/Catalog", b"<<\x88Type/Catalog")
+    after_a_good_one = [read_as(pdf, raw_pdf([b""])), read_as(pdf, broken)][1]
+    after_a_locked_one = [read_as(pdf, locked), read_as(pdf, broken)][1]
+    assert reasons(after_a_locked_one) == [("", "rejected", "damaged_pdf")]
+    assert after_a_locked_one == after_a_good_one
+
+
 def raw_pdf(forms: list[bytes], width: int = 1, encrypt: bytes = b"") -> bytes:
     """Two pages: one with plain words, one that draws the first of the forms, each of which may draw the next."""
 

@@ -64,7 +64,7 @@ def external_digest(recipe: Ingest, digests: DigestCache = UNCACHED) -> list[dic
     return [_source_digest(label, _digests_of(source, digests)) for label, source in labelled(recipe)]
 
 
-@stage(version=3, kind="raw_corpus", external_digest=external_digest, headline=("documents", "bytes_read"))
+@stage(version=4, kind="raw_corpus", external_digest=external_digest, headline=("documents", "bytes_read"))
 def ingest(recipe: Ingest, runtime: Runtime, context: StageContext) -> dict[str, Any]:
     """Read all sources. Raises DataError if there is no document."""
     labels = dict(labelled(recipe))

@@ -39,8 +39,10 @@ class Finder:
     find: Callable[[str], Iterable[Range]]
 
 
-_WIDTHS = dict(zip("\u00a0\u2007\u2009\u202f\u3000\u2010\u2011\u2012\u2013\u2212－．＋（）＠０１２３４５６７８９",
-                   "     -----" "-.+()@0123456789", strict=True))  # fmt: skip
+_DIGITS = "".join(chr(zero + digit) for zero in (0xFF10, 0x0660, 0x06F0, 0x0966) for digit in range(10))
+"""Full-width, Arabic, Persian and Devanagari digits."""
+_WIDTHS = dict(zip("\u00a0\u2007\u2009\u202f\u3000\u2010\u2011\u2012\u2013\u2212－．＋（）＠" + _DIGITS,
+                   "     -----" "-.+()@" + "0123456789" * 4, strict=True))  # fmt: skip
 
 
 def to_ascii_widths(text: str) -> str:

@@ -17,10 +17,14 @@ from groundup.text.pii import SEPARATOR, SOME_DIGITS, Finder, Range, context_aro
 
 _RUN = re.compile(rf"[+(]{{0,2}}\d(?:{SEPARATOR}{{0,3}}\d){{6,40}}+", re.ASCII)
 _LABEL = re.compile(
-    r"(?:\b(?:tele(?:ph(?:one|on)|fono|fon|foon|x)|tel|t[ée]l[ée]phone|t[ée]l|tlf|phone|(?:tele)?fax|whats ?app|sms|"
-    r"mob(?:ile|il|iel)?|cell(?:ulare?|phone)?|celular|m[óo]vil|handy|call(?: me)?(?: (?:at|on))?|dial|hotline|ph|"
-    r"my number|(?:reach|text|contact)(?: me| us)?(?: at| on)?|"
-    r"тел(?:ефон)?|факс|моб|τηλ)\b|[☎☏📞📱]|電話|电话|手机|传真|전화|هاتف|טלפון|फ़ोन)"
+    r"(?:\b(?:tel[ée](?:ph(?:one|on)|fono|fone|fon|foon|x)|tel|t[ée]l[ée]phone|t[ée]l|tlf|phone|(?:tele)?fax|"
+    r"whats ?app|sms|"
+    r"mob(?:ile|il|iel)?|cell(?:ulare?|phone)?|cel(?:ular)?|m[óo]vil|telem[óo]vel|handy|hotline|ph|my number|"
+    r"(?:telefon|handy|mobil|ruf|fax)(?:nummer|nr)|call(?: me)?(?: (?:at|on))?|dial|"
+    r"(?:reach|text|contact)(?: me| us)?(?: at| on)?|(?:ligue|ligar)(?: para)?|(?:ll[áa]m[ae](?:me|nos|r)?|"
+    r"chiam(?:a|ate|are)(?:mi|ci)?)(?: al?(?: numero)?| lo)?|appele[rz](?:-moi|-nous)?(?: au| le)?|erreichbar unter|"
+    r"тел(?:ефон)?|факс|моб|звоните(?: по)?|τηλ)\b|"
+    r"[☎☏📞📱]|電話|电话|手机|传真|致电|拨打|联系|전화|هاتف|טלפון|फ़ोन|फोन|मोबाइल)"
     r"[^\w+(]{0,6}(?:(?:numbers?|no|nr|num|is|office|home|work|direct|us)\b[^\w+(]{0,6}){0,2}$",
     re.IGNORECASE,
 )
@@ -42,14 +46,27 @@ _AMERICAN = re.compile(
 )
 """Distinctive North American form; numbers that are not assigned match too."""
 _ELSEWHERE = re.compile(
-    rf"{_NOT_INSIDE}(?:\(0\d{{1,5}}\)[ /-]?\d[\d -]{{3,9}}\d|0\d{{2,4}}[ /-]\d{{5,8}}|1[3-9]\d{{9}}){_ENDED}",
+    rf"{_NOT_INSIDE}(?:\(0\d{{1,5}}\)[ /-]?\d[\d -]{{3,9}}\d|0\d{{2,4}}[ /-]\d{{5,8}}|0\d{{1,3}}-\d{{3,4}}-\d{{4}}"
+    rf"|1[3-9]\d([ -]?)\d{{4}}\1\d{{4}}|8[ -]?\(\d{{3,4}}\)[ -]?\d{{2,3}}(?:[ -]?\d\d){{2}}){_ENDED}",
     re.ASCII,
 )
-"""(0161) 4960930, 0191/496011; Chinese mobiles, the only kind recognised without groups."""
-_ITALIAN = re.compile(rf"{_NOT_INSIDE}0\d{{1,3}}[ /.-]\d{{5,8}}{_ENDED}", re.ASCII)
-"""06 12345678: the area code apart, the rest in one."""
+"""(0161) 4960930, 0191/496011, 010-1234-5678, 8 (912) 345-67-89; Chinese mobiles, found without groups too."""
+_OTHER_GROUPS = {"AU": r"04\d\d[ -]?\d{3}[ -]?\d{3}", "IT": r"0\d{1,3}[ /.-]\d{5,8}|3[2-9]\d[ /-]\d{6,7}"}
+"""Groups that people write and libphonenumber doesn't: 0412345 678, 06 12345678, 347 1234567."""
+_MOBILES = {"BR": r"[1-9]{2}9\d{8}", "IN": r"[6-9]\d{9}", "IT": r"3[2-9]\d{8}"}
+"""Mobiles without any group, which need a word of contact before them: bare digits are more often something else."""
+_CONTACT = re.compile(
+    r"(?:\b(?:write|writes|wrote|message|messages|text|texted|ring|reach|contact|call|calls|called|calling|dial|scriv[aei]|"
+    r"scrivimi|chiam\w{1,6}|liga[re]?|ligue|mande|llam\w{1,5}|escrib\w{1,4}|appel\w{1,4}|joindre|anruf\w{0,3}|melde[nt]?|"
+    r"звон\w{1,5}|пиш\w{1,4}|कॉल|संपर्क)\b|打|联系|聯繫)[^\d\n]{0,20}$",
+    re.IGNORECASE,
+)
+_NOT_CONTACT = re.compile(
+    r"\b(?:order|invoice|account|acc(?:oun)?t|ref(?:erence)?|id|isbn|track(?:ing)?|serial|customer|policy|ticket|case|item|sku|"
+    r"function|method|value|size|bytes|pedido|conta|cuenta|fattura|ordine|conto|rechnung|konto|kunden\w*)\b",
+    re.IGNORECASE,
+)
 _UNGROUPED = re.compile(rf"{_NOT_INSIDE}0\d{{9,10}}{_ENDED}", re.ASCII)
-_EXTENSION = re.compile(r"(?: ?(?:ext\.?|x|#) ?\d{1,6})?(?!\w)", re.IGNORECASE | re.ASCII)
 
 
 def phones(regions: tuple[str, ...]) -> tuple[Finder, ...]:
@@ -87,14 +104,14 @@ def _phones_in(
     for match in _UNGROUPED.finditer(text, start, end + 2):
         if not isbn.is_valid(match[0]) and any(_is_phone(match[0], region) for region, _ in local):
             yield match.span()
-    if any(region == "IT" for region, _ in local):
-        for match in _ITALIAN.finditer(text, start, end + 2):
-            if _is_phone(match[0], "IT") and not _is_in_a_row(text, match):
-                yield match.span()
     for region, written in local:
         for match in written.finditer(text, start, end + 2):
             if _is_phone(match[0], region) and not _is_in_a_row(text, match):
                 yield match.span()
+    if run[0].isdigit() and any(_is_mobile(run[0], region) for region, _ in local):
+        before, _ = context_around(text, start, end)
+        if _CONTACT.search(before) and not _NOT_CONTACT.search(before) and not is_word_char(text, end):
+            yield start, end
 
 
 def _international(text: str, run: re.Match[str]) -> Iterator[Range]:
@@ -122,6 +139,12 @@ def _is_possible(digits: str, written: str) -> bool:
         return phonenumbers.is_possible_number(phonenumbers.parse("+" + digits))
     except phonenumbers.NumberParseException:
         return False
+
+
+def _is_mobile(digits: str, region: str) -> bool:
+    """Whether digits without groups are a mobile number of the region, and no ISBN."""
+    own = _MOBILES.get(region)
+    return bool(own and re.fullmatch(own, digits)) and not isbn.is_valid(digits) and _is_phone(digits, region)
 
 
 @lru_cache(4096)
@@ -163,6 +186,8 @@ def _written_in(region: str) -> re.Pattern[str]:
         body = re.sub(r"\((?!\?)", "(?:", way.pattern).replace(")(?:", rf"){SEPARATOR}{{1,3}}(?:")
         if SEPARATOR in body:
             ways[rf"{lead}\(?{body}"] = None
+    if region in _OTHER_GROUPS:
+        ways[_OTHER_GROUPS[region]] = None
     return re.compile(rf"(?<![\w/+])(?<![\w.]-)(?<!\d[.,])\(?(?:{'|'.join(ways)}){_ENDED}", re.ASCII)
 
 

@@ -86,10 +86,11 @@ _URL_LOGIN = re.compile(
 )
 
 _CURL = re.compile(
-    r"""\bcurl\b[^\n]{0,300}?\s(?:-u|--user)[ =]?["']?(?P<secret>[^\s:"']{1,64}:(?P<password>[^\s"']{3,200}))"""
+    r"""(?<![A-Za-z0-9_])curl\b[^\n]{0,300}?\s(?:-u|--user)[ =]?["']?"""
+    r"""(?P<secret>[^\s:"']{1,64}:(?P<password>[^\s"']{3,200}))"""
 )
 _NETRC = re.compile(
-    r"\b(?:machine\s+\S{1,200}|default)\s+login\s+\S{1,200}\s+password\s+(?P<secret>(?P<password>\S{3,200}))"
+    r"(?<![A-Za-z0-9_])(?:machine\s+\S{1,200}|default)\s+login\s+\S{1,200}\s+password\s+(?P<secret>(?P<password>\S{3,200}))"
 )
 
 _NAMED = (

@@ -10,7 +10,7 @@ How each kind is told from other numbers stands in `text/pii`; how much of it is
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,8 @@ _Finding = tuple[int, int, Kind]
 
 class Privacy(Recipe):
     """Which kinds of private data are looked for, and what happens to documents that have some."""
+
+    version: ClassVar[int] = 2
 
     kinds: tuple[Kind, ...] = Field(default=KINDS, description="what is looked for; all by default")
     regions: tuple[str, ...] = Field(

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -153,6 +154,9 @@ def _answer(**payload: Any) -> None:
 def _serve(data: bytes, first: int, max_pages: int, seconds: float) -> None:
     import pypdfium2
 
+    # PDFium doesn't set its last error for every failure: without this, that of an earlier file would be reported.
+    with suppress(pypdfium2.PdfiumError):
+        pypdfium2.PdfDocument(b"no PDF")
     try:
         pdf = pypdfium2.PdfDocument(data)
         pages = len(pdf)

@@ -8,9 +8,11 @@ The body is parsed as XML because python-docx omits inserted text of tracked cha
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
-from groundup.text.ingest.formats._zip_safety import RefusedFile, open_zip, read_member
+from groundup.text.ingest.formats._zip_safety import RefusedFile, open_zip, read_member, refuse_many_tags
+from groundup.text.ingest.formats.plain import document
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
@@ -24,7 +26,8 @@ _TEXT_OF_TAG = {
     _W + "noBreakHyphen": "‑",
 }
 _CONTAINERS = {_W + tag for tag in ("sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag")}
-_MAX_DEPTH = 64
+_MAX_DEPTH, _MAX_LEVELS = 64, 9
+"""Of content controls within each other; of a list, as Office Open XML defines it."""
 
 
 def read(
@@ -34,6 +37,9 @@ def read(
     try:
         with open_zip(file, options, "docx") as archive:
             read_member(archive, "[Content_Types].xml", "docx")  # detects encrypted and non-DOCX files early
+            for name in archive.namelist():
+                if name.endswith((".xml", ".rels")):
+                    refuse_many_tags(read_member(archive, name, "docx"))
         file.seek(0)
         blocks = _blocks(file)
     except RefusedFile as refused:
@@ -41,7 +47,7 @@ def read(
         return
     text = "".join(_separated(blocks)).strip()
     if any(map(str.isalnum, text)):
-        yield ExtractedText(text)
+        yield from document(text, "", options)
     else:
         yield ReadIssue("rejected", "empty")
 
@@ -120,17 +126,18 @@ def _numbered_lists(document: Any) -> set[tuple[str, int]]:
         root = document.part.numbering_part.element
     except (KeyError, NotImplementedError):  # the file has no lists
         return set()
-    formats = {
-        (definition.get(_W + "abstractNumId"), int(level.get(_W + "ilvl", "0"))): _value(level, "numFmt")
+    levels = {
+        definition.get(_W + "abstractNumId"): [
+            int(level.get(_W + "ilvl", "0"))
+            for level in islice(definition.iterfind(_W + "lvl"), _MAX_LEVELS)
+            if _value(level, "numFmt") not in ("bullet", "none", "")
+        ]
         for definition in root.iterfind(_W + "abstractNum")
-        for level in definition.iterfind(_W + "lvl")
     }
-    uses = {number.get(_W + "numId"): _value(number, "abstractNumId") for number in root.iterfind(_W + "num")}
     return {
-        (number, level)
-        for number, definition_id in uses.items()
-        for (definition, level), form in formats.items()
-        if definition == definition_id and form not in ("bullet", "none", "")
+        (number.get(_W + "numId"), level)
+        for number in root.iterfind(_W + "num")
+        for level in levels.get(_value(number, "abstractNumId"), ())
     }
 
 

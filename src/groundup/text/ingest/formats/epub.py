@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from groundup.text.ingest.decode import Undecodable, decode
 from groundup.text.ingest.formats._zip_safety import RefusedFile, open_zip, parse_xml, plain_text, read_member
+from groundup.text.ingest.formats.plain import document
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
@@ -54,7 +55,7 @@ def read(
         return
     yield from failed
     heading = [f"# {book.title}"] if book.title and not texts[0].lstrip("# ").startswith(book.title) else []
-    yield ExtractedText("\n\n".join([*heading, *texts]), language=book.language)
+    yield from document("\n\n".join([*heading, *texts]), "", options, language=book.language)
 
 
 def _book(archive: zipfile.ZipFile) -> _Book:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from groundup.text.ingest.decode import utf8_chunks
 from groundup.text.ingest.formats.jsonl import parsed, row_documents
-from groundup.text.ingest.formats.rows import MAX_VALUES
+from groundup.text.ingest.formats.rows import MAX_RECORD_BYTES, MAX_VALUES
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions, Row
 
 _CHUNK = 1 << 16
@@ -35,15 +35,16 @@ def rows(path: str, file: BinaryIO, options: ReadOptions, skip: int = 0) -> Iter
     if encoding:
         yield ReadIssue("changed", f"decoded_as_{encoding}")
     number = 0
-    for number, (value, size) in enumerate(_values(chunks, options.max_file_bytes), 1):
+    limit = min(options.max_file_bytes, MAX_RECORD_BYTES)
+    for number, (value, size) in enumerate(_values(chunks, limit), 1):
         if number <= skip:
             continue
         if size < 0:
             yield ReadIssue(
                 "rejected", "too_costly", str(number), detail=f"more than {_MAX_TOKENS} brackets and strings"
             )
-        elif size > options.max_file_bytes:
-            yield ReadIssue("rejected", "too_large", str(number), size, options.max_file_bytes)
+        elif size > limit:
+            yield ReadIssue("rejected", "too_large", str(number), size, limit)
         else:
             yield parsed(value, str(number))
     if not number:

@@ -10,7 +10,14 @@ from typing import BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, decode, utf8_chunks
 from groundup.text.ingest.formats.plain import document
-from groundup.text.ingest.formats.rows import get_field, missing_text, parse_json, row_text, to_strings
+from groundup.text.ingest.formats.rows import (
+    MAX_RECORD_BYTES,
+    get_field,
+    missing_text,
+    parse_json,
+    row_text,
+    to_strings,
+)
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions, Row
 
 _CHUNK = 1 << 18
@@ -29,14 +36,15 @@ def rows(path: str, file: BinaryIO, options: ReadOptions, skip: int = 0) -> Iter
     if encoding:
         yield ReadIssue("changed", f"decoded_as_{encoding}")
     count = 0
-    for number, (line, size) in enumerate(_lines(chunks, options.max_file_bytes), 1):
+    limit = min(options.max_file_bytes, MAX_RECORD_BYTES)
+    for number, (line, size) in enumerate(_lines(chunks, limit), 1):
         if size == len(line) and not line.strip():
             continue
         count += 1
         if count <= skip:
             continue
         if size > len(line):
-            yield ReadIssue("rejected", "too_large", str(number), size, options.max_file_bytes)
+            yield ReadIssue("rejected", "too_large", str(number), size, limit)
         else:
             yield parsed(line, str(number))
     if not count:

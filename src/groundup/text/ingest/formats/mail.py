@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from groundup.text.ingest.decode import Undecodable, decode, unix_lines, without_surrogates
 from groundup.text.ingest.formats._zip_safety import plain_text
+from groundup.text.ingest.formats.plain import document
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 
 _LINE = 1 << 16
@@ -29,10 +30,12 @@ _QUOTED_SEPARATOR = re.compile(rb"^>(>*From )", re.MULTILINE)
 _MAX_PARTS, _MAX_DEPTH = 1000, 32
 _CONTAINER = re.compile(rb"^content-type:\s*(multipart|message)/", re.IGNORECASE | re.MULTILINE)
 _MAX_HEADER_CHARS = 4096
+_MAX_BYTES, _MAX_LINES = 64 << 20, 4_000_000
+"""Of one message, which is held in memory several times, and as lines; a smaller `max_file_bytes` limits it too."""
 _MAX_WORK = 20_000_000
 """Lines times nested parts: the parser checks every line against each open part. At the limit it takes seconds."""
 _BROKEN = (MessageError, ValueError, LookupError, AttributeError, TypeError, IndexError, RecursionError,
-           binascii.Error)  # fmt: skip
+           OverflowError, binascii.Error)  # fmt: skip
 """Exceptions that the standard library's parser raises on malformed mail, besides its own errors."""
 
 
@@ -52,43 +55,44 @@ def read(
     path: str, file: BinaryIO, options: ReadOptions, skip: int = 0
 ) -> Iterator[ExtractedText | ReadIssue]:
     """A single message, or the messages of an mbox after the first `skip`, at positions "1", "2" ..."""
-    start = file.read(5)
+    start, limit = file.read(5), min(options.max_file_bytes, _MAX_BYTES)
     file.seek(0)
     if start == b"From ":
-        for number, data in _messages(file, options.max_file_bytes, skip):
+        for number, data in _messages(file, limit, skip):
             if isinstance(data, int):
-                yield ReadIssue("rejected", "too_large", str(number), data, options.max_file_bytes)
+                yield ReadIssue("rejected", "too_large", str(number), data, limit)
             else:
-                yield from _document(_QUOTED_SEPARATOR.sub(rb"\1", data), str(number))
+                yield from _document(_QUOTED_SEPARATOR.sub(rb"\1", data), str(number), options)
     else:
-        data = file.read(options.max_file_bytes + 1)
-        if len(data) > options.max_file_bytes:
-            yield ReadIssue("rejected", "too_large", value=len(data), threshold=options.max_file_bytes)
+        data = file.read(limit + 1)
+        if len(data) > limit:
+            yield ReadIssue("rejected", "too_large", value=file.seek(0, 2), threshold=limit)
         else:
-            yield from _document(data, "")
+            yield from _document(data, "", options)
 
 
 def _messages(file: BinaryIO, max_bytes: int, skip: int) -> Iterator[tuple[int, bytes | int]]:
     """(number, message) for each message after the first `skip`; its size instead if it is too large."""
     number = size = 0
-    lines: list[bytes] = []
+    message = bytearray()
     at_start, after_empty = True, True
     while line := file.readline(_LINE):
         if at_start and after_empty and _SEPARATOR.match(line):
             if number > skip:
-                yield number, b"".join(lines) if size <= max_bytes else size
-            number, size, lines = number + 1, 0, []
+                yield number, bytes(message) if size <= max_bytes else size
+            number, size = number + 1, 0
+            message.clear()
         else:
             number = number or 1  # begins with `From ` but has no valid separator
             size += len(line)
             if size > max_bytes:
-                lines = []
+                message.clear()
             elif number > skip:
-                lines.append(line)
+                message += line
         after_empty = at_start and line in (b"\n", b"\r\n")
         at_start = line.endswith(b"\n")
     if number > skip:
-        yield number, b"".join(lines) if size <= max_bytes else size
+        yield number, bytes(message) if size <= max_bytes else size
 
 
 @dataclass
@@ -101,12 +105,16 @@ class _MessageTexts:
     defects: Counter[str] = field(default_factory=Counter)
 
 
-def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]:
+def _document(data: bytes, position: str, options: ReadOptions) -> Iterator[ExtractedText | ReadIssue]:
     if not data.strip():
         yield ReadIssue("rejected", "empty", position)
         return
     message_texts = _MessageTexts()
-    work = data.count(b"\n") * sum(1 for _ in _CONTAINER.finditer(data))
+    lines = data.count(b"\n")
+    if lines > _MAX_LINES:
+        yield ReadIssue("rejected", "too_costly", position, lines, _MAX_LINES, "lines")
+        return
+    work = lines * sum(1 for _ in _CONTAINER.finditer(data))
     if work > _MAX_WORK:
         yield ReadIssue("rejected", "too_costly", position, work, _MAX_WORK, "lines times nested parts")
         return
@@ -137,7 +145,7 @@ def _document(data: bytes, position: str) -> Iterator[ExtractedText | ReadIssue]
             message_texts.defects.total(),
             detail=", ".join(sorted(message_texts.defects)),
         )
-    yield ExtractedText("\n\n".join(filter(None, (head, body))), position)
+    yield from document("\n\n".join(filter(None, (head, body))), position, options)
 
 
 def _head(message: EmailMessage) -> str:

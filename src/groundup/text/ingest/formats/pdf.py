@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.formats._pdf_pages import join_hyphenated
+from groundup.text.ingest.formats.plain import document
 from groundup.text.ingest.types import ExtractedText, ReadIssue, ReadOptions
 from groundup.text.subprocess_server import SubprocessServer, subprocess_server
 
@@ -80,7 +81,7 @@ def read(
         yield ReadIssue("rejected", page.reason, f"page{page.number + 1}", detail=page.detail)
     if len(failed) > MAX_ISSUES:
         yield ReadIssue("changed", "damaged_pages", value=len(failed), detail="only the first are listed")
-    yield ExtractedText(text)
+    yield from document(text, "", options)
 
 
 def _pages(data: bytes) -> Iterator[_Page | ReadIssue]:

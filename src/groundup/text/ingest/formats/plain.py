@@ -9,7 +9,7 @@ out: its text, decoded, with LF line ends; a large file is read in pieces, cut b
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import BinaryIO
 
 from groundup.text.ingest.decode import (
@@ -42,39 +42,39 @@ def read(
     chunks = as_utf8(chain([head], iter(partial(file.read, PIECE_BYTES), b"")), byte_order_mark(head))
     number = 0
     for piece in _pieces(chunks, options.separator):
-        items = [list(part) for part in _parts(piece, options, number)]
-        if not number and _is_not_text(items[0][0], piece):
-            yield replace(items[0][0], position="")
-            return
-        for part in items:
+        for part in _parts(piece, options, number):
             number += 1
+            if number == 1 and _is_not_text(part[0], piece):
+                yield replace(part[0], position="")
+                return
             yield from part if number > skip else ()
 
 
 def _whole_file(data: bytes, options: ReadOptions, skip: int) -> Iterator[ExtractedText | ReadIssue]:
     """A file without separators is one document at position ""."""
-    parts = [list(part) for part in _parts(data, options, 0)]
-    if len(parts) == 1:
-        yield from (replace(item, position="") for item in parts[0])
+    parts = _parts(data, options, 0)
+    first, second = next(parts), next(parts, None)
+    if second is None:
+        yield from (replace(item, position="") for item in first)
         return
-    for part in parts[skip:]:
+    for part in islice(chain([first, second], parts), skip, None):
         yield from part
 
 
-def _parts(data: bytes, options: ReadOptions, before: int) -> Iterator[Iterator[ExtractedText | ReadIssue]]:
+def _parts(data: bytes, options: ReadOptions, before: int) -> Iterator[list[ExtractedText | ReadIssue]]:
     """The items of each document in `data`, at the positions after `before`."""
     try:
         decoded = decode(data)
     except Undecodable as error:
         issue = ReadIssue("rejected", error.reason, str(before + 1), error.value, error.threshold)
-        yield iter([issue])
+        yield [issue]
         return
     issues = [ReadIssue("changed", decoded.reason, str(before + 1), decoded.value)] if decoded.reason else []
     for number, text in enumerate(divide(decoded.text, options.separator), before + 1):
         items = list(document(text, str(number), options))
         if issues and isinstance(items[-1], ExtractedText):
             items, issues = [*issues, *items], []
-        yield iter(items)
+        yield items
 
 
 def _is_not_text(first: ExtractedText | ReadIssue, piece: bytes) -> bool:

@@ -15,6 +15,8 @@ from typing import Any
 from groundup.text.ingest.decode import without_surrogates
 from groundup.text.ingest.types import ReadOptions
 
+MAX_RECORD_BYTES = 64 << 20
+"""Size of one record, which is held in memory several times; a smaller `max_file_bytes` limits it too."""
 MAX_VALUES = 500_000
 """Values (numbers, strings, lists, objects) of one JSON document: each takes up to 250 bytes of memory."""
 
