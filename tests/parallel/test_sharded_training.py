@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from groundup.core.runtime import Layout
 from groundup.model.architectures import Architecture
@@ -11,9 +12,13 @@ from groundup.model.architectures.llama import Llama
 from groundup.model.architectures.olmo3 import Olmo3
 from groundup.model.architectures.qwen3 import Qwen3
 from groundup.model.architectures.qwen3_moe import Qwen3MoE
+from groundup.model.checkpoint import load_decoder
+from groundup.model.decoder import Decoder
+from groundup.model.induction import held_blocks
 from groundup.parallel.launcher import launch
 from groundup.parallel.shard import SINGLE_UNIT_BYTES
 from groundup.train.optimizers.adamw import AdamW
+from groundup.train.optimizers.muon import Muon
 from groundup.train.pretrain import Pretrain
 from ranks_helpers import curve, pretrainings, weights
 from training_helpers import SITE, Inputs, inputs, recipe
@@ -28,6 +33,8 @@ SHAPES: dict[str, Architecture] = {
     "olmo3": Olmo3(d_model=16, n_heads=2),
     "moe": Qwen3MoE(d_model=16, n_heads=2),
 }
+HELD = "qwen3-held"
+"""The case with an induction circuit."""
 
 
 ADAM = "llama", "moe-adamw"
@@ -37,11 +44,21 @@ ADAM = "llama", "moe-adamw"
 def cases(depth: int = 2) -> dict[str, Pretrain]:
     """Odd sizes: rows of matrices don't divide by the ranks."""
     plain, adam = recipe(STEPS), AdamW(lr=0.01)
-    shapes = {name: SHAPES[name.partition("-")[0]] for name in (*SHAPES, "moe-adamw")}
+    shapes = {name: SHAPES[name.partition("-")[0]] for name in (*SHAPES, "moe-adamw", HELD)}
     changes = {name: {"architecture": shape, "depth": depth} for name, shape in shapes.items()}
     for name in ADAM:
         changes[name]["optimizer"] = adam
+    changes[HELD] |= {
+        "init": "induction",
+        "architecture": Qwen3(d_model=32, n_heads=4, tie_embeddings=True),
+        "optimizer": Muon(lr=0.002, adam_lr=0.004, weight_decay=1.0),
+    }
     return {name: plain.model_copy(update=change) for name, change in changes.items()}
+
+
+def tolerance(name: str) -> float:
+    """Of losses and norms. The circuit's attention is sharp: other micro-batches change norms by 1e-4 on one rank."""
+    return 5e-4 if name == HELD else 1e-5
 
 
 def fits(name: str, ranks: int, layout: Layout) -> bool:
@@ -99,7 +116,22 @@ def test_losses_and_norms_are_those_of_one_rank(
     for name in chosen:
         expected = curve(reference / str(depth), name)
         for step, (one, many) in enumerate(zip(expected, curve(tmp_path, name), strict=True)):
-            assert many == pytest.approx(one, rel=1e-5), f"{name}, step {step + 1}"
+            assert many == pytest.approx(one, rel=tolerance(name)), f"{name}, step {step + 1}"
+    if HELD in chosen:
+        assert_circuit_unchanged(tmp_path / f"{HELD}.part")
+
+
+def assert_circuit_unchanged(folder: Path) -> None:
+    """The held blocks have their initial bits, and the rest of their parameters has changed."""
+    trained = load_decoder(folder)
+    initial = Decoder(trained.config)
+    initial.init_weights(0)
+    for (name, after), before in zip(trained.named_parameters(), initial.parameters(), strict=True):
+        for block in held_blocks(trained.config, name):
+            start, size = block.start, block.stop - block.start
+            held = after.narrow(block.axis, start, size)
+            assert torch.equal(held, before.narrow(block.axis, start, size)), name
+            assert held.numel() == after.numel() or not torch.equal(after, before), name
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(expert=2)], ids=str)
@@ -111,7 +143,7 @@ def test_small_models_are_gathered_at_once(
     launch(pretrainings, (chosen, runtime, tmp_path, alone[1], 0, SINGLE_UNIT_BYTES), 2, TIMEOUT)
     for name in chosen:
         for one, many in zip(curve(alone[0] / "2", name), curve(tmp_path, name), strict=True):
-            assert many == pytest.approx(one, rel=1e-5), name
+            assert many == pytest.approx(one, rel=tolerance(name)), name
 
 
 @pytest.mark.cluster
@@ -124,7 +156,7 @@ def test_compiled_they_are_those_of_one_rank_that_is_not(
     runtime = RARELY.model_copy(update={"layout": layout, "compile": "auto"})
     launch(pretrainings, ({name: cases(depth)[name]}, runtime, tmp_path, alone[1]), 2, 5 * TIMEOUT)
     for one, many in zip(curve(alone[0] / str(depth), name), curve(tmp_path, name), strict=True):
-        assert many == pytest.approx(one, rel=1e-5)
+        assert many == pytest.approx(one, rel=tolerance(name))
 
 
 @pytest.mark.parametrize("layout", [Layout(), Layout(tensor=2), Layout(pipeline=2)], ids=str)
@@ -158,7 +190,7 @@ def test_a_state_of_four_ranks_is_continued_on_any_number(alone: tuple[Path, Inp
         run_on(ranks, layout, chosen, folder, alone[1])
         for name in chosen:
             for one, many in zip(curve(alone[0] / "2", name), curve(folder, name), strict=True):
-                assert many == pytest.approx(one, rel=1e-5), f"{name} on {ranks} ranks"
+                assert many == pytest.approx(one, rel=tolerance(name)), f"{name} on {ranks} ranks"
 
 
 @pytest.mark.cluster
@@ -220,4 +252,4 @@ def test_a_harmed_shard_is_named_and_the_state_before_is_taken(
     assert f"{states[-1].name} is damaged ({shard.name}" in said
     assert f"continuing pretrain at step {int(states[-2].name[5:])}" in said
     for one, many in zip(curve(alone[0] / "2", "olmo3"), curve(tmp_path, "olmo3"), strict=True):
-        assert many == pytest.approx(one, rel=1e-5)
+        assert many == pytest.approx(one, rel=tolerance(name))

@@ -158,6 +158,10 @@ class DecoderConfig:
     zero_init: bool = False
     """output projections are initialized to zero"""
 
+    induction: bool = False
+    """layers 0 and 1 hold an induction circuit, which training leaves unchanged; see `induction.py`. Changes no
+    arithmetic"""
+
     def __post_init__(self) -> None:
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
@@ -174,6 +178,24 @@ class DecoderConfig:
             raise ValueError('experts support only activation = "swiglu" without biases')
         if self.rope_scaling is not None:
             self._check_scaling(self.rope_scaling)
+        if self.induction:
+            self._check_induction()
+
+    def _check_induction(self) -> None:
+        checks = {
+            f"{self.architecture} has learned positions": self.positions == "rope",
+            "layer 0 has no rotary positions": self.has_rope(0),
+            f"depth = {self.n_layers}": self.n_layers >= 2,
+            f"n_heads = {self.n_heads}": self.n_heads >= 2,
+            f"head_dim = {self.head_dim}": self.head_dim >= 8,
+            f"d_model = {self.d_model} with head_dim = {self.head_dim}": self.d_model > 2 * self.head_dim,
+        }
+        problem = next((problem for problem, passed in checks.items() if not passed), None)
+        if problem:
+            raise ValueError(
+                'init = "induction" needs rotary positions in the first layer, two layers, two heads of at least 8 '
+                f'channels and a wider stream than both together; {problem}. Use init = "standard"'
+            )
 
     def _check_scaling(self, scaling: RopeScaling) -> None:
         if self.positions == "learned":

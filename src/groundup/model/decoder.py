@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from groundup.core.rng import derive_seed
 from groundup.model.attention import FUSED, AttentionKernel, KVCache, document_positions
 from groundup.model.config import DecoderConfig
+from groundup.model.induction import EMBEDDING, EMBEDDING_STD, HEAD, write_circuit
 from groundup.model.layers import Layer, norm
 from groundup.model.linear import Linear
 from groundup.model.losses import cross_entropy, softcap, token_log_probs
@@ -74,16 +75,24 @@ class Decoder(nn.Module):
 
         std: 1/sqrt(inputs); output projections smaller by sqrt(2 layers), so that the stream doesn't grow with depth,
         or zero with `zero_init`; embeddings 0.02, so that the initial loss is log(vocab_size). Norms are initialized to
-        one, biases and the gates of value embeddings to zero.
+        one, biases and the gates of value embeddings to zero. With `induction` in the config, an induction circuit is
+        written into it (see `induction.py`).
         """
         for name, parameter in self.named_parameters():
             parameter.data.copy_(self.init_tensor(name, parameter.shape, seed))
 
     def init_tensor(self, name: str, shape: torch.Size, seed: int) -> Float[Tensor, "*shape"]:
         """The initial value of the parameter `name`, on the CPU."""
+        if not self.config.induction:
+            return self._noise(name, shape, seed)
+        return write_circuit(
+            self.config, name, self._noise(EMBEDDING if name == HEAD else name, shape, seed), seed
+        )
+
+    def _noise(self, name: str, shape: torch.Size, seed: int) -> Float[Tensor, "*shape"]:
         if len(shape) < 2:
             return torch.full(shape, 1.0 if name.endswith(("norm.weight", "residual_scalar")) else 0.0)
-        std = 0.02 if "embed" in name or "lm_head" in name else shape[-1] ** -0.5
+        std = EMBEDDING_STD if "embed" in name or "lm_head" in name else shape[-1] ** -0.5
         if name.endswith(("o_proj.weight", "down_proj.weight", "experts.down_proj")):
             std = 0.0 if self.config.zero_init else std / (2 * self.config.n_layers) ** 0.5
         if "value_gate" in name:

@@ -16,6 +16,8 @@ from groundup.model.config import DecoderConfig
 
 ARCHITECTURES = Plugin("groundup.model.architectures")
 OWN_MODEL_TYPE = "groundup"
+INDUCTION = "induction_circuit"
+"""Key of config.json: the model has an induction circuit, which further training leaves unchanged (`induction.py`)."""
 
 
 def architecture_of(config: DecoderConfig) -> type[Architecture]:
@@ -43,13 +45,13 @@ def config_to_hf(config: DecoderConfig) -> dict[str, Any]:
             f"{lost[0]} = {getattr(original, lost[0])!r} cannot be expressed in the config.json of "
             f"{config.architecture}"
         )
-    return hf_config
+    return hf_config | ({INDUCTION: True} if config.induction else {})
 
 
 def _arithmetic(config: DecoderConfig) -> DecoderConfig:
     """The config without fields that only affect training."""
     moe = config.moe and replace(config.moe, balance="none", balance_rate=0.0)
-    return replace(config, zero_init=False, moe=moe)
+    return replace(config, zero_init=False, induction=False, moe=moe)
 
 
 def config_from_hf(hf_config: dict[str, Any]) -> DecoderConfig:
@@ -67,7 +69,8 @@ def config_from_hf(hf_config: dict[str, Any]) -> DecoderConfig:
         raise ValueError(
             f"config.json has model_type = {model_type!r}; supported are {', '.join(sorted(plugins))}"
         )
-    return cast(type[Architecture], ARCHITECTURES.load(plugins[model_type])).from_hf(hf_config)
+    config = cast(type[Architecture], ARCHITECTURES.load(plugins[model_type])).from_hf(hf_config)
+    return replace(config, induction=bool(hf_config.get(INDUCTION, False)))
 
 
 def tensors_to_hf(config: DecoderConfig, tensors: Tensors) -> Tensors:

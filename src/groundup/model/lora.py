@@ -25,6 +25,7 @@ from groundup.core.errors import DataError, GroundupError
 from groundup.core.rng import derive_seed
 from groundup.model.decoder import Decoder
 from groundup.model.hf_config import tensors_to_hf
+from groundup.model.induction import held_blocks
 from groundup.model.linear import Linear, LinearMap, LinearOp
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -125,6 +126,9 @@ def attach(model: Decoder, lora: Lora, seed: int = 0) -> None:
         adapter = LoraLinear(linear, lora.rank, lora.alpha / lora.rank)
         adapter.init(derive_seed(seed, "lora", name))
         model.set_submodule(name, adapter)
+        # B is zero, but a held column of the matrix stays as it is only if A does not read it.
+        for block in held_blocks(model.config, f"{name}.lora_A.weight"):
+            adapter.lora_A.weight.data.narrow(block.axis, block.start, block.stop - block.start).zero_()
 
 
 def adapters(model: Decoder) -> Iterator[tuple[str, LoraLinear]]:

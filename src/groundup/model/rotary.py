@@ -29,14 +29,27 @@ def rope_cos_sin(
 
     Pair i turns by position / theta^(2i/dim), or by what `scaling` makes of that.
     """
-    exponents = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    periods = theta**exponents
-    frequencies = 1.0 / periods if scaling is None else scaled_frequencies(periods, theta, scaling, positions)
+    frequencies = rope_frequencies(dim, theta, scaling, positions)
     rotations = positions[:, None, :, None].float() * frequencies
     if scaling is None:
         return rotations.cos(), rotations.sin()
     factor = attention_factor(scaling)
     return rotations.cos() * factor, rotations.sin() * factor
+
+
+def rope_frequencies(
+    dim: int,
+    theta: float,
+    scaling: RopeScaling | None = None,
+    positions: Int[Tensor, "batch time"] | None = None,
+) -> PerPair:
+    """Radians per position of every pair. positions: longrope chooses its factors by the largest; none = short ones."""
+    device = None if positions is None else positions.device
+    exponents = torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim
+    periods = theta**exponents
+    if scaling is None:
+        return 1.0 / periods
+    return scaled_frequencies(periods, theta, scaling, torch.zeros(1, 1) if positions is None else positions)
 
 
 def apply_rope(

@@ -5,10 +5,10 @@ out: a checkpoint folder that transformers reads; loss and validation curves in 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ from groundup.train.optimizers.muon import Muon
 from groundup.train.pretrain_loss import pretraining_loss
 from groundup.train.schedules import ScheduleName, schedule_factor
 from groundup.train.utilization import MachineRate, throughput
-from groundup.train.validate import bits_per_byte
+from groundup.train.validate import held_out_bpb, induction_metrics, validation_probe
 
 
 class Pretrain(Recipe):
@@ -81,6 +81,11 @@ class Pretrain(Recipe):
         default=4, ge=1, le=200, description="number of layers; width and other sizes are derived from it"
     )
     architecture: Annotated[Architecture, Plugin("groundup.model.architectures")] = Qwen3()
+    init: Literal["standard", "induction"] = Field(
+        default="standard",
+        description="initial weights: standard = random; induction = random with an induction circuit in the first two "
+        "layers, which is held through all training (docs/concepts/induction.md)",
+    )
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon()
     schedule: ScheduleName = Field(default="linear", description="learning-rate schedule")
     warmup_fraction: float = Field(
@@ -110,8 +115,17 @@ class Pretrain(Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        self.architecture.config(self.depth, vocab_size=64, max_seq_len=64)
+        if self.start and self.init != "standard":
+            raise ValueError(
+                f'init = "{self.init}" has no effect with start: the checkpoint has its weights. Leave out one of both'
+            )
+        self.decoder_config(vocab_size=64, max_seq_len=64)
         return self
+
+    def decoder_config(self, vocab_size: int, max_seq_len: int) -> DecoderConfig:
+        """The decoder's config from random initialisation."""
+        config = self.architecture.config(self.depth, vocab_size, max_seq_len)
+        return replace(config, induction=self.init == "induction")
 
     def resolved(self) -> "Pretrain":
         """The same recipe with every value that can be derived from the recipe alone."""
@@ -128,7 +142,7 @@ class Pretrain(Recipe):
         """The decoder's config that the recipe decides: all but vocabulary and sequence length."""
         if self.start:
             return read_config(Path(self.start))
-        return self.architecture.config(self.depth, vocab_size=64, max_seq_len=64)
+        return self.decoder_config(vocab_size=64, max_seq_len=64)
 
     def _resolved(self, config: DecoderConfig) -> "Pretrain":
         tokens = self.tokens or scaling.horizon_tokens(config)
@@ -200,16 +214,16 @@ def pretrain(
     model, init_tensor = _decoder(recipe, config, tokenizer.path, parallel)
     plan = _plan(recipe, runtime, rows, hardware, config, parallel, memory_parts(layout, parallel.size))
     _announce(context, recipe, config, plan, hardware)
-    flops = training_flops_per_token(config, plan.seq_len)
-    rate = MachineRate(hardware, parallel)
+    rate, flops = MachineRate(hardware, parallel), training_flops_per_token(config, plan.seq_len)
     optimizer = recipe.optimizer_for(config.d_model, plan.tokens_per_step, plan.steps * plan.tokens_per_step)
     loss = pretraining_loss(compiled(chunk_with_gradient, hardware))
     engine = runtime.engine.prepare(
         EngineSpec(model, init_tensor, hardware, parallel, layout, optimizer.build, loss, recipe.grad_clip)
     )
     rows_read = resume_optimizer(Path(recipe.start), engine, optimizer, context.info) if recipe.start else 0
+    score = partial(held_out_bpb, engine, held_out, vocabulary, parallel)
     rows_of = _order(recipe, plan, len(rows), rows_read)
-    score = partial(_score, engine, held_out, vocabulary, parallel)
+    metrics: Metrics = induction_metrics(engine, vocabulary, "_before")
     spec = TrainSpec(
         label="pretrain",
         engine=engine,
@@ -223,7 +237,7 @@ def pretrain(
         prefetch=True,
         detect_spikes=True,
         probes=[
-            Probe(recipe.validate_every, _probe(score, rate)),
+            Probe(recipe.validate_every, validation_probe(score, rate)),
             *stable_checkpoint_probe(
                 recipe, plan, context, config, vocabulary, engine, optimizer, rows_read, parallel
             ),
@@ -235,16 +249,23 @@ def pretrain(
     result = train(spec)
     rate.measure()
     save_checkpoint(context.path, engine, config, vocabulary, parallel)
-    return {
+    metrics |= induction_metrics(engine, vocabulary, "")
+    metrics |= {
         "parameters": parameters(config),
         "decoder": config.to_json(),
         "tokens": result.steps * plan.tokens_per_step,
         **plan.budget.metrics(),
         "val_bpb": score(recipe.validation_rows),
+    }
+    return metrics | throughput(result, flops, rate) | _precision_metrics(hardware)
+
+
+def _precision_metrics(hardware: Hardware) -> Metrics:
+    return {
         "compiled": hardware.can_compile,
         "precision": hardware.precision,
         "device": str(hardware.device),
-    } | throughput(result, flops, rate)
+    }
 
 
 def _announce(
@@ -259,7 +280,7 @@ def _announce(
 def _config(recipe: Pretrain, seq_len: int, vocabulary: Tokenizer) -> DecoderConfig:
     if recipe.start:
         return start_config(Path(recipe.start), seq_len)
-    return recipe.architecture.config(recipe.depth, vocabulary.vocab_size, seq_len)
+    return recipe.decoder_config(vocabulary.vocab_size, seq_len)
 
 
 def _decoder(
@@ -377,24 +398,3 @@ def _monitor(
     probe = token_batch(probed[:1], tokenizer, engine.device) if parallel.pipeline == 1 else None
     monitor = ModelMonitor(model, probe=probe, flops_per_step=flops_per_step, rate=lambda: rate.latest)
     return ExpertBalancer(model, model.config, monitor, parallel) if model.config.moe else monitor
-
-
-def _probe(score: Callable[[int], float | None], rate: MachineRate) -> Callable[[int], dict[str, float]]:
-    """Validation on a few packed sequences; also measures the machine's rate again."""
-
-    def probe(step: int) -> dict[str, float]:
-        rate.measure(seconds=0.2)
-        value = score(16)
-        return {} if value is None else {"val_bpb": value}
-
-    return probe
-
-
-def _score(
-    engine: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, parallel: ParallelContext, limit: int
-) -> float | None:
-    return (
-        bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, parallel=parallel)
-        if len(held_out)
-        else None
-    )

@@ -1,7 +1,7 @@
-"""Bits per byte of held-out text, which are comparable across tokenizers.
+"""Validation: bits per byte of held-out text, which are comparable across tokenizers, and repeated random tokens.
 
 in:  a decoder, rows of token ids, the tokenizer they were made with
-out: bits per byte over exactly the tokens that were scored
+out: bits per byte over exactly the tokens that were scored; how well the model repeats what it has read
 """
 
 import math
@@ -14,11 +14,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.model.decoder import Decoder
+from groundup.model.induction import induction_accuracy, repeated_tokens
 from groundup.model.losses import Kernel
 from groundup.parallel.context import SINGLE, ParallelContext, heartbeat
+from groundup.parallel.engine import TrainEngine
+from groundup.parallel.engines.native import NativeEngine
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch, own_positions, token_batch
+from groundup.train.utilization import MachineRate
+
+REPEATED_TOKENS, REPEATED_SEQUENCES = 64, 16
+"""Length and number of the random sequences of the metric `induction_accuracy`."""
 
 
 def token_loss(model: Decoder, batch: TokenBatch, kernel: Kernel | None = None) -> Float[Tensor, ""]:
@@ -67,3 +74,37 @@ def bits_per_byte(
         sums.zero_()
     nats, size = parallel.sum_all_stages(sums).tolist()
     return float(nats / math.log(2) / max(1, size))
+
+
+def held_out_bpb(
+    engine: TrainEngine, held_out: PackedDataset, tokenizer: Tokenizer, parallel: ParallelContext, limit: int
+) -> float | None:
+    """Bits per byte of the engine's model on at most `limit` held-out rows; None where there are none."""
+    if not len(held_out):
+        return None
+    return bits_per_byte(engine.eval_loss, held_out, tokenizer, limit, parallel=parallel)
+
+
+def validation_probe(
+    score: Callable[[int], float | None], rate: MachineRate
+) -> Callable[[int], dict[str, float]]:
+    """Validation on a few packed sequences; also measures the machine's rate again."""
+
+    def probe(step: int) -> dict[str, float]:
+        rate.measure(seconds=0.2)
+        value = score(16)
+        return {} if value is None else {"val_bpb": value}
+
+    return probe
+
+
+def induction_metrics(engine: TrainEngine, tokenizer: Tokenizer, suffix: str) -> dict[str, float]:
+    """`induction_accuracy`: how well the model repeats random tokens; empty where it is not whole on this rank."""
+    if not isinstance(engine, NativeEngine) or not isinstance(engine.model, Decoder):
+        return {}
+    model = engine.model
+    length = min(REPEATED_TOKENS, (model.config.max_seq_len - 1) // 2)
+    if not engine.holds_whole_model or length < 2:
+        return {}
+    ids = repeated_tokens(tokenizer.bos, tokenizer.bos, length, REPEATED_SEQUENCES)
+    return {f"induction_accuracy{suffix}": induction_accuracy(model, ids.to(engine.device))}

@@ -78,6 +78,7 @@ def check_supported(config: DecoderConfig, tensor: int, pipeline: int) -> None:
         "value embeddings": config.value_embeddings,
         "scalars on the stream": config.residual_scalars or config.embedding_scalars,
         "a softcap": bool(config.logit_softcap),
+        "an induction circuit, whose weights are held": config.induction,
     }
     for name, used in unsupported.items():
         if used:

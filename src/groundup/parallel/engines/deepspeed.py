@@ -293,6 +293,11 @@ def _check_supported(setup: EngineSpec) -> None:
             'runtime.engine: the engine "deepspeed" trains all weights. Set lora_rank = 0, or use '
             'runtime.engine.use = "native"'
         )
+    if model.config.induction:
+        raise GroundupError(
+            'runtime.engine: the engine "deepspeed" can\'t hold the weights of an induction circuit. Set '
+            'pretrain.init = "standard", or use runtime.engine.use = "native"'
+        )
     moe = model.config.moe
     if moe is not None and moe.balance == "bias":
         raise GroundupError(

@@ -20,6 +20,7 @@ from groundup.parallel.context import SINGLE, ParallelContext
 from groundup.parallel.engine import EngineSpec, EngineState, Loss
 from groundup.parallel.gradient_clipping import clip_gradients, gradient_norm, sum_replicated_gradients
 from groundup.parallel.hardware import prepare_model
+from groundup.parallel.held_weights import HeldWeights
 from groundup.parallel.optimizer_state import load_optimizer_state, optimizer_state
 from groundup.parallel.parallelize import parallelize
 from groundup.parallel.pipeline_parallel import Pipeline
@@ -59,8 +60,10 @@ class NativeEngine:
     """runs the micro-batches where this rank has a part of the layers"""
     _peak_rates: list[float] = field(init=False)
     _norm: Tensor = field(init=False)
+    _held: HeldWeights = field(init=False)
 
     def __post_init__(self) -> None:
+        self._held = HeldWeights.of(self.model)
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
 
     @property
@@ -76,6 +79,7 @@ class NativeEngine:
         else:
             totals = self.pipeline.backward(micro_batches)
         sum_replicated_gradients(self.model, self.parallel)
+        self._held.zero_gradients()
         self._norm = gradient_norm(self._unique_parameters(), self.parallel)
         return reduce_to_floats({"grad_norm": self._norm} | totals, self.parallel, identical=1)
 
@@ -85,7 +89,7 @@ class NativeEngine:
             clip_gradients(self._with_gradient(), self.grad_clip, self._norm)
         for group, rate in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
             group["lr"] = rate * factor
-        self.optimizer.step()
+        self._held.step(self.optimizer)
 
     def zero_grad(self) -> None:
         """See `TrainEngine`."""
