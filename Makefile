@@ -23,8 +23,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+# Two tests at a time, on one thread each.
 test: setup-dev
-	$(BIN)/python -m pytest -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not cluster" -n 2 --dist worksteal
 
 test-cluster: setup-dev
 	$(BIN)/python -m pytest -m cluster

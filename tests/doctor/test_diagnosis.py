@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_all_checks_pass_here_in_bf16_and_fp32() -> None:
     hardware = choose_hardware(RUNTIME, "bf16")
+    began = time.process_time()
     results = list(doctor.run(doctor.CHECKS, hardware))
     failed = [result for result in results if not result.ok]
     assert [f"{one.name}: {one.worst}, {one.error} > {one.tolerance}" for one in failed] == []
-    assert sum(result.seconds for result in results) < 60
+    assert time.process_time() - began < 120  # of all cores
 
 
 @pytest.mark.gpu

@@ -58,13 +58,13 @@ def test_memory_is_that_of_ranks_that_are_there(ranks: int, cases: list[dict[str
 
 
 def test_thousands_of_ranks_take_seconds() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     layout = Layout(replicate=4, tensor=8, context=2)
     config = replace(
         CONFIG, d_model=2048, n_heads=16, n_kv_heads=8, head_dim=128, d_ff=8192, max_seq_len=4096
     )
     costs = simulate(StepSetting(config, 4096, ranks=4096, layout=layout), BUILD)
-    assert time.perf_counter() - began < 60
+    assert time.process_time() - began < 60
     assert costs.steady.weights == pytest.approx(4 * parameters(config) / (4096 / 4), rel=0.05)
     assert {axis for axis, _ in costs.sent} == {"replicate", "shard", "tensor", "context"}
 

@@ -191,8 +191,8 @@ def test_a_position_is_in_one_piece_or_none() -> None:
     "text", ["", "x" * 10_000_000, "\n" * 5_000_000, "a\n" * 1_000_000, "中" * 1_000_000]
 )
 def test_time_grows_with_the_text_and_no_faster(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     pieces = words(*joined([text]))
     assert len(pieces.hashes) == len(trimmed_lines(pieces).word) - 1 or "中" in text
     assert paragraphs(pieces).repeated.sum() == 0
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

@@ -128,6 +128,6 @@ def test_repair_is_done_once() -> None:
 def test_clean_text_costs_next_to_nothing() -> None:
     clean = batch(*[PROSE * 2000] * 50)  # 5 MB
     Repair().apply(clean)
-    start = time.perf_counter()
+    start = time.process_time()
     Repair().apply(clean)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5

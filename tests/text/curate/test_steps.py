@@ -225,9 +225,9 @@ HOSTILE = {
 def test_hostile_texts_take_seconds_at_most(text: str) -> None:
     for step in RULES:
         path = "a.py" if isinstance(step, Code) else "a.txt"
-        began = time.perf_counter()
+        began = time.process_time()
         fates = step.apply(batch(text, ENGLISH, path=path))
-        assert time.perf_counter() - began < 10, type(step).__name__
+        assert time.process_time() - began < 10, type(step).__name__
         assert fates.reason[1] is None or isinstance(step, Code)
 
 

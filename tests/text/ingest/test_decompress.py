@@ -202,7 +202,7 @@ def test_the_search_for_members_is_bounded(kind: str) -> None:
         "bzip2": b"BZh91AY&SY",
         "xz": b"\xfd7zXZ\x00",
     }[kind]
-    start = time.monotonic()
+    start = time.process_time()
     for filler in (b"", b"\x00" * 9, b"\xff" * 50):
         read(
             "a.jsonl" + SUFFIXES[kind],
@@ -210,7 +210,7 @@ def test_the_search_for_members_is_bounded(kind: str) -> None:
         )
     short = PACKERS[kind](b"x")[:-1] + b"?"
     items = read("a.jsonl" + SUFFIXES[kind], short * 20_000)
-    assert time.monotonic() - start < 30
+    assert time.process_time() - start < 30
     assert len(reasons(items)) <= MAX_GAPS + 20_000
 
 

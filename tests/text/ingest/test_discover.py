@@ -176,5 +176,5 @@ def test_gitignore_files_exclude_what_git_excludes(tmp_path: Path) -> None:
 def test_a_gitignore_of_many_wildcards_takes_no_time(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*a" * 200 + "b\n" + "**/" * 100 + "x\n")
     (tmp_path / ("a" * 200)).write_text("x")
-    start = time.monotonic()
-    assert skipped(tmp_path)["a" * 200] == "" and time.monotonic() - start < 2
+    start = time.process_time()
+    assert skipped(tmp_path)["a" * 200] == "" and time.process_time() - start < 2

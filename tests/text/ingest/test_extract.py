@@ -142,7 +142,7 @@ def test_where_resiliparse_finds_next_to_nothing_trafilatura_is_asked(
 
 
 def test_nesting_without_end_is_refused_and_any_number_of_tags_takes_seconds() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for extractor in BOTH:
         with pytest.raises(NoMainText) as caught:
             main_text(b"<div>" * 100_000 + PROSE.encode() * 9, extractor)
@@ -160,7 +160,7 @@ def test_nesting_without_end_is_refused_and_any_number_of_tags_takes_seconds() -
     for data in hostile:
         for extractor in BOTH:
             list(read_page(data, "", ReadOptions(extractor=extractor)))
-    assert time.perf_counter() - began < 8
+    assert time.process_time() - began < 8
 
 
 # Against the libraries

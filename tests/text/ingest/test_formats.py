@@ -253,14 +253,14 @@ def test_after_a_stop_reading_goes_on_behind_what_was_given(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz", "a"])
 def test_whatever_the_bytes_nothing_is_raised_and_it_takes_no_time(name: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     for data in (b"\n" * 3_000_000, b"\x00" * 100_000, b"[" * 100_000, b'"' * 1_000_001, b"<!--" * 16_000,
                  b"<!---->" * 9_000, b"From a 11:11 " * 5_000, b"a," * 500_000, b"\xff\xfe" * 9_999,
                  b"\x1f\x8b" * 9_999, b"PK\x03\x04" * 9_999, b"x" * 10_000_000, b"\xef\xbb\xbf", b"\x1b$" * 9,
                  bytes(range(256)) * 99, b"\r" * 100_000):  # fmt: skip
         items = read(name, data)
         assert items and not (texts(items) and data.startswith(b"\x00"))
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_real_files_of_every_packing_are_read() -> None:

@@ -130,10 +130,10 @@ def test_parts_in_parts_without_end_take_no_time() -> None:
     assert text_of(mail, nested(20)) == "At last."
     (note,) = read_as(mail, nested(300))  # of which the innermost text isn't looked for
     assert isinstance(note, ReadIssue) and note.outcome == "rejected"
-    begun = time.monotonic()
+    begun = time.process_time()
     (note,) = read_as(mail, nested(5000))
     assert isinstance(note, ReadIssue) and note.reason == "too_costly"
-    assert time.monotonic() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 def test_damage_of_any_kind_gives_notes_and_texts_and_nothing_else() -> None:
