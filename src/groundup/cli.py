@@ -164,12 +164,13 @@ def inspect(
     *,
     document: str = "",
     search: str = "",
+    data: str = "",
     limit: int = 20,
     page: Path | None = None,
     workspace: Workspace = HERE,
     as_json: AsJson = False,
 ) -> None:
-    """Show which documents were kept, dropped and changed at every curation step, and why.
+    """Show which documents were kept, dropped and changed at every curation step, and why; or alignment data.
 
     Parameters
     ----------
@@ -179,8 +180,10 @@ def inspect(
         show every event of the document whose id starts with this
     search
         find documents with these words in their path or text
+    data
+        show samples of this [[data]] table of the run (or of `all`), what is in the loss in colour, and rejected rows
     limit
-        most documents that are listed
+        most documents or samples that are listed
     page
         write an HTML report to this file
     """
@@ -193,6 +196,11 @@ def inspect(
         what = load_blueprint(Path(what), [], [], None).name
     name = what or newest_run(store)
     stages = store.run(name, newest=True)
+    if data:
+        from groundup.align.data.inspect_samples import show_samples
+
+        show_samples(stages, data, limit, as_json)
+        return
     corpus = Corpus(stages["ingest"].path, stages["curate"].path if "curate" in stages else None)
     run_inspect(corpus, name, InspectQuery(document, search, limit, page, as_json))
 

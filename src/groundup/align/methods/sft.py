@@ -10,20 +10,22 @@ instead of being averaged per conversation.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from groundup.align.methods import Method, MethodContext, Session
+from groundup.align.neftune import noisy_embeddings
 from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
 from groundup.align.session import SessionSetup
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
-from groundup.core.records import Conversation
+from groundup.core.records import Conversation, Message
 from groundup.core.registry import Plugin
+from groundup.core.rng import derive_seed
 from groundup.core.stage import ArtifactKind, Metrics
 from groundup.evaluate.alignment_data import RecordKind
 from groundup.model.checkpoint import save_model
@@ -63,6 +65,12 @@ class Sft(Method):
     validation_tokens: int = Field(
         default=16_000, ge=1, description="maximum held-out tokens that val_loss is computed on"
     )
+    loss_on: Literal["all", "last"] = Field(
+        default="all", description="assistant messages with a loss: all of a conversation, or its last one"
+    )
+    neftune_alpha: float = Field(
+        default=0.0, ge=0, description="scale of NEFTune's noise on the embeddings, often 5; 0 = none"
+    )
     lora_rank: int = Field(
         default=0,
         ge=0,
@@ -74,6 +82,26 @@ class Sft(Method):
         return SftSession(self, context)
 
 
+@dataclass(frozen=True)
+class SftBatch(TokenBatch):
+    """A micro-batch of conversations. noise_seed: of NEFTune's noise; None = no noise, as in validation."""
+
+    noise_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class PackedConversations:
+    """Micro-batches, and what they hold. cut: conversations that are longer than a packed sequence, and end there.
+
+    unusable: conversations that are left out, since no answer begins before the cut.
+    """
+
+    batches: list[SftBatch]
+    conversations: int
+    cut: int
+    unusable: int
+
+
 class SftSession:
     """A fine-tuning."""
 
@@ -81,8 +109,10 @@ class SftSession:
         self.recipe, self.context = recipe, context
         self.setup = SessionSetup.create(recipe, context, recipe.batch_rows)
         self.train_conversations, held_out = context.both_splits("conversations")
-        self.micro_batches, self.conversations = self._packed(self.train_conversations, recipe.max_tokens)
-        self.held_out, self.held_out_conversations = self._packed(held_out, recipe.validation_tokens)
+        self.packed = self._packed(self.train_conversations, recipe.max_tokens)
+        self.held_out = self._packed(held_out, recipe.validation_tokens)
+        self.micro_batches = self.packed.batches
+        self._print_cuts()
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
         self.budget = self._budget(len(self.train_conversations))
@@ -100,25 +130,33 @@ class SftSession:
             self.trained.engine, self.batches, self.budget.steps, self.tokens_per_step
         )
 
-    def batches(self, step: int) -> list[TokenBatch]:
+    def batches(self, step: int) -> list[SftBatch]:
         """This rank's micro-batches of a step, each with the token count of the whole step."""
         chosen = epoch_indices(step, len(self.micro_batches), self.per_step, self.recipe.seed, "sft batches")
         batches = [self.micro_batches[i] for i in chosen]
         total = sum(float(batch.weights.sum()) for batch in batches)
+        if self.recipe.neftune_alpha:
+            seeds = [derive_seed(self.recipe.seed, "neftune", step, number) for number in range(len(batches))]
+            batches = [replace(batch, noise_seed=seed) for batch, seed in zip(batches, seeds, strict=True)]
         local_batches = batches[self.setup.parallel.dp_slice(len(batches))]
         return [replace(batch, total=total) for batch in local_batches]
 
-    def loss(self, model: Decoder, batch: TokenBatch) -> tuple[Tensor, dict[str, Any]]:
+    def loss(self, model: Decoder, batch: SftBatch) -> tuple[Tensor, dict[str, Any]]:
         """A micro-batch's part of the step's mean loss per assistant token."""
-        return token_loss(model, batch, self.kernel) / batch.total, {}
+        if batch.noise_seed is None:
+            return token_loss(model, batch, self.kernel) / batch.total, {}
+        with noisy_embeddings(model, batch.segments, self.recipe.neftune_alpha, batch.noise_seed):
+            return token_loss(model, batch, self.kernel) / batch.total, {}
 
     def validation_loss(self) -> float:
         """Nats per assistant token of held-out conversations. With several ranks, all must call this."""
         parallel = self.setup.parallel
-        batches = self.held_out[parallel.dp_rank :: parallel.dp_size]
+        batches = self.held_out.batches[parallel.dp_rank :: parallel.dp_size]
         # Ranks compute in step: one with fewer micro-batches evaluates another one without weight.
-        missing = -(-len(self.held_out) // parallel.dp_size) - len(batches)
-        unweighted = replace(self.held_out[0], weights=torch.zeros_like(self.held_out[0].weights))
+        missing = -(-len(self.held_out.batches) // parallel.dp_size) - len(batches)
+        unweighted = replace(
+            self.held_out.batches[0], weights=torch.zeros_like(self.held_out.batches[0].weights)
+        )
         batches += [unweighted] * missing
         losses = [self.trained.engine.eval_loss(batch).float().cpu() for batch in batches]
         sums = torch.stack([torch.stack(losses), torch.stack([batch.weights.sum() for batch in batches])])
@@ -141,8 +179,10 @@ class SftSession:
         return {
             "val_loss_before": self.val_loss_before,
             "val_loss": val_loss,
-            "conversations": self.conversations,
-            "held_out_conversations": self.held_out_conversations,
+            "conversations": self.packed.conversations,
+            "cut_conversations": self.packed.cut,
+            "unusable_conversations": self.packed.unusable,
+            "held_out_conversations": self.held_out.conversations,
             "tokens": self.budget.steps * self.tokens_per_step,
             **self.budget.metrics(),
         }
@@ -154,23 +194,43 @@ class SftSession:
             "epochs": math.ceil(recipe.epochs * packed / self.per_step),
             "max_tokens": recipe.max_tokens // self.tokens_per_step,
         }
-        return training_budget(packed, self.per_step, limits, packed_share=self.conversations / available)
+        return training_budget(
+            packed, self.per_step, limits, packed_share=self.packed.conversations / available
+        )
+
+    def _print_cuts(self) -> None:
+        """Print how many training conversations are longer than a packed sequence."""
+        cut, unusable, time = self.packed.cut, self.packed.unusable, self.setup.shape.time
+        if cut or unusable:
+            self.context.stage.info(
+                f"sft: conversations longer than a packed sequence of {time} tokens: {cut} are cut, {unusable} are "
+                "left out, since no answer begins before the cut. Raise the step's seq_len (limit: the model's "
+                "context) to read them whole"
+            )
+
+    def _rendered(self, talk: Conversation) -> tuple[RenderedChat | None, bool]:
+        """A conversation of at most a packed sequence, None where the cut leaves no token with a loss; whether cut."""
+        time = self.setup.shape.time
+        whole = render(in_loss(talk.messages, self.recipe.loss_on), self.context.tokenizer)
+        kept = RenderedChat(whole.ids[:time], whole.loss_mask[:time])
+        return (kept if any(kept.loss_mask) else None), len(whole.ids) > time
 
     def _write_examples(self) -> None:
         """The first conversations, for people to check the loss mask."""
-        time, tokenizer = self.setup.shape.time, self.context.tokenizer
-        rendered = [_rendered(talk, tokenizer, time) for talk in self.train_conversations[:SHOWN]]
-        spans = [loss_mask_spans(chat, tokenizer) for chat in rendered if chat is not None]
+        rendered = [self._rendered(talk)[0] for talk in self.train_conversations[:SHOWN]]
+        spans = [loss_mask_spans(chat, self.context.tokenizer) for chat in rendered if chat is not None]
         write_json(self.context.stage.file("examples.json"), spans)
 
-    def _packed(self, talks: Sequence[Conversation], tokens: int) -> tuple[list[TokenBatch], int]:
-        """Micro-batches of shuffled conversations, as many as hold `tokens`; and the number of conversations."""
-        shape, tokenizer = self.setup.shape, self.context.tokenizer
+    def _packed(self, talks: Sequence[Conversation], tokens: int) -> PackedConversations:
+        """Micro-batches of shuffled conversations, as many as hold `tokens`."""
+        shape, cut, unusable = self.setup.shape, 0, 0
         rendered: list[RenderedChat] = []
         for i in permutation(len(talks), self.recipe.seed, "sft order"):
-            chat = _rendered(talks[i], tokenizer, shape.time)
+            chat, is_cut = self._rendered(talks[i])
             if chat is None:
+                unusable += 1
                 continue
+            cut += is_cut
             rendered.append(chat)
             tokens -= len(chat.ids)
             if tokens <= 0:
@@ -181,7 +241,8 @@ class SftSession:
                 "Give more text, or raise the step's seq_len (limit: the model's context)"
             )
         packed = pack_all([[chat.ids] for chat in rendered], shape.rows, shape.time, shape.pad)
-        return [_with_targets(batch, rendered) for batch in packed], len(rendered)
+        batches = [_with_targets(batch, rendered) for batch in packed]
+        return PackedConversations(batches, len(rendered), cut, unusable)
 
 
 def loss_mask_spans(rendered: RenderedChat, tokenizer: Tokenizer) -> list[tuple[str, bool]]:
@@ -194,14 +255,14 @@ def loss_mask_spans(rendered: RenderedChat, tokenizer: Tokenizer) -> list[tuple[
     return [(tokenizer.decode(ids, specials=True), in_loss) for ids, in_loss in spans]
 
 
-def _rendered(conversation: Conversation, tokenizer: Tokenizer, time: int) -> RenderedChat | None:
-    """A conversation of at most `time` tokens; None where truncation leaves no token with a loss."""
-    whole = render(conversation.messages, tokenizer)
-    truncated = RenderedChat(whole.ids[:time], whole.loss_mask[:time])
-    return truncated if any(truncated.loss_mask) else None
+def in_loss(messages: Sequence[Message], loss_on: Literal["all", "last"]) -> list[Message]:
+    """The messages, of which with "last" only the last one is in the loss."""
+    if loss_on == "all":
+        return list(messages)
+    return [*(replace(message, in_loss=False) for message in messages[:-1]), messages[-1]]
 
 
-def _with_targets(packed: PackedBatch, rendered: Sequence[RenderedChat]) -> TokenBatch:
+def _with_targets(packed: PackedBatch, rendered: Sequence[RenderedChat]) -> SftBatch:
     """The next token of each position, weighted 1 where the loss mask is true, else 0."""
     targets = packed.ids.flatten().roll(-1)
     weights = torch.zeros(targets.shape)
@@ -209,4 +270,4 @@ def _with_targets(packed: PackedBatch, rendered: Sequence[RenderedChat]) -> Toke
         loss_mask = rendered[span.group].loss_mask[1:]
         weights[span.start : span.start + len(loss_mask)] = torch.tensor(loss_mask, dtype=torch.float32)
     shape = packed.ids.shape
-    return TokenBatch(packed.ids, targets.view(shape), packed.segments, weights.view(shape))
+    return SftBatch(packed.ids, targets.view(shape), packed.segments, weights.view(shape))
