@@ -4,8 +4,10 @@ in:  a validated Blueprint and a store
 out: runs/<name>.json, runs/<name>/ with links and the resolved blueprint, and a summary on stderr
 """
 
+import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -32,6 +34,7 @@ def execute(
         raise BlueprintError(
             f"--until {until}: there is no such stage. This run has: {', '.join(plan.labels())}"
         )
+    use_temporary_folder(store.root / "temporary", reporter)
     reporter.info(f"groundup run: {plan.name}, {len(plan.labels())} stages, in {store.root}")
     with store.in_use():
         for attempt in range(1, ATTEMPTS + 1):
@@ -42,6 +45,21 @@ def execute(
                     raise
                 reporter.info(f"{error}: starting again")
     raise AssertionError("unreachable")
+
+
+def use_temporary_folder(folder: Path, reporter: Reporter) -> None:
+    """Use `folder` for temporary files, here and in all ranks and workers, where the system has no folder for them.
+
+    Python would take the current folder then, or fail.
+    """
+    try:
+        if "TMPDIR" in os.environ or tempfile.gettempdir() != str(Path.cwd()):
+            return
+    except FileNotFoundError:
+        tempfile.tempdir = None
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    reporter.info(f"no temporary folder of the system can be written: temporary files go to {folder}")
 
 
 def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runner: StageRunner) -> Path:

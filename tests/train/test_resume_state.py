@@ -208,7 +208,7 @@ def test_a_full_disk_is_told_in_bytes_and_leaves_no_half_state(
     with pytest.raises(GroundupError) as told:
         write_state(tmp_path, training.take())
     said = str(told.value)
-    assert f"the training state of step 3 could not be written to {tmp_path}: No space left on device" in said
+    assert f"the training state of step 3: No space left on device: {tmp_path}" in said
     assert f"it needs {training.take().size:,} bytes, and" in said and "bytes are free" in said
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -310,3 +310,17 @@ def test_the_cost_is_measured(
         saver.save(lambda: taken(1))
         saver.wait()
         assert expected <= saver.interval < expected + 0.9 / MAX_COST_FRACTION
+
+
+def test_a_resume_state_that_cannot_be_read_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "step-000000001"
+    state.mkdir()
+    (state / "manifest.json").write_text("{}")
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        load_state(tmp_path, None, {}, print)  # type: ignore[arg-type]
+    assert state.is_dir()
