@@ -26,6 +26,16 @@ def test_a_run_on_own_files_is_called_after_them(folder: str, name: str, tmp_pat
     plan = load(Blueprint, table, [], "test")
     assert plan.name == name
     assert [type(source).__name__ for source in plan.ingest.sources] == ["Files"]
+    assert plan.pretrain.init == "standard"
+
+
+def test_the_default_has_an_induction_circuit_and_own_files_in_an_own_blueprint_keep_their_init(
+    tmp_path: Path,
+) -> None:
+    assert load(Blueprint, presets.table("stdlib"), [], "test").pretrain.init == "induction"
+    table = {"pretrain": {"init": "induction"}}
+    presets.use_data(table, [str(tmp_path)], rename=False)
+    assert table["pretrain"] == {"init": "induction"}
 
 
 def test_data_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ def stdlib() -> Table:
         "tokenizer": {"vocab_size": 4096},
         "tokenize": {"seq_len": 512},
         "pretrain": {
-            "depth": 3,
-            "architecture": {"use": "qwen3", "d_model": 512, "n_heads": 4},
+            "depth": 4,
+            "architecture": {"use": "qwen3", "d_model": 256, "n_heads": 4, "tie_embeddings": True},
+            "init": "induction",
             "optimizer": {"use": "muon"},
-            "tokens": 1_300_000,
-            "batch_tokens": 8192,
+            "tokens": 4_000_000,
+            "batch_tokens": 4096,
         },
         "tasks": [{"use": "docstrings"}, {"use": "passages"}],
         "align": [
@@ -130,7 +131,7 @@ def blueprint_table(
 
 
 def use_data(blueprint: Table, paths: list[str], rename: bool) -> None:
-    """Replace the sources with the user's files; with `rename`, name the run after them."""
+    """Replace the sources with the user's files; with `rename`, a preset's: name the run after them, standard init."""
     missing = [path for path in paths if not _may_match(path)]
     if missing:
         raise BlueprintError(f"--data {missing[0]}: there is no such file or folder")
@@ -139,6 +140,8 @@ def use_data(blueprint: Table, paths: list[str], rename: bool) -> None:
     if _has_messages(paths) and {"use": "privacy"} not in curate.get("steps", []):
         curate["steps"] = [*curate.get("steps", map(dict, _DEFAULT_STEPS)), {"use": "privacy"}]
     if rename:
+        # Measured on source code; on novels it costs loss (docs/concepts/induction.md).
+        blueprint.get("pretrain", {}).pop("init", None)
         name = Path(paths[0]).resolve().name.split(".")[0]
         clean = "".join(char if (char.isascii() and char.isalnum()) or char in "-_" else "-" for char in name)
         blueprint["name"] = clean.strip("-_") or "own"

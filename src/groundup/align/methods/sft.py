@@ -56,12 +56,17 @@ class Sft(Method):
     engines: ClassVar[frozenset[str]] = frozenset({"native", "deepspeed"})
     headline: ClassVar[tuple[str, ...]] = ("tokens", "epochs", "unread_share", "val_loss_before", "val_loss")
 
+    version: ClassVar[int] = 2
     optimizer: Annotated[Optimizer, Plugin("groundup.train.optimizers")] = Muon(
         lr=0.005, adam_lr=2e-3, adam_beta1=0.9
     )
     batch_rows: int = Field(default=8, ge=1, description="packed sequences per step")
     epochs: float = Field(default=3.0, gt=0, description="maximum passes over the conversations")
-    max_tokens: int = Field(default=600_000, ge=1, description="maximum training tokens, padding included")
+    max_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="maximum training tokens, padding included; 0 = as many as the epochs need",
+    )
     validation_tokens: int = Field(
         default=16_000, ge=1, description="maximum held-out tokens that val_loss is computed on"
     )
@@ -190,10 +195,9 @@ class SftSession:
     def _budget(self, available: int) -> TrainingBudget:
         """What is read of the `available` conversations, of which max_tokens may leave some unpacked."""
         recipe, packed = self.recipe, len(self.micro_batches)
-        limits = {
-            "epochs": math.ceil(recipe.epochs * packed / self.per_step),
-            "max_tokens": recipe.max_tokens // self.tokens_per_step,
-        }
+        limits = {"epochs": math.ceil(recipe.epochs * packed / self.per_step)}
+        if recipe.max_tokens:
+            limits["max_tokens"] = recipe.max_tokens // self.tokens_per_step
         return training_budget(
             packed, self.per_step, limits, packed_share=self.packed.conversations / available
         )
@@ -222,9 +226,10 @@ class SftSession:
         write_json(self.context.stage.file("examples.json"), spans)
 
     def _packed(self, talks: Sequence[Conversation], tokens: int) -> PackedConversations:
-        """Micro-batches of shuffled conversations, as many as hold `tokens`."""
+        """Micro-batches of shuffled conversations, of at most `tokens` (0 = of all)."""
         shape, cut, unusable = self.setup.shape, 0, 0
         rendered: list[RenderedChat] = []
+        packed_tokens = 0
         for i in permutation(len(talks), self.recipe.seed, "sft order"):
             chat, is_cut = self._rendered(talks[i])
             if chat is None:
@@ -232,8 +237,8 @@ class SftSession:
                 continue
             cut += is_cut
             rendered.append(chat)
-            tokens -= len(chat.ids)
-            if tokens <= 0:
+            packed_tokens += len(chat.ids)
+            if tokens and packed_tokens >= tokens:
                 break
         if not rendered:
             raise DataError(
