@@ -88,3 +88,20 @@ def test_a_finished_run_is_looked_up_and_not_trained_again(
     assert [json.loads(line)["outcome"]["tokens"] for line in log.read_text().splitlines()] == [512]
     assert Runs(folder, [str(texts)], 300, 64, threads=1)(tiny) == first
     assert not list((folder / "artifacts").glob("pretrain-*"))
+
+
+def test_initialisations_are_compared_at_equal_shape_batch_and_rates() -> None:
+    from initialisation import one_run, rows_of
+    from learning_runs import RunResult
+
+    standard, induction = (one_run(init, 500_000, seed=1).resolved() for init in ("standard", "induction"))
+    assert standard != induction
+    assert standard == induction.model_copy(update={"init": "standard"})
+    results = {
+        500_000: {
+            init: [RunResult(loss + seed / 100, 1, 1, 1.0) for seed in (0, 1)]
+            for init, loss in {"standard": 1.5, "induction": 1.25}.items()
+        }
+    }
+    head, rows = rows_of(results)
+    assert (head[-1], rows) == ("gain", [["500,000", "1.5050", "1.2550", "+0.2500 +- 0.0000"]])
