@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 
 from groundup.command_errors import report_errors
 from groundup.core.errors import GroundupError
+from groundup.core.standard_streams import prepare_standard_streams
 from groundup.options import (
     HERE,
     AsJson,
@@ -384,7 +385,8 @@ def plugins(*, as_json: AsJson = False) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Entry point: runs a command and turns mistakes into one message and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
-    with report_errors():
+    prepare_standard_streams()
+    with report_errors(resumes=(sys.argv[1:] if argv is None else argv)[:1] == ["run"]):
         app(argv, exit_on_error=False, print_error=False)
 
 

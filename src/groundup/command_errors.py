@@ -17,8 +17,11 @@ from groundup.core.os_errors import explain
 
 
 @contextmanager
-def report_errors() -> Iterator[None]:
-    """Run a command. Raises SystemExit with its status; errors of the program itself keep their traceback."""
+def report_errors(resumes: bool = False) -> Iterator[None]:
+    """Run a command. Raises SystemExit with its status; errors of the program itself keep their traceback.
+
+    resumes: whether the command goes on after an interruption when it is run again.
+    """
     try:
         try:
             yield
@@ -30,7 +33,8 @@ def report_errors() -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit) as stop:
         code = 130 if isinstance(stop, KeyboardInterrupt) else stop.code
         if code in (130, 143):
-            _exit("interrupted. Run the same command again to resume.", code, "\n")
+            hint = ". Run the same command again to resume" if resumes else ""
+            _exit(f"interrupted{hint}.", code, "\n")
         sys.exit(code)
     except BrokenPipeError:
         _discard(sys.stdout)

@@ -16,6 +16,7 @@ from rich.text import Text
 from groundup.core.clean import UnusedItem
 from groundup.core.errors import StoreError
 from groundup.core.registry import REGISTRIES, Plugin
+from groundup.core.standard_streams import print_json
 from groundup.core.status import StageReport, flatten
 from groundup.core.store import Artifact, Store
 from groundup.evaluate.comparison import QUESTION_SETS, verdict
@@ -55,7 +56,7 @@ def print_run(name: str, stages: dict[str, Artifact], as_json: bool) -> None:
     """Every stage of a run with its headline metrics."""
     manifests = {label: item.manifest() for label, item in stages.items()}
     if as_json:
-        _json({"name": name, "stages": manifests})
+        print_json({"name": name, "stages": manifests})
         return
     table = _table(f"run {name}", "stage", "artifact", "seconds", "metrics")
     for label, manifest in manifests.items():
@@ -72,7 +73,7 @@ def print_stage(artifact: Artifact, as_json: bool) -> None:
     """One artifact: metrics, recipe, inputs, files; from an examples.json also the loss masks."""
     manifest = artifact.manifest()
     if as_json:
-        _json(manifest)
+        print_json(manifest)
         return
     out = _out()
     table = _table(str(artifact.path), "key", "value")
@@ -98,7 +99,7 @@ def print_status(reports: list[StageReport], as_json: bool) -> None:
     """The state of every stage, and the fields that differ."""
     names = [report.artifact.path.name if report.artifact else None for report in reports]
     if as_json:
-        _json([{"stage": report.label, "artifact": name, "state": report.state, "why": report.why}
+        print_json([{"stage": report.label, "artifact": name, "state": report.state, "why": report.why}
                for report, name in zip(reports, names, strict=True)])  # fmt: skip
         return
     table = _table(None, "stage", "state", "artifact", "why")
@@ -110,7 +111,7 @@ def print_status(reports: list[StageReport], as_json: bool) -> None:
 def print_unused(items: list[UnusedItem], root: Path, deleted: bool, as_json: bool) -> None:
     """The unused files of a workspace with their sizes."""
     if as_json:
-        _json([{"path": str(item.path.relative_to(root)), "kind": item.kind, "bytes": item.bytes}
+        print_json([{"path": str(item.path.relative_to(root)), "kind": item.kind, "bytes": item.bytes}
                for item in items])  # fmt: skip
         return
     table = _table(None, "path", "kind", "bytes")
@@ -127,7 +128,7 @@ def print_difference(a: dict[str, Artifact], b: dict[str, Artifact], as_json: bo
     """Recipe fields and metrics in which two runs differ."""
     items = differences(a, b)
     if as_json:
-        _json(items)
+        print_json(items)
         return
     if not items:
         print("no difference in any recipe or metric")
@@ -153,7 +154,7 @@ def print_plugins(as_json: bool) -> None:
     """Every registry with its plugins: fields, defaults and the first line of the docstring."""
     registries = {folder.removeprefix("groundup."): _plugins(Plugin(folder)) for folder in REGISTRIES}
     if as_json:
-        _json(registries)
+        print_json(registries)
         return
     out = _out()
     for registry, plugins in registries.items():
@@ -216,7 +217,3 @@ def _table(title: str | None, *columns: str) -> Table:
 
 def _out() -> Console:
     return Console(highlight=False)
-
-
-def _json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))

@@ -4,7 +4,6 @@ in:  a `Diagnosis`
 out: text on stdout
 """
 
-import json
 import math
 from dataclasses import asdict
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from groundup.core.standard_streams import print_json
 from groundup.doctor.check import CheckResult
 from groundup.doctor.doctor import Diagnosis
 from groundup.doctor.machine import Machine
@@ -20,7 +20,7 @@ from groundup.doctor.machine import Machine
 def print_diagnosis(diagnosis: Diagnosis, as_json: bool) -> None:
     """Print the machine, one line per check, and for each failure its meaning and advice."""
     if as_json:
-        print(json.dumps(_plain(diagnosis), indent=2, allow_nan=False))
+        print_json(_plain(diagnosis))
         return
     console = Console(highlight=False, soft_wrap=False)
     console.print(_machine_table(diagnosis.machine))

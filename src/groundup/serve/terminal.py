@@ -4,12 +4,12 @@ in:  a Chat, the user's questions
 out: the model's answers on stdout, token by token or as JSON; messages on stderr
 """
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 
+from groundup.core.standard_streams import print_json
 from groundup.serve.conversation import Chat, ContextFull
 from groundup.serve.line_input import is_interactive
 
@@ -67,7 +67,10 @@ def print_answer(chat: Chat, question: str, as_json: bool = False) -> None:
         for text in pieces:
             if not as_json:
                 print(show(text), end="", flush=True)
-    print(json.dumps(asdict(chat.answer)) if as_json and chat.answer else "", flush=True)
+    if as_json and chat.answer is not None:
+        print_json(asdict(chat.answer), indent=None)
+    else:
+        print(flush=True)
 
 
 def visible(text: str) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from groundup.core.standard_streams import ORDERING
 from groundup.text.inspect.report import Diff, DocumentHistory, Event
 
 _SHOWN = 4000
@@ -17,8 +18,6 @@ _SHOWN = 4000
 _DIFF_STYLES = {"=": "", "-": "red strike", "+": "green", "~": "dim italic"}
 # Escape sequences could rewrite the screen, and directional marks reorder what stands on it: both are made visible.
 _VISIBLE = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
-ORDERING = [*range(0x200E, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0x61C]
-"""Characters that change text direction or order, or start a new line."""
 _VISIBLE |= dict.fromkeys([*range(0x80, 0xA0), *ORDERING], "\ufffd")
 _ONE_LINE = _VISIBLE | {ord("\n"): "\u240a", ord("\t"): " "}
 

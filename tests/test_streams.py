@@ -1,0 +1,193 @@
+"""Standard streams of every command: any locale, any bytes, any end of a pipe; never a traceback."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.cli import main
+from groundup.core.records import Message
+from groundup.core.standard_streams import prepare_standard_streams, print_json
+from groundup.model.checkpoint import save_model
+from groundup.model.config import DecoderConfig
+from groundup.model.decoder import Decoder
+from groundup.tokens import bpe
+from groundup.tokens.chat import prompt
+from groundup.tokens.tokenizer import Tokenizer
+from tiny import corpus, groundup
+
+COMMAND = [sys.executable, "-m", "groundup.cli"]
+LOCALES: dict[str, dict[str, str | None]] = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "C": {"LC_ALL": "C", "LANG": None},
+    "C without UTF-8 mode": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "no locale": {"LC_ALL": None, "LANG": None, "LC_CTYPE": None},
+}
+COMMANDS = (
+    ("--help",),
+    ("plugins",),
+    ("plugins", "--json"),
+    ("status", "{folder}/mine.toml"),
+    ("show", "füße"),
+    ("show", "füße", "--json"),
+    ("show", "füße", "ingest"),
+    ("inspect", "füße"),
+    ("inspect", "füße", "--search", "Straße"),
+    ("inspect", "füße", "--search", "Straße", "--json"),
+    ("clean", "--json"),
+    ("diff", "füße", "füße"),
+    ("show", "nicht-dä"),
+)
+
+
+def environment(changes: dict[str, str | None], folder: Path) -> dict[str, str]:
+    variables = {
+        **os.environ,
+        "GROUNDUP_WORKSPACE": os.fspath(folder / "workspace"),
+        "OMP_NUM_THREADS": "1",
+        **changes,
+    }
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+def run(
+    folder: Path,
+    argv: Sequence[str],
+    changes: dict[str, str | None] | None = None,
+    stdin: bytes = b"",
+    shell: str = "",
+) -> subprocess.CompletedProcess[bytes]:
+    """A command in a process of its own; `shell`: redirections after it."""
+    command = [*COMMAND, *(part.format(folder=folder) for part in argv)]
+    if shell:
+        command = ["bash", "-c", f'set -o pipefail; "$@" {shell}', "bash", *command]
+    return subprocess.run(
+        command,
+        input=stdin,
+        env=environment(changes or {}, folder),
+        capture_output=True,
+        cwd=folder,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run up to ingest, with names and texts that few encodings have, and a chat model."""
+    folder = tmp_path_factory.mktemp("straße")
+    texts = corpus(folder / "texts", 3)
+    text = "Die Straße ist lang und führt über die Brücke. 街道很长。 " * 5 + "\U0001f600 \u202e\u0085"
+    (texts / "füße.txt").write_text(text, encoding="utf-8")
+    with contextlib.suppress(OSError):
+        Path(os.fsdecode(os.fsencode(texts) + b"/\xff.txt")).write_text(text, encoding="utf-8")
+    blueprint = folder / "mine.toml"
+    groundup("init", str(blueprint), "--data", str(texts))
+    workspace = str(folder / "workspace")
+    groundup("run", str(blueprint), "--until", "ingest", "--quiet", "--workspace", workspace, "--name", "f")
+    for path in (folder / "workspace" / "runs").rglob("*"):  # a name that the command line refuses
+        if path.is_file():
+            path.write_text(path.read_text().replace('"name": "f"', '"name": "füße"'))
+    (folder / "workspace" / "runs" / "f").rename(folder / "workspace" / "runs" / "füße")
+    tokenizer = Tokenizer.from_merges(bpe.train(iter(["über die straße 街道 " * 30]), 290))
+    model = Decoder(DecoderConfig(tokenizer.vocab_size, 32, 1, 2, 2, 16, 64, max_seq_len=64))
+    model.init_weights(0)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    (folder / "model").mkdir()
+    save_model(folder / "model", model, tokenizer, chat=True)
+    return folder
+
+
+def check(done: subprocess.CompletedProcess[bytes], *statuses: int) -> None:
+    said = done.stderr.decode("utf-8", "replace")
+    for mark in ("Traceback", "Exception ignored", "BrokenPipe", "UnicodeEncode", "UnicodeDecode"):
+        assert mark not in said + done.stdout.decode("utf-8", "replace"), said
+    assert done.returncode in statuses, said
+
+
+ALL_IN_ONE = """
+import json, sys
+from groundup.cli import main
+for argv in json.loads(sys.argv[1]):
+    try:
+        main(argv)
+    except SystemExit as left:
+        print('status', left.code)
+"""
+
+
+def test_no_command_fails_for_what_the_encoding_lacks(folder: Path) -> None:
+    argvs = [[part.format(folder=folder) for part in argv] for argv in COMMANDS]
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_IN_ONE, json.dumps(argvs)],
+        env=environment({**LOCALES["ascii"], "PYTHONPATH": os.pathsep.join(sys.path)}, folder),
+        capture_output=True,
+        timeout=300,
+    )
+    check(done, 0)
+    assert done.stdout.isascii() and done.stderr.isascii()
+    statuses = [line for line in done.stdout.splitlines() if line.startswith(b"status")]
+    assert set(statuses) <= {b"status None", b"status 0", b"status 2"}
+    assert statuses.count(b"status 2") == 1
+
+
+@pytest.mark.parametrize("name", ["ascii", "C without UTF-8 mode"])
+def test_chat_reads_and_writes_any_bytes_in_any_locale(folder: Path, name: str) -> None:
+    stdin = "über die 街道?\n".encode() + b"\xff\xfe\x80 what?\n"
+    done = run(folder, ["chat", "model", "--max-tokens", "6", "--json"], LOCALES[name], stdin)
+    check(done, 0)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    ids = prompt([Message("user", "über die 街道?")], Tokenizer.load(folder / "model"))
+    assert (len(answers), answers[0]["prompt_tokens"]) == (2, len(ids))
+
+
+@pytest.mark.parametrize("shell", ["| head -c 1", "<&- >&- 2>&-", "> /dev/full", "2>&1 | head -c 1"])
+def test_a_closed_or_full_stream_is_no_traceback(folder: Path, shell: str) -> None:
+    check(run(folder, ["plugins", "--json"], shell=shell), 0, 2)
+
+
+@pytest.mark.parametrize("shell", ["| head -c 1", "<&- >&-"])
+def test_chat_ends_where_nobody_reads_or_asks(folder: Path, shell: str) -> None:
+    check(run(folder, ["chat", "model", "--max-tokens", "6"], stdin=b"what?\n" * 5, shell=shell), 0, 2)
+
+
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_an_empty_prompt_is_refused(folder: Path, empty: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["chat", str(folder / "model"), "-p", empty])
+    assert left.value.code == 2
+    assert "groundup: --prompt is empty. Give a question" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "hint"), [(["run"], ". Run the same command again to resume"), (["chat"], "")]
+)
+def test_only_a_run_resumes_after_ctrl_c(
+    argv: list[str], hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("groundup.cli.app", interrupt)
+    with pytest.raises(SystemExit) as left:
+        main(argv)
+    assert (left.value.code, capsys.readouterr().err) == (130, f"\ngroundup: interrupted{hint}.\n")
+
+
+@pytest.mark.parametrize("text", ["a\u0085\u202e\u009b", "ü街😀", "\udcff"])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_json_is_valid_in_any_encoding(text: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    prepare_standard_streams()
+    print_json({"text": text})
+    assert json.loads(raw.getvalue().decode(encoding)) == {"text": text}
+    assert not {"\u0085", "\u202e", "\u009b"} & set(raw.getvalue().decode(encoding))
