@@ -68,7 +68,10 @@ def save_decoder(
 ) -> None:
     """`save_model` of a decoder given by its config and weights; tensors on disk are copied one by one."""
     config_json = config_to_hf(config)
-    if tokenizer is not None:
+    if tokenizer is not None and tokenizer.imported is not None:
+        config_json |= tokenizer.imported.config_ids
+        tokenizer.save(folder)
+    elif tokenizer is not None:
         stop_ids = [tokenizer.eos, tokenizer.end_of_turn]
         if chat:
             stop_ids.reverse()

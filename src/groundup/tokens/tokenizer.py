@@ -18,6 +18,7 @@ from groundup.core.atomic_io import write_json, write_text
 from groundup.core.errors import DataError
 from groundup.tokens.bpe import EncodedBatch, byte_table, encoder
 from groundup.tokens.chat_template import CHAT_TEMPLATE
+from groundup.tokens.imported import ImportedFormat
 
 SPECIALS = (
     "<|begin_of_text|>",
@@ -32,10 +33,18 @@ SPECIALS = (
 
 
 class Tokenizer:
-    """A trained tokenizer. Ids: BPE vocabulary first, then `SPECIALS`."""
+    """A trained tokenizer. Ids: BPE vocabulary first, then `SPECIALS`; an imported one has its own control tokens."""
 
-    def __init__(self, table: dict[str, Any]) -> None:
-        self._table = table
+    def __init__(self, table: dict[str, Any], imported: ImportedFormat | None = None) -> None:
+        """imported: control tokens and chat template of a published chat model, in place of this package's."""
+        self._table, self.imported = table, imported
+        if imported is not None:
+            self._bytes = _imported_bytes(table, imported)
+            self.vocab_size = len(self._bytes)
+            self.bos, self.eos, self.pad, self.stop_ids = (
+                imported.bos, imported.eos, imported.pad, imported.stop_ids)  # fmt: skip
+            self.system = self.user = self.assistant = self.end_of_turn = imported.eos
+            return
         vocabulary = sorted(table["model"]["vocab"].items(), key=lambda item: item[1])
         spelled = byte_table()
         self._bytes = [bytes(spelled[char] for char in token) for token, _ in vocabulary]
@@ -50,6 +59,11 @@ class Tokenizer:
     @cached_property
     def _encoder(self) -> Any:
         return encoder(self._table)
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether texts are normalized to NFC before they are encoded."""
+        return bool(self._table.get("normalizer"))
 
     @property
     def encoder_name(self) -> str:
@@ -77,7 +91,10 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: Path) -> "Tokenizer":
-        """Read `tokenizer.json` from an artifact or checkpoint. Raises DataError if it is unusable."""
+        """Read `tokenizer.json` from an artifact or checkpoint; of an imported chat model also its chat template.
+
+        Raises DataError if it is unusable.
+        """
         path = folder / "tokenizer.json"
         try:
             table = json.loads(path.read_text(encoding="utf-8"))
@@ -85,9 +102,7 @@ class Tokenizer:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no tokenizer that can be read: {error!r}") from None
         if tuple(special_tokens) != SPECIALS:
-            raise DataError(
-                f"{path} has the control tokens {special_tokens}, not {list(SPECIALS)}: it isn't one of ours"
-            )
+            return Tokenizer(table, ImportedFormat.load(folder, table))
         return Tokenizer(table)
 
     def save(self, folder: Path, chat: bool = False, max_length: int | None = None) -> None:
@@ -96,6 +111,9 @@ class Tokenizer:
         chat: for a model trained on conversations, whose eos token is the end of a turn, and whose BOS comes from
         the chat template alone, so that no client adds a second one. max_length: the model's context.
         """
+        if self.imported is not None:
+            self.imported.save(folder)
+            return
         write_text(folder / "tokenizer.json", json.dumps(self._table, ensure_ascii=False))
         eos = SPECIALS[-1] if chat else SPECIALS[1]
         named = (SPECIALS[0], eos, SPECIALS[2])
@@ -134,10 +152,14 @@ class Tokenizer:
 
     def name(self, token: int) -> str:
         """Text of a control token."""
+        if self.imported is not None:
+            return next((text for text, own in self.imported.control.items() if own == token), "")
         return SPECIALS[token - len(self._bytes)]
 
     def is_special(self, token: int) -> bool:
         """Whether a token is a control token."""
+        if self.imported is not None:
+            return not self.token_bytes(token)
         return token >= len(self._bytes)
 
     def decode(self, ids: Sequence[int], specials: bool = False) -> str:
@@ -168,6 +190,29 @@ class StreamDecoder:
 def is_own_table(table: dict[str, Any]) -> bool:
     """Whether a tokenizer.json has the control tokens of this package, and no other added tokens."""
     return tuple(item.get("content") for item in table.get("added_tokens") or ()) == SPECIALS
+
+
+def _imported_bytes(table: dict[str, Any], imported: ImportedFormat) -> list[bytes]:
+    """Bytes of every id; none of a control token or of an id that nothing has.
+
+    Raises DataError for another tokenizer than a byte-level BPE, and for a normalizer other than NFC.
+    """
+    spelled, model = byte_table(), table.get("model") or {}
+    vocabulary, normalizer = model.get("vocab"), (table.get("normalizer") or {}).get("type", "NFC")
+    special = imported.control.keys() | imported.added.keys()
+    if model.get("type") != "BPE" or not isinstance(vocabulary, dict) or normalizer != "NFC":
+        raise DataError(
+            f"tokenizer.json is a {model.get('type')} with the normalizer {normalizer}: only byte-level BPE without a "
+            "normalizer or with NFC can be trained further with its own chat template"
+        )
+    texts = {token: text for text, token in vocabulary.items() if text not in special}
+    foreign = next((text for text in texts.values() if any(char not in spelled for char in text)), None)
+    if foreign is not None:
+        raise DataError(f"tokenizer.json is no byte-level BPE: its token {foreign!r} encodes no bytes")
+    found = {token: bytes(spelled[char] for char in text) for token, text in texts.items()}
+    found |= {token: text.encode() for text, token in imported.added.items()}
+    last = max([*found, *imported.control.values()])
+    return [found.get(token, b"") for token in range(last + 1)]
 
 
 def _begin_with(bos: int) -> dict[str, Any]:

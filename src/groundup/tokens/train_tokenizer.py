@@ -23,7 +23,8 @@ from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.text.documents import read_documents
 from groundup.tokens.bpe import encoder, train
-from groundup.tokens.tokenizer import SPECIALS, Tokenizer
+from groundup.tokens.imported import FILES
+from groundup.tokens.tokenizer import SPECIALS, Tokenizer, is_own_table
 
 SMALLEST = 256 + len(SPECIALS)
 TOKENIZER = "tokenizer.json"
@@ -54,7 +55,7 @@ class TokenizerRecipe(Recipe):
 
 def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) -> dict[str, str] | None:
     """Digests of the named files. Raises DataError for a missing file."""
-    wanted = {"reference": REFERENCE_FILES, "start": (TOKENIZER,)}
+    wanted = {"reference": REFERENCE_FILES, "start": _start_files(Path(recipe.start))}
     sha256_of = {}
     for key, names in wanted.items():
         folder = getattr(recipe, key)
@@ -63,6 +64,14 @@ def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) ->
                 raise DataError(f"tokenizer.{key}: {path} is missing. Correct the folder, or leave it empty")
             sha256_of[path.name] = digests.sha256(path)
     return sha256_of or None
+
+
+def _start_files(folder: Path) -> tuple[str, ...]:
+    """The files that are read of a checkpoint: of an imported chat model those of its template too."""
+    path = folder / TOKENIZER
+    if not path.is_file() or is_own_table(json.loads(path.read_bytes())):
+        return (TOKENIZER,)
+    return (TOKENIZER, *(name for name in FILES if name != TOKENIZER and (folder / name).is_file()))
 
 
 @stage(
@@ -92,7 +101,7 @@ def tokenizer(
     metrics = {key: value for key, value in report.items() if key != "longest_tokens"}
     return metrics | {
         "vocab_size": ours.vocab_size,
-        "merges": ours.vocab_size - SMALLEST,
+        "merges": max(0, ours.vocab_size - SMALLEST),
         "trainer": "taken over" if recipe.start else "tokenizers",
         "encoder": ours.encoder_name,
     }

@@ -207,9 +207,10 @@ def _same_optimizer(metadata: dict[str, Any], optimizer: Optimizer) -> bool:
 
 
 def _check_tokenizer(folder: Path, config: DecoderConfig, tokenizer: Path) -> None:
-    table = _read(tokenizer / TOKENIZER)
-    count = len(table["model"]["vocab"]) + len(table["added_tokens"])
-    if count != config.vocab_size:
+    table, loaded = _read(tokenizer / TOKENIZER), Tokenizer.load(tokenizer)
+    count = loaded.vocab_size
+    # Published models have more embeddings than tokens, for products of a round size.
+    if count > config.vocab_size or (count != config.vocab_size and loaded.imported is None):
         raise DataError(
             f"pretrain.start: {folder} has a vocabulary of {config.vocab_size} ids, and the rows are of one of "
             f'{count}. Set tokenizer.start = "{folder}" where it has a {TOKENIZER}'
