@@ -80,7 +80,14 @@ def run(
             cluster.follow()
             return
         print(
-            execute(plan, open_store(workspace), Reporter(quiet), until, partial(run_stage, cluster=cluster))
+            execute(
+                plan,
+                open_store(workspace),
+                Reporter(quiet),
+                until,
+                partial(run_stage, cluster=cluster),
+                cluster.place.ranks,
+            )
         )
 
 
@@ -100,9 +107,10 @@ def status(
     from groundup.status import pipeline_status
 
     table, origin = blueprint_table(blueprint, data, name)
-    print_status(
-        pipeline_status(open_store(workspace), table, set, origin, plugin_folder(blueprint)), as_json
-    )
+    report = pipeline_status(open_store(workspace), table, set, origin, plugin_folder(blueprint))
+    print_status(report.reports, as_json)
+    for problem in report.problems:
+        print(problem.line(), file=sys.stderr)
 
 
 @app.command

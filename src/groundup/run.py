@@ -17,16 +17,22 @@ from groundup.core.errors import BlueprintError, DamagedInputError
 from groundup.core.progress import Reporter
 from groundup.core.registry import local_sources
 from groundup.core.store import Artifact, Store
-from groundup.parallel.stage_runner import run_stage
+from groundup.feasibility import FeasibilityCheck
+from groundup.parallel.stage_runner import ranks_of, run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
 
 
 def execute(
-    plan: Blueprint, store: Store, reporter: Reporter, until: str = "", runner: StageRunner = run_stage
+    plan: Blueprint,
+    store: Store,
+    reporter: Reporter,
+    until: str = "",
+    runner: StageRunner = run_stage,
+    ranks: int = 0,
 ) -> Path:
     """Build every stage that isn't up to date, to the end or up to a stage. Returns the path of the book or that stage.
 
-    runner: how stages are called; by default in as many ranks as the runtime has.
+    runner: how stages are called; by default in as many ranks as the runtime has. ranks: of a cluster; 0 = those.
 
     Raises BlueprintError if there is no stage `until`.
     """
@@ -39,7 +45,7 @@ def execute(
     with store.in_use():
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return _execute(plan, store, reporter, until, runner)
+                return _execute(plan, store, reporter, until, runner, ranks or ranks_of(plan.runtime))
             except DamagedInputError as error:
                 if attempt == ATTEMPTS:
                     raise
@@ -62,10 +68,15 @@ def use_temporary_folder(folder: Path, reporter: Reporter) -> None:
     reporter.info(f"no temporary folder of the system can be written: temporary files go to {folder}")
 
 
-def _execute(plan: Blueprint, store: Store, reporter: Reporter, until: str, runner: StageRunner) -> Path:
+def _execute(
+    plan: Blueprint, store: Store, reporter: Reporter, until: str, runner: StageRunner, ranks: int
+) -> Path:
     started = time.monotonic()
     previous, total = store.previous_manifests(plan.name), len(plan.labels())
-    builder = Builder(store, plan.runtime, reporter, previous, until, runner, total, plan.name)
+    feasibility = FeasibilityCheck(plan, store, reporter, until, ranks)
+    builder = Builder(
+        store, plan.runtime, reporter, previous, until, runner, total, plan.name, feasibility.before
+    )
     try:
         artifacts = pipeline(plan, builder)
     except StopAfterStage:

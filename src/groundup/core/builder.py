@@ -8,7 +8,7 @@ hashed in full. `status.py` reports on the same pipeline without building.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +80,8 @@ class Builder:
     """Number of stages, for the count in front of each line; 0 = unknown."""
     run_name: str = ""
     """Name of the run, for the trackers."""
+    before: Callable[[str, Mapping[str, Artifact]], None] = lambda label, artifacts: None
+    """Called before each stage with its label and the artifacts so far; may raise to stop the run."""
     reports: list[StageReport] = field(default_factory=list)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """Every artifact so far, by label."""
@@ -100,6 +102,7 @@ class Builder:
         """
         bound = stage.bind(*inputs, **named)
         planned = plan_stage(stage, recipe, {key: item.path.name for key, item in flat_inputs(bound).items()})
+        self.before(planned.label, self.artifacts)
         report = self._made(stage, planned, recipe, bound)
         assert report.artifact is not None
         self.reports.append(report)

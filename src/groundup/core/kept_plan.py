@@ -10,7 +10,7 @@ or an external start checkpoint are not kept: their recipes depend on other file
 import contextlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +33,31 @@ def plan_key(table: dict[str, Any], overrides: list[str]) -> str:
     return digest([json.dumps(table, sort_keys=True, default=str), overrides, sys.version, sources])
 
 
-def load_plan(store: Store, key: str) -> tuple[str, list[PlannedStage]] | None:
-    """The run's name and its stages, or None where they aren't kept."""
+@dataclass(frozen=True)
+class KeptPlan:
+    """A validated blueprint's name, planned stages, and digest."""
+
+    name: str
+    stages: list[PlannedStage]
+    digest: str
+
+
+def load_plan(store: Store, key: str) -> KeptPlan | None:
+    """The plan of a blueprint, or None where it isn't kept."""
     try:
         kept = json.loads(_path(store, key).read_text(encoding="utf-8"))
-        return str(kept["name"]), [PlannedStage(**stage) for stage in kept["stages"]]
+        return KeptPlan(
+            str(kept["name"]), [PlannedStage(**stage) for stage in kept["stages"]], str(kept["digest"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep_plan(store: Store, key: str, name: str, blueprint: Recipe, stages: list[PlannedStage]) -> None:
-    """Write the stages of a blueprint that depends on no file but its own."""
+def keep_plan(store: Store, key: str, blueprint: Recipe, plan: KeptPlan) -> None:
+    """Write the plan of a blueprint that depends on no file but its own."""
     if not any(map(is_users_module, _modules(blueprint))):
         with contextlib.suppress(OSError):
-            write_json(_path(store, key), {"name": name, "stages": [asdict(stage) for stage in stages]})
+            write_json(_path(store, key), asdict(plan))
 
 
 def _path(store: Store, key: str) -> Path:

@@ -5,7 +5,7 @@ out: a frozen, validated object; only recipes enter an artifact's fingerprint, a
 """
 
 import difflib
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
@@ -20,6 +20,23 @@ class Strict(BaseModel):
     @classmethod
     def _known_keys(cls, value: Any) -> Any:
         return refuse_unknown_keys(cls, value)
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> Self:
+        """Refuses `min_x` above `max_x`: nothing could pass."""
+        for low_name in type(self).model_fields:
+            high_name = low_name.replace("min_", "max_", 1)
+            low, high = getattr(self, low_name), getattr(self, high_name, None)
+            if low_name.startswith("min_") and low is not None and high is not None and low > high:
+                raise ValueError(f"{low_name} = {low} is above {high_name} = {high}: nothing can pass")
+        return self
+
+    def without_effect(self) -> dict[str, str]:
+        """Keys that the values of other keys switch off, with the reason; `a.b` is key `b` of the recipe `a`.
+
+        The user is told about those that don't have their default value.
+        """
+        return {}
 
 
 class Recipe(Strict):

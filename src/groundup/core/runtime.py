@@ -45,6 +45,10 @@ class Layout(Strict):
         "(interleaved, weight gradients deferred; not compiled)",
     )
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        return {} if self.pipeline > 1 else {"schedule": "pipeline = 1"}
+
 
 class Runtime(Strict):
     """Where and how the work runs. Never part of an artifact's fingerprint."""
@@ -94,3 +98,8 @@ class Runtime(Strict):
         default=(),
         description="experiment trackers that also receive metrics.jsonl: tensorboard, trackio, wandb",
     )
+
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        unused = {"workers": "the Ray cluster has its own workers"} if self.ray else {}
+        return unused | {"rank_timeout": "there is one rank"} if self.ranks == 1 else unused

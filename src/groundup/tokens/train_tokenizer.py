@@ -52,6 +52,10 @@ class TokenizerRecipe(Recipe):
         default="", description=f"folder with GPT-2's {' and '.join(REFERENCE_FILES)}, to report beside ours"
     )
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        return {"vocab_size": "start has a vocabulary"} if self.start else {}
+
 
 def external_digest(recipe: TokenizerRecipe, digests: DigestCache = UNCACHED) -> dict[str, str] | None:
     """Digests of the named files. Raises DataError for a missing file."""

@@ -63,6 +63,7 @@ from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
 from groundup.train.pretrain_loss import pretraining_loss
 from groundup.train.schedules import ScheduleName, schedule_factor
+from groundup.train.stable_checkpoint import stable_checkpoint_probe, stable_steps
 from groundup.train.utilization import MachineRate, throughput
 from groundup.train.validate import held_out_bpb, induction_metrics, validation_probe
 
@@ -113,12 +114,25 @@ class Pretrain(Recipe):
     validate_every: int = Field(default=50, ge=1, description="steps between two validations")
     validation_rows: int = Field(default=256, ge=1, description="maximum packed sequences scored at the end")
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        unused = {} if self.schedule == "wsd" else {"decay_fraction": f'schedule = "{self.schedule}"'}
+        if self.schedule == "constant":
+            unused["min_lr_ratio"] = 'schedule = "constant"'
+        if self.start:
+            unused |= dict.fromkeys(("depth", "architecture"), "the checkpoint in start decides")
+        elif getattr(self.architecture, "tie_embeddings", False):
+            unused["optimizer.head"] = "architecture.tie_embeddings = true: there is no matrix of the head"
+        return unused
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.start and self.init != "standard":
             raise ValueError(
                 f'init = "{self.init}" has no effect with start: the checkpoint has its weights. Leave out one of both'
             )
+        if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError('schedule = "wsd": warmup_fraction + decay_fraction must be at most 1')
         self.decoder_config(vocab_size=64, max_seq_len=64)
         return self
 
@@ -170,6 +184,8 @@ class _Plan:
     micro_rows: int
     budget: TrainingBudget
     warmup_steps: int
+    stable_steps: int
+    """steps before the learning rate falls, with the schedule wsd"""
 
     @property
     def steps(self) -> int:
@@ -224,6 +240,8 @@ def pretrain(
     score = partial(held_out_bpb, engine, held_out, vocabulary, parallel)
     rows_of = _order(recipe, plan, len(rows), rows_read)
     metrics: Metrics = induction_metrics(engine, vocabulary, "_before")
+    read = rows_read + plan.stable_steps * plan.batch_rows
+    save = partial(save_stable, context, engine, config, vocabulary, optimizer, read, parallel)
     spec = TrainSpec(
         label="pretrain",
         engine=engine,
@@ -238,9 +256,7 @@ def pretrain(
         detect_spikes=True,
         probes=[
             Probe(recipe.validate_every, validation_probe(score, rate)),
-            *stable_checkpoint_probe(
-                recipe, plan, context, config, vocabulary, engine, optimizer, rows_read, parallel
-            ),
+            *stable_checkpoint_probe(recipe.schedule, plan.stable_steps, plan.steps, save),
         ],
         monitor=_monitor(engine, rows, held_out, vocabulary, flops * plan.tokens_per_step, rate, parallel),
         document_ids=document_ids(rows_of, tokens.path / "train_spans.parquet"),
@@ -333,7 +349,9 @@ def _plan(
         runtime, config, local_positions, rows_each // parallel.pipeline, hardware.device, parts
     )
     budget = pretrain_budget(recipe, len(rows), batch_rows, seq_len)
-    return _Plan(seq_len, batch_rows, micro_rows, budget, round(recipe.warmup_fraction * budget.steps))
+    warmup = round(recipe.warmup_fraction * budget.steps)
+    stable = stable_steps(budget.steps, recipe.decay_fraction)
+    return _Plan(seq_len, batch_rows, micro_rows, budget, warmup, stable)
 
 
 def pretrain_budget(recipe: Pretrain, rows: int, batch_rows: int, seq_len: int) -> TrainingBudget:
@@ -360,24 +378,6 @@ def _order(recipe: Pretrain, plan: _Plan, n_rows: int, rows_read: int) -> Callab
     """step -> the rows that it reads. An annealing run continues after the rows that its checkpoint has read."""
     first = rows_read // plan.batch_rows
     return lambda step: sample_indices(n_rows, plan.batch_rows, first + step, recipe.seed)
-
-
-def stable_checkpoint_probe(
-    recipe: Pretrain, plan: _Plan, context: StageContext, config: DecoderConfig, tokenizer: Tokenizer,
-    engine: TrainEngine, optimizer: Optimizer, rows_read: int, parallel: ParallelContext,
-) -> list[Probe]:  # fmt: skip
-    """With the schedule wsd: a probe that saves the checkpoint from before the learning rate falls."""
-    last = round(plan.steps * (1 - recipe.decay_fraction))
-    if recipe.schedule != "wsd" or not 0 < last < plan.steps:
-        return []
-
-    def keep(step: int) -> dict[str, float]:
-        if step == last:
-            read = rows_read + last * plan.batch_rows
-            save_stable(context, engine, config, tokenizer, optimizer, read, parallel)
-        return {}
-
-    return [Probe(last, keep)]
 
 
 def _monitor(

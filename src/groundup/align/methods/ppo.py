@@ -105,6 +105,15 @@ class Ppo(Method):
         default=256, ge=2, description="held-out questions to which responses are compared before and after"
     )
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        unused = {} if self.value_coef else {"value_clip": "value_coef = 0"}
+        if self.epochs * self.minibatches == 1:
+            unused["clip_range"] = "with one step per iteration the policy is still the one that sampled"
+        if self.iterations == 1:
+            unused["max_kl"] = "it is compared between iterations, and there is one"
+        return unused
+
     def prepare(self, context: MethodContext) -> Session:
         """Load the models and sample responses to the held-out questions."""
         return PpoSession(self, context)

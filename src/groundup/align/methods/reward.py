@@ -102,6 +102,11 @@ class Reward(Method):
     max_new_tokens: int = Field(default=96, ge=1, description="maximum tokens of a sampled answer")
     temperature: float = Field(default=1.0, gt=0, description="sampling temperature of the sampled answers")
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        reason = "sampled = 0: no answer is sampled"
+        return {} if self.sampled else dict.fromkeys(("max_new_tokens", "temperature"), reason)
+
     def prepare(self, context: MethodContext) -> Session:
         """Make the pairs, some of them with answers sampled from the initial policy."""
         return RewardSession(self, context)

@@ -57,6 +57,10 @@ class Qwen3MoE(Dense):
         description="loss: coefficient of the auxiliary loss; bias: change of each expert's bias per step",
     )
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        return {"balance_rate": 'balance = "none"'} if self.balance == "none" else {}
+
     def config(self, depth: int, vocab_size: int, max_seq_len: int) -> DecoderConfig:
         """The DecoderConfig for this depth, by the rules of `Dense`.
 

@@ -12,12 +12,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.core.atomic_io import write_json
 from groundup.core.errors import DataError
@@ -56,6 +56,20 @@ class Decontaminate(Recipe):
         default="document",
         description="what is removed: the document, or (in the report) the evaluation item",
     )
+
+    @model_validator(mode="after")
+    def _grams_can_match(self) -> Self:
+        if self.min_distinct > self.ngram:
+            raise ValueError(
+                f"min_distinct = {self.min_distinct} is more than the ngram = {self.ngram} words of an n-gram: nothing "
+                "can match"
+            )
+        return self
+
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        keys = ("ngram", "min_words", "min_distinct", "drop")
+        return {} if self.paths else dict.fromkeys(keys, "paths is empty, so nothing is compared")
 
 
 OVERLAPS = (100, 75, 50, 25)

@@ -43,6 +43,11 @@ class Mix(Recipe):
     )
     caps: dict[str, float] = Field(default={}, description="maximum epochs per source; set with the source")
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        reason = "nothing is mixed: set weights of sources, total_bytes, temperature or shuffle"
+        return {} if self.active else dict.fromkeys(("seed", "max_epochs"), reason)
+
     @property
     def active(self) -> bool:
         """Whether mixing is enabled."""

@@ -55,6 +55,12 @@ class Dedup(Recipe):
     paragraphs: bool = Field(default=False, description="remove repeated paragraphs")
     seed: int = Field(default=0, ge=0, description="seed of the MinHash functions")
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        keys = ("ngram", "bands", "rows", "similarity", "seed")
+        unused = {} if self.fuzzy else dict.fromkeys(keys, "fuzzy = false")
+        return unused if self.exact or self.fuzzy else unused | {"keep": "exact and fuzzy are false"}
+
     @property
     def active(self) -> bool:
         """Whether any deduplication is enabled."""

@@ -12,9 +12,10 @@ length nor stop words apply.
 """
 
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch, share
@@ -54,6 +55,20 @@ class GopherQuality(Recipe):
     bullets: tuple[str, ...] = Field(
         default=("•", "-"), min_length=1, description="prefixes of a bullet line"
     )
+
+    @model_validator(mode="after")
+    def _stop_words_suffice(self) -> Self:
+        if self.min_stop_words > len(set(self.stop_words)):
+            raise ValueError(
+                f"min_stop_words = {self.min_stop_words} is more than the {len(set(self.stop_words))} stop_words: "
+                "nothing can pass"
+            )
+        return self
+
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        reason = "min_stop_words = 0 needs none"
+        return {} if self.min_stop_words else dict.fromkeys(("stop_words", "language"), reason)
 
     def rules(self) -> tuple[Rule, ...]:
         """The rules in the paper's order."""

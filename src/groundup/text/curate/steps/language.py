@@ -58,6 +58,10 @@ class Language(Recipe):
     )
     max_chars: int = Field(default=2048, ge=1, description="characters used, from the beginning")
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        return {"drop_unknown": "keep drops unknown languages already"} if self.keep else {}
+
     @field_validator("keep")
     @classmethod
     def _known_languages(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ out: drops with `too_few_chars`, `too_many_chars`, `too_few_words`
 """
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from groundup.core.recipe import Recipe
 from groundup.text.batch import DocumentBatch
@@ -18,14 +18,6 @@ class Length(Recipe):
     min_chars: int = Field(default=32, ge=0, description="minimum characters per document")
     max_chars: int = Field(default=10_000_000, ge=1, description="maximum characters per document")
     min_words: int = Field(default=5, ge=0, description="minimum words per document")
-
-    @model_validator(mode="after")
-    def _bounds_leave_room(self) -> "Length":
-        if self.min_chars > self.max_chars:
-            raise ValueError(
-                f"min_chars = {self.min_chars} is above max_chars = {self.max_chars}: nothing can pass"
-            )
-        return self
 
     def rules(self) -> tuple[Rule, ...]:
         """Rules on `chars` and `words`."""

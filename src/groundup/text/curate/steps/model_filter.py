@@ -46,8 +46,6 @@ class ModelFilter(Recipe):
     def _one_lower_bound(self) -> "ModelFilter":
         if self.min_score is not None and self.keep_share is not None:
             raise ValueError("min_score and keep_share both say what to keep: give one of them")
-        if self.min_score is not None and self.max_score is not None and self.min_score > self.max_score:
-            raise ValueError("min_score is above max_score: nothing could pass")
         return self
 
     def load(self, model: Path) -> "LoadedModelFilter":

@@ -73,6 +73,17 @@ class Privacy(Recipe):
     )
     at_most: int = Field(default=0, ge=0, description="findings that a document may have in the mode drop")
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        unused = {} if self.mode == "drop" else {"at_most": 'mode = "redact" drops no document'}
+        if "phone" not in self.kinds:
+            unused["regions"] = "kinds has no phone"
+        if "national_id" not in self.kinds:
+            unused["countries"] = "kinds has no national_id"
+        if not {"email", "ip"} & set(self.kinds):
+            unused["reserved"] = "kinds has neither email nor ip"
+        return unused
+
     @field_validator("regions")
     @classmethod
     def _known_regions(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -25,6 +25,11 @@ class RepeatedLines(Recipe):
         default=30, ge=0, description="shorter spans are kept: list marks, table rows, refrains"
     )
 
+    def without_effect(self) -> dict[str, str]:
+        """See `Strict`."""
+        off = not self.lines and not self.paragraphs
+        return {"min_bytes": "lines = 0 and paragraphs = false remove nothing"} if off else {}
+
     def apply(self, batch: DocumentBatch) -> FilterResult:
         """Compare the hashes of spans within each document."""
         cut = Cut(batch)
