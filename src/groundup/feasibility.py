@@ -6,14 +6,16 @@ out: problems: of the blueprint alone, of the token dataset, of the alignment da
 `run` stops before pretraining where a stage is impossible; `status` and `plan` print the same lines.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.fingerprint import digest
 from groundup.core.progress import Reporter
+from groundup.core.records import Prompt, Split
 from groundup.core.store import Artifact, Store
-from groundup.evaluate.alignment_data import AlignmentData, to_prompt
+from groundup.evaluate.alignment_data import AlignmentData, RecordKind, to_prompt
 from groundup.parallel.context import check_layout
 from groundup.pipeline import Blueprint
 from groundup.plan.dataset_checks import DatasetCounts, dataset_problems, vocabulary_problems
@@ -83,15 +85,22 @@ def step_problems(plan: Blueprint, data: Artifact, tokenizer: Artifact) -> Itera
     loaded, context = Tokenizer.load(tokenizer.path), _context(plan)
     for step in plan.align:
         records = AlignmentData.load(data.path, step.data)
-        kind = next(iter(sorted(step.method.learns_from)), "prompts")
-        splits = {}
-        for split in ("train", "held_out"):
-            chosen = getattr(records, kind)(split)
-            prompts = [item if kind == "prompts" else to_prompt(item) for item in chosen]
-            splits[split] = PromptLengths.of(prompts, loaded)
+        splits = {
+            split: PromptLengths.of(_prompts(records, step.method.learns_from, split), loaded)
+            for split in get_args(Split)
+        }
         row = step.method.row_tokens(context)
         yield from data_problems(step, row, splits["train"], splits["held_out"])
         yield from limit_problems(step, splits["train"])
+
+
+def _prompts(records: AlignmentData, kinds: Collection[RecordKind], split: Split) -> list[Prompt]:
+    """The prompts of all records of some kinds."""
+    return [
+        record if isinstance(record, Prompt) else to_prompt(record)
+        for kind in sorted(kinds)
+        for record in getattr(records, kind)(split)
+    ]
 
 
 def problems_of(plan: Blueprint, artifacts: Mapping[str, Artifact], ranks: int) -> list[Problem]:
