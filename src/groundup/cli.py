@@ -3,7 +3,6 @@
 A command's code is imported when the command is called, so that `--help` doesn't import torch.
 """
 
-import os
 import signal
 import sys
 from functools import partial
@@ -65,30 +64,13 @@ def run(
         print errors only
     """
     from groundup.core.progress import Reporter
-    from groundup.parallel.external_launch import ExternalLaunch, detect_launch
-    from groundup.parallel.stage_runner import run_stage
-    from groundup.run import execute
+    from groundup.run import execute_on_ranks
 
     overrides = [*set, f'runtime.ray = "{ray}"'] if ray else set
     plan = load_blueprint(blueprint, data, overrides, name)
-    place = detect_launch(os.environ)
-    if place is None:
-        print(execute(plan, open_store(workspace), Reporter(quiet), until))
-        return
-    with ExternalLaunch(place, plan.runtime.rank_timeout) as cluster:
-        if not cluster.is_rank0:
-            cluster.follow()
-            return
-        print(
-            execute(
-                plan,
-                open_store(workspace),
-                Reporter(quiet),
-                until,
-                partial(run_stage, cluster=cluster),
-                cluster.place.ranks,
-            )
-        )
+    result = execute_on_ranks(plan, open_store(workspace), Reporter(quiet), until)
+    if result is not None:
+        print(result)
 
 
 @app.command
@@ -108,9 +90,7 @@ def status(
 
     table, origin = blueprint_table(blueprint, data, name)
     report = pipeline_status(open_store(workspace), table, set, origin, plugin_folder(blueprint))
-    print_status(report.reports, as_json)
-    for problem in report.problems:
-        print(problem.line(), file=sys.stderr)
+    print_status(report.reports, report.problems, as_json)
 
 
 @app.command

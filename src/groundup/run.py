@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from groundup.core.atomic_io import write_text
@@ -18,8 +19,21 @@ from groundup.core.progress import Reporter
 from groundup.core.registry import local_sources
 from groundup.core.store import Artifact, Store
 from groundup.feasibility import FeasibilityCheck
+from groundup.parallel.external_launch import ExternalLaunch, detect_launch
 from groundup.parallel.stage_runner import ranks_of, run_stage
 from groundup.pipeline import Blueprint, pipeline, resolved
+
+
+def execute_on_ranks(plan: Blueprint, store: Store, reporter: Reporter, until: str = "") -> Path | None:
+    """`execute`, here or in the ranks of a cluster that started this process; None on all ranks but the first."""
+    place = detect_launch(os.environ)
+    if place is None:
+        return execute(plan, store, reporter, until)
+    with ExternalLaunch(place, plan.runtime.rank_timeout) as cluster:
+        if not cluster.is_rank0:
+            cluster.follow()
+            return None
+        return execute(plan, store, reporter, until, partial(run_stage, cluster=cluster), place.ranks)
 
 
 def execute(

@@ -20,6 +20,7 @@ from groundup.core.standard_streams import print_json
 from groundup.core.status import StageReport, flatten
 from groundup.core.store import Artifact, Store
 from groundup.evaluate.comparison import QUESTION_SETS, verdict
+from groundup.plan.problem import Problem
 
 
 def newest_run(store: Store) -> str:
@@ -95,8 +96,10 @@ def _print_verdicts(metrics: dict[str, Any]) -> None:
             _out().print(Text(f"{title}, {verdict(name, score)}"), soft_wrap=True)
 
 
-def print_status(reports: list[StageReport], as_json: bool) -> None:
-    """The state of every stage, and the fields that differ."""
+def print_status(reports: list[StageReport], problems: list[Problem], as_json: bool) -> None:
+    """The state of every stage and the fields that differ; problems as messages."""
+    for problem in problems:
+        print(problem.line(), file=sys.stderr)
     names = [report.artifact.path.name if report.artifact else None for report in reports]
     if as_json:
         print_json([{"stage": report.label, "artifact": name, "state": report.state, "why": report.why}
