@@ -37,6 +37,12 @@ def refuses() -> None:
     dist.barrier()
 
 
+def fills_the_disk() -> None:
+    if dist.get_rank() == 1:
+        raise OSError(28, "No space left on device", "/disk/file")
+    dist.barrier()
+
+
 def fails() -> None:
     if dist.get_rank() == 1:
         raise ZeroDivisionError("by hand")

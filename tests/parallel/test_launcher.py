@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ranks_helpers
-from groundup.core.errors import DataError, TrainingError
+from groundup.core.errors import DataError, GroundupError, TrainingError
 from groundup.parallel.launcher import ATTEMPTS, launch
 
 TIMEOUT = 60.0
@@ -23,6 +23,11 @@ def test_ranks_meet_and_rank_0_answers() -> None:
 def test_an_error_of_one_rank_ends_all_of_them() -> None:
     with pytest.raises(DataError, match="rows are missing"):
         launch(ranks_helpers.refuses, (), 2, TIMEOUT)
+
+
+def test_an_error_of_the_machine_has_the_words_of_the_main_process() -> None:
+    with pytest.raises(GroundupError, match=r"^No space left on device: /disk/file.* Free some space"):
+        launch(ranks_helpers.fills_the_disk, (), 2, TIMEOUT)
 
 
 def test_an_unexpected_error_says_on_which_rank_and_where() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from groundup.core.os_errors import explain_os_errors
 from groundup.core.progress import Reporter
 from groundup.core.recipe import Recipe
 from groundup.core.runtime import Runtime
@@ -58,6 +59,7 @@ def _stage_on_a_rank(
     is_rank0 = dist.get_rank() == 0
     context = open_context(part, Reporter(quiet=quiet or not is_rank0), runtime, keeps_log=is_rank0)
     try:
-        return stage(recipe, runtime, context, **inputs)
+        with explain_os_errors(part.stem, part):
+            return stage(recipe, runtime, context, **inputs)
     finally:
         context.close_log()

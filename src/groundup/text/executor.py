@@ -26,6 +26,7 @@ from typing import Any
 
 from groundup.core.atomic_io import write_text
 from groundup.core.errors import DataError, GroundupError
+from groundup.core.os_errors import explain_os_errors
 from groundup.core.runtime import Runtime
 from groundup.core.stage import StageContext
 from groundup.text.worker_process import WorkerDied, WorkerProcess, error_of_worker
@@ -61,6 +62,7 @@ def run_tasks(
     Raises DataError when workers keep crashing, and any GroundupError raised by a task.
     """
     folder = context.temporary / label
+    work = partial(_run_task, run, common, label, context.path)
     done_files = {task.number: _mark(folder, task) for task in tasks}
     done = {
         number: json.loads(done_file.read_text())
@@ -75,7 +77,7 @@ def run_tasks(
         while pending:
             before = len(done)
             try:
-                for task, result in _results(run, common, pending, runtime):
+                for task, result in _results(work, pending, runtime):
                     write_text(done_files[task.number], json.dumps(result))
                     done[task.number] = result
                     progress.advance(task.bytes / 1e6)
@@ -96,26 +98,26 @@ def _mark(folder: Path, task: ExecutorTask) -> Path:
 
 
 def _results(
-    run: Run, common: Any, tasks: list[ExecutorTask], runtime: Runtime
+    work: TaskFunction, tasks: list[ExecutorTask], runtime: Runtime
 ) -> Iterator[tuple[ExecutorTask, Done]]:
     workers = min(runtime.workers or os.cpu_count() or 1, len(tasks))
     if not runtime.ray and (workers == 1 or sum(task.bytes for task in tasks) < SMALL_BYTES):
         for task in tasks:
-            yield task, run(common, task.about)
+            yield task, json.loads(work(json.dumps(task.about)))
         return
     by_number = {task.number: task for task in tasks}
     ordered = sorted(
         tasks, key=lambda task: (-task.bytes, task.number)
     )  # none is left alone with the largest
     rows = [(task.number, json.dumps(task.about)) for task in ordered]
-    work = partial(_run_task, run, common)
     results = _by_ray(work, rows, runtime.ray) if runtime.ray else _by_processes(work, rows, workers)
     for number, result in results:
         yield by_number[number], json.loads(result)
 
 
-def _run_task(run: Run, common: Any, about: str) -> str:
-    return json.dumps(run(common, json.loads(about)))
+def _run_task(run: Run, common: Any, label: str, folder: Path, about: str) -> str:
+    with explain_os_errors(label, folder):
+        return json.dumps(run(common, json.loads(about)))
 
 
 def _by_processes(work: TaskFunction, rows: list[Row], workers: int) -> Iterator[Row]:

@@ -107,7 +107,7 @@ def test_a_full_disk_is_not_taken_for_an_unreadable_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ingest_task.TaskShards, "add", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(GroundupError, match=r"^ingest: No space left on device: .*/ingest-a "):
         run_acquire(tmp_path / "ingest-a", tmp_path / "a.txt")
 
 
