@@ -101,7 +101,7 @@ def test_init_writes_a_blueprint_that_means_the_same(
     for argv in (["status", "mine.toml", "--json"], ["status", "--json"]):
         groundup(*argv)
         views.append(json.loads(capsys.readouterr().out))
-    assert len(views[0]) == 10
+    assert len(views[0]) == 11
     assert [(item["stage"], item["artifact"]) for item in views[0]] == [
         (item["stage"], item["artifact"]) for item in views[1]]  # fmt: skip
     assert refused(capsys, "init", "mine.toml").startswith("groundup: mine.toml exists already")

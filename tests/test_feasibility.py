@@ -1,11 +1,12 @@
 """What would make a later stage fail stops a run before pretraining; `status` prints the same lines."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from groundup.cli import main
-from tiny import OVERRIDES, corpus
+from tiny import OVERRIDES, corpus, groundup
 
 
 class Workspace:
@@ -80,3 +81,15 @@ def test_a_setting_without_effect_is_said_once(workspace: Workspace) -> None:
     code, messages = workspace.command("run", "pretrain.decay_fraction=0.3", until="tokenize")
     assert code == 0
     assert messages.count('pretrain.decay_fraction = 0.3 has no effect: schedule = "linear"') == 1
+
+
+def test_plan_prints_the_same_lines_and_what_pretraining_reads(workspace: Workspace) -> None:
+    assert workspace.command("run", until="tokenize")[0] == 0
+    plan = "pretrain.tokens=140_000_000_000"
+    assert "impossible: pretrain.tokens = 140,000,000,000" in workspace.command("plan", plan)[1]
+    sets = [part for one in OVERRIDES for part in ("--set", one)]
+    groundup("plan", "--data", str(workspace.folder), "--workspace", str(workspace.path), *sets, "--json")
+    values = json.loads(workspace.capsys.readouterr().out)
+    assert values["training tokens"] == values["steps"] * values["tokens per step"] <= 40_000
+    assert values["epochs"] > 1 and values["share never read"] == 0
+    assert values["FLOPs"] > 6 * values["training tokens"] * 32 * 320

@@ -9,7 +9,18 @@ import groundup
 ROOT = Path(groundup.__file__).parent
 PACKAGES = ["core", "text", "tokens", "model", "parallel", "train", "infer", "evaluate",
             "align", "export", "trace", "plan", "book", "serve", "doctor"]  # fmt: skip
-TOP = ["presets", "pipeline", "feasibility", "run", "show", "status", "options", "command_errors", "cli"]
+TOP = [
+    "presets",
+    "pipeline",
+    "feasibility",
+    "planning",
+    "run",
+    "show",
+    "status",
+    "options",
+    "command_errors",
+    "cli",
+]
 WITHOUT_TORCH = {"core", "text", "tokens", "book", "presets"}
 REGISTRY_FOLDERS = {
     "sources",

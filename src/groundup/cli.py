@@ -66,11 +66,24 @@ def run(
     from groundup.core.progress import Reporter
     from groundup.run import execute_on_ranks
 
-    overrides = [*set, f'runtime.ray = "{ray}"'] if ray else set
-    plan = load_blueprint(blueprint, data, overrides, name)
-    result = execute_on_ranks(plan, open_store(workspace), Reporter(quiet), until)
-    if result is not None:
+    plan = load_blueprint(blueprint, data, [*set, f'runtime.ray = "{ray}"'] if ray else set, name)
+    if (result := execute_on_ranks(plan, open_store(workspace), Reporter(quiet), until)) is not None:
         print(result)
+
+
+@app.command
+def plan(
+    blueprint: BlueprintFile = None,
+    *,
+    data: Data = [],  # noqa: B006
+    set: Overrides = [],  # noqa: B006
+    workspace: Workspace = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Print parameters, tokens, epochs, FLOPs and memory of pretraining, and what can't work. Builds nothing."""
+    from groundup.planning import print_plan
+
+    print_plan(load_blueprint(blueprint, data, set, None), open_store(workspace), as_json)
 
 
 @app.command
@@ -358,8 +371,7 @@ def doctor(
 
     diagnosis = diagnose(Runtime(device=device, compile=compile), workspace, Reporter(quiet=as_json))
     print_diagnosis(diagnosis, as_json)
-    if not diagnosis.ok:
-        sys.exit(1)
+    sys.exit(int(not diagnosis.ok))
 
 
 @app.command
