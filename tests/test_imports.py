@@ -29,6 +29,7 @@ REGISTRY_FOLDERS = {
     "optimizers",
     "backends",
     "tasks",
+    "verifiers",
     "methods",
     "engines",
     "datasets",

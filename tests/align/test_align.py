@@ -32,7 +32,7 @@ def test_a_written_out_step_reads_back_the_same() -> None:
         ({"use": "sft", "epochs": -1}, "epochs = -1: Input should be greater than 0"),
         (
             {"kl_coef": 0.1},
-            "name the method with `use = ...`; known: dpo, kto, orpo, ppo, reward, sft, simpo",
+            "name the method with `use = ...`; known: dpo, grpo, kto, orpo, ppo, reward, sft, simpo",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Fine-tuning, reward model and PPO on two ranks against one: the same losses, metrics, weights and resumed runs."""
+"""Alignment methods on two ranks against one: the same losses, metrics, weights and resumed runs."""
 
 import shutil
 from dataclasses import dataclass
@@ -12,6 +12,9 @@ from align_ranks import Cases, align_all, logged
 from safetensors.torch import load_file
 
 from groundup.align.methods import Method
+from groundup.align.methods.dpo import Dpo
+from groundup.align.methods.grpo import Grpo
+from groundup.align.methods.kto import Kto
 from groundup.align.methods.ppo import Ppo
 from groundup.align.methods.reward import Reward
 from groundup.align.methods.sft import Sft
@@ -19,6 +22,7 @@ from groundup.core.errors import GroundupError
 from groundup.core.runtime import Layout
 from groundup.core.stage import Metrics
 from groundup.evaluate.tasks import Example
+from groundup.evaluate.verifiers.regex import Regex
 from groundup.parallel.engines.deepspeed import DeepSpeed
 from groundup.parallel.engines.megatron import Megatron
 from groundup.parallel.launcher import launch
@@ -38,12 +42,23 @@ REWARD = Reward(other=48, truncated=24, garbled=24, sampled=16, held_out=6, epoc
                 optimizer=ADAM, max_new_tokens=16, precision="fp32")  # fmt: skip
 PPO = Ppo(iterations=2, rollout_batch_size=14, minibatches=2, epochs=2, max_new_tokens=16, held_out=6,
           optimizer=AdamW(lr=1e-3), precision="fp32")  # fmt: skip
+PREFERENCES: dict[str, Any] = {"made": 16, "epochs": 2, "held_out": 6, "batch_rows": 8, "optimizer": ADAM,
+                               "precision": "fp32"}  # fmt: skip
+DPO = Dpo(**PREFERENCES)
+DPO_LORA = Dpo(lora_rank=4, **PREFERENCES)
+KTO = Kto(**PREFERENCES)
+GRPO = Grpo(iterations=2, prompts=5, group_size=3, minibatches=2, max_new_tokens=16, held_out=6, max_resamples=1,
+            kl_coef=0.05, verifier=Regex(pattern="e"), optimizer=ADAM, precision="fp32")  # fmt: skip
 LAYOUTS = {"fsdp": Layout(), "tensor": Layout(tensor=2)}
 LOGGED = {
     "sft": ("loss", "grad_norm"),
     "lora": ("loss", "grad_norm"),
     "muon": ("loss", "grad_norm"),
     "reward": ("loss", "grad_norm", "accuracy"),
+    "dpo": ("loss", "grad_norm", "chosen_log_ratio", "rejected_log_ratio", "accuracy"),
+    "dpo_lora": ("loss", "grad_norm", "chosen_log_ratio", "rejected_log_ratio"),
+    "kto": ("loss", "grad_norm", "good_log_ratio", "bad_log_ratio", "reference_point"),
+    "grpo": ("loss", "grad_norm", "reward", "kl", "equal_groups", "clipped", "ratio_distance"),
     "ppo": (
         "loss",
         "grad_norm",
@@ -77,6 +92,10 @@ def one_rank(tmp_path_factory: pytest.TempPathFactory, examples: list[Example], 
         "muon": (MUON, {"start": start}),
         "reward": (REWARD, {"start": folder / "sft"}),
         "ppo": (PPO, inputs),
+        "dpo": (DPO, {"start": folder / "sft"}),
+        "dpo_lora": (DPO_LORA, {"start": folder / "sft"}),
+        "kto": (KTO, {"start": folder / "sft"}),
+        "grpo": (GRPO, {"start": folder / "sft"}),
     }
     return OneRank(folder, cases, align_all(cases, RUNTIME, folder, examples, start))
 
@@ -112,7 +131,9 @@ def steady(metrics: Metrics) -> dict[str, Any]:
     return {key: value for key, value in metrics.items() if isinstance(value, float) and "second" not in key}
 
 
-@pytest.mark.parametrize(("name", "stop_at"), [("reward", 5), ("ppo", 4)])
+@pytest.mark.parametrize(
+    ("name", "stop_at"), [("reward", 5), ("ppo", 4), ("dpo", 3), ("kto", 3), ("grpo", 2)]
+)
 def test_ranks_resume_where_they_stopped_and_one_rank_finishes_their_training(
     name: str, stop_at: int, one_rank: OneRank, examples: list[Example], start: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ PLACES: dict[str, Any] = {
     "groundup.evaluate.tasks": ("tasks",),
     "groundup.align.data.datasets": ("data",),
     "groundup.align.methods": ("align",),
+    "groundup.evaluate.verifiers": ("align", "verifier"),
 }
 LISTS = ("sources", "steps", "tasks", "data", "align")
 MISSING = {
@@ -59,14 +60,17 @@ MISSING = {
     "groundup.evaluate.tasks": "has no method `grade(example, answer)`",
     "groundup.align.data.datasets": "is not derived from groundup.align.data.dataset.Dataset",
     "groundup.align.methods": "is not derived from groundup.align.method.Method",
+    "groundup.evaluate.verifiers": "has no method `score(prompt, response, reference)`",
 }
 
 
 def blueprint(place: tuple[str, ...], use: str) -> dict[str, Any]:
     """A valid blueprint with one plugin at `place`."""
     table: dict[str, Any] = {"ingest": {"sources": [{"use": "stdlib"}]}}
-    if place == ("align",):
+    if place[0] == "align":
         table["tasks"] = [{"use": "passages"}]
+    if place == ("align", "verifier"):
+        return table | {"align": [{"use": "grpo", "verifier": {"use": use}}]}
     here = table
     for key in place[:-1]:
         here = here.setdefault(key, {})
@@ -86,6 +90,7 @@ def test_a_wrong_plugin_is_refused_at_load_in_every_registry(registry: str, tmp_
     place = PLACES[registry]
     where = ".".join(place) + ("[0]" if place[-1] in LISTS else "")
     where += ".method" if registry.endswith("methods") else ""
+    where = where.replace("align.verifier", "align[0].method.verifier")
     message = refusal(blueprint(place, "wrong"), tmp_path)
     noun = registry.rsplit(".", 1)[-1].removesuffix("s")
     assert message.startswith(f"mine.toml: {where}: `wrong` is no {noun}: its class Empty ")

@@ -33,6 +33,7 @@ REGISTRIES = {
     "groundup.train.optimizers": "groundup.train.optimizers:Optimizer",
     "groundup.evaluate.tasks": "groundup.evaluate.tasks:Task",
     "groundup.align.data.datasets": "groundup.align.data.dataset:Dataset",
+    "groundup.evaluate.verifiers": "groundup.evaluate.verifiers:Verifier",
     "groundup.align.methods": "groundup.align.methods:Method",
 }
 """Every registry's folder (a package), and the protocol or base class that its plugins satisfy."""

@@ -36,8 +36,9 @@ from groundup.align.objectives import (
     value_loss,
     whiten,
 )
-from groundup.align.packing import PackedBatch, epoch_indices, pack_all, permutation
+from groundup.align.packing import PackedBatch, epoch_indices, permutation
 from groundup.align.report import Responses, ppo_report, to_responses
+from groundup.align.rollout_batches import local_micro_batches
 from groundup.align.rollouts import (
     RewardModel,
     Rollouts,
@@ -337,22 +338,15 @@ class PpoSession:
 
     def _minibatch(self, iteration: _Iteration, responses: Sequence[int]) -> list[PpoBatch]:
         """This rank's micro-batches of one step, as many as every other rank has."""
-        parallel = self.setup.parallel
         total = float(iteration.rollouts.mask[list(responses)].sum())
-        # A rank without a response of its own keeps in step with another rank's.
-        parts = [responses[rank :: parallel.dp_size] or responses[:1] for rank in range(parallel.dp_size)]
-        packed = [self._pack(iteration.rollouts, part) for part in parts]
-        local_part, local_packed = parts[parallel.dp_rank], packed[parallel.dp_rank]
-        batches = [self._batch(iteration, local_part, batch, total) for batch in local_packed]
-        if parallel.dp_rank >= len(responses):
-            batches = [_without_loss(batch) for batch in batches]
-        batches += [_without_loss(batches[0])] * (max(map(len, packed)) - len(batches))
-        metrics = {name: value / parallel.dp_size for name, value in iteration.metrics.items()}
-        return [replace(batches[0], metrics=metrics), *batches[1:]]
 
-    def _pack(self, rollouts: Rollouts, responses: Sequence[int]) -> list[PackedBatch]:
-        sequences, shape = rollouts.sequences(), self.setup.shape
-        return list(pack_all([[sequences[i]] for i in responses], shape.rows, shape.time, shape.pad))
+        def build(part: Sequence[int], packed: PackedBatch) -> PpoBatch:
+            return self._batch(iteration, part, packed, total)
+
+        batches = local_micro_batches(self.setup, iteration.rollouts, responses, build, _without_loss)
+        ranks = self.setup.parallel.dp_size
+        metrics = {name: value / ranks for name, value in iteration.metrics.items()}
+        return [replace(batches[0], metrics=metrics), *batches[1:]]
 
     def _batch(
         self, iteration: _Iteration, responses: Sequence[int], packed: PackedBatch, total: float

@@ -13,17 +13,16 @@ from pydantic_core import PydanticCustomError
 from groundup.core.recipe import Recipe
 from groundup.core.registry import Plugin, plugin_name
 from groundup.evaluate.verifiers import Score, Verifier
-from groundup.evaluate.verifiers.exact import Exact
 
 
 class WeightedSum(Recipe):
     """The weighted sum of several verifiers' scores, each of which is logged."""
 
     parts: tuple[Annotated[Verifier, Plugin("groundup.evaluate.verifiers")], ...] = Field(
-        default=(Exact(),), min_length=1, description="verifiers whose scores are added"
+        default=(), description="verifiers whose scores are added"
     )
     weights: tuple[float, ...] = Field(
-        default=(1.0,), min_length=1, description="weight of each verifier, in the order of `parts`"
+        default=(), description="weight of each verifier, in the order of `parts`"
     )
 
     @model_validator(mode="after")
