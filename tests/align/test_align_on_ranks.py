@@ -55,7 +55,7 @@ LOGGED = {
     "lora": ("loss", "grad_norm"),
     "muon": ("loss", "grad_norm"),
     "reward": ("loss", "grad_norm", "accuracy"),
-    "dpo": ("loss", "grad_norm", "chosen_log_ratio", "rejected_log_ratio", "accuracy"),
+    "dpo": ("loss", "grad_norm", "chosen_log_ratio", "rejected_log_ratio"),
     "dpo_lora": ("loss", "grad_norm", "chosen_log_ratio", "rejected_log_ratio"),
     "kto": ("loss", "grad_norm", "good_log_ratio", "bad_log_ratio", "reference_point"),
     "grpo": ("loss", "grad_norm", "reward", "kl", "equal_groups", "clipped", "ratio_distance"),

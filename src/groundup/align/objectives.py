@@ -96,6 +96,18 @@ def whiten(
     return centred * torch.rsqrt(masked_mean(centred.square(), mask) + eps)
 
 
+def scaled(
+    x: Float[Tensor, "batch time"], mask: Bool[Tensor, "batch time"], eps: float = 1e-8
+) -> Float[Tensor, "batch time"]:
+    """Divided by the standard deviation over the masked tokens, 0 elsewhere; the mean moves with it.
+
+    As rewards are whitened in the code of Ziegler et al. 2019 (lm-human-preferences, shift_mean=False).
+    """
+    inside = masked(mask, x)
+    centred = masked(mask, inside - masked_mean(inside, mask))
+    return inside * torch.rsqrt(masked_mean(centred.square(), mask) + eps)
+
+
 def ppo_policy_loss(
     log_probs: Float[Tensor, "batch time"],
     old_log_probs: Float[Tensor, "batch time"],

@@ -79,6 +79,28 @@ class Rollouts:
         )
 
 
+@dataclass(frozen=True)
+class ScoredRollouts:
+    """Responses with what the models compute of them. Per-token tensors are [responses, time]."""
+
+    rollouts: Rollouts
+    log_probs: Float[Tensor, "responses time"]
+    reference_log_probs: Float[Tensor, "responses time"]
+    values: Float[Tensor, "responses time"]
+    scores: Float[Tensor, " responses"]
+
+    @staticmethod
+    def concatenate(parts: Sequence["ScoredRollouts"]) -> "ScoredRollouts":
+        """All responses of `parts`, in order."""
+        return ScoredRollouts(
+            Rollouts.concatenate([part.rollouts for part in parts]),
+            torch.cat([part.log_probs for part in parts]),
+            torch.cat([part.reference_log_probs for part in parts]),
+            torch.cat([part.values for part in parts]),
+            torch.cat([part.scores for part in parts]),
+        )
+
+
 def sample(
     engine: Engine,
     prompts: Sequence[Sequence[int]],

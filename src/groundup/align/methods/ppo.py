@@ -26,12 +26,14 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from groundup.align.kl_controller import KlController
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.objectives import (
     gae,
     kl_k1,
     masked_mean,
     ppo_policy_loss,
+    scaled,
     token_rewards,
     value_loss,
     whiten,
@@ -42,6 +44,7 @@ from groundup.align.rollout_batches import local_micro_batches
 from groundup.align.rollouts import (
     RewardModel,
     Rollouts,
+    ScoredRollouts,
     packed_log_probs,
     response_positions,
     rollout_log_probs,
@@ -89,6 +92,12 @@ class Ppo(Method):
     kl_coef: float = Field(
         default=0.1, ge=0, description="KL penalty coefficient against the reference policy"
     )
+    kl_target: float = Field(
+        default=0.0,
+        ge=0,
+        description="KL divergence of a response (nats) that kl_coef is adapted to; 0 = kl_coef is constant",
+    )
+    kl_horizon: float = Field(default=10_000, gt=0, description="responses over which kl_coef adapts")
     max_kl: float = Field(
         default=20.0,
         gt=0,
@@ -101,6 +110,8 @@ class Ppo(Method):
     lam: float = Field(default=1.0, ge=0, le=1, description="lambda of generalised advantage estimation")
     clip_range: float = Field(default=0.2, gt=0, description="clip range of the policy's probability ratio")
     value_clip: float = Field(default=1.0, gt=0, description="clip range of the critic's values")
+    whiten_rewards: bool = Field(default=False, description="divide rewards by their standard deviation")
+    value_iterations: int = Field(default=0, ge=0, description="first iterations that train the critic alone")
     value_coef: float = Field(default=0.5, ge=0, description="coefficient of the critic's loss")
     held_out: int = Field(
         default=256, ge=2, description="held-out questions to which responses are compared before and after"
@@ -129,28 +140,6 @@ class ActorCritic(nn.Module):
 
 
 @dataclass(frozen=True)
-class ScoredRollouts:
-    """Responses with what the models compute of them. Per-token tensors are [responses, time]."""
-
-    rollouts: Rollouts
-    log_probs: Float[Tensor, "responses time"]
-    reference_log_probs: Float[Tensor, "responses time"]
-    values: Float[Tensor, "responses time"]
-    scores: Float[Tensor, " responses"]
-
-    @staticmethod
-    def concatenate(parts: Sequence["ScoredRollouts"]) -> "ScoredRollouts":
-        """All responses of `parts`, in order."""
-        return ScoredRollouts(
-            Rollouts.concatenate([part.rollouts for part in parts]),
-            torch.cat([part.log_probs for part in parts]),
-            torch.cat([part.reference_log_probs for part in parts]),
-            torch.cat([part.values for part in parts]),
-            torch.cat([part.scores for part in parts]),
-        )
-
-
-@dataclass(frozen=True)
 class _Iteration:
     """An iteration's responses with everything that the losses need, fixed at its start."""
 
@@ -160,6 +149,8 @@ class _Iteration:
     advantages: Float[Tensor, "responses time"]
     returns: Float[Tensor, "responses time"]
     kl: float
+    policy_weight: float
+    """0 while the critic alone is trained, else 1"""
     metrics: dict[str, float]
 
 
@@ -178,6 +169,8 @@ class PpoBatch:
     returns: Float[Tensor, " tokens"]
     total: float
     """tokens of the whole step, on all ranks"""
+    policy_weight: float
+    """of the policy's loss: 0 while the critic alone is trained, else 1"""
     metrics: dict[str, float]
     """the iteration's metrics, divided by the ranks, with each rank's first micro-batch: metrics are summed"""
 
@@ -199,6 +192,9 @@ class PpoSession:
         self.held_out = self._questions(held_out, recipe.held_out)
         self.steps_per_iteration = recipe.epochs * recipe.minibatches
         self.steps = recipe.iterations * self.steps_per_iteration
+        self.kl_controller = KlController(
+            context.stage.temporary, self.setup.parallel, recipe.kl_coef, recipe.kl_target, recipe.kl_horizon
+        )
         self.iteration: _Iteration | None = None
         self.stopped_at: int | None = None
         self.before = self._held_out_responses(self.reference)
@@ -248,7 +244,7 @@ class PpoSession:
             log_probs[None], old_log_probs, advantages, mask, recipe.clip_range, batch.total
         )
         value = value_loss(values[None], old_values, returns, mask, recipe.value_clip, batch.total)
-        return policy.loss + recipe.value_coef * value.loss, batch.metrics | {
+        return batch.policy_weight * policy.loss + recipe.value_coef * value.loss, batch.metrics | {
             "policy_loss": policy.loss,
             "value_loss": value.loss,
             "clipped": policy.clipped,
@@ -316,12 +312,18 @@ class PpoSession:
         scored = self._scored_rollouts(model.policy, model.critic, questions, seed)
         mask, values = scored.rollouts.mask, scored.values
         log_ratios = scored.log_probs - scored.reference_log_probs
-        rewards = token_rewards(scored.scores, log_ratios, mask, recipe.kl_coef)
+        kl_coef = self.kl_controller.coef(number)
+        rewards = token_rewards(scored.scores, log_ratios, mask, kl_coef)
+        if recipe.whiten_rewards:
+            rewards = scaled(rewards, mask)
         estimate = gae(rewards, values, mask, recipe.gamma, recipe.lam)
         kl = float((kl_k1(log_ratios) * mask).sum(dim=1).mean())
+        self.kl_controller.observe(number, kl, len(questions))
         metrics = {
             "reward": float(scored.scores.mean()),
             "kl": kl,
+            "kl_coef": kl_coef,
+            "sampler_difference": float((scored.log_probs - scored.rollouts.log_probs)[mask].abs().max()),
             "response_tokens": float(mask.sum(dim=1).float().mean()),
             "ended": float(scored.rollouts.ended.float().mean()),
             "value_error": float(masked_mean((estimate.returns - values).square(), mask)),
@@ -333,6 +335,7 @@ class PpoSession:
             whiten(estimate.advantages, mask),
             estimate.returns,
             kl,
+            float(number >= recipe.value_iterations),
             metrics,
         )
 
@@ -364,6 +367,7 @@ class PpoSession:
             advantages=iteration.advantages[source][mask],
             returns=iteration.returns[source][mask],
             total=total,
+            policy_weight=iteration.policy_weight,
             metrics={},
         )
 
