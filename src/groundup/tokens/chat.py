@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from groundup.core.records import Message
-from groundup.tokens.imported import Piece
+from groundup.tokens.imported import RenderedPart
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.tokens.tool_text import result_text
 
@@ -70,8 +70,8 @@ def _imported(
     ids: list[int] = []
     loss_mask: list[bool] = []
     text, byte_mask = "", b""
-    end = Piece(in_loss=False, token=tokenizer.eos)
-    for piece in [*tokenizer.imported.pieces(messages, generation_prompt), end]:
+    end = RenderedPart(in_loss=False, token=tokenizer.eos)
+    for piece in [*tokenizer.imported.parts(messages, generation_prompt), end]:
         if piece.token is None:
             part = unicodedata.normalize("NFC", piece.text) if tokenizer.is_normalized else piece.text
             text, byte_mask = text + part, byte_mask + bytes([piece.in_loss]) * len(_utf8(part))

@@ -1,7 +1,7 @@
 """Control tokens and chat template of an imported chat model, with which it is trained further and chatted with.
 
 in:  tokenizer.json, tokenizer_config.json and the chat template of a published model; messages
-out: pieces of the rendered conversation: ids of control tokens and texts, and which of them are in the loss
+out: parts of the rendered conversation: ids of control tokens and texts, and which of them are in the loss
 
 The template is rendered as transformers does. A content that spells a control token stays text: a character that no
 text contains is put into it before rendering and taken out again.
@@ -40,7 +40,7 @@ _GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
-class Piece:
+class RenderedPart:
     """A control token, or a text."""
 
     in_loss: bool
@@ -106,19 +106,19 @@ class ImportedFormat:
         for name, content in self.files.items():
             write_bytes(folder / name, content)
 
-    def pieces(self, messages: Sequence[Message], generation_prompt: bool = False) -> list[Piece]:
+    def parts(self, messages: Sequence[Message], generation_prompt: bool = False) -> list[RenderedPart]:
         """The conversation as control tokens and texts. Raises DataError for messages that the template refuses."""
-        pieces, in_loss, ended = [], False, False
+        parts, in_loss, ended = [], False, False
         for part in self._parts.split(self._render(messages, generation_prompt)):
             token = (self.control | self.added).get(part)
             if part in (_BEGIN, _END):
                 in_loss, ended = part == _BEGIN, part == _END
             elif token is not None:
-                pieces.append(Piece(in_loss or (ended and token in self.stop_ids), token))
+                parts.append(RenderedPart(in_loss or (ended and token in self.stop_ids), token))
                 ended = False
             elif part:
-                pieces.append(Piece(in_loss, text=part.replace(_BREAK, "")))
-        return pieces
+                parts.append(RenderedPart(in_loss, text=part.replace(_BREAK, "")))
+        return parts
 
     @cached_property
     def _parts(self) -> re.Pattern[str]:

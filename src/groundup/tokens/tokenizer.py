@@ -209,10 +209,10 @@ def _imported_bytes(table: dict[str, Any], imported: ImportedFormat) -> list[byt
     foreign = next((text for text in texts.values() if any(char not in spelled for char in text)), None)
     if foreign is not None:
         raise DataError(f"tokenizer.json is no byte-level BPE: its token {foreign!r} encodes no bytes")
-    found = {token: bytes(spelled[char] for char in text) for token, text in texts.items()}
-    found |= {token: text.encode() for text, token in imported.added.items()}
-    last = max([*found, *imported.control.values()])
-    return [found.get(token, b"") for token in range(last + 1)]
+    bytes_by_id = {token: bytes(spelled[char] for char in text) for token, text in texts.items()}
+    bytes_by_id |= {token: text.encode() for text, token in imported.added.items()}
+    last = max([*bytes_by_id, *imported.control.values()])
+    return [bytes_by_id.get(token, b"") for token in range(last + 1)]
 
 
 def _begin_with(bos: int) -> dict[str, Any]:
