@@ -226,7 +226,8 @@ def _child(words: list[str], stderr: Path, temporary: Path, ready: int) -> None:
     try:
         groundup(words)
     finally:
-        (temporary / "modules").write_text("\n".join(sys.modules))
+        with suppress(OSError):
+            (temporary / "modules").write_text("\n".join(sys.modules))
 
 
 def _attach(process: int, *arguments: str) -> subprocess.Popen[bytes]:

@@ -105,6 +105,9 @@ def test_a_cause_is_recognised_and_other_errors_stay_as_they_are() -> None:
     except RuntimeError as error:
         assert "Read-only file system: /cache" in str(explain(error))
     assert explain(ValueError("a bug")) is None
+    panic = "ThreadPoolBuildError { kind: IOError(Os { code: 5, kind: InputOutputError }) }"
+    with pytest.raises(GroundupError, match="Input/output error"), explain_os_errors("", Path()):
+        raise BaseException(panic)
     with pytest.raises(DataError, match=r"^no documents$"), explain_os_errors("curate", Path()):
         raise DataError("no documents") from OSError(errno.EIO, "x")
 

@@ -51,7 +51,9 @@ _ADVICE = {
     errno.ELOOP: _PATH,
     errno.ENAMETOOLONG: _PATH,
 }
-_NUMBER = re.compile(r"os error (\d+)|\berrno[ =:]*(\d+)|Error code (\d+) \(", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"os error (\d+)|Os \{ code: (\d+)|\berrno[ =:]*(\d+)|Error code (\d+) \(", re.IGNORECASE
+)
 """How Rust (safetensors, tokenizers, Daft), Arrow and PyTorch write the system's error number into their messages."""
 _TEXTS = {os.strerror(number): number for number in _ADVICE if number not in (errno.ENOENT, errno.EEXIST)} | {
     "database or disk is full": errno.ENOSPC,  # sqlite
@@ -73,7 +75,7 @@ def explain_os_errors(what: str, folder: Path, needed: int = 0) -> Iterator[None
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # a panic of Rust code is no Exception
         explained = explain(error, what, folder, needed)
         if explained is None:
             raise

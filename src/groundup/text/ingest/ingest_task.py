@@ -142,7 +142,10 @@ class _FileReader:
                 reason = self._content()
             except Unreadable as error:
                 reason = error.reason
-                self.line["digest"] = self.line["digest"] or _reject_digest(error)
+                # Bytes that could be hashed and then not be read are hashed and read again.
+                self.line["digest"] = (
+                    CHANGED if "sha256" in self.line else self.line["digest"] or _reject_digest(error)
+                )
                 self._record([ReadIssue("rejected", reason, "", error.value, error.threshold, error.detail)])
         documents = sum(place[2] for place in self.shards.documents.places)
         self.line["documents"] = documents
