@@ -235,6 +235,7 @@ def chat(
     top_p: float = 1.0,
     max_tokens: int = 200,
     seed: int = 0,
+    sources: bool = True,
     device: Device = "auto",
     workspace: Workspace = HERE,
     as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
@@ -257,8 +258,11 @@ def chat(
         longest answer in tokens
     seed
         seed of the sampling
+    sources
+        put passages of the corpus into the prompt and print the source of the answer, if the model was fine-tuned
+        with passages
     as_json
-        print each answer as one JSON object on one line: text, finish_reason and token counts
+        print each answer as one JSON object on one line: text, finish_reason, token counts and source
     """
     from groundup.core.runtime import Runtime
     from groundup.serve.command import chat_with
@@ -266,7 +270,7 @@ def chat(
 
     options = ChatOptions(temperature, top_p, max_tokens, seed, system)
     chosen = choose_model(model, stage, workspace)
-    chat_with(chosen, options, Runtime(device=device, compile="off"), prompt, as_json)
+    chat_with(chosen, options, Runtime(device=device, compile="off"), prompt, as_json, sources)
 
 
 @app.command

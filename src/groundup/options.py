@@ -72,8 +72,12 @@ def choose_model(model: str | None, stage: str | None, workspace: Path) -> "Chos
     stages = store.run(name)
     policy, scores = pick_policy(stages, stage, name), stages.get("evaluate")
     label = next(label for label, artifact in stages.items() if artifact == policy)
+    samples = None if scores is None else scores.path / "samples.json"
+    per_prompt = int(stages["data"].metrics().get("passages_per_prompt", 0)) if "data" in stages else 0
+    if not per_prompt or label == "pretrain":
+        return ChosenModel(policy.path, f"{name} ({label})", samples)
     return ChosenModel(
-        policy.path, f"{name} ({label})", None if scores is None else scores.path / "samples.json"
+        policy.path, f"{name} ({label})", samples, stages["data"].path / "passages.parquet", per_prompt
     )
 
 

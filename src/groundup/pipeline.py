@@ -12,6 +12,7 @@ from groundup.align.align import Align, AlignStep, align, refuse_unusable_data
 from groundup.align.data.data import Data, data
 from groundup.align.data.dataset import Dataset
 from groundup.align.data.datasets.generated import Generated
+from groundup.align.data.datasets.grounded import Grounded
 from groundup.book.book import Book, book
 from groundup.core.blueprint import to_toml
 from groundup.core.builder import PipelineBuilder
@@ -159,7 +160,8 @@ def pipeline(plan: Blueprint, build: PipelineBuilder) -> dict[str, Artifact]:
         models = {role: build.artifacts[label] for role, label in plan.align_inputs()[step.name].items()}
         recipe = Align(method=step.method, data=step.data)
         build(align.labelled(step.name), recipe, build.artifacts["data"], vocabulary, models)
-    scored = plan.evaluate.model_copy(update={"tasks": plan.tasks})
+    grounded = [table.passages for table in plan.datasets() if isinstance(table, Grounded)]
+    scored = plan.evaluate.model_copy(update={"tasks": plan.tasks, "passages": max(grounded, default=0)})
     build(evaluate, scored, tokens, documents, base, build.artifacts[plan.final_policy()])
     build(book, printed(plan), dict(build.artifacts))
     return build.artifacts

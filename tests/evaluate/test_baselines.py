@@ -10,6 +10,7 @@ from groundup.evaluate.grading import new_words_f1
 from groundup.evaluate.tasks import Example
 from groundup.evaluate.tasks.docstrings import Docstrings
 from groundup.text.retrieval.corpus_passages import Passage, document_passages
+from groundup.text.retrieval.retriever import Retriever
 
 
 def source(names: dict[str, str]) -> str:
@@ -43,7 +44,7 @@ def held_out(kind: str) -> Example:
 
 
 def test_rules_answer_with_the_names_of_the_question() -> None:
-    answers = prepare_baselines(taught_examples(), passages()).answers(held_out("does"))
+    answers = prepare_baselines(taught_examples(), Retriever(passages())).answers(held_out("does"))
     assert tuple(answers) == RULES
     assert answers["question"] == held_out("does").question
     assert answers["template"].startswith("held.get_middle: Return the ")
@@ -54,14 +55,14 @@ def test_rules_answer_with_the_names_of_the_question() -> None:
 
 def test_a_question_that_hides_the_name_gives_only_the_module_away() -> None:
     which = held_out("which")
-    answers = prepare_baselines(taught_examples(), passages()).answers(which)
+    answers = prepare_baselines(taught_examples(), Retriever(passages())).answers(which)
     assert "get_middle" not in answers["template"] + answers["nearest"] + answers["other"]
     assert answers["template"].startswith("held.get_")
 
 
 def test_no_rule_reads_the_reference_answer() -> None:
     taught = taught_examples()
-    baselines = prepare_baselines(taught, passages())
+    baselines = prepare_baselines(taught, Retriever(passages()))
     for example in (*examples(HELD_OUT, "held.py"), *taught[:40]):
         other = replace(example, answer="something else", names=())
         assert baselines.answers(example) == baselines.answers(other)
@@ -69,7 +70,7 @@ def test_no_rule_reads_the_reference_answer() -> None:
 
 def test_a_taught_question_is_not_looked_up() -> None:
     taught = taught_examples()
-    baselines = prepare_baselines(taught, [])
+    baselines = prepare_baselines(taught, Retriever([]))
     for example in taught[:40]:
         if example.kind == "does":
             assert baselines.answers(example)["nearest"] != example.answer

@@ -8,6 +8,7 @@ from groundup.evaluate.score import GradedAnswer
 from groundup.evaluate.statistics import bootstrap, paired_difference
 from groundup.evaluate.tasks import Example
 from groundup.evaluate.tasks.passages import Passages
+from groundup.text.retrieval.retriever import Retriever
 
 TASK = Passages()
 
@@ -33,7 +34,7 @@ def taught() -> list[Example]:
 
 def test_a_model_that_knows_is_above_every_rule() -> None:
     items = graded([asked(number).answer for number in range(30)])
-    table = compare(items, prepare_baselines(taught(), []), {"passages": TASK})
+    table = compare(items, prepare_baselines(taught(), Retriever([])), {"passages": TASK})
     assert (table["questions"], table["documents"]) == (30, 10)
     score = table["scores"]["exact"]
     assert score["model"] == 1.0 and score["verdict"] == "above"
@@ -42,7 +43,7 @@ def test_a_model_that_knows_is_above_every_rule() -> None:
 
 
 def test_a_model_that_answers_like_a_rule_is_not_above_it() -> None:
-    baselines = prepare_baselines(taught(), [])
+    baselines = prepare_baselines(taught(), Retriever([]))
     items = graded([baselines.answers(asked(number))["template"] for number in range(30)])
     score = compare(items, baselines, {"passages": TASK})["scores"]["chrf"]
     assert score["verdict"] != "above"
@@ -51,7 +52,7 @@ def test_a_model_that_answers_like_a_rule_is_not_above_it() -> None:
 
 def test_intervals_are_clustered_by_document_and_differences_paired() -> None:
     items = graded([asked(number).answer if number % 4 else "Nothing." for number in range(30)])
-    baselines = prepare_baselines(taught(), [])
+    baselines = prepare_baselines(taught(), Retriever([]))
     score = compare(items, baselines, {"passages": TASK})["scores"]["chrf"]
     values = [item.scores["chrf"] for item in items]
     rule = [

@@ -8,7 +8,9 @@ import torch
 from groundup.core.records import Message
 from groundup.infer.engine import PrefixCache
 from groundup.model.decoder import Decoder
-from groundup.serve.conversation import Chat, ChatOptions, ContextFull, cast_matrices
+from groundup.serve.conversation import Chat, ChatOptions, ContextFull, Grounding, cast_matrices
+from groundup.text.retrieval.corpus_passages import Passage
+from groundup.text.retrieval.retriever import Retriever
 from groundup.tokens.chat import prompt
 
 
@@ -132,3 +134,25 @@ def test_matrices_that_are_cast_once_give_the_same_numbers(chat: Chat) -> None:
     cast_matrices(model, torch.bfloat16)
     assert torch.equal(model(ids), before)
     assert ChatOptions().temperature == 0
+
+
+def test_passages_stand_in_the_prompt_of_the_newest_question_and_support_the_answer(chat: Chat) -> None:
+    passage = Passage("what", "q.py", "what is the answer?")
+    chat.grounding = Grounding(Retriever([passage, Passage("x", "x.py", "question")]), 1)
+    turns, ids, passages = chat._fitted([Message("user", "answer?")])
+    assert passages == [passage]
+    expected = [Message("system", passage.text), Message("user", "answer?")]
+    assert chat.turn_messages(turns, passages) == expected
+    assert ids == prompt(expected, chat.tokenizer)
+    answer(chat, "answer?")
+    assert [message.role for message in chat.messages] == ["user", "assistant"]
+
+
+def test_a_long_question_is_asked_without_passages_before_it_is_refused(chat: Chat) -> None:
+    question = "what is the answer to the question? " * 3
+    plain = len(prompt([Message("user", question)], chat.tokenizer))
+    chat.grounding = Grounding(Retriever([Passage("q", "q.py", "the answer is " * 20)]), 1)
+    assert plain < chat.context
+    answer(chat, question)
+    assert chat.answer is not None and chat.answer.prompt_tokens == plain
+    assert chat.answer.source is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from groundup.serve.conversation import Chat
+from groundup.serve.conversation import Answer, Chat
 from groundup.serve.line_input import question_reader
 from groundup.serve.terminal import converse, print_answer, visible
 
@@ -84,6 +84,23 @@ KEPT = (
     "a\u00a0b\u200d\u200c\u3000c می\u200cخواهم क्\u200dष soft\u00adhyphen\ttab\n"
     "\u200e\u200f\u061c👨\u200d👩\u200d👧 \ue000 \u2028 ü"
 )
+
+
+def test_the_source_is_printed_under_the_answer(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(self: Chat, question: str) -> Iterator[str]:
+        source = "textwrap.py, dedent" if question == "known" else None
+        self.answer = Answer("an answer", "stop", 3, 2, 0, source)
+        yield "an answer"
+
+    monkeypatch.setattr(Chat, "ask", ask)
+    print_answer(chat, "known")
+    assert capsys.readouterr().out == "an answer\nsource: textwrap.py, dedent\n"
+    print_answer(chat, "unknown")
+    assert capsys.readouterr().out == "an answer\n"
+    print_answer(chat, "known", as_json=True)
+    assert json.loads(capsys.readouterr().out)["source"] == "textwrap.py, dedent"
 
 
 def test_text_is_printed_as_it_is() -> None:

@@ -73,11 +73,17 @@ class Artifact:
 
 @dataclass(frozen=True)
 class ChosenModel:
-    """The checkpoint that a command names. name: for people; samples: the graded answers of its run, if there are."""
+    """The checkpoint that a command names. name: for people; samples: the graded answers of its run, if there are.
+
+    passages: of a run whose model is fine-tuned with passages in the prompt, their file; passages_per_prompt: how many
+    of them.
+    """
 
     folder: Path
     name: str
     samples: Path | None = None
+    passages: Path | None = None
+    passages_per_prompt: int = 0
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

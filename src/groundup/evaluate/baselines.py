@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from groundup.core.rng import derive_seed
 from groundup.evaluate.chrf import chrf
 from groundup.evaluate.tasks import Example
-from groundup.text.retrieval.corpus_passages import Passage
+from groundup.text.retrieval.retriever import Retriever
 from groundup.text.retrieval.search import SearchIndex
 
 RULES = ("question", "other", "template", "nearest", "passage")
@@ -34,15 +34,14 @@ _WORD = re.compile(r"\w[\w.]*\w|\w")
 
 @dataclass(frozen=True)
 class Baselines:
-    """The rules, prepared from taught examples and passages."""
+    """The rules, prepared from taught examples and the search among passages."""
 
     taught: Mapping[str, Sequence[Example]]
     templates: Mapping[str, Example]
     forms: Mapping[str, frozenset[str]]
     questions: SearchIndex
     order: Sequence[Example]
-    passages: Sequence[Passage]
-    passage_index: SearchIndex
+    retriever: Retriever
 
     def answers(self, example: Example) -> dict[str, str]:
         """Each rule's answer; "" where a rule has none."""
@@ -68,8 +67,8 @@ class Baselines:
         return self._renamed(other, example) if other else ""
 
     def _passage(self, example: Example) -> str:
-        matches = self.passage_index.search(example.question, 1)
-        return self.passages[matches[0]].text.split("\n", 1)[0] if matches else ""
+        matches = self.retriever.find([example.question], 1)
+        return matches[0].text.split("\n", 1)[0] if matches else ""
 
     def _renamed(self, other: Example, example: Example) -> str:
         """The answer to `other`, the names of its question replaced by those of this question."""
@@ -77,8 +76,8 @@ class Baselines:
         return rename(other.answer, old, new)
 
 
-def prepare_baselines(taught: Sequence[Example], passages: Sequence[Passage]) -> Baselines:
-    """Index the taught questions and the passages, and choose a template for each kind of question."""
+def prepare_baselines(taught: Sequence[Example], retriever: Retriever) -> Baselines:
+    """Index the taught questions, and choose a template for each kind of question."""
     by_kind: dict[str, list[Example]] = defaultdict(list)
     for example in taught:
         by_kind[example.kind].append(example)
@@ -89,8 +88,7 @@ def prepare_baselines(taught: Sequence[Example], passages: Sequence[Passage]) ->
         forms=forms,
         questions=SearchIndex([example.question for example in taught]),
         order=taught,
-        passages=passages,
-        passage_index=SearchIndex([item.text for item in passages], [item.name for item in passages]),
+        retriever=retriever,
     )
 
 

@@ -19,7 +19,12 @@ from groundup.evaluate.statistics import bootstrap, paired_difference
 from groundup.evaluate.tasks import Example, Task
 
 Scores = dict[str, float]
-QUESTION_SETS = {"held_out": "held-out questions", "taught": "taught questions"}
+QUESTION_SETS = {
+    "held_out": "held-out questions",
+    "taught": "taught questions",
+    "held_out_without_passages": "held-out questions, without passages",
+    "taught_without_passages": "taught questions, without passages",
+}
 """Names in evaluate's metrics of the sets of questions that it asks."""
 RULE_NAMES = {
     "question": "repeat the question",

@@ -28,11 +28,12 @@ from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import Precision, choose_hardware, prepare_model
 from groundup.text.documents import read_documents
 from groundup.text.retrieval.corpus_passages import cut_passages
+from groundup.text.retrieval.retriever import Retriever, source_of, supporting_passage
 from groundup.tokens.shards import PackedDataset
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.validate import bits_per_byte, token_loss
 
-MAX_PASSAGE_CHARS, MAX_PASSAGES = 420, 100_000
+WITHOUT_PASSAGES = "_without_passages"
 
 
 class Evaluate(Recipe):
@@ -40,6 +41,9 @@ class Evaluate(Recipe):
 
     tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
         default=(), description="filled in from the blueprint's [[tasks]]"
+    )
+    passages: int = Field(
+        default=0, ge=0, description="passages in a prompt; filled in from the blueprint's [[data]]"
     )
     examples: int = Field(default=200, ge=1, description="number of held-out questions")
     max_new_tokens: int = Field(default=96, ge=1, description="longest answer in tokens")
@@ -93,28 +97,42 @@ def _answer_questions(
     if not held_out:
         return {}
     tasks = tasks_by_name(recipe.tasks)
-    passages = cut_passages(read_documents(documents.path), MAX_PASSAGE_CHARS, MAX_PASSAGES)
-    baselines = prepare_baselines(taught, passages)
+    retriever = Retriever(cut_passages(read_documents(documents.path)))
+    baselines = prepare_baselines(taught, retriever)
+    questions_by_set = {"held_out": held_out[: recipe.examples], "taught": taught[: recipe.taught_examples]}
     tables, samples = {}, []
-    for name, questions in (
-        ("held_out", held_out[: recipe.examples]),
-        ("taught", taught[: recipe.taught_examples]),
-    ):
+    for name, passages in _question_sets(recipe.passages):
+        questions = questions_by_set[name.removesuffix(WITHOUT_PASSAGES)]
         if questions:
-            label = QUESTION_SETS[name]
             graded = answer_and_grade(
-                model, tokenizer, questions, tasks, recipe.max_new_tokens, context, label
+                model,
+                tokenizer,
+                questions,
+                tasks,
+                recipe.max_new_tokens,
+                context,
+                QUESTION_SETS[name],
+                retriever,
+                passages,
             )
             tables[name] = compare(graded, baselines, tasks)
-            samples += [_sample(item, name == "held_out") for item in graded]
+            if not name.endswith(WITHOUT_PASSAGES):
+                samples += [_sample(item, name == "held_out") for item in graded]
     write_json(context.file("samples.json"), samples)
     scores = tables["held_out"]["scores"]
     headline = {f"chat_{name}": scores[name]["model"] for name in ("chrf", "exact") if name in scores}
     return headline | tables
 
 
+def _question_sets(passages: int) -> list[tuple[str, int]]:
+    """The sets of questions and the passages in their prompts; of a grounded model also without passages."""
+    names = ("held_out", "taught")
+    without = [(f"{name}{WITHOUT_PASSAGES}", 0) for name in names] if passages else []
+    return [*((name, passages) for name in names), *without]
+
+
 def _sample(item: GradedAnswer, held_out: bool) -> dict[str, Any]:
-    example = item.example
+    example, source = item.example, supporting_passage(item.answer, item.passages)
     return {
         "kind": example.kind,
         "question": example.question,
@@ -122,6 +140,7 @@ def _sample(item: GradedAnswer, held_out: bool) -> dict[str, Any]:
         "chat": item.answer,
         "chrf": item.scores["chrf"],
         "held_out": held_out,
+        "source": None if source is None else source_of(source),
     }
 
 

@@ -12,17 +12,20 @@ from groundup.core.stage import StageContext
 from groundup.evaluate.tasks import Example, Task
 from groundup.infer.engine import Engine
 from groundup.model.decoder import Decoder
+from groundup.text.retrieval.corpus_passages import Passage
+from groundup.text.retrieval.retriever import Retriever, with_passages
 from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class GradedAnswer:
-    """An example, the model's answer, and its scores."""
+    """An example, the model's answer, its scores, and the passages in its prompt."""
 
     example: Example
     answer: str
     scores: dict[str, float]
+    passages: tuple[Passage, ...] = ()
 
 
 def chat_engine(model: Decoder, tokenizer: Tokenizer) -> Engine:
@@ -38,9 +41,20 @@ def answer_and_grade(
     max_new_tokens: int,
     context: StageContext,
     label: str,
+    retriever: Retriever | None = None,
+    passages: int = 0,
 ) -> list[GradedAnswer]:
-    """Answer and grade every example; a question too long for the model's context gets an empty answer."""
-    prompts = [prompt(example.prompt_messages(), tokenizer) for example in examples]
+    """Answer and grade every example; a question too long for the model's context gets an empty answer.
+
+    passages: how many passages of `retriever` go into each prompt.
+    """
+    retrieved = [
+        retriever.find([example.question], passages) if retriever and passages else [] for example in examples
+    ]
+    prompts = [
+        prompt(with_passages(example.prompt_messages(), items), tokenizer)
+        for example, items in zip(examples, retrieved, strict=True)
+    ]
     fitting = [index for index, ids in enumerate(prompts) if len(ids) < model.config.max_seq_len]
     engine = chat_engine(model, tokenizer)
     with context.track(label, len(fitting), "answers") as tracker:
@@ -55,7 +69,7 @@ def answer_and_grade(
         for index, completion in zip(fitting, completions, strict=True)
     }
     return [
-        GradedAnswer(example, answer, grade(tasks[example.task], example, answer))
+        GradedAnswer(example, answer, grade(tasks[example.task], example, answer), tuple(retrieved[index]))
         for index, example in enumerate(examples)
         for answer in [answers.get(index, "")]
     ]

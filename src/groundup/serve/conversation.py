@@ -6,7 +6,7 @@ out: each answer's text as it is generated, and an Answer
 Keys and values of the conversation are kept: a turn computes only what is new in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,8 @@ from groundup.infer.engine import Engine, PrefixCache
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import Hardware, choose_hardware
+from groundup.text.retrieval.corpus_passages import Passage
+from groundup.text.retrieval.retriever import Retriever, source_of, supporting_passage, with_passages
 from groundup.tokens.chat import prompt
 from groundup.tokens.tokenizer import StreamDecoder, Tokenizer
 
@@ -54,13 +56,26 @@ class ContextFull(GroundupError):
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. dropped_turns: messages of the conversation that were dropped to make room for it."""
+    """One answer.
+
+    dropped_turns: messages of the conversation that were dropped to make room for it. source: path and name of the
+    passage in the prompt that supports it, if one does.
+    """
 
     text: str
     finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
     dropped_turns: int
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The passages of a corpus, of which `count` go into each prompt."""
+
+    retriever: Retriever
+    count: int
 
 
 @dataclass
@@ -74,6 +89,8 @@ class Chat:
     answer: Answer | None = None
     """the latest"""
     prefix: PrefixCache = field(default_factory=PrefixCache)
+    grounding: Grounding | None = None
+    """None = answers without passages"""
 
     @property
     def context(self) -> int:
@@ -86,7 +103,7 @@ class Chat:
         An answer that is interrupted is kept as far as it came. Raises ContextFull, without changing the conversation,
         if the question alone leaves no room for an answer.
         """
-        turns, ids = self._fitted([*self.messages, Message("user", question)])
+        turns, ids, passages = self._fitted([*self.messages, Message("user", question)])
         dropped = len(self.messages) + 1 - len(turns)
         room = min(self.context - len(ids), self.options.max_tokens)
         decoder, pieces, tokens = StreamDecoder(self.tokenizer), [""], 0
@@ -108,30 +125,47 @@ class Chat:
             yield pieces[-1]
             finish = "length" if tokens == room else "stop"
         finally:
-            self.answer = Answer("".join(pieces), finish, len(ids), tokens, dropped)
+            text = "".join(pieces)
+            support = supporting_passage(text, passages)
+            source = None if support is None else source_of(support)
+            self.answer = Answer(text, finish, len(ids), tokens, dropped, source)
             if self.answer.text or self.answer.finish_reason != "interrupted":
                 self.messages = [*turns, Message("assistant", self.answer.text)]
 
-    def _fitted(self, turns: list[Message]) -> tuple[list[Message], list[int]]:
-        """The newest turns that leave room for an answer, and the ids of the prompt; the question always stays."""
+    def _fitted(self, turns: list[Message]) -> tuple[list[Message], list[int], list[Passage]]:
+        """The newest turns that leave room for an answer, the ids of the prompt, and the passages in it.
+
+        The question always stays; turns are dropped before passages.
+        """
+        passages = self._passages(turns)
         wanted = max(1, min(self.options.max_tokens, self.context // ANSWER_SHARE))
         while True:
-            ids = prompt(self.turn_messages(turns), self.tokenizer)
+            ids = prompt(self.turn_messages(turns, passages), self.tokenizer)
             room = self.context - len(ids)
-            if room >= wanted or (len(turns) == 1 and room >= 1):
-                return turns, ids
-            if len(turns) == 1:
+            if room >= wanted or (len(turns) == 1 and not passages and room >= 1):
+                return turns, ids, passages
+            if len(turns) > 1:
+                turns = turns[2:]
+            elif passages:
+                passages = passages[:-1]
+            else:
                 raise ContextFull(
                     f"the question takes {len(ids)} tokens of a context of {self.context}, which leaves no room for "
                     "an answer. Ask something shorter"
                     + (", or shorten --system" if self.options.system else "")
                 )
-            turns = turns[2:]
 
-    def turn_messages(self, turns: list[Message]) -> list[Message]:
-        """The messages of the prompt: the system prompt, then the turns."""
+    def _passages(self, turns: list[Message]) -> list[Passage]:
+        """The passages for the newest question."""
+        if self.grounding is None:
+            return []
+        questions = [turn.content for turn in turns if turn.role == "user"]
+        return self.grounding.retriever.find(questions, self.grounding.count)
+
+    def turn_messages(self, turns: list[Message], passages: Sequence[Passage] = ()) -> list[Message]:
+        """The messages of the prompt: the system prompt, the passages, then the turns."""
         system = [Message("system", self.options.system)] if self.options.system else []
-        return [*system, *turns]
+        return with_passages([*system, *turns], passages)
 
 
 def open_chat(folder: Path, options: ChatOptions, runtime: Runtime) -> tuple[Chat, Hardware]:

@@ -71,6 +71,8 @@ def print_answer(chat: Chat, question: str, as_json: bool = False) -> None:
         print_json(asdict(chat.answer), indent=None)
     else:
         print(flush=True)
+        if chat.answer is not None and chat.answer.source:
+            print(show(f"source: {chat.answer.source}"), flush=True)
 
 
 def visible(text: str) -> str:

@@ -2,6 +2,7 @@
 
 in:  the user's files, or the documents of the corpus
 out: conversations, rankings, labelled responses and prompts (`<kind>.jsonl.zst`), split by prompt;
+     passages.parquet, with a dataset that puts passages into prompts;
      rejects/ (every row that can't be used, or is left out, with file, line and reason)
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from groundup.align.data.dataset import Dataset
+from groundup.align.data.datasets.grounded import Grounded
 from groundup.align.data.dedup_records import Drop, duplicate_drops, evaluation_drops, grouped, place
 from groundup.align.data.file_rows import FileDataset
 from groundup.align.data.summary import summary
@@ -28,9 +30,17 @@ from groundup.evaluate.alignment_data import KINDS, record_kind, write_records
 from groundup.evaluate.examples import held_out_groups
 from groundup.text.curate.decontaminate import Decontaminate
 from groundup.text.curate.eval_texts import item_digest
-from groundup.text.documents import REJECTS, RejectsLogEntry, RejectsLogWriter, spell_reasons
+from groundup.text.documents import (
+    REJECTS,
+    RejectsLogEntry,
+    RejectsLogWriter,
+    read_documents,
+    spell_reasons,
+)
 from groundup.text.ingest.ingest_task import content_digest
 from groundup.text.ingest.messages import write_rejects
+from groundup.text.retrieval.corpus_passages import cut_passages
+from groundup.text.retrieval.retriever import write_passages
 
 DROPPED_IN = {"exact": ("exact_duplicate",), "near": ("exact_duplicate", "near_duplicate"), "keep": ()}
 
@@ -72,16 +82,26 @@ def data(recipe: Data, runtime: Runtime, context: StageContext, documents: Artif
     records = mixed(recipe.datasets, tables)
     _report(recipe.datasets, records, entries, context)
     write_records(context.path, records)
+    grounded = next((dataset for dataset in recipe.datasets if isinstance(dataset, Grounded)), None)
+    passages: Metrics = {}
+    if grounded is not None:
+        corpus = cut_passages(read_documents(documents.path))
+        write_passages(context.path, corpus)
+        passages = {"passages": len(corpus), "passages_per_prompt": grounded.passages}
     reasons = Counter((entry.source, entry.reason) for entry in entries if entry.outcome != "changed")
-    return summary(records) | {
-        "rejected": sum(reasons.values()),
-        "rejected_by_reason": {
-            dataset.label(): {
-                reason: n for (source, reason), n in reasons.items() if source == dataset.label()
-            }
-            for dataset in recipe.datasets
-        },
-    }
+    return (
+        summary(records)
+        | passages
+        | {
+            "rejected": sum(reasons.values()),
+            "rejected_by_reason": {
+                dataset.label(): {
+                    reason: n for (source, reason), n in reasons.items() if source == dataset.label()
+                }
+                for dataset in recipe.datasets
+            },
+        }
+    )
 
 
 def cleaned(

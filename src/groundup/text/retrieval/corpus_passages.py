@@ -13,26 +13,34 @@ answer can be copied from it in one run:
 
 import heapq
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from groundup.core.records import Document
 from groundup.core.rng import derive_seed
 from groundup.text.retrieval.python_objects import PATH, PythonObject, python_objects
 from groundup.text.sentences import join_sentences, split_sentences
 
+MAX_PASSAGE_CHARS = 420
+MAX_PASSAGES = 100_000
 MAX_DECLARATION_CHARS = 200
 _HEADING = re.compile(r"^#{1,6}\s+(?P<markdown>.{1,80}?)\s*#*$|^(?P<rst>.{1,80})\n([=\-~^\"*+#])\3{2,}\s*$")
 _PARAGRAPH = re.compile(r"\n\s*\n")
+_NAME = re.compile(r"[^\W\d]\w*")
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a document. name: the object or heading that it is about; path: of its document."""
+    """A piece of a document. name: the object or heading that it is about; path: of its document.
+
+    mentions: documents that mention it: the last two parts of a Python object's name.
+    """
 
     name: str
     path: str
     text: str
+    mentions: int = 0
 
     @property
     def id(self) -> str:
@@ -40,18 +48,34 @@ class Passage:
         return f"{self.path}\n{self.name}\n{self.text}"
 
 
-def cut_passages(documents: Iterable[Document], max_chars: int, limit: int) -> list[Passage]:
+def cut_passages(
+    documents: Iterable[Document], max_chars: int = MAX_PASSAGE_CHARS, limit: int = MAX_PASSAGES
+) -> list[Passage]:
     """The passages of all documents, at most `limit`: of more, those with the smallest hash, in their order."""
     heap: list[tuple[int, int, Passage]] = []
-    for number, passage in enumerate(
-        passage for document in documents for passage in document_passages(document, max_chars)
-    ):
-        entry = (-derive_seed(passage.id), number, passage)
-        if len(heap) < limit:
-            heapq.heappush(heap, entry)
-        else:
-            heapq.heappushpop(heap, entry)
-    return [passage for _, _, passage in sorted(heap, key=lambda entry: entry[1])]
+    documents_with: defaultdict[str, set[int]] = defaultdict(set)
+    number = 0
+    for index, document in enumerate(documents):
+        if PATH.match(document.path):
+            for word in set(_NAME.findall(document.text)):
+                documents_with[word].add(index)
+        for passage in document_passages(document, max_chars):
+            number += 1
+            entry = (-derive_seed(passage.id), number, passage)
+            if len(heap) < limit:
+                heapq.heappush(heap, entry)
+            else:
+                heapq.heappushpop(heap, entry)
+    chosen = [passage for _, _, passage in sorted(heap, key=lambda entry: entry[1])]
+    return [replace(passage, mentions=_mentions(passage, documents_with)) for passage in chosen]
+
+
+def _mentions(passage: Passage, documents_with: Mapping[str, set[int]]) -> int:
+    """Documents in which the last two parts of a Python object's name occur; 0 of prose."""
+    if not PATH.match(passage.path):
+        return 0
+    parts = passage.name.rsplit(".", 2)[-2:]
+    return len(set.intersection(*(documents_with.get(part, set()) for part in parts)))
 
 
 def document_passages(document: Document, max_chars: int) -> Iterator[Passage]:
