@@ -75,6 +75,7 @@ def test_json_is_one_object_per_answer_in_ascii(
         "prompt_tokens",
         "completion_tokens",
         "dropped_turns",
+        "source",
     }
     assert answers[1]["completion_tokens"] == 8 and answers[1]["finish_reason"] == "length"
     assert all(line.isascii() for line in lines)
