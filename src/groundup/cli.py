@@ -50,9 +50,7 @@ def run(
     ray: str = "",
     quiet: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Build a model: from raw text to an aligned assistant and a book about it.
-
-    Stages that are up to date are not built again; an interrupted stage resumes.
+    """Build a model: from raw text to an aligned assistant and a book about it. Resumes; builds nothing twice.
 
     Parameters
     ----------
@@ -259,8 +257,7 @@ def chat(
     seed
         seed of the sampling
     sources
-        put passages of the corpus into the prompt and print the source of the answer, if the model was fine-tuned
-        with passages
+        passages of the corpus in the prompt, and the answer's source, if the model was fine-tuned with passages
     as_json
         print each answer as one JSON object on one line: text, finish_reason, token counts and source
     """

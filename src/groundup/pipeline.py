@@ -111,7 +111,7 @@ class Blueprint(Recipe):
         tables = self.data or ((Generated(),) if self.tasks else ())
         return tuple(
             table.model_copy(update={"tasks": self.tasks})
-            if isinstance(table, Generated) and not table.tasks
+            if isinstance(table, Generated | Grounded) and not table.tasks
             else table
             for table in tables
         )

@@ -11,17 +11,17 @@ the search, so that the model has to look for the right one.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from groundup.align.data.dataset import OnReject
-from groundup.align.data.datasets.generated import Generated
+from groundup.align.data.dataset import Dataset, OnReject
 from groundup.core.records import Conversation, Message
+from groundup.core.registry import Plugin
 from groundup.core.rng import derive_seed, hash_fraction
 from groundup.evaluate.alignment_data import RecordKind
 from groundup.evaluate.examples import collect
-from groundup.evaluate.tasks import Example
+from groundup.evaluate.tasks import Example, Task
 from groundup.text.documents import read_documents
 from groundup.text.retrieval.corpus_passages import Passage, cut_passages
 from groundup.text.retrieval.retriever import Retriever, with_passages
@@ -31,11 +31,15 @@ KEPT_WORDS = (0.5, 1.0)
 """Smallest and largest fraction of a description's words in a question in free words."""
 
 
-class Grounded(Generated):
+class Grounded(Dataset):
     """Conversations about a subject with passages of the corpus in the system message."""
 
     provides: ClassVar[frozenset[RecordKind]] = frozenset({"conversations"})
+    made: ClassVar[bool] = True
 
+    tasks: tuple[Annotated[Task, Plugin("groundup.evaluate.tasks")], ...] = Field(
+        default=(), description="what makes the questions; empty = the blueprint's [[tasks]]"
+    )
     passages: int = Field(default=2, ge=1, description="passages in a prompt")
     questions: int = Field(default=4, ge=1, description="most questions of one conversation")
     absent: float = Field(
