@@ -194,6 +194,27 @@ def test_a_state_of_four_ranks_is_continued_on_any_number(alone: tuple[Path, Inp
 
 
 @pytest.mark.cluster
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_of_several_epochs_continues_on_another_number_of_ranks(
+    alone: tuple[Path, Inputs], tmp_path: Path, before: int, after: int
+) -> None:
+    """It stops at an odd step; the next five have the losses and norms of the run that didn't stop."""
+    leave, more = 67, 5
+    longer = {"tokens": (leave + more) * recipe(1).batch_tokens}
+    chosen = {name: cases()[name].model_copy(update=longer) for name in ("qwen3", "llama")}
+    pretrainings(chosen, RARELY, tmp_path / "whole", alone[1])
+    for name, case in chosen.items():
+        with pytest.raises(SystemExit):
+            run_on(before, Layout(), {name: case}, tmp_path / "stopped", alone[1], leave)
+    run_on(after, Layout(), chosen, tmp_path / "stopped", alone[1])
+    for name in chosen:
+        whole, stopped = curve(tmp_path / "whole", name), curve(tmp_path / "stopped", name)
+        assert len(whole) == len(stopped) == leave + more
+        for one, other in zip(whole[leave:], stopped[leave:], strict=True):
+            assert other == pytest.approx(one, rel=1e-5), name
+
+
+@pytest.mark.cluster
 def test_a_state_is_the_same_checkpoint_on_any_number_of_ranks(
     alone: tuple[Path, Inputs], tmp_path: Path
 ) -> None:
