@@ -33,6 +33,7 @@ CASES = {
     "type.eml": 'MAIL + b"Content-Type: a/b" + b"".join(b";\\n a*%d=x" % n for n in range(30_000)) + b"\\n\\nHi"',
     "disposition.eml": 'MAIL + b"Content-Disposition: inline" + b"; a=\\"x\\"" * 60_000 + b"\\n\\nHi"',
     "tags.eml": 'MAIL + b"Content-Type: text/html\\n\\n" + b"<b>x</b>" * 1_500_000',
+    "parts.eml": 'MAIL + b"Content-Type: multipart/mixed; boundary=q\\n\\n" + b"--q\\n\\nx\\n" * 600_000',
     "select.eml": 'MAIL + b"Content-Type: text/html\\n\\n<select>" + b"<option>a thing" * 40_000',
     "lines.eml": 'MAIL + b"\\n" + b"a b c\\n" * 4_500_000',
     "large.eml": 'MAIL + b"\\n" + b"many words \\n" * 20_000_000',

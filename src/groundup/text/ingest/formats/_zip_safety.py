@@ -4,10 +4,13 @@ in:  untrusted bytes
 out: their parts, or RefusedFile with the issue for the rejects log
 """
 
+import errno
 import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from groundup.text.ingest.decode import without_surrogates
@@ -47,10 +50,8 @@ def open_zip(file: BinaryIO, options: ReadOptions, kind: str) -> zipfile.ZipFile
     if size > options.max_file_bytes:
         raise RefusedFile(ReadIssue("rejected", "too_large", value=size, threshold=options.max_file_bytes))
     _check_directory(file, size, kind)
-    try:
+    with _damage_refused(kind):
         archive = zipfile.ZipFile(file)
-    except _DAMAGED as error:
-        raise RefusedFile(ReadIssue("rejected", f"damaged_{kind}", detail=str(error))) from None
     unpacked = sum(entry.file_size for entry in archive.infolist())
     ratio_limit = max(EXPANSION_FLOOR, int(size * options.max_expansion))
     limit, reason = min((ratio_limit, "expands_too_much"), (options.max_file_bytes, "too_large"))
@@ -61,13 +62,11 @@ def open_zip(file: BinaryIO, options: ReadOptions, kind: str) -> zipfile.ZipFile
 
 def read_member(archive: zipfile.ZipFile, name: str, kind: str) -> bytes:
     """The bytes of one entry. Raises RefusedFile if it is missing, damaged or encrypted."""
-    try:
+    with _damage_refused(kind, f"{name}: "):
         entry = archive.getinfo(name)
         if entry.flag_bits & 1:
             raise RefusedFile(ReadIssue("rejected", "encrypted", detail=name))
         return archive.read(entry)
-    except _DAMAGED as error:
-        raise RefusedFile(ReadIssue("rejected", f"damaged_{kind}", detail=f"{name}: {error}"[:300])) from None
 
 
 def parse_xml(data: bytes, kind: str) -> Any:
@@ -98,6 +97,18 @@ def plain_text(html: str) -> str:
         return without_tags(opened).strip()
     text: str = extract_plain_text(without_surrogates(opened)[0], preserve_formatting=True, alt_texts=False)
     return text.strip()
+
+
+@contextmanager
+def _damage_refused(kind: str, where: str = "") -> Iterator[None]:
+    """Raises RefusedFile for what `zipfile` raises on damaged archives. Errors of the disk pass."""
+    try:
+        yield
+    except (*_DAMAGED, OSError) as error:
+        # A damaged offset makes `zipfile` seek to a negative position, which a file on disk refuses with EINVAL.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise RefusedFile(ReadIssue("rejected", f"damaged_{kind}", detail=f"{where}{error}"[:300])) from None
 
 
 def _check_directory(file: BinaryIO, size: int, kind: str) -> None:

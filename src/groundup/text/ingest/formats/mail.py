@@ -28,6 +28,8 @@ _SEPARATOR = re.compile(rb"From .*\d\d:\d\d.*\d{4}")
 """`From someone Thu Jan  1 00:00:00 1970`: the time tells it from a sentence that begins with From."""
 _QUOTED_SEPARATOR = re.compile(rb"^>(>*From )", re.MULTILINE)
 _MAX_PARTS, _MAX_DEPTH = 1000, 32
+_MAX_BOUNDARIES = 20_000
+"""Lines that begin with `--` of a message with parts: each may begin one, which the parser takes 0.4 ms for."""
 _CONTAINER = re.compile(rb"^content-type:\s*(multipart|message)/", re.IGNORECASE | re.MULTILINE)
 _MAX_HEADER_CHARS = 4096
 _MAX_BYTES, _MAX_LINES = 64 << 20, 4_000_000
@@ -114,7 +116,12 @@ def _document(data: bytes, position: str, options: ReadOptions) -> Iterator[Extr
     if lines > _MAX_LINES:
         yield ReadIssue("rejected", "too_costly", position, lines, _MAX_LINES, "lines")
         return
-    work = lines * sum(1 for _ in _CONTAINER.finditer(data))
+    containers = sum(1 for _ in _CONTAINER.finditer(data))
+    boundaries = data.count(b"\n--") if containers else 0
+    if boundaries > _MAX_BOUNDARIES:
+        yield ReadIssue("rejected", "too_costly", position, boundaries, _MAX_BOUNDARIES, "boundaries of parts")
+        return
+    work = lines * containers
     if work > _MAX_WORK:
         yield ReadIssue("rejected", "too_costly", position, work, _MAX_WORK, "lines times nested parts")
         return
