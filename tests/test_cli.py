@@ -33,7 +33,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         ("pretrain.depth=-3", "pretrain.depth = -3: Input should be greater than or equal to 1"),
         ("pretrain.depth=deep", "pretrain.depth = 'deep': Input should be a valid integer"),
         ('pretrain.optimizer.use="muno"', "Did you mean `muon`?"),
-        ("pretrain.architecture.n_heads=5", "n_heads = 5 does not divide d_model = 512"),
+        ("pretrain.architecture.n_heads=5", "n_heads = 5 does not divide d_model = 256"),
         ("align.finetune.epoch=2", "unknown key. Did you mean `epochs`?"),
         (
             "align.align.inputs.reward=finetune",

@@ -13,7 +13,7 @@ TOP = [
     "presets",
     "pipeline",
     "feasibility",
-    "planning",
+    "show_plan",
     "run",
     "show",
     "status",

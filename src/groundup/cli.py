@@ -79,7 +79,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print parameters, tokens, epochs, FLOPs and memory of pretraining, and what can't work. Builds nothing."""
-    from groundup.planning import print_plan
+    from groundup.show_plan import print_plan
 
     print_plan(load_blueprint(blueprint, data, set, None), open_store(workspace), as_json)
 

@@ -4,7 +4,6 @@ in:  a blueprint, the artifacts of earlier stages where they are up to date
 out: a table on stdout or JSON; problems on stderr
 """
 
-import json
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from groundup.core.runtime import Layout
+from groundup.core.standard_streams import print_json
 from groundup.core.status import stage_reports
 from groundup.core.store import Artifact, Store
 from groundup.feasibility import READ, dataset_counts, known_problems
@@ -28,7 +28,7 @@ def print_plan(plan: Blueprint, store: Store, as_json: bool) -> None:
         print(problem.line(), file=sys.stderr)
     values = plan_values(plan, artifacts)
     if as_json:
-        print(json.dumps(values, indent=1))
+        print_json(values)
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     for key, value in values.items():
