@@ -65,6 +65,8 @@ def read_answer(value: Any, name: str, on_change: OnChange) -> tuple[Message, ..
         return (Message("assistant", value),)
     if value in (None, []):
         raise RowError("empty_answer", f"`{name}` is empty")
+    if not isinstance(value, list | Mapping):
+        raise RowError("not_text", f"`{name}` is {type(value).__name__}, not text or messages")
     messages = tuple(read_messages(value, name, on_change))
     if not messages or messages[-1].role != "assistant":
         raise RowError("no_answer", f"`{name}` does not end with an assistant message")
