@@ -137,7 +137,11 @@ def test_damage_of_any_kind_gives_notes_and_texts_and_nothing_else() -> None:
 def test_an_archive_whose_entries_lie_before_its_start_is_damaged(tmp_path: Path) -> None:
     data = bytearray(saved(docx.Document()))
     end = data.rfind(b"PK\x05\x06")
-    data[end + 16 : end + 20] = (int.from_bytes(data[end + 16 : end + 20], "little") + 9999).to_bytes(4, "little")
+    data[end + 16 : end + 20] = (int.from_bytes(data[end + 16 : end + 20], "little") + 9999).to_bytes(
+        4, "little"
+    )
     (tmp_path / "a.docx").write_bytes(data)
     with (tmp_path / "a.docx").open("rb") as file:  # a file on disk refuses the position with an OSError
-        assert reasons(list(docx_format.read("a.docx", file, ReadOptions()))) == [("", "rejected", "damaged_docx")]
+        assert reasons(list(docx_format.read("a.docx", file, ReadOptions()))) == [
+            ("", "rejected", "damaged_docx")
+        ]

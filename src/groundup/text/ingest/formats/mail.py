@@ -119,7 +119,9 @@ def _document(data: bytes, position: str, options: ReadOptions) -> Iterator[Extr
     containers = sum(1 for _ in _CONTAINER.finditer(data))
     boundaries = data.count(b"\n--") if containers else 0
     if boundaries > _MAX_BOUNDARIES:
-        yield ReadIssue("rejected", "too_costly", position, boundaries, _MAX_BOUNDARIES, "boundaries of parts")
+        yield ReadIssue(
+            "rejected", "too_costly", position, boundaries, _MAX_BOUNDARIES, "boundaries of parts"
+        )
         return
     work = lines * containers
     if work > _MAX_WORK:
