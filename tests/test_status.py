@@ -16,7 +16,7 @@ from tiny import OVERRIDES, corpus, groundup
 
 VARIATIONS: dict[str, tuple[str, ...]] = {
     "the default": (),
-    "tiny": OVERRIDES,
+    "tiny": (*OVERRIDES, 'pretrain.init="standard"'),
     "deeper": ("pretrain.depth=7", "pretrain.architecture.d_model=0"),
     "adamw by the rules": (
         'pretrain.optimizer={use="adamw", weight_decay="auto"}',

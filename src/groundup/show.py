@@ -19,7 +19,7 @@ from groundup.core.registry import REGISTRIES, Plugin
 from groundup.core.standard_streams import print_json
 from groundup.core.status import StageReport, flatten
 from groundup.core.store import Artifact, Store
-from groundup.evaluate.comparison import QUESTION_SETS, verdict
+from groundup.evaluate.verdict_text import QUESTION_SETS, verdict
 from groundup.plan.problem import Problem
 
 

@@ -124,8 +124,8 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
      "generation: rollouts", ()),
     # Training data.
     ("tokens.chat:render", 'message.role == "assistant"', 'message.role != "system"', "data: loss masks", ()),
-    ("tokens.chat:render", '[message.role == "assistant"] * (len(content) + 1)',
-     '[message.role == "assistant"] * len(content) + [False]', "data: loss masks", ()),
+    ("tokens.chat:render", "[in_loss] * (len(content) + 1)",
+     "[in_loss] * len(content) + [False]", "data: loss masks", ()),
     ("train.batches:token_batch", "(targets != tokenizer.pad) & ", "", "data: targets", ()),
     ("text.curate.steps.privacy:Privacy.apply", "start, end, kind in findings)", "start, end, kind in findings[1:])",
      "privacy: recall", ()),
@@ -152,8 +152,8 @@ BUGS: list[tuple[str, str, str, str, tuple[str, ...]]] = [
     ("align.methods.sft:SftSession.loss", "/ batch.total", "/ batch.weights.sum()",
      "alignment: fine-tuning", ()),
     ("align.methods.sft:_with_targets", ".loss_mask[1:]", ".loss_mask[:-1]", "alignment: fine-tuning", ()),
-    ("align.methods.reward:RewardSession.loss", "bradley_terry(preferred, rejected,",
-     "bradley_terry(rejected, preferred,",
+    ("align.ranking_batches:ranking_loss", "soft_bradley_terry(better, worse,",
+     "soft_bradley_terry(worse, better,",
      "alignment: reward model", ()),
     ("align.methods.ppo:PpoSession.loss", "recipe.temperature", "1.0", "alignment: PPO", ()),
 ]  # fmt: skip

@@ -3,11 +3,12 @@
 import pytest
 
 from groundup.evaluate.baselines import prepare_baselines
-from groundup.evaluate.comparison import compare, verdict
+from groundup.evaluate.comparison import compare
 from groundup.evaluate.score import GradedAnswer
 from groundup.evaluate.statistics import bootstrap, paired_difference
 from groundup.evaluate.tasks import Example
 from groundup.evaluate.tasks.passages import Passages
+from groundup.evaluate.verdict_text import verdict
 from groundup.text.retrieval.retriever import Retriever
 
 TASK = Passages()

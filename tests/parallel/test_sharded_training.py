@@ -273,4 +273,4 @@ def test_a_harmed_shard_is_named_and_the_state_before_is_taken(
     assert f"{states[-1].name} is damaged ({shard.name}" in said
     assert f"continuing pretrain at step {int(states[-2].name[5:])}" in said
     for one, many in zip(curve(alone[0] / "2", "olmo3"), curve(tmp_path, "olmo3"), strict=True):
-        assert many == pytest.approx(one, rel=tolerance(name))
+        assert many == pytest.approx(one, rel=tolerance("olmo3"))

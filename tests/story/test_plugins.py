@@ -180,7 +180,7 @@ def test_it_is_up_to_date_until_its_source_is_edited(lab: Path, capsys: pytest.C
     task.write_text(TASK)
     assert set(before.values()) == {"up to date"}
     assert after["pretrain"] == "up to date"
-    assert after["aligned"] == "to build" and after["evaluate"] != "up to date"
+    assert after["data"] == "to build" and after["aligned"] != "up to date" != after["evaluate"]
 
 
 def test_the_blueprint_kept_with_the_run_describes_the_same_run(

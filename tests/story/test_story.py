@@ -19,6 +19,7 @@ STAGES = (
     "curate",
     "tokenizer",
     "tokenize",
+    "data",
     "pretrain",
     "finetune",
     "reward",
@@ -164,7 +165,10 @@ def test_a_change_rebuilds_its_stage_and_what_follows(
     override: str, first: str, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = tiny_run.status(capsys, override)
-    assert to_build(states) == list(STAGES[STAGES.index(first) :])
+    rebuilt = list(STAGES[STAGES.index(first) :])
+    if first == "tokenize":
+        rebuilt.remove("data")  # which reads documents, not tokens
+    assert to_build(states) == rebuilt
     assert states[first]["state"] == "to build"
     assert override.split("=")[0].split(".")[-1] in states[first]["why"]
 
@@ -213,7 +217,7 @@ def test_one_answer_on_stdout(tiny_run: TinyRun, capsys: pytest.CaptureFixture[s
     groundup("chat", "own", "-p", "What does open_apple do?", "--max-tokens", "20",
           "--workspace", str(tiny_run.workspace))  # fmt: skip
     out, err = capsys.readouterr()
-    assert out.endswith("\n") and len(out) > 1  # what so small a model says may well be blanks
+    assert out.endswith("\n")  # so small a model may answer nothing
     assert err == ""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from groundup.book.content import Finding
 from groundup.book.format import interval, number, percent, visible
 from groundup.book.score_tables import question_scores
-from groundup.evaluate.comparison import verdict
+from groundup.evaluate.verdict_text import verdict
 
 Answer = Literal["yes", "partly", "no", "unknown"]
 

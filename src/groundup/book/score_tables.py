@@ -9,7 +9,7 @@ from typing import Any
 from groundup.book.content import Block, Figure, Heading, Table, prose
 from groundup.book.figures import Bar, bars_svg
 from groundup.book.format import count, interval, is_interval, is_number, number, percent, visible
-from groundup.evaluate.comparison import QUESTION_SETS, RULE_NAMES, SCORE_NAMES
+from groundup.evaluate.verdict_text import QUESTION_SETS, RULE_NAMES, SCORE_NAMES
 
 VERDICTS = {"above": "model is better", "below": "rule is better", "same": "no difference shown"}
 

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 from groundup.core.digests import DigestCache
 from groundup.core.fingerprint import canonical_json, digest, fingerprint_payload
 from groundup.core.recipe import Recipe
+from groundup.core.registry import FOLDER, local_sources
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Stage, StageContext, flat_inputs
 from groundup.core.store import Artifact, ArtifactKind, Store, verify
@@ -35,6 +36,7 @@ class PlannedStage:
     identity: the recipe's canonical JSON; recipe: every field of it
     inputs: label of the stage that makes the input, by parameter name
     function: `module:name` of the stage, to read its external files
+    plugin_folder: where the modules of the recipe's local plugins are; "" = it has none
     """
 
     label: str
@@ -47,6 +49,7 @@ class PlannedStage:
     reads_records: bool
     function: str
     external: bool
+    plugin_folder: str = ""
 
     def external_digest(self, digests: DigestCache) -> Any:
         """Digest of what the stage reads from outside the store; None = nothing."""
@@ -57,7 +60,10 @@ class PlannedStage:
         assert stage.external_digest is not None
         parameters = inspect.signature(stage.function, eval_str=True).parameters
         recipe_type = next(iter(parameters.values())).annotation
-        return stage.external_digest(recipe_type.model_validate(self.recipe), digests)
+        folder = Path(self.plugin_folder) if self.plugin_folder else None
+        return stage.external_digest(
+            recipe_type.model_validate(self.recipe, context={FOLDER: folder}), digests
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ def plan_stage(stage: Stage[...], recipe: Recipe, inputs: dict[str, str]) -> Pla
         stage.reads_records,
         f"{stage.function.__module__}:{stage.function.__qualname__}",
         stage.external_digest is not None,
+        next((str(file.parent) for file in local_sources(recipe)), ""),
     )
 
 

@@ -135,6 +135,14 @@ def _check_whiten(context: CheckContext) -> Iterator[Difference]:
             [response_values(7) * 3 + 2],
             POISON[0],
         )
+        yield from _both(
+            f"scaled, eps {eps}",
+            context,
+            lambda x, e=eps: objectives.scaled(x, mask, e),
+            lambda x, e=eps: formulas.scaled(x, LENGTHS, e),
+            [response_values(7) * 3 + 2],
+            POISON[0],
+        )
 
 
 def _check_ppo(context: CheckContext) -> Iterator[Difference]:

@@ -76,6 +76,15 @@ def whiten(x: Float[Tensor, "batch time"], lengths: Lengths, eps: float) -> Floa
     return whitened
 
 
+def scaled(x: Float[Tensor, "batch time"], lengths: Lengths, eps: float) -> Float[Tensor, "batch time"]:
+    """x / sqrt(variance + eps) on the responses' tokens."""
+    spread = mean((x - mean(x, lengths)) ** 2, lengths)
+    divided = torch.zeros_like(x)
+    for place in tokens(lengths):
+        divided[place] = x[place] / torch.sqrt(spread + eps)
+    return divided
+
+
 def ppo(
     log_probs: Float[Tensor, "batch time"],
     old_log_probs: Float[Tensor, "batch time"],

@@ -1,8 +1,8 @@
-"""Scores of a model's answers beside those of the rules without a model, and a verdict on each score.
+"""Scores of a model's answers beside those of the rules without a model.
 
 in:  graded answers, and the rules' answers to the same questions
 out: a table (plain JSON): per score the model's mean with its interval, each rule's mean, the best rule, the paired
-     difference from it with its interval; verdicts in words
+     difference from it with its interval
 
 All intervals are clustered by document. The best rule is chosen by its mean on the same questions, which favours the
 rules a little.
@@ -19,26 +19,6 @@ from groundup.evaluate.statistics import bootstrap, paired_difference
 from groundup.evaluate.tasks import Example, Task
 
 Scores = dict[str, float]
-QUESTION_SETS = {
-    "held_out": "held-out questions",
-    "taught": "taught questions",
-    "held_out_without_passages": "held-out questions, without passages",
-    "taught_without_passages": "taught questions, without passages",
-}
-"""Names in evaluate's metrics of the sets of questions that it asks."""
-RULE_NAMES = {
-    "question": "repeat the question",
-    "other": "answer to another question",
-    "template": "one answer per kind, renamed",
-    "nearest": "nearest taught answer, renamed",
-    "passage": "first line of the passage found",
-}
-SCORE_NAMES = {
-    "chrf": "chrF",
-    "exact": "exact answers",
-    "new_words": "F1 of words not in the question",
-    "names": "names recalled",
-}
 
 
 def compare(graded: Sequence[GradedAnswer], baselines: Baselines, tasks: dict[str, Task]) -> dict[str, Any]:
@@ -57,26 +37,6 @@ def compare(graded: Sequence[GradedAnswer], baselines: Baselines, tasks: dict[st
         "scores": {name: _compared(name, model, rules, documents) for name in names},
         "chrf_by_kind": _by_kind(graded, model, rules),
     }
-
-
-def verdict(name: str, score: dict[str, Any]) -> str:
-    """A clause that compares a score with the best rule."""
-    low, high = (format_score(name, bound, sign=True) for bound in score["difference_interval"])
-    relation = {"above": "above", "below": "below", "same": "not distinguishable from"}[score["verdict"]]
-    rule = RULE_NAMES.get(score["best_rule"], score["best_rule"])
-    value, rule_value = (
-        format_score(name, number) for number in (score["model"], score["rules"][score["best_rule"]])
-    )
-    return (
-        f"{SCORE_NAMES.get(name, name)}: the model ({value}) is {relation} the best rule without a "
-        f"model, {rule} ({rule_value}); difference {low} to {high}"
-    )
-
-
-def format_score(name: str, value: float, sign: bool = False) -> str:
-    """chrF with one decimal; a share in percent."""
-    plus = "+" if sign else ""
-    return f"{value:{plus}.1f}" if name == "chrf" else f"{100 * value:{plus}.0f} %"
 
 
 def _with_new_words(example: Example, answer: str, scores: Scores) -> Scores:

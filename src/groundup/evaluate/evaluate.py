@@ -19,10 +19,11 @@ from groundup.core.registry import Plugin
 from groundup.core.runtime import Runtime
 from groundup.core.stage import Artifact, Metrics, StageContext, stage
 from groundup.evaluate.baselines import prepare_baselines
-from groundup.evaluate.comparison import QUESTION_SETS, compare
+from groundup.evaluate.comparison import compare
 from groundup.evaluate.examples import collect, split, tasks_by_name
 from groundup.evaluate.score import GradedAnswer, answer_and_grade, chat_engine
 from groundup.evaluate.tasks import Task
+from groundup.evaluate.verdict_text import QUESTION_SETS
 from groundup.model.checkpoint import load_decoder
 from groundup.model.decoder import Decoder
 from groundup.parallel.hardware import Precision, choose_hardware, prepare_model

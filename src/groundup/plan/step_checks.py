@@ -136,6 +136,8 @@ def data_problems(
     step: AlignStep, row: int, train: PromptLengths, held_out: PromptLengths
 ) -> Iterator[Problem]:
     """Problems of what the step learns from. row: tokens of its packed sequences."""
+    if not step.method.learns_from:
+        return
     if not train.count or not held_out.count:
         yield Problem(
             step.name,

@@ -68,7 +68,7 @@ def test_a_share_too_small_for_the_negative_examples_is_refused(model: Path) -> 
 def test_contradictions_and_missing_classifiers_are_said() -> None:
     with pytest.raises(ValidationError, match="give one of them"):
         ModelFilter(min_score=0.5, keep_share=0.1)
-    with pytest.raises(ValidationError, match="nothing could pass"):
+    with pytest.raises(ValidationError, match="nothing can pass"):
         ModelFilter(min_score=0.8, max_score=0.3)
     with pytest.raises(BlueprintError, match="classifier 'quality' isn't trained"):
         ModelFilter().apply(batch("a"))

@@ -126,7 +126,7 @@ def test_a_changed_file_is_read_again_alone(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Files, "read", watched)
     first = run_acquire(tmp_path / "ingest-a", folder)
     (first.path / "manifest.json").write_text("{}")
-    assert len(opened) > 5 and not first.metrics["sources"]["files"].get("files_unchanged")
+    assert len(opened) >= 5 and not first.metrics["sources"]["files"].get("files_unchanged")
     opened.clear()
     (folder / "same.txt").write_text(PROSE * 6)
     second = run_acquire(tmp_path / "ingest-b", folder)

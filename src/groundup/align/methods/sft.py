@@ -10,6 +10,7 @@ instead of being averaged per conversation.
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -148,10 +149,12 @@ class SftSession:
 
     def loss(self, model: Decoder, batch: SftBatch) -> tuple[Tensor, dict[str, Any]]:
         """A micro-batch's part of the step's mean loss per assistant token."""
-        if batch.noise_seed is None:
-            return token_loss(model, batch, self.kernel) / batch.total, {}
-        with noisy_embeddings(model, batch.segments, self.recipe.neftune_alpha, batch.noise_seed):
-            return token_loss(model, batch, self.kernel) / batch.total, {}
+        with nullcontext() if batch.noise_seed is None else self._noise(model, batch, batch.noise_seed):
+            loss = token_loss(model, batch, self.kernel)
+        return loss / batch.total, {}
+
+    def _noise(self, model: Decoder, batch: SftBatch, seed: int) -> AbstractContextManager[None]:
+        return noisy_embeddings(model, batch.segments, self.recipe.neftune_alpha, seed)
 
     def validation_loss(self) -> float:
         """Nats per assistant token of held-out conversations. With several ranks, all must call this."""
