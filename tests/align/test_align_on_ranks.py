@@ -48,7 +48,9 @@ DPO = Dpo(**PREFERENCES)
 DPO_LORA = Dpo(lora_rank=4, **PREFERENCES)
 KTO = Kto(**PREFERENCES)
 GRPO = Grpo(iterations=2, prompts=5, group_size=3, minibatches=2, max_new_tokens=16, held_out=6, max_resamples=1,
-            kl_coef=0.05, verifier=Regex(pattern="e"), optimizer=ADAM, precision="fp32")  # fmt: skip
+            kl_coef=0.05, verifier=Regex(pattern="e"), optimizer=AdamW(lr=1e-3, eps=1e-4),
+            precision="fp32")  # fmt: skip
+"""Its gradients are small: with Adam's own epsilon, rounding decides the direction of single weights."""
 LAYOUTS = {"fsdp": Layout(), "tensor": Layout(tensor=2)}
 LOGGED = {
     "sft": ("loss", "grad_norm"),
@@ -105,6 +107,8 @@ def assert_same_result(folder: Path, reference: OneRank, name: str) -> None:
     logs = (logged(root / name, *LOGGED[name]) for root in (folder, reference.folder))
     for step, (local, expected) in enumerate(zip(*logs, strict=True)):
         norm, expected_norm = local.pop("grad_norm"), expected.pop("grad_norm")
+        if name == "grpo":  # the mean of small differences between log-probabilities of the updated weights
+            assert local.pop("kl") == pytest.approx(expected.pop("kl"), abs=1e-4), f"{name}, step {step + 1}"
         assert local == pytest.approx(expected, rel=1e-5, abs=1e-5), f"{name}, step {step + 1}"
         assert norm == pytest.approx(expected_norm, rel=1e-4), f"{name}, step {step + 1}"
     weights, expected_weights = (
