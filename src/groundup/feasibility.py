@@ -1,4 +1,4 @@
-"""What makes a later stage impossible or doubtful, found as soon as what it depends on is known.
+"""Checks of a blueprint and its data: problems that make a later stage impossible or doubtful, before it runs.
 
 in:  a blueprint; the artifacts that a run or an earlier one has made so far
 out: problems: of the blueprint alone, of the token dataset, of the alignment data

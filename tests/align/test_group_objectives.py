@@ -9,7 +9,6 @@ from torch import Tensor
 
 from groundup.align.group_objectives import (
     KlEstimator,
-    adaptive_kl_coef,
     clipped_surrogate,
     clipped_weight,
     equal_groups,
@@ -219,10 +218,3 @@ def test_sampler_weights_are_the_capped_ratio_of_trainer_and_sampler() -> None:
 def test_the_overlong_penalty_falls_linearly_to_minus_one() -> None:
     lengths = torch.tensor([0.0, 6.0, 7.0, 8.0, 10.0])
     assert overlong_penalty(lengths, 10, 4).tolist() == pytest.approx([0.0, 0.0, -0.25, -0.5, -1.0])
-
-
-def test_the_adaptive_kl_coefficient_moves_towards_its_target_by_at_most_a_fifth_of_a_horizon() -> None:
-    assert adaptive_kl_coef(0.2, 6.0, 6.0, 10_000, 256) == pytest.approx(0.2)
-    assert adaptive_kl_coef(0.2, 6.6, 6.0, 10_000, 256) == pytest.approx(0.2 * (1 + 0.1 * 256 / 10_000))
-    assert adaptive_kl_coef(0.2, 60.0, 6.0, 10_000, 256) == pytest.approx(0.2 * (1 + 0.2 * 256 / 10_000))
-    assert adaptive_kl_coef(0.2, 0.0, 6.0, 10_000, 256) == pytest.approx(0.2 * (1 - 0.2 * 256 / 10_000))

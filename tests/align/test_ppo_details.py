@@ -10,7 +10,7 @@ from align_helpers import SITE, method_context
 from safetensors.torch import load_file
 
 from groundup.align.align import train_with
-from groundup.align.kl_controller import KL_COEF_FILE, KlController
+from groundup.align.kl_controller import KL_COEF_FILE, KlController, adaptive_kl_coef
 from groundup.align.methods.ppo import Ppo
 from groundup.align.methods.reward import Reward
 from groundup.align.objectives import scaled
@@ -92,3 +92,10 @@ def test_scaled_rewards_have_variance_one_and_keep_their_sign() -> None:
     expected = inside / inside.std(unbiased=False)
     assert torch.allclose(scaled(x, mask)[mask], expected)
     assert scaled(x, mask)[~mask].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_adaptive_kl_coefficient_moves_towards_its_target_by_at_most_a_fifth_of_a_horizon() -> None:
+    assert adaptive_kl_coef(0.2, 6.0, 6.0, 10_000, 256) == pytest.approx(0.2)
+    assert adaptive_kl_coef(0.2, 6.6, 6.0, 10_000, 256) == pytest.approx(0.2 * (1 + 0.1 * 256 / 10_000))
+    assert adaptive_kl_coef(0.2, 60.0, 6.0, 10_000, 256) == pytest.approx(0.2 * (1 + 0.2 * 256 / 10_000))
+    assert adaptive_kl_coef(0.2, 0.0, 6.0, 10_000, 256) == pytest.approx(0.2 * (1 - 0.2 * 256 / 10_000))

@@ -138,12 +138,3 @@ def overlong_penalty(
 ) -> Float[Tensor, " responses"]:
     """0 up to longest - buffer tokens, then falling linearly to -1 at `longest` (DAPO, equation 13)."""
     return -((lengths - (longest - buffer)) / buffer).clamp(0, 1)
-
-
-def adaptive_kl_coef(coef: float, kl: float, target: float, horizon: float, responses: int) -> float:
-    """The next KL coefficient: raised where KL is above its target, lowered where it is below.
-
-    Ziegler et al. 2019 (arXiv:1909.08593), section 2.2. horizon: responses over which the coefficient adapts.
-    """
-    error = min(0.2, max(-0.2, kl / target - 1))
-    return coef * (1 + error * responses / horizon)

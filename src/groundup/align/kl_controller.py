@@ -9,7 +9,6 @@ Ziegler et al. 2019 (arXiv:1909.08593), section 2.2.
 import json
 from pathlib import Path
 
-from groundup.align.group_objectives import adaptive_kl_coef
 from groundup.core.atomic_io import write_json
 from groundup.parallel.context import ParallelContext
 
@@ -42,3 +41,12 @@ class KlController:
         self._coefs = [*self._coefs[: iteration + 1], adapted]
         if self._parallel.is_rank0:
             write_json(self._path, self._coefs)
+
+
+def adaptive_kl_coef(coef: float, kl: float, target: float, horizon: float, responses: int) -> float:
+    """The next KL coefficient: raised where KL is above its target, lowered where it is below.
+
+    Ziegler et al. 2019 (arXiv:1909.08593), section 2.2. horizon: responses over which the coefficient adapts.
+    """
+    error = min(0.2, max(-0.2, kl / target - 1))
+    return coef * (1 + error * responses / horizon)

@@ -9,7 +9,6 @@ a reference policy too, because the log-ratios of both responses are always logg
 falls is a known failure of these losses (Pal et al. 2024, arXiv:2402.13228).
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +35,6 @@ from groundup.model.decoder import Decoder
 from groundup.model.lora import Lora, attach, merge
 from groundup.parallel.context import heartbeat
 from groundup.parallel.hardware import prepare_model
-from groundup.train.budget import training_budget
 from groundup.train.loop import TrainSpec
 
 REFERENCE_FILE = "reference.safetensors"
@@ -158,12 +156,7 @@ class PreferenceSession:
         self.micro_batches = self._micro_batches([self.groups[i] for i in order], self.reference[order])
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
-        limits = {
-            "epochs": math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step),
-            "max_tokens": recipe.max_tokens // self.tokens_per_step,
-        }
-        self.budget = training_budget(len(self.micro_batches), self.per_step, limits)
-        context.stage.info(self.budget.sentence("preferences", getattr(recipe, self.budget.ended_by)))
+        self.budget = self.setup.budget(recipe, "preferences", len(self.micro_batches))
 
     def train_spec(self) -> TrainSpec:
         """See `Session`."""
@@ -191,7 +184,7 @@ class PreferenceSession:
         return losses.sum() / batch.total, metrics
 
     def metrics(self, answers: Answers) -> dict[str, Tensor]:
-        """What is logged of each pair: both log-ratios, their difference, and whether it is above 0."""
+        """The logged values of each pair: both log-ratios, their difference, and 1.0 where it is above 0."""
         chosen, rejected = answers.log_ratios.detach().unbind(dim=1)
         return {
             "chosen_log_ratio": chosen,

@@ -45,7 +45,7 @@ def to_responses(rollouts: Rollouts, rewards: Tensor, kl: Tensor, tokenizer: Tok
     )
 
 
-def ppo_report(
+def rollout_report(
     out: StageContext, questions: Sequence[Prompt], before: Responses, after: Responses, seed: int
 ) -> Metrics:
     """Means before and after, and 95 % bootstrap intervals of the paired differences, clustered by document."""

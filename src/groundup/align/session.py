@@ -5,9 +5,10 @@ out: SessionSetup; TrainedModel: the model in its engine, and whole on this rank
 """
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,12 +30,26 @@ from groundup.parallel.engines.native import NativeEngine
 from groundup.parallel.hardware import Hardware, choose_hardware, micro_batch_rows, prepare_model
 from groundup.parallel.layout import resolve_layout
 from groundup.tokens.chat import prompt
+from groundup.train.budget import TrainingBudget, training_budget
 from groundup.train.loop import TrainSpec
 from groundup.train.prefetch import StepBatches
 from groundup.train.schedules import schedule_factor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class ReadsEpochs(Protocol):
+    """The keys of a method that reads its data in epochs. max_tokens 0 = no limit."""
+
+    @property
+    def epochs(self) -> float: ...
+
+    @property
+    def max_tokens(self) -> int: ...
+
+    @property
+    def batch_rows(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,34 @@ class SessionSetup:
             detect_spikes=not on_policy,
             environment=self.hardware.numerics(),
         )
+
+    def exceeds_kl(self, kl: float, max_kl: float, iterations: int) -> bool:
+        """Whether training on the policy's own responses stops after `iterations`; says so.
+
+        kl: mean KL divergence of a response from the reference policy, nats.
+        """
+        if kl <= max_kl:
+            return False
+        self.context.stage.info(
+            f"stopped early after {iterations} iterations: the mean KL divergence of a response from the reference "
+            f"policy is {kl:.1f} nats, above max_kl = {max_kl:g}"
+        )
+        return True
+
+    def budget(
+        self, recipe: "ReadsEpochs", items: str, packed: int, packed_share: float = 1.0
+    ) -> TrainingBudget:
+        """What a method reads of `packed` micro-batches, up to its `epochs` or `max_tokens`; says so.
+
+        items: what it reads. packed_share: share of them that was packed.
+        """
+        per_step, step_tokens = recipe.batch_rows // self.shape.rows, recipe.batch_rows * self.shape.time
+        limits = {"epochs": math.ceil(recipe.epochs * packed / per_step)}
+        if recipe.max_tokens:
+            limits["max_tokens"] = recipe.max_tokens // step_tokens
+        budget = training_budget(packed, per_step, limits, packed_share)
+        self.context.stage.info(budget.sentence(items, getattr(recipe, budget.ended_by)))
+        return budget
 
     def divided(
         self, items: Sequence[Item], compute: Callable[[Sequence[Item], int], Result]

@@ -131,7 +131,7 @@ def _message(error: BaseException, number: int, what: str, folder: Path | None, 
 
 
 def _details(number: int, path: Path | None, needed: int) -> str:
-    """Free bytes where the disk is full, the owner where permission is missing, as far as the system tells."""
+    """The free bytes of a full disk, or the owner of a path without permission; "" if neither is known."""
     advice = _ADVICE.get(number)
     if path is None or advice not in (_SPACE, _PERMISSION):
         return ""

@@ -103,7 +103,7 @@ def form_words(questions: Iterable[str]) -> frozenset[str]:
 
 
 def question_name(example: Example, form: frozenset[str]) -> str:
-    """What a question is about, as far as the question names it: its subject, else its first word beyond the form."""
+    """The subject of a question if the question contains it, else its first word that is not in `form`."""
     if example.subject in example.question:
         return example.subject
     return next((word for word in _WORD.findall(example.question) if word not in form), "")

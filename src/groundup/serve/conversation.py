@@ -100,7 +100,7 @@ class Chat:
     def ask(self, question: str) -> Iterator[str]:
         """Yield the answer's text as it is generated, then add both turns to the conversation.
 
-        An answer that is interrupted is kept as far as it came. Raises ContextFull, without changing the conversation,
+        The tokens of an interrupted answer are kept. Raises ContextFull, without changing the conversation,
         if the question alone leaves no room for an answer.
         """
         turns, ids, passages = self._fitted([*self.messages, Message("user", question)])

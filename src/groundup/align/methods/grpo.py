@@ -42,7 +42,7 @@ from groundup.align.group_objectives import (
 from groundup.align.group_rollouts import GroupRollouts, GroupSampler, Scorer
 from groundup.align.methods import Method, MethodContext, Session
 from groundup.align.packing import epoch_indices, permutation
-from groundup.align.report import Responses, ppo_report, to_responses
+from groundup.align.report import Responses, rollout_report, to_responses
 from groundup.align.rollouts import RewardModel, packed_log_probs
 from groundup.align.session import SessionSetup
 from groundup.core.errors import DataError
@@ -171,7 +171,7 @@ class GrpoSession:
         )
         self.steps_per_iteration = recipe.epochs * recipe.minibatches
         self.iteration: GroupIteration | None = None
-        self.stopped_at: int | None = None
+        self.stopped_early = False
         self.before = self._held_out_responses(reference)
 
     def train_spec(self) -> TrainSpec:
@@ -190,12 +190,8 @@ class GrpoSession:
         recipe, (number, within) = self.recipe, divmod(step, self.steps_per_iteration)
         if within == 0:
             self.iteration = self._new_iteration(number)
-            if self.iteration.kl > recipe.max_kl:
-                self.stopped_at = number
-                self.context.stage.info(
-                    f"stopped early after {number} iterations: the mean KL divergence of a response from the reference "
-                    f"policy is {self.iteration.kl:.1f} nats, above max_kl = {recipe.max_kl:g}"
-                )
+            self.stopped_early = self.setup.exceeds_kl(self.iteration.kl, recipe.max_kl, number)
+            if self.stopped_early:
                 return None
         assert self.iteration is not None, f"step {step} is not the start of an iteration"
         epoch, part = divmod(within, recipe.minibatches)
@@ -245,10 +241,10 @@ class GrpoSession:
         """See `Session`."""
         stage, policy = self.context.stage, self.trained.whole()
         after = self._held_out_responses(policy)
-        stopped = {"stopped_early": self.stopped_at is not None}
+        stopped = {"stopped_early": self.stopped_early}
         if self.setup.parallel.is_rank0:
             save_model(stage.path, policy, self.context.tokenizer, chat=True)
-            return ppo_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
+            return rollout_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
         return stopped
 
     def _scorer(self) -> Scorer:

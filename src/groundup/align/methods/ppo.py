@@ -39,7 +39,7 @@ from groundup.align.objectives import (
     whiten,
 )
 from groundup.align.packing import PackedBatch, epoch_indices, permutation
-from groundup.align.report import Responses, ppo_report, to_responses
+from groundup.align.report import Responses, rollout_report, to_responses
 from groundup.align.rollout_batches import local_micro_batches
 from groundup.align.rollouts import (
     RewardModel,
@@ -196,7 +196,7 @@ class PpoSession:
             context.stage.temporary, self.setup.parallel, recipe.kl_coef, recipe.kl_target, recipe.kl_horizon
         )
         self.iteration: _Iteration | None = None
-        self.stopped_at: int | None = None
+        self.stopped_early = False
         self.before = self._held_out_responses(self.reference)
 
     def train_spec(self) -> TrainSpec:
@@ -214,12 +214,8 @@ class PpoSession:
         recipe, (number, within) = self.recipe, divmod(step, self.steps_per_iteration)
         if within == 0:
             self.iteration = self._new_iteration(number)
-            if self.iteration.kl > recipe.max_kl:
-                self.stopped_at = number
-                self.context.stage.info(
-                    f"stopped early after {number} iterations: the mean KL divergence of a response from the reference "
-                    f"policy is {self.iteration.kl:.1f} nats, above max_kl = {recipe.max_kl:g}"
-                )
+            self.stopped_early = self.setup.exceeds_kl(self.iteration.kl, recipe.max_kl, number)
+            if self.stopped_early:
                 return None
         assert self.iteration is not None, f"step {step} is not the start of an iteration"
         epoch, part = divmod(within, recipe.minibatches)
@@ -254,10 +250,10 @@ class PpoSession:
         """See `Session`."""
         stage, policy = self.context.stage, self.trained.whole().policy
         after = self._held_out_responses(policy)
-        stopped = {"stopped_early": self.stopped_at is not None}
+        stopped = {"stopped_early": self.stopped_early}
         if self.setup.parallel.is_rank0:
             save_model(stage.path, policy, self.context.tokenizer, chat=True)
-            return ppo_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
+            return rollout_report(stage, self.held_out, self.before, after, self.recipe.seed) | stopped
         return stopped
 
     def _questions(self, prompts: Sequence[Prompt], count: int) -> list[Prompt]:

@@ -10,7 +10,6 @@ that the scores are normalised after training, so that held-out best responses h
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import accumulate, islice
@@ -50,7 +49,6 @@ from groundup.model.checkpoint import save_model
 from groundup.model.decoder import Decoder
 from groundup.model.value_head import ValueModel
 from groundup.parallel.context import heartbeat
-from groundup.train.budget import training_budget
 from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
 from groundup.train.optimizers.muon import Muon
@@ -129,12 +127,7 @@ class RewardSession:
         self.micro_batches = ranking_batches(ordered, self.setup.shape, recipe.margin)
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
-        limits = {
-            "epochs": math.ceil(recipe.epochs * len(self.micro_batches) / self.per_step),
-            "max_tokens": recipe.max_tokens // self.tokens_per_step,
-        }
-        self.budget = training_budget(len(self.micro_batches), self.per_step, limits)
-        context.stage.info(self.budget.sentence("pairs", getattr(recipe, self.budget.ended_by)))
+        self.budget = self.setup.budget(recipe, "pairs", len(self.micro_batches))
 
     def train_spec(self) -> TrainSpec:
         """See `Session`."""

@@ -8,7 +8,6 @@ have the same weight: the sum over its micro-batches, on all ranks, is divided b
 instead of being averaged per conversation.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ from groundup.parallel.hardware import compiled
 from groundup.tokens.chat import RenderedChat, render
 from groundup.tokens.tokenizer import Tokenizer
 from groundup.train.batches import TokenBatch
-from groundup.train.budget import TrainingBudget, training_budget
 from groundup.train.init_from import save_checkpoint
 from groundup.train.loop import TrainSpec
 from groundup.train.optimizers import Optimizer
@@ -121,8 +119,12 @@ class SftSession:
         self._print_cuts()
         self.per_step = recipe.batch_rows // self.setup.shape.rows
         self.tokens_per_step = recipe.batch_rows * self.setup.shape.time
-        self.budget = self._budget(len(self.train_conversations))
-        context.stage.info(self.budget.sentence("conversations", getattr(recipe, self.budget.ended_by)))
+        self.budget = self.setup.budget(  # max_tokens may leave some conversations unpacked
+            recipe,
+            "conversations",
+            len(self.micro_batches),
+            self.packed.conversations / len(self.train_conversations),
+        )
         self.kernel = compiled(chunk_with_gradient, self.setup.hardware)
         model = self.setup.start_policy()
         if recipe.lora_rank:
@@ -194,16 +196,6 @@ class SftSession:
             "tokens": self.budget.steps * self.tokens_per_step,
             **self.budget.metrics(),
         }
-
-    def _budget(self, available: int) -> TrainingBudget:
-        """What is read of the `available` conversations, of which max_tokens may leave some unpacked."""
-        recipe, packed = self.recipe, len(self.micro_batches)
-        limits = {"epochs": math.ceil(recipe.epochs * packed / self.per_step)}
-        if recipe.max_tokens:
-            limits["max_tokens"] = recipe.max_tokens // self.tokens_per_step
-        return training_budget(
-            packed, self.per_step, limits, packed_share=self.packed.conversations / available
-        )
 
     def _print_cuts(self) -> None:
         """Print how many training conversations are longer than a packed sequence."""

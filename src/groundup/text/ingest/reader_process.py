@@ -65,7 +65,7 @@ def _read_elsewhere(source: Source, path: str, file: BinaryIO, skip: int, batche
             yield from batch
         finished = True
     finally:
-        if not finished:  # what is left of its replies must not answer the next call
+        if not finished:  # unread replies would answer the next call
             worker.stop()
             _worker.cache_clear()
 
