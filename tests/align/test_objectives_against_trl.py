@@ -69,7 +69,7 @@ def kto_loss(log_probs: Tensor) -> Tensor:
 
 def unpaired_apo_loss(log_probs: Tensor) -> Tensor:
     ratios = (log_probs * PAIR_MASK).sum(dim=1) - REFERENCE
-    return preferences.apo_zero_unpaired(ratios, torch.tensor(DESIRABLE), BETA, (1.0, 1.3)).mean()
+    return preferences.kto(ratios, torch.tensor(DESIRABLE), 0.0, BETA, (1.0, 1.3)).mean()
 
 
 def group_loss(

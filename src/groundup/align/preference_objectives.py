@@ -143,16 +143,6 @@ def kto_reference_point(mismatched_log_ratios: Float[Tensor, " answers"]) -> flo
     return max(0.0, float(mismatched_log_ratios.detach().mean()))
 
 
-def apo_zero_unpaired(
-    log_ratios: Float[Tensor, " answers"],
-    desirable: Bool[Tensor, " answers"],
-    beta: float,
-    weights: tuple[float, float] = (1.0, 1.0),
-) -> Float[Tensor, " answers"]:
-    """APO-zero of labelled answers: KTO with a reference point of 0."""
-    return kto(log_ratios, desirable, 0.0, beta, weights)
-
-
 def _log_odds(log_probs: Float[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
     certain = log_probs.clamp(max=CERTAIN)
     return certain - torch.log(-torch.expm1(certain))

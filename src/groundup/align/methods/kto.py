@@ -83,7 +83,7 @@ class KtoSession(PreferenceSession):
         return [replace(batch, reference_point=point) for batch in batches]
 
     def metrics(self, answers: Answers) -> dict[str, Tensor]:
-        """What is logged: log-ratios of the good and of the bad responses, the reference point, accuracy."""
+        """The logged values: log-ratios of the good and of the bad responses, the reference point, accuracy."""
         log_ratios, good = answers.log_ratios[:, 0].detach(), answers.desirable
         point = torch.full_like(log_ratios, answers.reference_point)
         return {
