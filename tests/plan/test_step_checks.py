@@ -100,3 +100,4 @@ def test_epochs_that_max_tokens_cuts_short_have_no_effect() -> None:
         in problem.text
     )
     assert list(limit_problems(step("sft", epochs=3.0, max_tokens=78_000), MANY)) == []
+    assert list(limit_problems(step("sft", epochs=3.0, max_tokens=0), MANY)) == []  # no limit

@@ -207,6 +207,8 @@ def limit_problems(step: AlignStep, train: PromptLengths) -> Iterator[Problem]:
     method = step.method
     if not isinstance(method, HasTwoLimits) or method.output != "policy" or not train.conversations:
         return
+    if not method.max_tokens:  # no limit
+        return
     tokens = train.count * sum(train.conversations) / len(train.conversations)
     if method.max_tokens < tokens * min(1.0, method.epochs):
         yield Problem(
