@@ -17,7 +17,7 @@ Table = dict[str, Any]
 
 
 def stdlib() -> Table:
-    """The model of your own Python: about twelve minutes on two CPU cores, no network."""
+    """The model of your own Python: about fifteen minutes on two CPU cores, no network."""
     return {
         "name": "stdlib",
         "ingest": {"sources": [{"use": "stdlib"}]},
